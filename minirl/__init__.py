@@ -1,0 +1,93 @@
+"""minirl: the textbook that runs.
+
+Policy gradient, natural gradient, TRPO, PPO and GAE from scratch in NumPy, each equation one
+function, tested against an exact truth. The public names, in the order one learns them:
+"""
+
+from minirl import exact
+from minirl.advantages import GAE, RewardToGo
+from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient, PolicyGradient
+from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
+from minirl.batch import Batch, Rollout, flatten
+from minirl.critic_fit import CriticFit
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.envs import register_environments
+from minirl.experiments.compare import Comparison, compare
+from minirl.experiments.evaluation import Evaluation, evaluate, watch
+from minirl.history import History
+from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.normalization import RunningMoments
+from minirl.optimizers import SGD, Adam, LinearSchedule
+from minirl.policy import Critic, Policy, make_critic, make_policy
+from minirl.reward_transforms import ReturnScaling
+from minirl.rollout import NonFiniteError, collect, collect_episodes, make_vector_env, start
+from minirl.serialization import PolicyFileError, load_policy, save_policy
+from minirl.settings import PRESETS, Preset, Settings, default_algorithm, default_settings
+from minirl.solvers import backtracking_line_search, conjugate_gradient
+from minirl.training import Result, TrainingStopped, train
+
+register_environments()
+
+__all__ = [
+    # what a policy is
+    "Categorical",
+    "DiagonalGaussian",
+    "MLP",
+    "Linear",
+    "Table",
+    "WithLogStd",
+    "RunningMoments",
+    "Policy",
+    "Critic",
+    "make_policy",
+    "make_critic",
+    # data
+    "make_vector_env",
+    "start",
+    "collect",
+    "collect_episodes",
+    "NonFiniteError",
+    "Rollout",
+    "Batch",
+    "flatten",
+    "GAE",
+    "RewardToGo",
+    "ReturnScaling",
+    # learning
+    "SGD",
+    "Adam",
+    "LinearSchedule",
+    "conjugate_gradient",
+    "backtracking_line_search",
+    "CriticFit",
+    "Algorithm",
+    "ALGORITHMS",
+    "PolicyGradient",
+    "NaturalGradient",
+    "TRPO",
+    "PPO",
+    "Clipped",
+    "Unclipped",
+    "FixedKL",
+    "AdaptiveKL",
+    # experiments
+    "Settings",
+    "Preset",
+    "PRESETS",
+    "default_algorithm",
+    "default_settings",
+    "train",
+    "Result",
+    "TrainingStopped",
+    "History",
+    "evaluate",
+    "Evaluation",
+    "compare",
+    "Comparison",
+    "watch",
+    "save_policy",
+    "load_policy",
+    "PolicyFileError",
+    # truths
+    "exact",
+]

@@ -1,0 +1,161 @@
+"""The command line: python -m minirl {train, compare, evaluate, watch}."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minirl.algorithms import ALGORITHMS
+from minirl.experiments.compare import compare
+from minirl.experiments.evaluation import evaluate, watch
+from minirl.experiments.outputs import claim_folder, save_training
+from minirl.serialization import describe, load_policy
+from minirl.settings import choose
+from minirl.training import TrainingStopped, train
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    main = argparse.ArgumentParser(prog="python -m minirl", description="The textbook that runs.")
+    commands = main.add_subparsers(dest="command", required=True)
+    names = ", ".join(ALGORITHMS)
+    set_help = (
+        "a hyperparameter or setting, e.g. max_kl=0.02, num_envs=4, objective=FixedKL(1.0) or "
+        "learning_rate=LinearSchedule(1e-3); may be repeated"
+    )
+
+    command = commands.add_parser("train", help="train one policy")
+    command.add_argument("env", help="Gymnasium id, e.g. CartPole-v1")
+    command.add_argument("--algorithm", default="ppo", help=f"{names} (default: ppo)")
+    command.add_argument("--total-steps", type=int, default=100_000, help="environment steps")
+    command.add_argument("--num-envs", type=int, help="parallel environments")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=set_help)
+    command.add_argument(
+        "--out", required=True, help="folder for policy.npz, history.csv and curve.png"
+    )
+
+    command = commands.add_parser("compare", help="compare algorithms over several seeds")
+    command.add_argument("env", help="Gymnasium id, e.g. CartPole-v1")
+    command.add_argument(
+        "--algorithms", nargs="+", default=["policy-gradient", "trpo", "ppo"], help=names
+    )
+    command.add_argument("--seeds", type=int, default=5, help="how many")
+    command.add_argument("--total-steps", type=int, default=100_000, help="of each run")
+    command.add_argument("--workers", type=int, default=2, help="processes")
+    command.add_argument(
+        "--out", required=True, help="folder for curves.png, runs.csv and summary.json"
+    )
+
+    command = commands.add_parser("evaluate", help="run a saved policy for fresh episodes")
+    command.add_argument("policy", help="policy.npz of a training run")
+    command.add_argument("--env", help="default: the one it was trained on")
+    command.add_argument("--episodes", type=int, default=100)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--sampled", action="store_true", help="sample actions; default: greedy")
+
+    command = commands.add_parser("watch", help="save one episode of a saved policy as a GIF")
+    command.add_argument("policy", help="policy.npz of a training run")
+    command.add_argument("--env", help="default: the one it was trained on")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", required=True, help="e.g. agent.gif")
+    return main
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    """Train, save, say where."""
+    num_envs = [] if arguments.num_envs is None else [f"num_envs={arguments.num_envs}"]
+    algorithm, settings = choose(arguments.algorithm, arguments.env, [*arguments.set, *num_envs])
+    identity = {
+        "kind": "train",
+        "env": arguments.env,
+        "algorithm": describe(algorithm),
+        "settings": describe(settings),
+        "total_steps": arguments.total_steps,
+        "seed": arguments.seed,
+    }
+    folder = claim_folder(arguments.out, identity)
+    try:
+        result = train(
+            arguments.env,
+            algorithm,
+            total_steps=arguments.total_steps,
+            seed=arguments.seed,
+            settings=settings,
+            progress=True,
+        )
+    except TrainingStopped as stopped:
+        save_training(stopped.result, folder)
+        raise
+    save_training(result, folder)
+    print(
+        f"mean return of the last 100 episodes: {result.history.final_return():.1f}\n"
+        f"{folder}/policy.npz, history.csv, curve.png"
+    )
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Compare, save, print the table."""
+    comparison = compare(
+        arguments.algorithms,
+        arguments.env,
+        seeds=arguments.seeds,
+        total_steps=arguments.total_steps,
+        workers=arguments.workers,
+        out=arguments.out,
+        progress=True,
+    )
+    print(f"{comparison.table()}\n\n{arguments.out}/curves.png, runs.csv, summary.json")
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    """Load, evaluate, print mean and interval."""
+    policy, settings = load_policy(arguments.policy)
+    found = evaluate(
+        policy,
+        arguments.env or settings["env"],
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        greedy=not arguments.sampled,
+    )
+    low, high = found.interval()
+    how = "sampled" if arguments.sampled else "greedy"
+    print(
+        f"mean return {found.mean:.2f}, 95 % interval [{low:.2f}, {high:.2f}] over "
+        f"{arguments.episodes} {how} episodes; mean length {found.lengths.mean():.1f} steps"
+    )
+    if found.cut:
+        print(f"{found.cut} episodes had not ended and were cut")
+
+
+def run_watch(arguments: argparse.Namespace) -> None:
+    """Load, draw one episode, say its return."""
+    policy, settings = load_policy(arguments.policy)
+    total = watch(policy, arguments.env or settings["env"], arguments.out, seed=arguments.seed)
+    print(f"return {total:.1f}; {Path(arguments.out)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; errors become one line on stderr and a non-zero exit status."""
+    arguments = parser().parse_args(argv)
+    commands = {
+        "train": run_train,
+        "compare": run_compare,
+        "evaluate": run_evaluate,
+        "watch": run_watch,
+    }
+    try:
+        commands[arguments.command](arguments)
+    except KeyboardInterrupt:
+        print("minirl: interrupted; finished runs are kept", file=sys.stderr)
+        return 130
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        print(f"minirl: {error}{notes}", file=sys.stderr)
+        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
+        return 130 if interrupted else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Advantage estimators: which actions did better than expected, from rewards and a critic.
+
+An estimator is a value, called with a `Rollout`: it returns advantages and the critic's regression
+targets, both (T, E). Two masks keep episodes apart, and they are not the same:
+
+* `terminated` stops the *bootstrap*: after the episode's own end there is nothing to expect;
+* `terminated | truncated` stops the *trace*: the next row belongs to another episode. A time limit
+  is no end of the world, so V(final observation) still counts.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from minirl.batch import Rollout
+from minirl.validation import require_fraction
+
+
+class AdvantageEstimator(Protocol):
+    """What `train` needs of an estimator."""
+
+    @property
+    def discount(self) -> float: ...
+    def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def td_errors(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    terminated: np.ndarray,
+    discount: float,
+) -> np.ndarray:
+    """delta_t = r_t + discount (1 - terminated_t) V(s_{t+1}) - V(s_t), all (T, E).
+
+    Source: Schulman et al. 2016 (GAE), the TD residual of equation 10.
+    """
+    return rewards + discount * np.where(terminated, 0.0, next_values) - values
+
+
+def discounted_sums(terms: np.ndarray, done: np.ndarray, decay: float) -> np.ndarray:
+    """y_t = x_t + decay (1 - done_t) y_{t+1} for x = `terms` (T, E), from the last row back.
+
+    >>> ones, done = np.ones((3, 1)), np.array([[False], [True], [False]])
+    >>> discounted_sums(ones, done, 0.5).ravel()
+    array([1.5, 1. , 1. ])
+    """
+    sums = np.array(terms, dtype=np.float64)
+    keep = decay * ~done[:-1]
+    for t in range(len(sums) - 2, -1, -1):
+        sums[t] += keep[t] * sums[t + 1]
+    return sums
+
+
+def gae(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    *,
+    discount: float,
+    lam: float,
+) -> np.ndarray:
+    """Generalised advantage estimation: A_t = sum_l (discount lam)^l delta_{t+l}, (T, E).
+
+    lam = 0 is the TD error (little variance, biased by a wrong critic); lam = 1 is return minus
+    value (unbiased). The sum ends with the episode or with the rollout.
+
+    Source: Schulman et al. 2016, equation 16, for episodes that end in either way.
+
+    Examples
+    --------
+    Two rewards, then the end; with lam = 1 and no critic, advantages are returns to go:
+
+    >>> zeros, end = np.zeros((2, 1)), np.array([[False], [True]])
+    >>> gae(np.ones((2, 1)), zeros, zeros, end, ~end & False, discount=0.5, lam=1.0).ravel()
+    array([1.5, 1. ])
+    """
+    deltas = td_errors(rewards, values, next_values, terminated, discount)
+    return discounted_sums(deltas, terminated | truncated, discount * lam)
+
+
+@dataclass(frozen=True)
+class GAE:
+    """`gae` as an estimator; the critic's targets are advantages + values.
+
+    Parameters
+    ----------
+    discount : float
+        In [0, 1]; gamma in the papers.
+    lam : float
+        In [0, 1]; how far the trace reaches.
+    """
+
+    discount: float = 0.99
+    lam: float = 0.95
+
+    def __post_init__(self) -> None:
+        require_fraction("discount", self.discount)
+        require_fraction("lam", self.lam)
+
+    def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and critic targets (T, E); meaningless on invalid rows."""
+        advantages = gae(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.terminated,
+            rollout.truncated,
+            discount=self.discount,
+            lam=self.lam,
+        )
+        return advantages, advantages + rollout.values
+
+
+@dataclass(frozen=True)
+class RewardToGo:
+    """REINFORCE's estimator: the discounted return from each step on, minus a baseline.
+
+    Where a rollout or a time limit cuts an episode, the critic's value stands for the rest.
+
+    Parameters
+    ----------
+    discount : float
+        In [0, 1].
+    baseline : {None, "batch", "critic"}
+        What is subtracted: nothing, the mean return of the rollout's valid rows, or V(s_t).
+    """
+
+    discount: float = 0.99
+    baseline: Literal["batch", "critic"] | None = None
+
+    def __post_init__(self) -> None:
+        require_fraction("discount", self.discount)
+        if self.baseline not in (None, "batch", "critic"):
+            raise ValueError(f'baseline must be None, "batch" or "critic", got {self.baseline!r}')
+
+    def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and critic targets (T, E); meaningless on invalid rows."""
+        cut = rollout.truncated & ~rollout.terminated
+        cut[-1] |= ~rollout.terminated[-1]
+        rest = np.where(cut, rollout.next_values, 0.0)
+        returns = discounted_sums(
+            rollout.rewards + self.discount * rest, rollout.done, self.discount
+        )
+        if self.baseline == "critic":
+            return returns - rollout.values, returns
+        if self.baseline == "batch":
+            return returns - returns[rollout.valid].mean(), returns
+        return returns, returns

@@ -1,0 +1,34 @@
+"""One file an algorithm, in the order one learns them."""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from minirl.algorithms.natural_gradient import NaturalGradient
+from minirl.algorithms.policy_gradient import PolicyGradient
+from minirl.algorithms.ppo import PPO
+from minirl.algorithms.trpo import TRPO
+from minirl.batch import Batch
+from minirl.policy import Policy
+
+
+class Algorithm(Protocol):
+    """What `train` needs of an algorithm; ours and a reader's own.
+
+    The state is a frozen dataclass with a field `policy`; anything else in it is the algorithm's.
+    """
+
+    def init(self, policy: Policy) -> Any: ...
+    def update(
+        self, state: Any, batch: Batch, rng: np.random.Generator, progress: float
+    ) -> tuple[Any, dict[str, float]]: ...
+
+
+ALGORITHMS = {
+    "policy-gradient": PolicyGradient,
+    "natural-gradient": NaturalGradient,
+    "trpo": TRPO,
+    "ppo": PPO,
+}
+
+__all__ = ["ALGORITHMS", "PPO", "TRPO", "Algorithm", "NaturalGradient", "PolicyGradient"]

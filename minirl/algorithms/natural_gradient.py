@@ -1,0 +1,140 @@
+"""Natural policy gradient: the steepest ascent where distance is the change of the policy itself.
+
+    F = sum_i w_i J_i^T M_i J_i     J = d eta / d theta,  M = Fisher matrix of the distribution  (1)
+    F v = vjp(w M jvp(v))                                                              (2)
+    theta + step_size * x,   (F + damping I) x = g                                     (3)
+
+Kakade 2001; with conjugate gradient and Fisher-vector products as in Schulman et al. 2015 (TRPO),
+whose direction this is. F is exact for the batch: an expectation over actions, not a sample of it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minirl.algorithms.policy_gradient import policy_gradient_loss, surrogate
+from minirl.batch import Batch
+from minirl.distributions import Distribution
+from minirl.optimizers import LinearSchedule, require_positive_start, scheduled
+from minirl.policy import Policy
+from minirl.solvers import ConjugateGradientResult, conjugate_gradient
+from minirl.validation import require_count, require_non_negative
+
+
+@dataclass(frozen=True, eq=False)
+class NaturalGradientState:
+    """The policy; there is nothing else to remember."""
+
+    policy: Policy
+
+
+def fisher_vector_product(
+    policy: Policy, cache: Any, distribution: Distribution, weight: np.ndarray, vector: np.ndarray
+) -> np.ndarray:
+    """F v (P,), equation (2): three visible factors J^T M J, exact, never forming F.
+
+    F is also the Hessian of the mean KL(old || new) at new = old.
+
+    Parameters
+    ----------
+    cache, distribution
+        From `policy.forward` on the batch's observations.
+    weight : ndarray (N,)
+    vector : ndarray (P,)
+    """
+    d_eta = distribution.fisher_product(policy.jvp(cache, vector))
+    return policy.vjp(cache, weight[:, None] * d_eta)
+
+
+def natural_direction(
+    policy: Policy,
+    cache: Any,
+    distribution: Distribution,
+    batch: Batch,
+    gradient: np.ndarray,
+    *,
+    damping: float,
+    iterations: int,
+) -> ConjugateGradientResult:
+    """Solve (F + damping I) x = g by conjugate gradient, equation (3).
+
+    Damping keeps the system well conditioned: directions in which the batch says nothing about the
+    policy (F v near 0) would otherwise get huge steps.
+    """
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        fisher = fisher_vector_product(policy, cache, distribution, batch.weight, vector)
+        return fisher + damping * vector
+
+    return conjugate_gradient(product, gradient, iterations=iterations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaturalGradient:
+    """One natural-gradient step of fixed size a batch.
+
+    Parameters
+    ----------
+    step_size : float or LinearSchedule
+        Factor on the natural direction; unlike TRPO's, its step shrinks with the gradient.
+    damping : float
+        Added to F's diagonal.
+    cg_iterations : int
+    normalize_advantages : bool
+    """
+
+    step_size: float | LinearSchedule = 0.1
+    damping: float = 0.1
+    cg_iterations: int = 10
+    normalize_advantages: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive_start("step_size", self.step_size)
+        require_non_negative("damping", self.damping)
+        require_count("cg_iterations", self.cg_iterations)
+
+    def init(self, policy: Policy) -> NaturalGradientState:
+        """The state before the first update."""
+        return NaturalGradientState(policy)
+
+    def update(
+        self, state: NaturalGradientState, batch: Batch, rng: np.random.Generator, progress: float
+    ) -> tuple[NaturalGradientState, dict[str, float]]:
+        """One step along the natural gradient; `progress` in [0, 1) drives schedules."""
+        policy = state.policy
+        # (1) the advantages
+        advantages = batch.advantages
+        if self.normalize_advantages:
+            advantages = batch.normalized_advantages()
+        # (2) the gradient of the surrogate at the old policy
+        old, cache = policy.forward(batch.observations)
+        _, d_eta = policy_gradient_loss(old, batch, advantages)
+        gradient = -policy.vjp(cache, d_eta)
+        # (3) the natural direction
+        solution = natural_direction(
+            policy,
+            cache,
+            old,
+            batch,
+            gradient,
+            damping=self.damping,
+            iterations=self.cg_iterations,
+        )
+        # (4) the step
+        step = scheduled(self.step_size, progress) * solution.x
+        policy = policy.with_parameters(policy.parameters + step)
+        # (5) what the step did
+        new, _ = policy.forward(batch.observations)
+        ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
+        before = float(batch.weight @ advantages)
+        products = len(solution.residual_norms) - 1
+        return replace(state, policy=policy), {
+            "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
+            "expected_improvement": float(gradient @ step),
+            "kl": float(batch.weight @ old.kl(new)),
+            "entropy": float(batch.weight @ new.entropy()),
+            "gradient_norm": solution.residual_norms[0],
+            "cg_residual": solution.relative_residual,
+            "gradient_equivalents": len(batch) * (1 + products * 4 / 3),
+        }

@@ -1,0 +1,235 @@
+"""Proximal policy optimisation (Schulman, Wolski, Dhariwal, Radford and Klimov 2017).
+
+With ratio_i = pi(a_i|s_i) / pi_old(a_i|s_i), several epochs of minibatch steps down one of
+
+    - sum_i w_i min(ratio_i A_i, clip(ratio_i, 1 - epsilon, 1 + epsilon) A_i)     `Clipped`    (1)
+    - sum_i w_i ratio_i A_i                                                       `Unclipped`  (2)
+    (2) + beta * mean KL(pi_old || pi)                                            `FixedKL`    (3)
+    (3) with beta halved or doubled to keep the KL near a target                  `AdaptiveKL` (4)
+
+(1) is the paper's equation 7, (3) and (4) its equation 8 and the rule below it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minirl.algorithms.policy_gradient import entropy_bonus, surrogate
+from minirl.batch import Batch
+from minirl.distributions import Distribution
+from minirl.optimizers import (
+    Adam,
+    LinearSchedule,
+    Optimizer,
+    clip_by_norm,
+    require_positive_start,
+    scheduled,
+)
+from minirl.policy import Policy
+from minirl.validation import require_count, require_non_negative, require_positive
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Objective (1); `epsilon` is the largest change of the ratio that is rewarded."""
+
+    epsilon: float | LinearSchedule = 0.2
+
+    def __post_init__(self) -> None:
+        require_positive_start("epsilon", self.epsilon)
+
+
+@dataclass(frozen=True)
+class Unclipped:
+    """Objective (2), which nothing holds near the old policy."""
+
+
+@dataclass(frozen=True)
+class FixedKL:
+    """Objective (3); `beta` in units of advantage per nat."""
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+
+
+@dataclass(frozen=True)
+class AdaptiveKL:
+    """Objective (4): keeps the mean KL of an update near `target` nats, starting at `beta`."""
+
+    target: float = 0.01
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("target", self.target)
+        require_positive("beta", self.beta)
+
+    def next_beta(self, beta: float, kl: float) -> float:
+        """Half of beta if kl < target / 1.5, twice if kl > 1.5 target, else beta."""
+        if kl < self.target / 1.5:
+            return beta / 2
+        return beta * 2 if kl > self.target * 1.5 else beta
+
+
+@dataclass(frozen=True, eq=False)
+class PPOState:
+    """The policy, its optimizer's state and the current KL coefficient (0 without a penalty)."""
+
+    policy: Policy
+    optimizer: Any
+    beta: float
+
+
+def clipped_surrogate_loss(
+    ratio: np.ndarray, batch: Batch, advantages: np.ndarray, epsilon: float
+) -> tuple[float, np.ndarray]:
+    """Objective (1) and its derivative in log pi(a_i|s_i), (N,); epsilon = inf gives (2).
+
+    The derivative is 0 where the ratio has already left the interval in the direction that its
+    advantage asks for, and only there: the minimum keeps the gradient that leads back.
+    """
+    gain = ratio * advantages
+    clipped_gain = np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
+    weighted = batch.weight * np.minimum(gain, clipped_gain)
+    return -float(weighted.sum()), np.where(gain <= clipped_gain, -weighted, 0)
+
+
+def kl_penalty(
+    old: Distribution, new: Distribution, weight: np.ndarray, beta: float
+) -> tuple[float, np.ndarray]:
+    """beta * sum_i w_i KL(old_i || new_i) and its derivative in the new eta (N, d)."""
+    weighted = beta * weight
+    return float(weighted @ old.kl(new)), weighted[:, None] * old.grad_kl(new, wrt="other")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO:
+    """Epochs of minibatch steps on one batch.
+
+    Parameters
+    ----------
+    objective : Clipped, Unclipped, FixedKL or AdaptiveKL
+    learning_rate : float or LinearSchedule
+    epochs : int
+        Passes over the batch.
+    minibatch_size : int
+        Rows a step, roughly (see `Batch.minibatches`).
+    target_kl : float, optional
+        Stop after the epoch in which the mean KL(old || new) has passed this many nats.
+    normalize_advantages : bool
+        Whiten the advantages, once over the whole batch.
+    entropy_coefficient : float or LinearSchedule
+        Weight of the entropy bonus, in units of advantage per nat.
+    max_gradient_norm : float, optional
+    optimizer : Optimizer
+    """
+
+    objective: Clipped | Unclipped | FixedKL | AdaptiveKL = Clipped()
+    learning_rate: float | LinearSchedule = 3e-4
+    epochs: int = 10
+    minibatch_size: int = 64
+    target_kl: float | None = None
+    normalize_advantages: bool = False
+    entropy_coefficient: float | LinearSchedule = 0.0
+    max_gradient_norm: float | None = None
+    optimizer: Optimizer = Adam()
+
+    def __post_init__(self) -> None:
+        require_positive_start("learning_rate", self.learning_rate)
+        require_count("epochs", self.epochs)
+        require_count("minibatch_size", self.minibatch_size)
+        require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
+        if self.target_kl is not None:
+            require_positive("target_kl", self.target_kl)
+        if self.max_gradient_norm is not None:
+            require_positive("max_gradient_norm", self.max_gradient_norm)
+        if not isinstance(self.objective, Clipped | Unclipped | FixedKL | AdaptiveKL):
+            raise ValueError(
+                "objective must be Clipped(...), Unclipped(), FixedKL(...) or AdaptiveKL(...), "
+                f"got {self.objective!r}"
+            )
+
+    def init(self, policy: Policy) -> PPOState:
+        """The state before the first update."""
+        return PPOState(
+            policy, self.optimizer.init(policy.parameters), getattr(self.objective, "beta", 0.0)
+        )
+
+    def step(
+        self,
+        state: PPOState,
+        minibatch: Batch,
+        advantages: np.ndarray,
+        old: Distribution | None,
+        progress: float,
+    ) -> tuple[PPOState, float, float]:
+        """One optimizer step: the new state, the gradient norm and the clip fraction.
+
+        `old` holds the old distributions of the minibatch's rows; needed with a KL penalty.
+        """
+        policy = state.policy
+        new, cache = policy.forward(minibatch.observations)
+        ratio = np.exp(new.log_prob(minibatch.actions) - minibatch.log_probs)
+        epsilon = np.inf
+        if isinstance(self.objective, Clipped):
+            epsilon = scheduled(self.objective.epsilon, progress)
+        _, d_log_prob = clipped_surrogate_loss(ratio, minibatch, advantages, epsilon)
+        d_eta = d_log_prob[:, None] * new.grad_log_prob(minibatch.actions)
+        if old is not None:
+            d_eta = d_eta + kl_penalty(old, new, minibatch.weight, state.beta)[1]
+        coefficient = scheduled(self.entropy_coefficient, progress)
+        if coefficient > 0:
+            d_eta = d_eta + entropy_bonus(new, minibatch, coefficient)[1]
+        gradient, norm = clip_by_norm(policy.vjp(cache, d_eta), self.max_gradient_norm)
+        optimizer, theta = self.optimizer.step(
+            state.optimizer, policy.parameters, gradient, scheduled(self.learning_rate, progress)
+        )
+        clip_fraction = float(np.mean(np.abs(ratio - 1) > epsilon))
+        return PPOState(policy.with_parameters(theta), optimizer, state.beta), norm, clip_fraction
+
+    def update(
+        self, state: PPOState, batch: Batch, rng: np.random.Generator, progress: float
+    ) -> tuple[PPOState, dict[str, float]]:
+        """All epochs on one batch; `progress` in [0, 1) of training drives schedules."""
+        # (1) the advantages
+        advantages = batch.advantages
+        if self.normalize_advantages:
+            advantages = batch.normalized_advantages()
+        # (2) the old policy, which ratios and KL refer to
+        old, _ = state.policy.forward(batch.observations)
+        norms, clip_fractions, epochs = [], [], 0
+        for _ in range(self.epochs):
+            # (3) one epoch of minibatch steps
+            for rows, minibatch in batch.minibatches(self.minibatch_size, rng):
+                old_rows = state.policy.distribution(old.eta[rows]) if state.beta > 0 else None
+                state, norm, clip_fraction = self.step(
+                    state, minibatch, advantages[rows], old_rows, progress
+                )
+                norms.append(norm)
+                clip_fractions.append(clip_fraction)
+            epochs += 1
+            # (4) stop early if the policy has moved too far
+            if self.target_kl is not None:
+                new, _ = state.policy.forward(batch.observations)
+                if float(batch.weight @ old.kl(new)) > self.target_kl:
+                    break
+        # (5) what the epochs did
+        new, _ = state.policy.forward(batch.observations)
+        kl = float(batch.weight @ old.kl(new))
+        ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
+        before = float(batch.weight @ advantages)
+        metrics = {
+            "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
+            "kl": kl,
+            "entropy": float(batch.weight @ new.entropy()),
+            "clip_fraction": float(np.mean(clip_fractions)),
+            "kl_coefficient": state.beta,
+            "epochs": float(epochs),
+            "gradient_norm": float(np.mean(norms)),
+            "gradient_equivalents": float(epochs * len(batch)),
+        }
+        if isinstance(self.objective, AdaptiveKL):
+            state = replace(state, beta=self.objective.next_beta(state.beta, kl))
+        return state, metrics

@@ -1,0 +1,167 @@
+"""Trust region policy optimisation (Schulman, Levine, Moritz, Jordan and Abbeel 2015).
+
+maximise L_old(theta) = sum_i w_i A_i pi(a_i|s_i) / pi_old(a_i|s_i)
+subject to mean KL(pi_old || pi) <= max_kl                                         (1)
+
+x = (F + damping I)^-1 g,   g = grad L_old(theta_old)                              (2)
+full step = sqrt(2 max_kl / x^T F x) x,   since mean KL is about step^T F step / 2   (3)
+step = the longest of 1, shrink, shrink^2, ... times (3) that keeps (1) exactly and
+improves L_old; none of them: the old parameters stay                              (4)
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minirl.algorithms.natural_gradient import natural_direction
+from minirl.algorithms.policy_gradient import policy_gradient_loss, surrogate
+from minirl.batch import Batch
+from minirl.distributions import Distribution
+from minirl.policy import Policy
+from minirl.solvers import ConjugateGradientResult, LineSearchResult, backtracking_line_search
+from minirl.validation import require_count, require_non_negative, require_positive
+
+
+@dataclass(frozen=True, eq=False)
+class TRPOState:
+    """The policy; there is nothing else to remember."""
+
+    policy: Policy
+
+
+def full_step(solution: ConjugateGradientResult, damping: float, max_kl: float) -> np.ndarray:
+    """Equation (3): x scaled so that the quadratic model of the mean KL equals max_kl (P,).
+
+    x^T F x comes from the solver's (F + damping I) x, without another product. All zeros if F sees
+    no change of the policy along x.
+    """
+    x = solution.x
+    curvature = float(x @ solution.product) - damping * float(x @ x)
+    if not curvature > 0:
+        return np.zeros_like(x)
+    return x * (2 * max_kl / curvature) ** 0.5
+
+
+def trust_region_search(
+    policy: Policy,
+    old: Distribution,
+    batch: Batch,
+    advantages: np.ndarray,
+    step: np.ndarray,
+    *,
+    max_kl: float,
+    shrink: float,
+    tries: int,
+) -> LineSearchResult:
+    """Equation (4): how much of `step` (P,) keeps the exact constraint and improves L_old."""
+    old_log_prob = old.log_prob(batch.actions)
+    before = float(batch.weight @ advantages)
+
+    def refuse(fraction: float) -> str | None:
+        new, _ = policy.with_parameters(policy.parameters + fraction * step).forward(
+            batch.observations
+        )
+        # Written so that a NaN is refused.
+        if not float(batch.weight @ old.kl(new)) <= max_kl:
+            return "KL above max_kl"
+        ratio = np.exp(new.log_prob(batch.actions) - old_log_prob)
+        if not surrogate(ratio, batch, advantages) > before:
+            return "surrogate not improved"
+        return None
+
+    return backtracking_line_search(refuse, shrink=shrink, tries=tries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRPO:
+    """One trust-region step a batch.
+
+    Parameters
+    ----------
+    max_kl : float
+        Bound on the mean KL(old || new), in nats (per sentence where weights are per sentence).
+    damping : float
+        Added to F's diagonal in (2); not part of the step length (3).
+    cg_iterations : int
+        Conjugate-gradient iterations at most.
+    line_search_shrink : float
+        Factor between tries, in (0, 1).
+    line_search_tries : int
+    normalize_advantages : bool
+        Whiten the batch's advantages; the step is the same for any positive scale.
+    """
+
+    max_kl: float = 0.01
+    damping: float = 0.1
+    cg_iterations: int = 10
+    line_search_shrink: float = 0.7
+    line_search_tries: int = 10
+    normalize_advantages: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive("max_kl", self.max_kl)
+        require_non_negative("damping", self.damping)
+        require_count("cg_iterations", self.cg_iterations)
+        require_count("line_search_tries", self.line_search_tries)
+        if not 0 < self.line_search_shrink < 1:
+            raise ValueError(
+                f"line_search_shrink must lie in (0, 1), got {self.line_search_shrink!r}"
+            )
+
+    def init(self, policy: Policy) -> TRPOState:
+        """The state before the first update."""
+        return TRPOState(policy)
+
+    def update(
+        self, state: TRPOState, batch: Batch, rng: np.random.Generator, progress: float
+    ) -> tuple[TRPOState, dict[str, float]]:
+        """One trust-region step; deterministic, so `rng` is not drawn from."""
+        policy = state.policy
+        # (1) the advantages
+        advantages = batch.advantages
+        if self.normalize_advantages:
+            advantages = batch.normalized_advantages()
+        # (2) the gradient of the surrogate at the old policy
+        old, cache = policy.forward(batch.observations)
+        _, d_eta = policy_gradient_loss(old, batch, advantages)
+        gradient = -policy.vjp(cache, d_eta)
+        # (3) the natural direction
+        solution = natural_direction(
+            policy,
+            cache,
+            old,
+            batch,
+            gradient,
+            damping=self.damping,
+            iterations=self.cg_iterations,
+        )
+        # (4) the full step and how much of it is accepted
+        step = full_step(solution, self.damping, self.max_kl)
+        search = trust_region_search(
+            policy,
+            old,
+            batch,
+            advantages,
+            step,
+            max_kl=self.max_kl,
+            shrink=self.line_search_shrink,
+            tries=self.line_search_tries,
+        )
+        if search.fraction > 0:
+            policy = policy.with_parameters(policy.parameters + search.fraction * step)
+        # (5) what the step did
+        new, _ = policy.forward(batch.observations)
+        ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
+        before = float(batch.weight @ advantages)
+        products = len(solution.residual_norms) - 1
+        tries = len(search.refusals) + (search.fraction > 0)
+        return replace(state, policy=policy), {
+            "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
+            "expected_improvement": search.fraction * float(gradient @ step),
+            "kl": float(batch.weight @ old.kl(new)),
+            "entropy": float(batch.weight @ new.entropy()),
+            "accepted_fraction": search.fraction,
+            "gradient_norm": solution.residual_norms[0],
+            "cg_residual": solution.relative_residual,
+            "gradient_equivalents": len(batch) * (1 + products * 4 / 3 + tries / 3),
+        }

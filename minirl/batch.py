@@ -1,0 +1,169 @@
+"""The two records that pass through the loop: a `Rollout` (T, E) and a `Batch` (N,)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """T rows of E parallel environments, as they happened.
+
+    Row t holds the observation s_t, the action a_t chosen there and what followed. Under
+    Gymnasium's NEXT_STEP autoreset the row after an episode's end is the *reset row*: its
+    observation is the episode's final one, its action is ignored, `valid` is False.
+
+    Parameters
+    ----------
+    observations : ndarray (T, E, ...)
+        Raw, never normalised.
+    actions : ndarray (T, E, ...)
+        As sampled, never clipped.
+    log_probs : ndarray (T, E)
+        log pi(a_t | s_t) of the policy that acted, in nats.
+    rewards : ndarray (T, E)
+        Reward received after a_t.
+    values, next_values : ndarray (T, E)
+        The critic's value of s_t and of s_{t+1}; the latter also at an episode's end, where
+        s_{t+1} is the final observation.
+    terminated, truncated : ndarray (T, E) of bool
+        Whether the episode ended after a_t: by its own rules, or by a time limit.
+    valid : ndarray (T, E) of bool
+        Whether the row is a transition to learn from.
+    time : ndarray (T, E) of int
+        Environment steps since the episode began; 0 at its first row.
+    episode_ends, episode_returns, episode_lengths : ndarray (K,)
+        The episodes that ended here, in the order of their ends: valid transitions of the rollout
+        up to and including the row of the end, undiscounted sum of raw rewards, and steps.
+    group : ndarray (E,) of int, optional
+        Which columns answer the same prompt.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    log_probs: np.ndarray
+    rewards: np.ndarray
+    values: np.ndarray
+    next_values: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+    time: np.ndarray
+    episode_ends: np.ndarray
+    episode_returns: np.ndarray
+    episode_lengths: np.ndarray
+    group: np.ndarray | None = None
+
+    @property
+    def done(self) -> np.ndarray:
+        """Whether the episode ended after a_t, for either reason, (T, E)."""
+        return self.terminated | self.truncated
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N valid transitions to learn from; all an algorithm's `update` sees.
+
+    Every loss, mean KL and Fisher matrix is the sum over rows times `weight`.
+
+    Parameters
+    ----------
+    observations, actions : ndarray (N, ...)
+    log_probs : ndarray (N,)
+        log pi_old(a | s), in nats.
+    values : ndarray (N,)
+        The critic's values before it is fitted to this batch.
+    advantages, returns : ndarray (N,)
+        The estimator's advantages, and the critic's regression targets.
+    weight : ndarray (N,)
+        1/N each for control, 1/(number of episodes) each for whole episodes, d(s) pi(a|s) for
+        exact work.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    log_probs: np.ndarray
+    values: np.ndarray
+    advantages: np.ndarray
+    returns: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def rows(self, selection: np.ndarray | slice) -> "Batch":
+        """The selected rows, with unchanged weights."""
+        return Batch(**{name: getattr(self, name)[selection] for name in _COLUMNS})
+
+    def minibatches(
+        self, size: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, "Batch"]]:
+        """One epoch: every row once, in random order, in equal parts of about `size` rows.
+
+        The number of parts is N / size, rounded, so that none is a handful of stray rows; weights
+        are scaled by N/n, so that each minibatch estimates the whole batch's sum.
+
+        Yields
+        ------
+        (rows, minibatch) : the row numbers (n,) in this batch, and the `Batch` of them.
+        """
+        order = rng.permutation(len(self))
+        shuffled = self.rows(order)
+        parts = max(1, round(len(self) / size))
+        bounds = np.linspace(0, len(self), parts + 1).astype(int).tolist()
+        for start, end in pairwise(bounds):
+            part = shuffled.rows(slice(start, end))
+            scale = len(self) / (end - start)
+            yield order[start:end], replace(part, weight=part.weight * scale)
+
+    def normalized_advantages(self) -> np.ndarray:
+        """Advantages (N,) with mean 0 and standard deviation 1; all 0 where they are constant."""
+        centred = self.advantages - self.advantages.mean()
+        return centred / (centred.std() + 1e-8)
+
+
+_COLUMNS = [field.name for field in fields(Batch)]
+
+
+def flatten(
+    rollout: Rollout,
+    advantages: np.ndarray,
+    returns: np.ndarray,
+    *,
+    per: Literal["transition", "episode"] = "transition",
+    state_discount: float = 1.0,
+    dtype: str = "float32",
+) -> Batch:
+    """Keep the valid rows of a rollout, in order of time, as a `Batch`.
+
+    Parameters
+    ----------
+    advantages, returns : ndarray (T, E)
+        From an advantage estimator.
+    per : {"transition", "episode"}
+        What the weights average over: 1/N per valid transition, or 1/E when each column is one
+        whole episode.
+    state_discount : float
+        Each weight is multiplied by state_discount^time. 1 is what everybody does; the discount
+        itself makes the estimate unbiased for the gradient of the discounted return.
+    dtype : str
+        Of the learning signals; observations and actions stay as they are.
+    """
+    valid = rollout.valid
+    count = int(valid.sum())
+    if count == 0:
+        raise ValueError("the rollout has no valid transition to learn from")
+    share = 1 / count if per == "transition" else 1 / valid.shape[1]
+    weight = share * state_discount ** rollout.time[valid].astype(float)
+    return Batch(
+        observations=rollout.observations[valid],
+        actions=rollout.actions[valid],
+        log_probs=rollout.log_probs[valid].astype(dtype),
+        values=rollout.values[valid].astype(dtype),
+        advantages=advantages[valid].astype(dtype),
+        returns=returns[valid].astype(dtype),
+        weight=weight.astype(dtype),
+    )

@@ -1,0 +1,128 @@
+"""Fitting the critic: a verb of its own, the same for every algorithm.
+
+The critic regresses on the returns of the current batch before the policy is updated; advantages
+were computed with the values from before the fit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minirl.batch import Batch
+from minirl.optimizers import (
+    Adam,
+    LinearSchedule,
+    Optimizer,
+    clip_by_norm,
+    require_positive_start,
+    scheduled,
+)
+from minirl.policy import Critic
+from minirl.validation import require_count, require_positive
+
+
+@dataclass(frozen=True, eq=False)
+class CriticState:
+    """The critic and its optimizer's state."""
+
+    critic: Critic
+    optimizer: Any
+
+
+def value_loss(
+    values: np.ndarray, batch: Batch, clip_range: float | None = None
+) -> tuple[float, np.ndarray]:
+    """L = sum_i w_i (V(s_i) - R_i)^2 / 2 and its derivative dL/dV (N,).
+
+    With `clip_range`, the larger of this loss and that of the value clipped to within clip_range
+    of the old one counts (the value clipping of OpenAI Baselines' PPO2; not in the paper).
+    """
+    error = values - batch.returns
+    weighted = batch.weight * error
+    if clip_range is None:
+        return float(0.5 * (weighted @ error)), weighted
+    clipped = batch.values + np.clip(values - batch.values, -clip_range, clip_range)
+    clipped_error = clipped - batch.returns
+    # Where clipping binds and gives the larger loss, moving V changes nothing.
+    bound = (clipped != values) & (clipped_error**2 > error**2)
+    loss = 0.5 * float(batch.weight @ np.maximum(error**2, clipped_error**2))
+    return loss, np.where(bound, 0.0, weighted).astype(weighted.dtype)
+
+
+def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
+    """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant; nan if R is constant."""
+    variance = float(returns.var(dtype=np.float64))
+    if variance == 0:
+        return float("nan")
+    return 1 - float((returns - values).var(dtype=np.float64)) / variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticFit:
+    """Minibatch regression of the critic on the batch's returns.
+
+    Parameters
+    ----------
+    learning_rate : float or LinearSchedule
+    epochs : int
+        Passes over the batch.
+    minibatch_size : int
+        Rows a step, roughly (see `Batch.minibatches`).
+    value_clip : float, optional
+        See `value_loss`; off by default.
+    max_gradient_norm : float, optional
+        The critic's own; policy and critic never share a norm.
+    optimizer : Optimizer
+    """
+
+    learning_rate: float | LinearSchedule = 1e-3
+    epochs: int = 10
+    minibatch_size: int = 128
+    value_clip: float | None = None
+    max_gradient_norm: float | None = None
+    optimizer: Optimizer = Adam()
+
+    def __post_init__(self) -> None:
+        require_positive_start("learning_rate", self.learning_rate)
+        require_count("epochs", self.epochs)
+        require_count("minibatch_size", self.minibatch_size)
+        if self.value_clip is not None:
+            require_positive("value_clip", self.value_clip)
+        if self.max_gradient_norm is not None:
+            require_positive("max_gradient_norm", self.max_gradient_norm)
+
+    def init(self, critic: Critic) -> CriticState:
+        """The state before the first fit."""
+        return CriticState(critic, self.optimizer.init(critic.parameters))
+
+    def step(
+        self, state: CriticState, minibatch: Batch, learning_rate: float
+    ) -> tuple[CriticState, float, float]:
+        """One optimizer step: the new state, the loss before it and the gradient norm."""
+        values, cache = state.critic.forward(minibatch.observations)
+        loss, d_values = value_loss(values, minibatch, self.value_clip)
+        gradient, norm = clip_by_norm(state.critic.vjp(cache, d_values), self.max_gradient_norm)
+        optimizer, theta = self.optimizer.step(
+            state.optimizer, state.critic.parameters, gradient, learning_rate
+        )
+        return CriticState(state.critic.with_parameters(theta), optimizer), loss, norm
+
+    def fit(
+        self, state: CriticState, batch: Batch, rng: np.random.Generator, progress: float
+    ) -> tuple[CriticState, dict[str, float]]:
+        """All epochs on one batch; `progress` in [0, 1) of training drives schedules."""
+        learning_rate = scheduled(self.learning_rate, progress)
+        losses, norms = [], []
+        for _ in range(self.epochs):
+            for _, minibatch in batch.minibatches(self.minibatch_size, rng):
+                state, loss, norm = self.step(state, minibatch, learning_rate)
+                losses.append(loss)
+                norms.append(norm)
+        steps_an_epoch = len(losses) // self.epochs
+        return state, {
+            "value_loss": float(np.mean(losses[-steps_an_epoch:])),
+            "explained_variance": explained_variance(batch.values, batch.returns),
+            "critic_gradient_norm": float(np.mean(norms)),
+            "critic_gradient_equivalents": float(self.epochs * len(batch)),
+        }

@@ -1,0 +1,184 @@
+"""Action distributions on their own parameters eta, each with its derivatives beside it.
+
+A distribution holds N independent rows. Its parameters `eta` (N, d) are what a network puts out:
+logits for `Categorical`, mean and log standard deviation for `DiagonalGaussian`. Every derivative
+here is with respect to `eta`; a network's `vjp` carries it on to the parameters theta.
+All logarithms are natural: log-probabilities, entropies and divergences are in nats.
+"""
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+LOG_2_PI = float(np.log(2 * np.pi))
+
+
+class Distribution(Protocol):
+    """What a policy needs of a distribution; `Categorical` and `DiagonalGaussian` have it."""
+
+    eta: np.ndarray
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray: ...
+    def mode(self) -> np.ndarray: ...
+    def log_prob(self, actions: np.ndarray) -> np.ndarray: ...
+    def entropy(self) -> np.ndarray: ...
+    def kl(self, other: Any) -> np.ndarray: ...
+    def grad_log_prob(self, actions: np.ndarray) -> np.ndarray: ...
+    def grad_entropy(self) -> np.ndarray: ...
+    def grad_kl(self, other: Any, *, wrt: Literal["self", "other"]) -> np.ndarray: ...
+    def fisher_product(self, d_eta: np.ndarray) -> np.ndarray: ...
+
+
+class Categorical:
+    """Softmax distribution over A actions, one row per state.
+
+    Parameters
+    ----------
+    eta : ndarray (N, A)
+        Logits; adding a constant to a row changes nothing.
+
+    Examples
+    --------
+    >>> fair = Categorical(np.zeros((1, 2)))
+    >>> bool(np.allclose(fair.entropy(), np.log(2)))
+    True
+    """
+
+    def __init__(self, eta: np.ndarray) -> None:
+        self.eta = eta
+        # Kept as (A, N): a sum over few actions is then a few long vector additions.
+        logits = np.ascontiguousarray(eta.T)
+        logits = logits - logits.max(axis=0)
+        self._probs = np.exp(logits)
+        total = self._probs.sum(axis=0)
+        self._probs /= total
+        self._log_probs = logits - np.log(total)
+
+    @property
+    def probs(self) -> np.ndarray:
+        """Action probabilities (N, A)."""
+        return self._probs.T
+
+    def _chosen(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return actions, np.arange(len(actions))
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Actions (N,), int64, by inverting the cumulative distribution."""
+        cumulative = np.cumsum(self._probs, axis=0)
+        # Scaling by the last entry keeps a rounded-down total from yielding action A.
+        threshold = rng.random(cumulative.shape[1]) * cumulative[-1]
+        return (cumulative[:-1] <= threshold).sum(axis=0, dtype=np.int64)
+
+    def mode(self) -> np.ndarray:
+        """The most probable action (N,) of each row; the first one on a tie."""
+        return self._log_probs.argmax(axis=0)
+
+    def log_prob(self, actions: np.ndarray) -> np.ndarray:
+        """log p(a) in nats (N,) for actions (N,)."""
+        return self._log_probs[self._chosen(actions)]
+
+    def entropy(self) -> np.ndarray:
+        """H(p) = -sum_a p(a) log p(a), in nats (N,)."""
+        return -(self._probs * self._log_probs).sum(axis=0)
+
+    def kl(self, other: "Categorical") -> np.ndarray:
+        """KL(self || other) = sum_a p(a) (log p(a) - log q(a)), in nats (N,)."""
+        return (self._probs * (self._log_probs - other._log_probs)).sum(axis=0)
+
+    def grad_log_prob(self, actions: np.ndarray) -> np.ndarray:
+        """The score d log p(a) / d eta = onehot(a) - p, (N, A)."""
+        score = -self._probs
+        score[self._chosen(actions)] += 1
+        return score.T
+
+    def grad_entropy(self) -> np.ndarray:
+        """d H / d eta = -p (log p + H), (N, A)."""
+        return (-self._probs * (self._log_probs + self.entropy())).T
+
+    def grad_kl(self, other: "Categorical", *, wrt: Literal["self", "other"]) -> np.ndarray:
+        """d KL(self || other) / d eta, (N, A), of `self` or of `other`.
+
+        wrt="self": p (log p - log q - KL); wrt="other": q - p.
+        """
+        if wrt == "other":
+            return (other._probs - self._probs).T
+        excess = self._log_probs - other._log_probs - self.kl(other)
+        return (self._probs * excess).T
+
+    def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
+        """M d_eta with M = diag(p) - p p^T, the Fisher matrix in eta, row by row (N, A)."""
+        product = self._probs * d_eta.T
+        product -= self._probs * product.sum(axis=0)
+        return product.T
+
+
+class DiagonalGaussian:
+    """Independent normal distributions over k action components, one row per state.
+
+    Parameters
+    ----------
+    eta : ndarray (N, 2k)
+        The mean (first k columns) and the log standard deviation (last k columns).
+
+    Examples
+    --------
+    >>> standard = DiagonalGaussian(np.zeros((1, 2)))
+    >>> bool(np.allclose(standard.log_prob(np.zeros((1, 1))), -0.5 * np.log(2 * np.pi)))
+    True
+    """
+
+    def __init__(self, eta: np.ndarray) -> None:
+        self.eta = eta
+        self.mean, self.log_std = np.split(eta, 2, axis=1)
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Actions (N, k): mean + std * standard normal noise, never clipped."""
+        noise = rng.standard_normal(self.mean.shape, dtype=self.mean.dtype)
+        return self.mean + np.exp(self.log_std) * noise
+
+    def mode(self) -> np.ndarray:
+        """The mean (N, k)."""
+        return self.mean
+
+    def _standardized(self, actions: np.ndarray) -> np.ndarray:
+        return (actions - self.mean) * np.exp(-self.log_std)
+
+    def log_prob(self, actions: np.ndarray) -> np.ndarray:
+        """Log density in nats (N,) of actions (N, k), summed over the components."""
+        squares = self._standardized(actions) ** 2
+        return -(0.5 * squares + self.log_std + 0.5 * LOG_2_PI).sum(axis=1)
+
+    def entropy(self) -> np.ndarray:
+        """Differential entropy sum_i log std_i + log(2 pi e) / 2, in nats (N,)."""
+        return (self.log_std + 0.5 * (LOG_2_PI + 1)).sum(axis=1)
+
+    def kl(self, other: "DiagonalGaussian") -> np.ndarray:
+        """KL(self || other) in nats (N,), summed over the components."""
+        log_ratio = other.log_std - self.log_std
+        distance = ((self.mean - other.mean) * np.exp(-other.log_std)) ** 2
+        terms = log_ratio + 0.5 * (np.exp(-2 * log_ratio) + distance - 1)
+        return terms.sum(axis=1)
+
+    def grad_log_prob(self, actions: np.ndarray) -> np.ndarray:
+        """The score (N, 2k): z / std for the mean, z^2 - 1 for log std, z = (a - mean) / std."""
+        z = self._standardized(actions)
+        return np.concatenate([z * np.exp(-self.log_std), z**2 - 1], axis=1)
+
+    def grad_entropy(self) -> np.ndarray:
+        """d H / d eta (N, 2k): 0 for the mean, 1 for log std."""
+        return np.concatenate([np.zeros_like(self.mean), np.ones_like(self.log_std)], axis=1)
+
+    def grad_kl(self, other: "DiagonalGaussian", *, wrt: Literal["self", "other"]) -> np.ndarray:
+        """d KL(self || other) / d eta, (N, 2k), of `self` or of `other`."""
+        precision = np.exp(-2 * other.log_std)
+        shift = (self.mean - other.mean) * precision
+        variance_ratio = np.exp(2 * (self.log_std - other.log_std))
+        if wrt == "other":
+            spread = variance_ratio + shift * (self.mean - other.mean)
+            return np.concatenate([-shift, 1 - spread], axis=1)
+        return np.concatenate([shift, variance_ratio - 1], axis=1)
+
+    def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
+        """M d_eta with M = diag(1 / std^2, 2), the Fisher matrix in eta, row by row (N, 2k)."""
+        d_mean, d_log_std = np.split(d_eta, 2, axis=1)
+        return np.concatenate([d_mean * np.exp(-2 * self.log_std), 2 * d_log_std], axis=1)

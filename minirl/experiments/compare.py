@@ -1,0 +1,512 @@
+"""Several algorithms, several seeds, one environment: curves, tables and what they can tell."""
+
+import json
+import math
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from tqdm.auto import tqdm
+
+from minirl.algorithms import Algorithm
+from minirl.experiments.evaluation import evaluate
+from minirl.experiments.outputs import claim_folder, first_difference
+from minirl.optimizers import SGD, Adam, LinearSchedule
+from minirl.rollout import MakeEnv
+from minirl.serialization import describe, versions, write_atomically, write_text
+from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.training import train
+from minirl.validation import require_count
+
+SCORES = ("final_training_return", "evaluation_return")
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One seed of one algorithm: everything a worker needs, picklable."""
+
+    env: MakeEnv
+    name: str
+    algorithm: Algorithm
+    settings: Settings
+    seed: int
+    total_steps: int
+    evaluation_episodes: int
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready identity of the run."""
+        return {field.name: describe(getattr(self, field.name)) for field in fields(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished seed.
+
+    Parameters
+    ----------
+    columns : dict of ndarray (U,)
+        The history, one entry an update.
+    final_training_return : float
+        Mean return of the last 100 training episodes.
+    evaluation_return : float
+        Mean return of fresh greedy episodes.
+    steps_to_threshold : float
+        Environment steps when the 100-episode mean first reached the threshold; nan if never.
+    """
+
+    columns: dict[str, np.ndarray]
+    final_training_return: float
+    evaluation_return: float
+    steps_to_threshold: float
+
+
+def reward_threshold(env: MakeEnv) -> float | None:
+    """The return from which Gymnasium calls the environment solved, if it names one."""
+    return gym.spec(env).reward_threshold if isinstance(env, str) else None
+
+
+def run_seed(item: WorkItem) -> Run:
+    """Train and evaluate one seed (the function that workers run)."""
+    result = train(
+        item.env,
+        item.algorithm,
+        total_steps=item.total_steps,
+        seed=item.seed,
+        settings=item.settings,
+    )
+    # Training seeds are small numbers; this keeps evaluation episodes apart from theirs.
+    fresh = evaluate(
+        result.policy, item.env, episodes=item.evaluation_episodes, seed=1_000_000 + item.seed
+    )
+    threshold = reward_threshold(item.env)
+    steps = None if threshold is None else result.history.steps_to(threshold)
+    return Run(
+        result.history.columns(),
+        result.history.final_return(),
+        fresh.mean,
+        float("nan") if steps is None else float(steps),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All runs of a comparison and their summary.
+
+    Parameters
+    ----------
+    env : str
+    runs : dict
+        Algorithm name -> seed -> `Run`.
+    summary : dict
+        JSON-ready; see `summarize`.
+    """
+
+    env: str
+    runs: dict[str, dict[int, Run]]
+    summary: dict[str, Any]
+
+    def table(self) -> str:
+        """The results as plain text: one line an algorithm, then what each pair can tell."""
+        head = (
+            f"{'algorithm':<17} {'training return':>24} {'evaluation return':>24} "
+            f"{'steps to threshold':>19} {'CPU s':>6} {'grad-equiv.':>11}"
+        )
+        lines = [head, "-" * len(head)]
+        for name, entry in self.summary["algorithms"].items():
+            lines.append(
+                f"{name:<17} {_with_interval(entry['final_training_return']):>24} "
+                f"{_with_interval(entry['evaluation_return']):>24} "
+                f"{_steps_text(entry['steps_to_threshold']):>19} "
+                f"{np.median(entry['cpu_seconds']):>6.1f} "
+                f"{_thousands(float(np.median(entry['gradient_equivalents']))):>11}"
+            )
+        seeds = len(next(iter(self.runs.values())))
+        lines += [
+            "",
+            f"Returns: interquartile mean over {seeds} seeds [95 % bootstrap interval]; training: "
+            "last 100 episodes, evaluation:",
+            "fresh greedy episodes. Steps, CPU seconds (one core) and gradient-equivalents: "
+            "medians.",
+            "",
+        ]
+        lines += [f"{pair['metric']}: {pair['text']}" for pair in self.summary["comparisons"]]
+        return "\n".join(lines)
+
+
+def _with_interval(score: dict[str, Any]) -> str:
+    low, high = score["ci95"]
+    interval = "" if low is None else f" [{low:.1f}, {high:.1f}]"
+    return f"{score['iqm']:.1f}{interval}" if score["iqm"] is not None else "no episode ended"
+
+
+def _steps_text(steps: list[int | None]) -> str:
+    reached = [value for value in steps if value is not None]
+    if not reached:
+        return f"0 of {len(steps)}"
+    return f"{_thousands(float(np.median(reached)))} ({len(reached)} of {len(steps)})"
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.1f}k"
+
+
+def compare(
+    algorithms: Mapping[str, Algorithm] | Iterable[str],
+    env: MakeEnv,
+    *,
+    total_steps: int,
+    seeds: int | Sequence[int] = 5,
+    settings: Settings | Mapping[str, Settings] | None = None,
+    evaluation_episodes: int = 100,
+    executor: Executor | None = None,
+    workers: int = 2,
+    out: Path | str | None = None,
+    progress: bool = False,
+) -> Comparison:
+    """Train every algorithm on every seed and compare them.
+
+    Parameters
+    ----------
+    algorithms : mapping or iterable of str
+        Name -> algorithm, or names of ours with their defaults for `env`.
+    env : str or callable
+        As for `train`; a function must be importable by worker processes.
+    total_steps : int
+        Environment steps of each run.
+    seeds : int or sequence of int
+        How many (0, 1, ...), or which.
+    settings : Settings or mapping, optional
+        For all algorithms, or name -> settings. Default: the environment's common settings, where
+        algorithms differ in `rollout_steps` only.
+    evaluation_episodes : int
+        Fresh greedy episodes of each trained policy.
+    executor : concurrent.futures.Executor, optional
+        Where runs are computed; never shut down here. Default: a process pool of `workers`, or
+        this process if `workers` is 1.
+    out : path, optional
+        Folder for finished runs, `curves.png`, `runs.csv` and `summary.json`. A comparison that
+        was interrupted goes on from the runs it finds there.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        For bad arguments, or a folder that can't be written or holds another experiment.
+    RuntimeError
+        If a worker process dies; finished seeds are kept in `out`.
+    """
+    items = _work_items(algorithms, env, total_steps, seeds, settings, evaluation_episodes)
+    runs: dict[tuple[str, int], Run] = {}
+    folder = None
+    if out is not None:
+        identity = {"kind": "compare", "env": describe(env), "total_steps": total_steps}
+        folder = claim_folder(out, identity)
+        (folder / "runs").mkdir(exist_ok=True)
+        runs = {
+            (item.name, item.seed): run
+            for item in items
+            if (run := _load_run(_run_path(folder, item), item)) is not None
+        }
+    missing = [item for item in items if (item.name, item.seed) not in runs]
+    bar = tqdm(total=len(items), initial=len(runs), unit="run", disable=not progress, desc=str(env))
+    with bar:
+        for item, run in _finished(missing, executor, workers):
+            runs[item.name, item.seed] = run
+            if folder is not None:
+                _save_run(_run_path(folder, item), item, run)
+            bar.set_postfix_str(f"{item.name} seed {item.seed}: {run.final_training_return:.1f}")
+            bar.update()
+    by_name: dict[str, dict[int, Run]] = {item.name: {} for item in items}
+    for item in items:
+        by_name[item.name][item.seed] = runs[item.name, item.seed]
+    comparison = Comparison(str(env), by_name, summarize(items, by_name))
+    if folder is not None:
+        _save_comparison(folder, comparison, items)
+    return comparison
+
+
+def _work_items(
+    algorithms: Mapping[str, Algorithm] | Iterable[str],
+    env: MakeEnv,
+    total_steps: int,
+    seeds: int | Sequence[int],
+    settings: Settings | Mapping[str, Settings] | None,
+    evaluation_episodes: int,
+) -> list[WorkItem]:
+    require_count("total_steps", total_steps)
+    require_count("evaluation_episodes", evaluation_episodes)
+    if not isinstance(algorithms, Mapping):
+        algorithms = {name: default_algorithm(name, env) for name in algorithms}
+    if not algorithms:
+        raise ValueError("algorithms must name at least one algorithm, got none")
+    if isinstance(seeds, int):
+        require_count("seeds", seeds)
+        seeds = range(seeds)
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(f"seeds must be different and at least one, got {list(seeds)}")
+    items = []
+    for name, algorithm in algorithms.items():
+        chosen = settings.get(name) if isinstance(settings, Mapping) else settings
+        chosen = chosen or default_settings(env, algorithm)
+        items += [
+            WorkItem(env, name, algorithm, chosen, seed, total_steps, evaluation_episodes)
+            for seed in seeds
+        ]
+    # Seed by seed, so that an interrupted comparison has something of every algorithm.
+    return sorted(items, key=lambda item: list(seeds).index(item.seed))
+
+
+def _let_parent_handle_interrupts() -> None:
+    """In a worker: die at once on Ctrl-C, without a traceback; the parent reports."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _finished(
+    items: list[WorkItem], executor: Executor | None, workers: int
+) -> Iterator[tuple[WorkItem, Run]]:
+    """Each item with its run, as they finish."""
+    require_count("workers", workers)
+    if executor is not None:
+        yield from _finished_on(executor, items)
+    elif workers == 1 or len(items) <= 1:
+        for item in items:
+            yield item, run_seed(item)
+    else:
+        # Imported here: a browser's Python has no processes, and can use the rest.
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        before = set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(
+            min(workers, len(items)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_let_parent_handle_interrupts,
+        )
+        try:
+            yield from _finished_on(pool, items)
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _finished_on(executor: Executor, items: list[WorkItem]) -> Iterator[tuple[WorkItem, Run]]:
+    futures: dict[Future[Run], WorkItem] = {executor.submit(run_seed, item): item for item in items}
+    try:
+        for future in as_completed(futures):
+            item = futures[future]
+            try:
+                run = future.result()
+            except BrokenExecutor as error:
+                raise RuntimeError(
+                    "a worker process died (out of memory, killed, or a script that lacks "
+                    'if __name__ == "__main__"); finished seeds are kept'
+                ) from error
+            except Exception as error:
+                error.add_note(f"in {item.name}, seed {item.seed}")
+                raise
+            yield item, run
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _run_path(folder: Path, item: WorkItem) -> Path:
+    return folder / "runs" / f"{item.name}-seed{item.seed}.npz"
+
+
+def _save_run(path: Path, item: WorkItem, run: Run) -> None:
+    scores = [getattr(run, name) for name in (*SCORES, "steps_to_threshold")]
+    arrays: dict[str, Any] = {"header": np.array(json.dumps(item.describe())), **run.columns}
+    write_atomically(path, lambda file: np.savez(file, scores=np.array(scores), **arrays))
+
+
+def _load_run(path: Path, item: WorkItem) -> Run | None:
+    """A stored run; None if there is none, or its file is damaged.
+
+    Raises
+    ------
+    ValueError
+        If the file holds another experiment.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {name: file[name] for name in file.files}
+        found = json.loads(str(columns.pop("header")))
+        scores = columns.pop("scores")
+    except Exception:  # np.load raises many kinds; whatever it is, the seed is trained again
+        return None
+    difference = first_difference(found, item.describe())
+    if difference:
+        raise ValueError(f"{path} holds another experiment: {difference}; choose another folder")
+    return Run(columns, *scores.tolist())
+
+
+def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) -> dict[str, Any]:
+    """The content of `summary.json`: scores with intervals, costs, pairwise comparisons.
+
+    Returns
+    -------
+    dict
+        env, total_steps, algorithms (name -> final_training_return and evaluation_return, each
+        {iqm, ci95, per_seed}; steps_to_threshold, cpu_seconds, gradient_equivalents per seed),
+        comparisons (a pair and a score each), settings, versions.
+    """
+    from minirl.experiments import statistics  # scipy.stats loads slowly
+
+    rng = np.random.default_rng(0)
+    algorithms, per_seed = {}, {}
+    for name, seeds in runs.items():
+        per_seed[name] = {
+            score: np.array([getattr(run, score) for run in seeds.values()]) for score in SCORES
+        }
+        algorithms[name] = {
+            **{score: _summary(values, rng) for score, values in per_seed[name].items()},
+            "steps_to_threshold": [
+                None if math.isnan(run.steps_to_threshold) else int(run.steps_to_threshold)
+                for run in seeds.values()
+            ],
+            "cpu_seconds": [float(run.columns["cpu_seconds"][-1]) for run in seeds.values()],
+            "gradient_equivalents": [
+                float(run.columns.get("gradient_equivalents", np.zeros(1))[-1])
+                for run in seeds.values()
+            ],
+        }
+    comparisons = []
+    for first, second in combinations(runs, 2):
+        for score in SCORES:
+            pair = statistics.compare_scores(per_seed[first][score], per_seed[second][score], rng)
+            comparisons.append(
+                {
+                    "first": first,
+                    "second": second,
+                    "metric": score,
+                    **_json_ready(describe(pair)),
+                    "text": pair.describe(first, second),
+                }
+            )
+    return {
+        "env": describe(items[0].env),
+        "total_steps": items[0].total_steps,
+        "algorithms": algorithms,
+        "comparisons": comparisons,
+        "settings": {
+            "seeds": sorted({item.seed for item in items}),
+            "evaluation_episodes": items[0].evaluation_episodes,
+            "algorithms": {
+                item.name: {
+                    "algorithm": describe(item.algorithm),
+                    "settings": describe(item.settings),
+                }
+                for item in items
+            },
+        },
+        "versions": versions(),
+    }
+
+
+def _summary(scores: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    from minirl.experiments import statistics
+
+    return _json_ready(statistics.summarize(scores, rng))
+
+
+def _json_ready(value: Any) -> Any:
+    """NaN as None, all the way down: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items() if key != "type"}
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def footnote(items: Sequence[WorkItem]) -> str:
+    """What stands under the figure: what the algorithms share, and what is each one's own."""
+    distinct = {item.name: item for item in items}
+    shared = next(iter(distinct.values())).settings
+    own_settings = any(
+        first_difference(
+            {**describe(item.settings), "rollout_steps": 0},
+            {**describe(shared), "rollout_steps": 0},
+        )
+        for item in distinct.values()
+    )
+    lines = []
+    if own_settings:
+        lines.append("Each algorithm with settings of its own (see summary.json).")
+    else:
+        lines.append(
+            f"Same for all: {shared.num_envs} environments, {_short(shared.advantages)}, hidden "
+            f"{'x'.join(map(str, shared.hidden_sizes))}, observations "
+            f"{'normalised' if shared.normalize_observations else 'raw'}, "
+            f"{_short(shared.critic_fit)}."
+        )
+    for name, item in distinct.items():
+        lines.append(f"{name}: {item.settings.rollout_steps} steps each, {_short(item.algorithm)}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    """A dataclass as one readable phrase, without what is switched off."""
+    if isinstance(value, LinearSchedule):
+        return f"{value.start:g} annealed to {value.end:g}"
+    if isinstance(value, Adam | SGD):
+        return type(value).__name__
+    if not is_dataclass(value):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    parts = []
+    for field in fields(value):
+        setting, name = getattr(value, field.name), field.name.replace("_", " ")
+        if setting is True:
+            parts.append(name)
+        elif setting not in (None, False, 0.0):
+            parts.append(f"{name} {_short(setting)}")
+    return f"{type(value).__name__}({', '.join(parts)})" if parts else type(value).__name__
+
+
+def runs_csv(runs: Mapping[str, Mapping[int, Run]]) -> str:
+    """All histories as CSV text: algorithm, seed, then the columns of the metrics glossary."""
+    names = dict.fromkeys(
+        column for seeds in runs.values() for run in seeds.values() for column in run.columns
+    )
+    lines = [",".join(["algorithm", "seed", *names])]
+    for algorithm, seeds in runs.items():
+        for seed, run in seeds.items():
+            rows = len(run.columns["environment_steps"])
+            missing = np.full(rows, np.nan)
+            columns = [run.columns.get(name, missing) for name in names]
+            lines += [
+                ",".join([algorithm, str(seed), *("" if np.isnan(v) else f"{v:.10g}" for v in row)])
+                for row in zip(*columns, strict=True)
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _save_comparison(folder: Path, comparison: Comparison, items: Sequence[WorkItem]) -> None:
+    from minirl.experiments import plots  # matplotlib is loaded only to draw
+
+    write_text(folder / "runs.csv", runs_csv(comparison.runs))
+    write_text(folder / "summary.json", json.dumps(comparison.summary, indent=2) + "\n")
+    curves = {
+        name: [run.columns for run in seeds.values()] for name, seeds in comparison.runs.items()
+    }
+    seeds = len(next(iter(comparison.runs.values())))
+    plots.plot_comparison(
+        curves,
+        title=f"{comparison.env}: {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"{items[0].total_steps:,} environment steps each",
+        threshold=reward_threshold(items[0].env),
+        footnote=footnote(items),
+        path=folder / "curves.png",
+    )

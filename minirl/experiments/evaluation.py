@@ -1,0 +1,142 @@
+"""How good a policy is: fresh episodes, and an animation of one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+from threadpoolctl import threadpool_limits
+
+from minirl.batch import Rollout
+from minirl.policy import Policy
+from minirl.rollout import MakeEnv, collect_episodes, make_vector_env
+from minirl.validation import require_count
+
+STEP_LIMIT = 1000  # for environments without a time limit of their own
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Returns of fresh episodes.
+
+    Parameters
+    ----------
+    returns : ndarray (episodes,)
+        Undiscounted raw returns.
+    lengths : ndarray (episodes,)
+        Steps.
+    cut : int
+        Episodes that had not ended after 1,000 steps in an environment without a time limit;
+        their returns so far are counted.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    cut: int
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Percentile-bootstrap interval of the mean return; nan for a single episode."""
+        from minirl.experiments.statistics import bootstrap_interval  # scipy.stats loads slowly
+
+        rng = np.random.default_rng(0)
+        return bootstrap_interval(self.returns, rng, statistic=np.mean, confidence=confidence)
+
+
+def evaluate(
+    policy: Policy, env: MakeEnv, *, episodes: int = 100, seed: int = 0, greedy: bool = True
+) -> Evaluation:
+    """Run a policy for fresh episodes, with its observation statistics as they stand.
+
+    Parameters
+    ----------
+    env : str or callable
+        As for `train`.
+    episodes : int
+        All in parallel, one environment each.
+    seed : int
+        Of the environments and of sampled actions.
+    greedy : bool
+        Take the most probable action (the mean of a Gaussian) instead of sampling.
+    """
+    require_count("episodes", episodes)
+    rng = None if greedy else np.random.default_rng(seed)
+    envs = make_vector_env(env, episodes)
+    try:
+        with threadpool_limits(1):
+            rollout = collect_episodes(
+                envs, policy, None, rng, max_steps=step_limit(envs), seed=seed
+            )
+    finally:
+        envs.close()
+    return Evaluation(
+        (rollout.rewards * rollout.valid).sum(axis=0),
+        rollout.valid.sum(axis=0),
+        episodes - len(rollout.episode_returns),
+    )
+
+
+def step_limit(envs: VectorEnv) -> int:
+    """The environment's time limit in steps, or 1,000 if it has none."""
+    limit = envs.spec.max_episode_steps if envs.spec else None
+    return limit or STEP_LIMIT
+
+
+def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> float:
+    """Save one greedy episode as an animated GIF and return its return.
+
+    CartPole is drawn by minirl itself; other environments render themselves, which needs the
+    `[render]` extra.
+
+    Raises
+    ------
+    ValueError
+        If the environment can't render frames, or `env` is not an id.
+    """
+    from minirl.experiments import plots  # matplotlib is loaded only to draw
+
+    if not isinstance(env, str):
+        raise ValueError(f"env must be a Gymnasium id to be rendered, got {env!r}")
+    if env.startswith("CartPole-"):
+        rollout, _ = _one_episode(policy, make_vector_env(env, 1), seed)
+        observations = rollout.observations[rollout.valid]
+        plots.animate_cartpole(observations, path, title=env)
+    else:
+        rollout, frames = _one_episode(policy, _rendering_env(env), seed)
+        plots.save_gif(frames, path, fps=30)
+    return float((rollout.rewards * rollout.valid).sum())
+
+
+def _rendering_env(env: str) -> VectorEnv:
+    """One environment, as a vector of one, that keeps every frame it renders."""
+
+    def make() -> gym.Env[Any, Any]:
+        single = gym.make(env, render_mode="rgb_array")
+        return gym.wrappers.RenderCollection(single, pop_frames=False)
+
+    try:
+        return SyncVectorEnv([make])
+    except (gym.error.Error, ImportError, ValueError) as error:
+        raise ValueError(
+            f"environment {env!r} can't be rendered: {error}; "
+            "pip install 'minirl-numpy[render]' brings what Gymnasium's own need"
+        ) from error
+
+
+def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, list[np.ndarray]]:
+    try:
+        rollout = collect_episodes(envs, policy, None, None, max_steps=step_limit(envs), seed=seed)
+        frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
+    except (gym.error.Error, ImportError) as error:
+        raise ValueError(
+            f"the environment can't render: {error}; pip install 'minirl-numpy[render]'"
+        ) from error
+    finally:
+        envs.close()
+    return rollout, list(frames)

@@ -1,0 +1,111 @@
+"""Every logged number, defined once: what it is, its unit, and what a healthy run shows.
+
+`train` refuses a metric that is not listed here. An algorithm of your own may add its metrics:
+`GLOSSARY["my_metric"] = Metric("formula", "unit", "healthy range")`.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """Definition, unit and healthy range of a logged number."""
+
+    meaning: str
+    unit: str
+    healthy: str
+
+
+GLOSSARY = {
+    # Progress
+    "environment_steps": Metric(
+        "valid transitions collected so far; reset rows do not count", "steps", "grows"
+    ),
+    "episodes": Metric("episodes finished so far", "episodes", "grows"),
+    "mean_return": Metric(
+        "mean undiscounted raw return of the last 100 finished episodes (of all, if fewer)",
+        "reward",
+        "rises towards the environment's threshold",
+    ),
+    "cpu_seconds": Metric(
+        "process CPU time since training began: simulation, critic, update", "seconds", "grows"
+    ),
+    "gradient_equivalents": Metric(
+        "the actor's matrix products so far, in units of one forward and backward pass over one "
+        "transition: a gradient counts 1, a Fisher-vector product on a cached forward 4/3, a "
+        "line-search forward 1/3; passes that only report are not counted",
+        "gradient-equivalents",
+        "grows",
+    ),
+    "critic_gradient_equivalents": Metric(
+        "the same count for the critic's fit", "gradient-equivalents", "grows"
+    ),
+    # The update
+    "policy_loss": Metric(
+        "-sum_i w_i A_i log pi(a_i|s_i) before the step", "advantage", "means nothing by itself"
+    ),
+    "surrogate_improvement": Metric(
+        "L_old(new) - L_old(old), L_old = sum_i w_i A_i pi(a_i|s_i) / pi_old(a_i|s_i)",
+        "advantage",
+        "above 0",
+    ),
+    "expected_improvement": Metric(
+        "gradient of L_old times the step taken: the improvement if L_old were linear",
+        "advantage",
+        "near surrogate_improvement; far above it means that the step is too long",
+    ),
+    "kl": Metric(
+        "exact mean KL(pi_old || pi_new) over the batch's states", "nats", "0.001 to 0.03"
+    ),
+    "entropy": Metric(
+        "mean entropy of the new policy over the batch's states",
+        "nats",
+        "falls slowly; near 0 early on is a collapse",
+    ),
+    "gradient_norm": Metric(
+        "Euclidean norm of the policy's gradient before any clipping; mean over minibatches",
+        "advantage",
+        "of the same order throughout",
+    ),
+    "accepted_fraction": Metric(
+        "fraction of TRPO's full step that the line search accepted; 0: refused, parameters kept",
+        "",
+        "1 or a little below; often 0 means that critic or batch are too poor",
+    ),
+    "cg_residual": Metric("|b - A x| / |b| when conjugate gradient stopped", "", "below 0.1"),
+    "clip_fraction": Metric(
+        "share of rows with |ratio - 1| > epsilon, mean over minibatches", "", "0.02 to 0.3"
+    ),
+    "kl_coefficient": Metric(
+        "beta of the KL penalty in this update; 0 without one", "advantage/nat", "settles"
+    ),
+    "epochs": Metric("passes over the batch in this update", "epochs", "the setting, or fewer"),
+    # The critic
+    "value_loss": Metric(
+        "sum_i w_i (V(s_i) - R_i)^2 / 2, mean over the last epoch", "reward^2", "falls"
+    ),
+    "explained_variance": Metric(
+        "1 - Var(R - V) / Var(R), V from before the fit; nan if R is constant",
+        "",
+        "rises towards 1; below 0 the critic does harm",
+    ),
+    "critic_gradient_norm": Metric(
+        "Euclidean norm of the critic's gradient before clipping, mean over minibatches",
+        "reward",
+        "of the same order throughout",
+    ),
+    # Reward transforms
+    "reward_scale": Metric(
+        "what rewards were divided by: running std of discounted reward sums", "reward", "settles"
+    ),
+}
+
+
+def require_known(names: Iterable[str]) -> None:
+    """Raise KeyError naming the metrics that the glossary does not define."""
+    unknown = sorted(set(names) - GLOSSARY.keys())
+    if unknown:
+        raise KeyError(
+            f"metrics {unknown} are not defined in minirl.metrics.GLOSSARY; add a Metric(meaning, "
+            "unit, healthy) for each"
+        )

@@ -1,0 +1,273 @@
+"""Networks on one flat parameter vector: value, vjp and jvp written out, no autodiff engine.
+
+Each network is an immutable description with four verbs, where J is the Jacobian of the outputs
+with respect to theta:
+
+    init(rng)             -> theta            (P,)
+    forward(theta, x)     -> (y, cache)       (N, outputs)
+    vjp(cache, dy)        -> dy^T J           (P,)       the backward pass
+    jvp(cache, dtheta)    -> J dtheta         (N, outputs)
+
+Weights are reshaped views of theta, so an optimizer or a line search handles one array.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from minirl.validation import require_count, require_positive
+
+
+class Network(Protocol):
+    """What a policy or a critic needs of a network."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    def init(self, rng: np.random.Generator) -> np.ndarray: ...
+    def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Any]: ...
+    def vjp(self, cache: Any, dy: np.ndarray) -> np.ndarray: ...
+    def jvp(self, cache: Any, dtheta: np.ndarray) -> np.ndarray: ...
+
+
+def orthogonal(shape: tuple[int, int], gain: float, rng: np.random.Generator) -> np.ndarray:
+    """A matrix with orthonormal rows or columns (whichever are fewer), times `gain`.
+
+    Source: Saxe, McClelland and Ganguli 2014. The signs of R's diagonal make the distribution
+    uniform over the orthogonal matrices.
+    """
+    rows, columns = shape
+    q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
+    q = q * np.sign(np.diag(r))
+    return gain * (q if rows >= columns else q.T)
+
+
+class MLPCache:
+    """What a forward pass leaves for the derivatives: weights, inputs of each layer, slopes."""
+
+    def __init__(self, weights: list[np.ndarray], inputs: list[np.ndarray]) -> None:
+        self.weights = weights
+        self.inputs = inputs
+
+    @cached_property
+    def slopes(self) -> list[np.ndarray]:
+        """tanh' = 1 - h^2 of each hidden layer (computed once, used by every product)."""
+        slopes = []
+        for h in self.inputs[1:]:
+            slope = h * h
+            np.subtract(1, slope, out=slope)
+            slopes.append(slope)
+        return slopes
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Fully connected network with tanh hidden layers and a linear output.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Widths from input to output, e.g. (4, 64, 64, 2).
+    output_gain : float
+        Orthogonal gain of the last layer: 0.01 starts a policy near uniform, 1 suits a critic.
+        Hidden layers use sqrt(2).
+    dtype : str
+        "float32" to train (about twice as fast), "float64" to check derivatives.
+    """
+
+    sizes: tuple[int, ...]
+    output_gain: float = 1.0
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2:
+            raise ValueError(f"sizes must name at least input and output width, got {self.sizes}")
+        for width in self.sizes:
+            require_count("every width in sizes", width)
+        require_positive("output_gain", self.output_gain)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.sizes))
+
+    def layers(self, theta: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Weight (n_in, n_out) and bias (n_out,) of each layer, as views of theta."""
+        start = 0
+        for n_in, n_out in pairwise(self.sizes):
+            middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
+            yield theta[start:middle].reshape(n_in, n_out), theta[middle:end]
+            start = end
+
+    def init(self, rng: np.random.Generator) -> np.ndarray:
+        """Orthogonal weights, zero biases, theta (P,)."""
+        theta = np.zeros(self.size, dtype=self.dtype)
+        gains = [np.sqrt(2)] * (len(self.sizes) - 2) + [self.output_gain]
+        for (weight, _), gain in zip(self.layers(theta), gains, strict=True):
+            weight[:] = orthogonal(weight.shape, gain, rng)
+        return theta
+
+    def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, MLPCache]:
+        """Outputs (N, outputs) for inputs x (N, inputs)."""
+        weights, inputs = [], [np.asarray(x, dtype=self.dtype)]
+        for weight, bias in self.layers(theta):
+            y = inputs[-1] @ weight
+            y += bias
+            weights.append(weight)
+            if len(weights) < len(self.sizes) - 1:
+                inputs.append(np.tanh(y, out=y))
+        return y, MLPCache(weights, inputs)
+
+    def vjp(self, cache: MLPCache, dy: np.ndarray) -> np.ndarray:
+        """dy^T J (P,) for dy (N, outputs): backpropagation."""
+        dtheta = np.empty(self.size, dtype=dy.dtype)
+        ones = np.ones(len(dy), dtype=dy.dtype)
+        d_layers = list(self.layers(dtheta))
+        for layer in reversed(range(len(d_layers))):
+            d_weight, d_bias = d_layers[layer]
+            np.matmul(cache.inputs[layer].T, dy, out=d_weight)
+            np.matmul(ones, dy, out=d_bias)
+            if layer > 0:
+                dy = dy @ cache.weights[layer].T
+                dy *= cache.slopes[layer - 1]
+        return dtheta
+
+    def jvp(self, cache: MLPCache, dtheta: np.ndarray) -> np.ndarray:
+        """J dtheta (N, outputs) for a direction dtheta (P,): forward-mode differentiation."""
+        d_input = None
+        for layer, (d_weight, d_bias) in enumerate(self.layers(dtheta)):
+            dy = cache.inputs[layer] @ d_weight
+            dy += d_bias
+            if d_input is not None:
+                dy += d_input @ cache.weights[layer]
+            if layer < len(cache.slopes):
+                dy *= cache.slopes[layer]
+            d_input = dy
+        return dy
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x W without a bias: the policy class of the linear-quadratic regulator.
+
+    theta is W (inputs, outputs) flattened row by row; it starts at zero.
+    """
+
+    inputs: int
+    outputs: int
+    dtype: str = "float64"
+
+    def __post_init__(self) -> None:
+        require_count("inputs", self.inputs)
+        require_count("outputs", self.outputs)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return self.inputs * self.outputs
+
+    def init(self, rng: np.random.Generator) -> np.ndarray:
+        """Zeros, theta (P,); `rng` is part of the interface and not drawn from."""
+        return np.zeros(self.size, dtype=self.dtype)
+
+    def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs (N, outputs) for inputs x (N, inputs)."""
+        x = np.asarray(x, dtype=self.dtype)
+        return x @ theta.reshape(self.inputs, self.outputs), x
+
+    def vjp(self, cache: np.ndarray, dy: np.ndarray) -> np.ndarray:
+        """dy^T J (P,)."""
+        return (cache.T @ dy).ravel()
+
+    def jvp(self, cache: np.ndarray, dtheta: np.ndarray) -> np.ndarray:
+        """J dtheta (N, outputs)."""
+        return cache @ dtheta.reshape(self.inputs, self.outputs)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One row of outputs per discrete state: y = theta[state]. Starts at zero.
+
+    theta is the table (states, outputs) flattened row by row.
+    """
+
+    states: int
+    outputs: int
+    dtype: str = "float64"
+
+    def __post_init__(self) -> None:
+        require_count("states", self.states)
+        require_count("outputs", self.outputs)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return self.states * self.outputs
+
+    def init(self, rng: np.random.Generator) -> np.ndarray:
+        """Zeros, theta (P,); `rng` is part of the interface and not drawn from."""
+        return np.zeros(self.size, dtype=self.dtype)
+
+    def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows (N, outputs) of the visited states x (N,), int."""
+        return theta.reshape(self.states, self.outputs)[x], x
+
+    def vjp(self, cache: np.ndarray, dy: np.ndarray) -> np.ndarray:
+        """dy^T J (P,): each row of dy is added to its state's row."""
+        entries = (cache[:, None] * self.outputs + np.arange(self.outputs)).ravel()
+        return np.bincount(entries, dy.ravel(), self.size).astype(dy.dtype, copy=False)
+
+    def jvp(self, cache: np.ndarray, dtheta: np.ndarray) -> np.ndarray:
+        """J dtheta (N, outputs): the visited rows of the direction."""
+        return dtheta.reshape(self.states, self.outputs)[cache]
+
+
+@dataclass(frozen=True)
+class WithLogStd:
+    """A network of means (N, k) with one state-independent log standard deviation per component.
+
+    Its output (N, 2k) is the `eta` of a `DiagonalGaussian`; theta is the mean network's theta
+    followed by log_std (k,).
+    """
+
+    mean: MLP | Linear | Table
+    actions: int
+    initial_log_std: float = 0.0
+
+    @property
+    def dtype(self) -> str:
+        """The mean network's dtype."""
+        return self.mean.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return self.mean.size + self.actions
+
+    def init(self, rng: np.random.Generator) -> np.ndarray:
+        """The mean network's start, then log_std at `initial_log_std`."""
+        log_std = np.full(self.actions, self.initial_log_std, dtype=self.dtype)
+        return np.concatenate([self.mean.init(rng), log_std])
+
+    def _append(self, mean: np.ndarray, log_std: np.ndarray) -> np.ndarray:
+        return np.concatenate([mean, np.broadcast_to(log_std, mean.shape)], axis=1)
+
+    def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Means and log standard deviations (N, 2k)."""
+        mean, cache = self.mean.forward(theta[: -self.actions], x)
+        return self._append(mean, theta[-self.actions :]), cache
+
+    def vjp(self, cache: Any, dy: np.ndarray) -> np.ndarray:
+        """dy^T J (P,) for dy (N, 2k)."""
+        d_mean, d_log_std = np.split(dy, 2, axis=1)
+        return np.concatenate([self.mean.vjp(cache, d_mean), d_log_std.sum(axis=0)])
+
+    def jvp(self, cache: Any, dtheta: np.ndarray) -> np.ndarray:
+        """J dtheta (N, 2k)."""
+        d_mean = self.mean.jvp(cache, dtheta[: -self.actions])
+        return self._append(d_mean, dtheta[-self.actions :])

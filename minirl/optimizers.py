@@ -1,0 +1,122 @@
+"""First-order optimizers on one flat parameter vector, a gradient-norm clip and a schedule.
+
+`init(theta) -> state`, `step(state, theta, gradient, learning_rate) -> (state, theta)`.
+Both minimise; nothing is changed in place, so an old theta stays what it was.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from minirl.validation import require_non_negative, require_positive
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """A hyperparameter that moves in a straight line from `start` to `end` over training."""
+
+    start: float
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_non_negative("start", self.start)
+        require_non_negative("end", self.end)
+
+
+def scheduled(value: float | LinearSchedule, progress: float) -> float:
+    """The value of a hyperparameter at `progress` in [0, 1] of training.
+
+    >>> scheduled(LinearSchedule(0.2, 0.0), 0.25)
+    0.15000000000000002
+    """
+    if isinstance(value, LinearSchedule):
+        return value.start + (value.end - value.start) * progress
+    return value
+
+
+def require_positive_start(name: str, value: float | LinearSchedule) -> None:
+    """Raise ValueError unless a number, or the start of a schedule, is finite and above 0."""
+    require_positive(name, scheduled(value, 0.0))
+
+
+def clip_by_norm(gradient: np.ndarray, max_norm: float | None) -> tuple[np.ndarray, float]:
+    """The gradient, shortened to Euclidean length `max_norm` if longer, and its length before."""
+    norm = float(np.sqrt(gradient @ gradient))
+    if max_norm is not None and norm > max_norm:
+        gradient = gradient * (max_norm / norm)
+    return gradient, norm
+
+
+class Optimizer(Protocol):
+    """What an algorithm needs of an optimizer; `SGD` and `Adam` have it."""
+
+    def init(self, theta: np.ndarray) -> Any: ...
+    def step(
+        self, state: Any, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
+    ) -> tuple[Any, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """theta - learning_rate * gradient; no state."""
+
+    def init(self, theta: np.ndarray) -> None:
+        """Nothing to remember."""
+
+    def step(
+        self, state: None, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
+    ) -> tuple[None, np.ndarray]:
+        """One step down the gradient."""
+        return None, theta - learning_rate * gradient
+
+
+class AdamState(NamedTuple):
+    """First and second moment (P,) and the number of steps taken."""
+
+    mean: np.ndarray
+    square: np.ndarray
+    steps: int
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with bias correction (Kingma and Ba 2015, Algorithm 1, in its efficient form).
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        Decay of the first and second moment, in [0, 1).
+    epsilon : float
+        Added to the root of the second moment. 1e-5 is the habit in PPO codebases; 1e-8 the
+        paper's.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
+        require_positive("epsilon", self.epsilon)
+
+    def init(self, theta: np.ndarray) -> AdamState:
+        """Zero moments."""
+        return AdamState(np.zeros_like(theta), np.zeros_like(theta), 0)
+
+    def step(
+        self, state: AdamState, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
+    ) -> tuple[AdamState, np.ndarray]:
+        """One bias-corrected step down the gradient."""
+        steps = state.steps + 1
+        mean = self.beta1 * state.mean + (1 - self.beta1) * gradient
+        square = self.beta2 * state.square + (1 - self.beta2) * (gradient * gradient)
+        root_correction = np.sqrt(1 - self.beta2**steps)
+        rate = learning_rate * float(root_correction) / (1 - self.beta1**steps)
+        denominator = np.sqrt(square)
+        denominator += self.epsilon * float(root_correction)
+        update = mean / denominator
+        update *= rate
+        return AdamState(mean, square, steps), theta - update

@@ -1,0 +1,181 @@
+"""A policy and a critic: a network, its flat parameters and the observation statistics they share.
+
+Both are immutable; learning returns a new one: `policy.with_parameters(theta)`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from minirl.distributions import Categorical, DiagonalGaussian, Distribution
+from minirl.networks import MLP, Network, Table, WithLogStd
+from minirl.normalization import RunningMoments
+
+
+def network_input(observations: np.ndarray, statistics: RunningMoments | None) -> np.ndarray:
+    """Raw observations, normalised if statistics are kept. The one place where this happens."""
+    return observations if statistics is None else statistics.normalize(observations)
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """pi(a | s): a network that turns observations into the parameters of a distribution.
+
+    Parameters
+    ----------
+    network : Network
+        Observation features to eta (N, d).
+    distribution : type
+        `Categorical` or `DiagonalGaussian`.
+    parameters : ndarray (P,)
+        The flat parameter vector theta.
+    observation_statistics : RunningMoments, optional
+        Applied to every observation before the network; None leaves observations as they are.
+    """
+
+    network: Network
+    distribution: type[Categorical] | type[DiagonalGaussian]
+    parameters: np.ndarray
+    observation_statistics: RunningMoments | None = None
+
+    def forward(self, observations: np.ndarray) -> tuple[Distribution, Any]:
+        """The distributions at raw observations (N, ...), and the cache for `vjp` and `jvp`."""
+        x = network_input(observations, self.observation_statistics)
+        eta, cache = self.network.forward(self.parameters, x)
+        return self.distribution(eta), cache
+
+    def vjp(self, cache: Any, d_eta: np.ndarray) -> np.ndarray:
+        """d_eta^T J (P,), with J the Jacobian of eta in theta."""
+        return self.network.vjp(cache, d_eta)
+
+    def jvp(self, cache: Any, d_theta: np.ndarray) -> np.ndarray:
+        """J d_theta (N, d)."""
+        return self.network.jvp(cache, d_theta)
+
+    def act(self, observations: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Actions (N, ...) at raw observations: sampled with `rng`, the mode without it."""
+        distribution, _ = self.forward(observations)
+        return distribution.mode() if rng is None else distribution.sample(rng)
+
+    def with_parameters(self, theta: np.ndarray) -> "Policy":
+        """The same policy with other parameters."""
+        return replace(self, parameters=theta)
+
+    def with_observation_statistics(self, statistics: RunningMoments | None) -> "Policy":
+        """The same policy with other observation statistics."""
+        return replace(self, observation_statistics=statistics)
+
+
+@dataclass(frozen=True, eq=False)
+class Critic:
+    """The value estimate: a network with one output per observation.
+
+    Parameters
+    ----------
+    network : Network
+        Observation features to one value (N, 1).
+    parameters : ndarray (P,)
+    observation_statistics : RunningMoments, optional
+        The policy's; both see the same features.
+    """
+
+    network: Network
+    parameters: np.ndarray
+    observation_statistics: RunningMoments | None = None
+
+    def forward(self, observations: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Values (N,) at raw observations (N, ...), and the cache for `vjp`."""
+        x = network_input(observations, self.observation_statistics)
+        y, cache = self.network.forward(self.parameters, x)
+        return y[:, 0], cache
+
+    def vjp(self, cache: Any, d_values: np.ndarray) -> np.ndarray:
+        """d_values^T J (P,) for d_values (N,)."""
+        return self.network.vjp(cache, d_values[:, None])
+
+    def values(self, observations: np.ndarray) -> np.ndarray:
+        """Values (N,) at raw observations (N, ...)."""
+        return self.forward(observations)[0]
+
+    def with_parameters(self, theta: np.ndarray) -> "Critic":
+        """The same critic with other parameters."""
+        return replace(self, parameters=theta)
+
+    def with_observation_statistics(self, statistics: RunningMoments | None) -> "Critic":
+        """The same critic with other observation statistics."""
+        return replace(self, observation_statistics=statistics)
+
+
+def _network(
+    observation_space: spaces.Space[Any],
+    outputs: int,
+    hidden_sizes: tuple[int, ...],
+    output_gain: float,
+    dtype: str,
+) -> MLP | Table:
+    if isinstance(observation_space, spaces.Discrete) and observation_space.start == 0:
+        return Table(int(observation_space.n), outputs)
+    if isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1:
+        sizes = (observation_space.shape[0], *hidden_sizes, outputs)
+        return MLP(sizes, output_gain, dtype)
+    raise ValueError(
+        f"observation space {observation_space} is not supported: minirl takes Box vectors of "
+        "shape (D,) and Discrete states numbered from 0"
+    )
+
+
+def empty_statistics(observation_space: spaces.Space[Any]) -> RunningMoments:
+    """Observation statistics to start from; only Box observations can be normalised."""
+    if not isinstance(observation_space, spaces.Box):
+        raise ValueError(
+            f"normalize_observations needs Box observations, got {observation_space}; turn it off"
+        )
+    return RunningMoments.empty(observation_space.shape)
+
+
+def make_policy(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    rng: np.random.Generator,
+    *,
+    hidden_sizes: tuple[int, ...] = (64, 64),
+    initial_log_std: float = 0.0,
+    dtype: str = "float32",
+) -> Policy:
+    """A fresh policy for a pair of spaces.
+
+    Box observations get an `MLP`, Discrete ones a `Table` (always float64); Discrete actions a
+    `Categorical`, Box ones a `DiagonalGaussian` with a state-independent log std.
+
+    Raises
+    ------
+    ValueError
+        For any other space, naming it.
+    """
+    if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
+        outputs = int(action_space.n)
+        network: Network = _network(observation_space, outputs, hidden_sizes, 0.01, dtype)
+        return Policy(network, Categorical, network.init(rng))
+    if isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
+        k = action_space.shape[0]
+        means = _network(observation_space, k, hidden_sizes, 0.01, dtype)
+        network = WithLogStd(means, k, initial_log_std)
+        return Policy(network, DiagonalGaussian, network.init(rng))
+    raise ValueError(
+        f"action space {action_space} is not supported: minirl takes Discrete actions numbered "
+        "from 0 and Box vectors of shape (k,)"
+    )
+
+
+def make_critic(
+    observation_space: spaces.Space[Any],
+    rng: np.random.Generator,
+    *,
+    hidden_sizes: tuple[int, ...] = (64, 64),
+    dtype: str = "float32",
+) -> Critic:
+    """A fresh critic for an observation space: an `MLP` or, for Discrete states, a `Table`."""
+    network = _network(observation_space, 1, hidden_sizes, 1.0, dtype)
+    return Critic(network, network.init(rng))

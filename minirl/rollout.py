@@ -1,0 +1,256 @@
+"""The only file that steps an environment: fixed-length rollouts and whole episodes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from minirl.batch import Rollout
+from minirl.policy import Critic, Policy
+from minirl.validation import require_count
+
+MakeEnv = str | Callable[[int], VectorEnv]
+
+
+class NonFiniteError(ValueError):
+    """An environment returned, or a policy chose, something that is not a finite number."""
+
+
+def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
+    """E parallel environments, from a Gymnasium id or from a function of E.
+
+    Parameters
+    ----------
+    env : str or callable
+        "CartPole-v1", or a function num_envs -> VectorEnv (module-level, if worker processes are
+        to use it).
+
+    Raises
+    ------
+    ValueError
+        For an id Gymnasium can't make, anything else than an id or such a function, or an
+        autoreset mode other than NEXT_STEP.
+    """
+    require_count("num_envs", num_envs)
+    if isinstance(env, str):
+        try:
+            envs = gym.make_vec(env, num_envs=num_envs)
+        except (gym.error.Error, ImportError) as error:
+            raise ValueError(f"environment {env!r} can't be made: {error}") from error
+    elif callable(env):
+        envs = env(num_envs)
+    else:
+        raise ValueError(
+            f"env must be a Gymnasium id or a function num_envs -> VectorEnv, got {env!r}"
+        )
+    if not isinstance(envs, VectorEnv):
+        raise ValueError(f"env must make a gymnasium.vector.VectorEnv, got {type(envs).__name__}")
+    mode = envs.metadata.get("autoreset_mode")
+    if mode is not AutoresetMode.NEXT_STEP:
+        envs.close()
+        raise ValueError(
+            f"env resets itself in mode {mode}; minirl supports AutoresetMode.NEXT_STEP, "
+            "Gymnasium's default"
+        )
+    return envs
+
+
+@dataclass(frozen=True, eq=False)
+class Position:
+    """Where stepping stopped, and where the next rollout goes on.
+
+    Parameters
+    ----------
+    observations : ndarray (E, ...)
+        The current observations.
+    ended : ndarray (E,) of bool
+        Whether the last row ended an episode, so that the next one is a reset row.
+    time : ndarray (E,) of int
+        Steps already taken in the current episode.
+    returns : ndarray (E,)
+        Undiscounted rewards already received in the current episode.
+    rows : int
+        Rows stepped since the start.
+    """
+
+    observations: np.ndarray
+    ended: np.ndarray
+    time: np.ndarray
+    returns: np.ndarray
+    rows: int
+
+
+def start(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None = None) -> Position:
+    """Reset all environments."""
+    observations, _ = envs.reset(seed=seed, options=options)
+    _require_finite_row("observation", observations, 0)
+    zeros = np.zeros(envs.num_envs)
+    return Position(observations, zeros > 0, zeros.astype(int), zeros, 0)
+
+
+def collect(
+    envs: VectorEnv,
+    policy: Policy,
+    critic: Critic | None,
+    position: Position,
+    rng: np.random.Generator,
+    *,
+    steps: int,
+) -> tuple[Rollout, Position]:
+    """`steps` rows of each environment, going on from `position`.
+
+    Without a critic all values are 0.
+
+    Raises
+    ------
+    NonFiniteError
+        Naming the step and the environment that returned a NaN or an infinity.
+    """
+    return _collect(envs, policy, critic, position, rng, steps, whole_episodes=False)
+
+
+def collect_episodes(
+    envs: VectorEnv,
+    policy: Policy,
+    critic: Critic | None,
+    rng: np.random.Generator | None,
+    *,
+    max_steps: int,
+    seed: int | None = None,
+    options: dict[str, Any] | None = None,
+) -> Rollout:
+    """Reset, then one episode a column; rows after its end are invalid.
+
+    Parameters
+    ----------
+    rng : Generator or None
+        None takes the most probable action instead of sampling.
+    max_steps : int
+        Episodes still running after this many steps are cut, neither terminated nor truncated.
+    seed, options
+        Passed to the environments' reset.
+    """
+    position = start(envs, seed=seed, options=options)
+    return _collect(envs, policy, critic, position, rng, max_steps, whole_episodes=True)[0]
+
+
+def _collect(
+    envs: VectorEnv,
+    policy: Policy,
+    critic: Critic | None,
+    position: Position,
+    rng: np.random.Generator | None,
+    steps: int,
+    *,
+    whole_episodes: bool,
+) -> tuple[Rollout, Position]:
+    to_environment = _action_converter(envs.single_action_space)
+    current, ended = position.observations, position.ended
+    observations, actions, outcomes, valid = [current], [], [], []
+    over = np.zeros(envs.num_envs, dtype=bool)
+    for row in range(steps):
+        valid.append(~(ended | over))
+        action = policy.act(current, rng)
+        current, reward, terminated, truncated, _ = envs.step(to_environment(action))
+        _require_finite_row("observation", current, position.rows + row)
+        _require_finite_row("reward", reward, position.rows + row)
+        ended = terminated | truncated
+        observations.append(current)
+        actions.append(action)
+        outcomes.append((reward, terminated, truncated))
+        if whole_episodes:
+            over |= ended
+            if over.all():
+                break
+
+    seen = np.stack(observations)
+    chosen = np.stack(actions)
+    rewards, terminated, truncated = (np.stack(column) for column in zip(*outcomes, strict=True))
+    # One batched pass instead of one per step.
+    every_row = seen.reshape(-1, *seen.shape[2:])
+    acted_on = policy.forward(every_row[: chosen.shape[0] * chosen.shape[1]])[0]
+    log_probs = acted_on.log_prob(chosen.reshape(-1, *chosen.shape[2:])).reshape(rewards.shape)
+    values = np.zeros(seen.shape[:2]) if critic is None else critic.values(every_row)
+    values = values.reshape(seen.shape[:2])
+    is_valid = np.stack(valid)
+    time, began = _episode_time(is_valid, position.time)
+    ends, returns, lengths = _finished_episodes(
+        rewards, (terminated | truncated) & is_valid, is_valid, time, position.returns
+    )
+    rows = np.arange(len(rewards))[:, None]
+    carried = np.where(began[-1] <= 0, position.returns, 0.0)
+    next_position = Position(
+        current,
+        ended,
+        time[-1] + 1,
+        carried + np.where(rows >= began[-1], rewards, 0.0).sum(axis=0),
+        position.rows + len(rewards),
+    )
+    rollout = Rollout(
+        observations=seen[:-1],
+        actions=chosen,
+        log_probs=log_probs,
+        rewards=rewards,
+        values=values[:-1],
+        next_values=values[1:],
+        terminated=terminated,
+        truncated=truncated,
+        valid=is_valid,
+        time=np.maximum(time, 0),
+        episode_ends=ends,
+        episode_returns=returns,
+        episode_lengths=lengths,
+    )
+    return rollout, next_position
+
+
+def _require_finite_row(name: str, values: np.ndarray, row: int) -> None:
+    """Raise NonFiniteError naming the environment and the step (one cheap test if all is well)."""
+    if np.isfinite(values).all():
+        return
+    column = int(np.argwhere(~np.isfinite(values))[0][0])
+    raise NonFiniteError(
+        f"environment {column} returned a non-finite {name} ({values[column]}) at its step {row}"
+    )
+
+
+def _action_converter(space: spaces.Space[Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """What the environment receives: Box actions clipped to their bounds, others as they are."""
+    if isinstance(space, spaces.Box):
+        low, high, dtype = space.low, space.high, space.dtype
+        return lambda actions: np.clip(actions, low, high).astype(dtype)
+    return lambda actions: actions
+
+
+def _episode_time(valid: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps since the episode began (T, E) (-1 on reset rows), and the row it began at.
+
+    `time` (E,) is how far the current episodes had come before the first row.
+    """
+    rows = np.arange(len(valid))[:, None]
+    began = np.maximum.accumulate(np.where(valid, -time, rows + 1), axis=0)
+    return rows - began, began
+
+
+def _finished_episodes(
+    rewards: np.ndarray,
+    ends: np.ndarray,
+    valid: np.ndarray,
+    time: np.ndarray,
+    carried: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Transitions up to the end, return and length of each finished episode, in order of time."""
+    transitions = np.cumsum(valid.sum(axis=1))
+    returns, lengths, steps = [], [], []
+    for row, column in np.argwhere(ends):
+        length = int(time[row, column]) + 1
+        first = row + 1 - length
+        total = rewards[max(first, 0) : row + 1, column].sum()
+        returns.append(total + (carried[column] if first < 0 else 0.0))
+        lengths.append(length)
+        steps.append(transitions[row])
+    return np.array(steps, dtype=int), np.array(returns, dtype=float), np.array(lengths, dtype=int)

@@ -1,0 +1,117 @@
+"""Two numerical tools of TRPO that know nothing of reinforcement learning."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ConjugateGradientResult(NamedTuple):
+    """The solution and how it was reached.
+
+    Attributes
+    ----------
+    x : ndarray (P,)
+        Approximate solution of A x = b.
+    product : ndarray (P,)
+        A x, known from the residual without another product.
+    residual_norms : tuple of float
+        |b - A x| before the first and after each iteration; one product each after the first.
+    """
+
+    x: np.ndarray
+    product: np.ndarray
+    residual_norms: tuple[float, ...]
+
+    @property
+    def relative_residual(self) -> float:
+        """|b - A x| / |b|; 0 for b = 0."""
+        first, last = self.residual_norms[0], self.residual_norms[-1]
+        return last / first if first > 0 else 0.0
+
+
+def conjugate_gradient(
+    product: Callable[[np.ndarray], np.ndarray],
+    b: np.ndarray,
+    *,
+    iterations: int,
+    tolerance: float = 1e-10,
+) -> ConjugateGradientResult:
+    """Solve A x = b for symmetric positive semi-definite A, given only v -> A v.
+
+    Starts at x = 0, so every iterate stays in the span of b, A b, A^2 b, ...: on a singular A
+    with b in its range, x tends to the least-norm solution. Stops after `iterations`, when the
+    residual falls below `tolerance` * |b|, or when A shows no curvature along the direction.
+
+    Source: Hestenes and Stiefel 1952; Nocedal and Wright, Numerical Optimization, Algorithm 5.2.
+
+    Examples
+    --------
+    >>> matrix = np.array([[4.0, 1.0], [1.0, 3.0]])
+    >>> conjugate_gradient(matrix.dot, np.array([1.0, 2.0]), iterations=2).x.round(4)
+    array([0.0909, 0.6364])
+    """
+    x = np.zeros_like(b)
+    residual = b.copy()
+    direction = b.copy()
+    squared = float(residual @ residual)
+    residual_norms = [squared**0.5]
+    for _ in range(iterations):
+        if residual_norms[-1] <= tolerance * residual_norms[0]:
+            break
+        along = product(direction)
+        curvature = float(direction @ along)
+        if not curvature > 0:
+            break
+        step = squared / curvature
+        x += step * direction
+        residual -= step * along
+        previous, squared = squared, float(residual @ residual)
+        direction = residual + (squared / previous) * direction
+        residual_norms.append(squared**0.5)
+    return ConjugateGradientResult(x, b - residual, tuple(residual_norms))
+
+
+class LineSearchResult(NamedTuple):
+    """What a line search settled on.
+
+    Attributes
+    ----------
+    fraction : float
+        The accepted fraction of the full step; 0 if every try was refused.
+    refusals : tuple of str
+        Why each longer step was refused, longest first.
+    """
+
+    fraction: float
+    refusals: tuple[str, ...]
+
+
+def backtracking_line_search(
+    refuse: Callable[[float], str | None], *, shrink: float, tries: int
+) -> LineSearchResult:
+    """Try the fractions 1, shrink, shrink^2, ... and take the first that is not refused.
+
+    Parameters
+    ----------
+    refuse : callable
+        fraction -> why this step is unacceptable, or None to accept it.
+    shrink : float
+        Factor between tries, in (0, 1).
+    tries : int
+        Number of fractions tried at most.
+
+    Examples
+    --------
+    >>> too_long = lambda fraction: "too long" if fraction > 0.3 else None
+    >>> backtracking_line_search(too_long, shrink=0.5, tries=5)
+    LineSearchResult(fraction=0.25, refusals=('too long', 'too long'))
+    """
+    refusals: list[str] = []
+    for attempt in range(tries):
+        fraction = shrink**attempt
+        reason = refuse(fraction)
+        if reason is None:
+            return LineSearchResult(fraction, tuple(refusals))
+        refusals.append(reason)
+    return LineSearchResult(0.0, tuple(refusals))
