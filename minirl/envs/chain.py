@@ -1,0 +1,111 @@
+"""A row of states with a small prize just behind the start and a large one far ahead.
+
+::
+
+    0.1 <- [0] - [1] - [2] - [3] - [4] -> 1.0
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.toy_text.utils import categorical_sample
+
+LEFT, RIGHT = 0, 1
+LEFT_PRIZE, RIGHT_PRIZE = 0.1, 1.0
+
+Table = dict[int, dict[int, list[tuple[float, int, float, bool]]]]
+
+
+class Chain(gymnasium.Env[Any, Any]):
+    """A walk along `length` states, with an exit at either end.
+
+    Action 0 moves left and action 1 moves right, but with probability `slip` the move is the
+    opposite one. Walking out at the left end terminates with reward 0.1, walking out at the right
+    end terminates with reward 1, every other step earns nothing. The state reported with an exit
+    is the end state one stepped out of, so its value is not zero: who bootstraps there is wrong.
+
+    With ``endless=True`` there are no exits (one stays at the end) and every step earns 1: the
+    value of every state is then ``1 / (1 - discount)``.
+
+    Parameters
+    ----------
+    length : int
+        Number of states S, at least 1.
+    slip : float
+        Probability in [0, 1] that the opposite move is made.
+    start : int
+        State in which every episode begins.
+    endless : bool
+        Reward 1 for ever instead of the two exits.
+
+    Attributes
+    ----------
+    P : dict
+        ``P[state][action]`` is the list of ``(probability, next_state, reward, terminated)``
+        from which `step` samples (the format of Gymnasium's toy-text environments).
+    initial_state_distrib : ndarray (S,)
+        Probability of each first state.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is outside its range.
+
+    Examples
+    --------
+    >>> Chain(length=3, slip=0.25).P[2][RIGHT]
+    [(0.75, 2, 1.0, True), (0.25, 1, 0.0, False)]
+    """
+
+    def __init__(
+        self, length: int = 5, slip: float = 0.1, start: int = 0, endless: bool = False
+    ) -> None:
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}")
+        if not 0.0 <= slip <= 1.0:
+            raise ValueError(f"slip must be a probability in [0, 1], got {slip}")
+        if not 0 <= start < length:
+            raise ValueError(f"start must be a state 0 .. {length - 1}, got {start}")
+        self.P = _table(length, slip, endless)
+        self.initial_state_distrib = np.eye(length)[start]
+        self.observation_space = gymnasium.spaces.Discrete(length)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.state = start
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Draw the first state; returns it with an empty info."""
+        super().reset(seed=seed)
+        self.state = int(categorical_sample(self.initial_state_distrib, self.np_random))
+        return self.state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Draw one outcome from ``P[state][action]``; never truncates by itself."""
+        outcomes = self.P[self.state][action]
+        drawn = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
+        _, self.state, reward, terminated = outcomes[drawn]
+        return self.state, reward, terminated, False, {}
+
+
+def _table(length: int, slip: float, endless: bool) -> Table:
+    """All outcomes, ``table[state][action] = [(probability, next_state, reward, terminated)]``."""
+
+    def walk(state: int, move: int) -> tuple[int, float, bool]:
+        next_state = state + (1 if move == RIGHT else -1)
+        if endless:
+            return min(max(next_state, 0), length - 1), 1.0, False
+        if next_state < 0:
+            return state, LEFT_PRIZE, True
+        if next_state == length:
+            return state, RIGHT_PRIZE, True
+        return next_state, 0.0, False
+
+    return {
+        state: {
+            action: [(1.0 - slip, *walk(state, action)), (slip, *walk(state, 1 - action))]
+            for action in (LEFT, RIGHT)
+        }
+        for state in range(length)
+    }

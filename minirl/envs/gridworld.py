@@ -1,0 +1,147 @@
+"""A world drawn as text: walls, goals, pits, and a wind that blows one sideways.
+
+The default is the 4 x 3 world of Russell and Norvig, *Artificial Intelligence: A Modern Approach*
+(the chapter on making complex decisions), whose optimal values are in print.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.toy_text.utils import categorical_sample
+from numpy.typing import NDArray
+
+DEFAULT_LAYOUT = """
+...G
+.#.X
+S...
+"""
+FLOOR, START, WALL, GOAL, PIT = ".", "S", "#", "G", "X"
+EXIT_REWARD = {GOAL: 1.0, PIT: -1.0}
+MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # left, down, right, up as (row, column)
+
+Table = dict[int, dict[int, list[tuple[float, int, float, bool]]]]
+
+
+class GridWorld(gymnasium.Env[Any, Any]):
+    """Walk over a map to a goal and past the pits.
+
+    The state is the cell, counted row by row from the top left. Actions are 0 left, 1 down,
+    2 right, 3 up; with probability `slip` the move turns a quarter to the left or to the right
+    (half each). A move into a wall or off the map stays where it is. Every step costs
+    `step_cost`; entering a goal also earns 1, entering a pit -1, and both terminate.
+
+    Parameters
+    ----------
+    layout : str
+        One line a row, of ``.`` floor, ``S`` start (of several one is drawn), ``#`` wall,
+        ``G`` goal, ``X`` pit. White space around the rows is ignored.
+    slip : float
+        Probability in [0, 1] that the move is sideways.
+    step_cost : float
+        What each step costs; any finite number.
+
+    Attributes
+    ----------
+    grid : ndarray (rows, columns)
+        The map, one character a cell.
+    P : dict
+        ``P[state][action]`` is the list of ``(probability, next_state, reward, terminated)``
+        from which `step` samples (the format of Gymnasium's toy-text environments). Walls, goals
+        and pits, in which no step is ever taken, terminate at once with reward 0.
+    initial_state_distrib : ndarray (S,)
+        Probability of each first state.
+
+    Raises
+    ------
+    ValueError
+        If `layout` has rows of different lengths, unknown characters, no start, no goal, or a
+        cell from which no goal can be reached; or if a number is outside its range.
+
+    Examples
+    --------
+    >>> GridWorld("SG", slip=0.0, step_cost=0.25).P[0][2]
+    [(1.0, 1, 0.75, True), (0.0, 0, -0.25, False), (0.0, 0, -0.25, False)]
+    """
+
+    def __init__(
+        self, layout: str = DEFAULT_LAYOUT, slip: float = 0.2, step_cost: float = 0.04
+    ) -> None:
+        if not 0.0 <= slip <= 1.0:
+            raise ValueError(f"slip must be a probability in [0, 1], got {slip}")
+        if not np.isfinite(step_cost):
+            raise ValueError(f"step_cost must be a finite number, got {step_cost}")
+        self.grid = _parse(layout)
+        self.P = _table(self.grid, slip, step_cost)
+        starts = (self.grid == START).ravel()
+        self.initial_state_distrib = starts / starts.sum()
+        self.observation_space = gymnasium.spaces.Discrete(self.grid.size)
+        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
+        self.state = int(np.argmax(starts))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Draw the first state; returns it with an empty info."""
+        super().reset(seed=seed)
+        self.state = int(categorical_sample(self.initial_state_distrib, self.np_random))
+        return self.state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Draw one outcome from ``P[state][action]``; never truncates by itself."""
+        outcomes = self.P[self.state][action]
+        drawn = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
+        _, self.state, reward, terminated = outcomes[drawn]
+        return self.state, reward, terminated, False, {}
+
+
+def _parse(layout: str) -> NDArray[np.str_]:
+    """The checked map (rows, columns), one character a cell."""
+    rows = layout.split()
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError(f"layout must have rows of one length, got {[len(row) for row in rows]}")
+    grid = np.array([list(row) for row in rows])
+    unknown = sorted(set(grid.ravel().tolist()) - {FLOOR, START, WALL, GOAL, PIT})
+    if unknown:
+        raise ValueError(f"layout may hold only the characters '.S#GX', got {unknown}")
+    for needed in (START, GOAL):
+        if needed not in grid:
+            raise ValueError(f"layout must hold at least one {needed!r}, got {rows}")
+    lost = np.argwhere(np.isin(grid, [FLOOR, START]) & ~_reaches_goal(grid)).tolist()
+    if lost:
+        raise ValueError(f"layout has cells (row, column) that cannot reach a 'G': {lost}")
+    return grid
+
+
+def _reaches_goal(grid: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """For each cell (rows, columns): does a path over open floor lead from it to a goal?"""
+    walkable = np.isin(grid, [FLOOR, START])
+    reached = grid == GOAL
+    for _ in range(grid.size):
+        near = np.pad(reached, 1)
+        near = near[:-2, 1:-1] | near[2:, 1:-1] | near[1:-1, :-2] | near[1:-1, 2:]
+        reached = reached | (near & walkable)
+    return np.asarray(reached)
+
+
+def _table(grid: NDArray[np.str_], slip: float, step_cost: float) -> Table:
+    """All outcomes, ``table[state][action] = [(probability, next_state, reward, terminated)]``."""
+    rows, columns = grid.shape
+
+    def walk(state: int, direction: int) -> tuple[int, float, bool]:
+        row, column = np.add(divmod(state, columns), MOVES[direction]).tolist()
+        inside = 0 <= row < rows and 0 <= column < columns
+        next_state = row * columns + column if inside and grid[row, column] != WALL else state
+        cell = grid.flat[next_state]
+        return next_state, EXIT_REWARD.get(cell, 0.0) - step_cost, cell in EXIT_REWARD
+
+    def outcomes(state: int, action: int) -> list[tuple[float, int, float, bool]]:
+        if grid.flat[state] not in (FLOOR, START):
+            return [(1.0, state, 0.0, True)]
+        chances = ((1.0 - slip, action), (slip / 2, (action - 1) % 4), (slip / 2, (action + 1) % 4))
+        return [(chance, *walk(state, direction)) for chance, direction in chances]
+
+    return {
+        state: {action: outcomes(state, action) for action in range(len(MOVES))}
+        for state in range(grid.size)
+    }

@@ -1,0 +1,228 @@
+"""Exact answers for the discounted linear-quadratic regulator (LQR) with a Gaussian policy.
+
+From state s (n,) the policy plays ``u = K s + exp(log_std) * noise`` with a gain K (m, n), so a
+linear network that computes ``s @ W`` has the gain ``K = W.T``. A step earns ``-(s' Q s + u' R u)``
+and leads to ``A s + B u`` plus Gaussian noise. The horizon is infinite: a time limit that only
+truncates does not change the answers.
+
+Write M = A + B K for the closed loop, N = noise covariance + B diag(exp(2 log_std)) B' for all the
+noise of one step, and g for the discount.
+
+Examples
+--------
+In one dimension with everything 1 and g = 1/2, the gain -1 brings the state to 0 at once (M = 0):
+the value matrix is Q + K R K = 2, the state moments are 1 + g / (1 - g) N = 2 with noise from the
+policy only, and J = -2 - (1 + 1/2 * 2) / (1 - 1/2) = -6.
+
+>>> problem = LQRProblem(A=[[1.0]], B=[[1.0]], Q=[[1.0]], R=[[1.0]], noise_covariance=[[0.0]],
+...                      start_covariance=[[1.0]], discount=0.5)
+>>> value_matrix(problem, [[-1.0]])
+array([[2.]])
+>>> state_moments(problem, [[-1.0]], [0.0])
+array([[2.]])
+>>> expected_return(problem, [[-1.0]], [0.0])
+-6.0
+>>> policy_gradient(problem, [[-1.0]], [0.0])  # -2 (2 * -1 + 1) * 2 and -2 (1 + 1) / (1 - 1/2)
+(array([[4.]]), array([-8.]))
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LQRProblem:
+    """A discounted LQR problem with n state and m action dimensions.
+
+    Parameters
+    ----------
+    A, B : array_like (n, n), (n, m)
+        Dynamics.
+    Q, R : array_like (n, n), (m, m)
+        Cost of the state (symmetric, positive semidefinite) and of the action (definite).
+    noise_covariance, start_covariance : array_like (n, n)
+        Covariance of each step's noise and of the first state, both of mean 0.
+    discount : float
+        In [0, 1): the noise never stops, so without discounting every return is infinite.
+
+    Raises
+    ------
+    ValueError
+        If a shape or the discount is not as above, or a number is not finite.
+    """
+
+    A: FloatArray
+    B: FloatArray
+    Q: FloatArray
+    R: FloatArray
+    noise_covariance: FloatArray
+    start_covariance: FloatArray
+    discount: float
+
+    def __post_init__(self) -> None:
+        matrices = [field.name for field in fields(self) if field.name != "discount"]
+        for name in matrices:
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
+        if self.B.ndim != 2:
+            raise ValueError(f"B must be a matrix (n, m), got shape {self.B.shape}")
+        n, m = self.B.shape
+        for name in matrices:
+            matrix = getattr(self, name)
+            expected = {"B": (n, m), "R": (m, m)}.get(name, (n, n))
+            if matrix.shape != expected:
+                raise ValueError(f"{name} must have shape {expected}, got {matrix.shape}")
+            if not np.isfinite(matrix).all():
+                raise ValueError(f"{name} must hold finite numbers, got {matrix.tolist()}")
+        if not 0.0 <= self.discount < 1.0:
+            raise ValueError(f"discount must be in [0, 1), got {self.discount}")
+
+    @classmethod
+    def from_gymnasium(cls, env: Any, discount: float) -> "LQRProblem":
+        """Read the matrices that an environment such as ``minirl/LQR-v0`` publishes.
+
+        Raises TypeError if one is missing.
+        """
+        names = [field.name for field in fields(cls) if field.name != "discount"]
+        missing = [name for name in names if not hasattr(env.unwrapped, name)]
+        if missing:
+            raise TypeError(f"env must publish the attributes {names}, but lacks {missing}")
+        matrices = {name: getattr(env.unwrapped, name) for name in names}
+        return cls(**matrices, discount=discount)
+
+
+def optimal_gain(problem: LQRProblem) -> FloatArray:
+    """The best gain (m, n), by the Riccati equation of the problem scaled with sqrt(discount).
+
+    It is best for every noise of the policy, and together with none at all it is the best policy.
+    """
+    A, B = np.sqrt(problem.discount) * problem.A, np.sqrt(problem.discount) * problem.B
+    values = scipy.linalg.solve_discrete_are(A, B, problem.Q, problem.R)
+    return np.asarray(-np.linalg.solve(problem.R + B.T @ values @ B, B.T @ values @ A))
+
+
+def value_matrix(problem: LQRProblem, gain: ArrayLike) -> FloatArray:
+    """The matrix X (n, n) in the value ``-s' X s - constant`` of a state s under `gain`.
+
+    It solves ``X = Q + K' R K + g M' X M`` and does not depend on any noise.
+
+    Raises
+    ------
+    ValueError
+        If the gain is unstable (``sqrt(g) M`` has an eigenvalue outside the unit circle).
+    """
+    K = _checked_gain(problem, gain)
+    loop = np.sqrt(problem.discount) * (problem.A + problem.B @ K)
+    return np.asarray(scipy.linalg.solve_discrete_lyapunov(loop.T, problem.Q + K.T @ problem.R @ K))
+
+
+def state_moments(problem: LQRProblem, gain: ArrayLike, log_std: ArrayLike) -> FloatArray:
+    """Discounted second moments (n, n) of the states, ``sum_t g**t E[s_t s_t']``.
+
+    They solve ``X = start covariance + g / (1 - g) N + g M X M'``. Raises ValueError for an
+    unstable gain.
+    """
+    K, g = _checked_gain(problem, gain), problem.discount
+    noise = _step_noise(problem, _action_covariance(problem, log_std))
+    loop = np.sqrt(g) * (problem.A + problem.B @ K)
+    inflow = problem.start_covariance + g / (1.0 - g) * noise
+    return np.asarray(scipy.linalg.solve_discrete_lyapunov(loop, inflow))
+
+
+def expected_return(problem: LQRProblem, gain: ArrayLike, log_std: ArrayLike) -> float:
+    """Expected discounted return J over the infinite horizon.
+
+    ``-tr(X start covariance) - (tr(R diag(exp(2 log_std))) + g tr(X N)) / (1 - g)`` with X the
+    `value_matrix`. Raises ValueError for an unstable gain.
+
+    Parameters
+    ----------
+    gain : array_like (m, n)
+        K in ``u = K s + exp(log_std) * noise``.
+    log_std : array_like (m,)
+        Logarithm of the standard deviation of each action; -inf for none.
+    """
+    X, g = value_matrix(problem, gain), problem.discount
+    action_covariance = _action_covariance(problem, log_std)
+    per_step = np.trace(problem.R @ action_covariance)
+    per_step += g * np.trace(X @ _step_noise(problem, action_covariance))
+    return float(-np.trace(X @ problem.start_covariance) - per_step / (1.0 - g))
+
+
+def policy_gradient(
+    problem: LQRProblem, gain: ArrayLike, log_std: ArrayLike
+) -> tuple[FloatArray, FloatArray]:
+    """Gradient of `expected_return` by the gain (m, n) and by log_std (m,).
+
+    By the gain: ``-2 ((R + g B' X B) K + g B' X A) state_moments``; by log_std, elementwise:
+    ``-2 diag(R + g B' X B) exp(2 log_std) / (1 - g)``; X is the `value_matrix`. Raises ValueError
+    for an unstable gain.
+
+    References
+    ----------
+    Fazel, Ge, Kakade and Mesbahi, "Global convergence of policy gradient methods for the linear
+    quadratic regulator" (2018), there for cost instead of reward and ``u = -K s``.
+    """
+    K, g, A, B = _checked_gain(problem, gain), problem.discount, problem.A, problem.B
+    X = value_matrix(problem, K)
+    action_cost = problem.R + g * B.T @ X @ B
+    by_gain = -2.0 * (action_cost @ K + g * B.T @ X @ A) @ state_moments(problem, K, log_std)
+    variances = np.diag(_action_covariance(problem, log_std))
+    return by_gain, -2.0 * np.diag(action_cost) * variances / (1.0 - g)
+
+
+def expected_return_finite(
+    problem: LQRProblem, gain: ArrayLike, log_std: ArrayLike, horizon: int
+) -> float:
+    """Expected discounted return of the first `horizon` steps, as truncated episodes show it.
+
+    Carries the second moments of the state forward step by step; any gain is allowed.
+    """
+    K, action_covariance = _matrix_gain(problem, gain), _action_covariance(problem, log_std)
+    loop, noise = problem.A + problem.B @ K, _step_noise(problem, action_covariance)
+    state_cost, action_cost = problem.Q + K.T @ problem.R @ K, problem.R @ action_covariance
+    moments, total = problem.start_covariance, 0.0
+    for t in range(horizon):
+        cost = np.trace(state_cost @ moments) + np.trace(action_cost)
+        total -= problem.discount**t * float(cost)
+        moments = loop @ moments @ loop.T + noise
+    return total
+
+
+def _step_noise(problem: LQRProblem, action_covariance: FloatArray) -> FloatArray:
+    """N (n, n): covariance that one step adds to the state, from the world and the policy."""
+    return np.asarray(problem.noise_covariance + problem.B @ action_covariance @ problem.B.T)
+
+
+def _action_covariance(problem: LQRProblem, log_std: ArrayLike) -> FloatArray:
+    """``diag(exp(2 log_std))`` (m, m)."""
+    log_std = np.asarray(log_std, np.float64)
+    if log_std.shape != (len(problem.R),):
+        raise ValueError(f"log_std must have shape {(len(problem.R),)}, got {log_std.shape}")
+    return np.diag(np.exp(2.0 * log_std))
+
+
+def _matrix_gain(problem: LQRProblem, gain: ArrayLike) -> FloatArray:
+    """`gain` as a float64 array (m, n), or ValueError."""
+    matrix = np.asarray(gain, np.float64)
+    if matrix.shape != problem.B.T.shape:
+        raise ValueError(f"gain must have shape (m, n) = {problem.B.T.shape}, got {matrix.shape}")
+    return matrix
+
+
+def _checked_gain(problem: LQRProblem, gain: ArrayLike) -> FloatArray:
+    """`gain` as a float64 array (m, n), or ValueError if its return is infinite."""
+    matrix = _matrix_gain(problem, gain)
+    eigenvalues = np.linalg.eigvals(problem.A + problem.B @ matrix)
+    radius = np.sqrt(problem.discount) * np.abs(eigenvalues).max()
+    if not radius < 1.0:
+        raise ValueError(
+            f"gain must be stable, sqrt(discount) * (A + B K) within the unit circle; its spectral "
+            f"radius is {radius:.6g} for gain {matrix.tolist()}"
+        )
+    return matrix

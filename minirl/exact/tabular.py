@@ -1,0 +1,429 @@
+"""Exact answers for a finite Markov decision process (MDP), each by one linear solve.
+
+Shapes use S states and A actions. A `policy` is a table (S, A) of action probabilities; `logits`
+(S, A) are the parameters of the softmax table policy. Where a function weights states by d(s), it
+is the UNNORMALISED discounted visitation ``d(s) = sum_t discount**t P(s_t = s)``.
+
+Examples
+--------
+One state; action 0 takes a reward of 1 and ends, action 1 waits. Flipping a fair coin at discount
+1/2, the value v solves v = 1/2 + 1/4 v, and the state is visited 1 + 1/4 + 1/16 + ... = 4/3 times.
+
+>>> mdp = FiniteMDP(transitions=[[[0.0], [1.0]]], rewards=[[1.0, 0.0]], start=[1.0], discount=0.5)
+>>> logits = np.zeros((1, 2))
+>>> policy = softmax_policy(logits)
+>>> state_values(mdp, policy).round(4)  # 2/3
+array([0.6667])
+>>> action_values(mdp, policy).round(4)  # 1 and 1/2 * 2/3
+array([[1.    , 0.3333]])
+>>> state_visitation(mdp, policy).round(4)  # 4/3
+array([1.3333])
+>>> policy_gradient(mdp, logits).round(4)  # 4/3 * 1/2 * (1/3, -1/3)
+array([[ 0.2222, -0.2222]])
+>>> fisher_matrix(mdp, logits).round(4)  # 4/3 * (1/4, -1/4; -1/4, 1/4)
+array([[ 0.3333, -0.3333],
+       [-0.3333,  0.3333]])
+>>> natural_gradient(mdp, logits).round(4)
+array([[ 0.3333, -0.3333]])
+>>> optimal_values(mdp)
+(array([1.]), array([[1., 0.]]))
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.special
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+# With this many expected steps to the end, a float64 solve has lost ten of its sixteen digits.
+_LONGEST_EPISODE = 1e10
+
+
+@dataclass(frozen=True, eq=False)
+class FiniteMDP:
+    """A finite MDP whose terminations are missing probability.
+
+    Parameters
+    ----------
+    transitions : array_like (S, A, S)
+        ``transitions[s, a, t]``: probability to move from s by action a to t WITHOUT terminating.
+        What a row lacks to 1 is the probability that the episode terminates with that step.
+    rewards : array_like (S, A)
+        Expected reward of taking action a in s, terminating or not.
+    start : array_like (S,)
+        Probability of each first state.
+    discount : float
+        In [0, 1]. With 1, every policy asked about must terminate from every state.
+
+    Raises
+    ------
+    ValueError
+        If a shape, a probability, a reward or the discount is not as above.
+    """
+
+    transitions: FloatArray
+    rewards: FloatArray
+    start: FloatArray
+    discount: float
+
+    def __post_init__(self) -> None:
+        for name in ("transitions", "rewards", "start"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
+        shape = self.transitions.shape
+        if len(shape) != 3 or shape[0] != shape[2] or 0 in shape:
+            raise ValueError(f"transitions must have shape (S, A, S), got {shape}")
+        if self.rewards.shape != shape[:2]:
+            raise ValueError(f"rewards must have shape {shape[:2]}, got {self.rewards.shape}")
+        if self.start.shape != shape[:1]:
+            raise ValueError(f"start must have shape {shape[:1]}, got {self.start.shape}")
+        if not (self.transitions.min() >= 0.0 and self.transitions.sum(2).max() <= 1.0 + 1e-8):
+            raise ValueError(
+                "transitions must be probabilities whose rows sum to at most 1, got entries from "
+                f"{self.transitions.min()} and row sums up to {self.transitions.sum(2).max()}"
+            )
+        if not np.isfinite(self.rewards).all():
+            raise ValueError("rewards must be finite numbers")
+        _require_distributions("start", self.start)
+        _require_discount("discount", self.discount)
+
+    @classmethod
+    def from_gymnasium(cls, env: Any, discount: float) -> "FiniteMDP":
+        """Read the dynamics that a toy-text environment publishes.
+
+        Parameters
+        ----------
+        env : gymnasium.Env
+            Its `unwrapped` has ``P[s][a] = [(probability, next_state, reward, terminated), ...]``
+            and `initial_state_distrib` (S,). Time limits are not part of the MDP.
+        discount : float
+            In [0, 1].
+
+        Raises
+        ------
+        TypeError
+            If the environment publishes no such table.
+        """
+        inner = env.unwrapped
+        if not (hasattr(inner, "P") and hasattr(inner, "initial_state_distrib")):
+            raise TypeError(
+                "env must publish its dynamics as attributes P and initial_state_distrib, as "
+                f"FrozenLake-v1 and minirl/Chain-v0 do; {type(inner).__name__} does not"
+            )
+        transitions = np.zeros((len(inner.P), len(inner.P[0]), len(inner.P)))
+        rewards = np.zeros(transitions.shape[:2])
+        for state, actions in inner.P.items():
+            for action, outcomes in actions.items():
+                for probability, next_state, reward, terminated in outcomes:
+                    rewards[state, action] += probability * reward
+                    if not terminated:
+                        transitions[state, action, next_state] += probability
+        return cls(transitions, rewards, inner.initial_state_distrib, discount)
+
+
+# ---------------------------------------------------------------- values of a policy
+
+
+def softmax_policy(logits: ArrayLike) -> FloatArray:
+    """Action probabilities (S, A) of the softmax table with parameters `logits` (S, A)."""
+    return np.asarray(scipy.special.softmax(np.asarray(logits, np.float64), axis=1))
+
+
+def state_values(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
+    """Expected discounted return (S,) from each state: the solution of ``v = r + discount P v``.
+
+    Raises ValueError if the discount is 1 and the policy does not terminate from every state.
+    """
+    policy = _checked_policy(mdp, policy)
+    return _solve(_state_chain(mdp, policy), mdp.discount, (policy * mdp.rewards).sum(1))
+
+
+def action_values(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
+    """Expected discounted return (S, A) of taking an action, then following `policy`."""
+    return _backup(mdp, state_values(mdp, policy))
+
+
+def advantages(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
+    """How much better than `policy` itself each action is: action values - state values (S, A)."""
+    return action_values(mdp, policy) - state_values(mdp, policy)[:, None]
+
+
+def state_visitation(
+    mdp: FiniteMDP, policy: ArrayLike, state_discount: float | None = None
+) -> FloatArray:
+    """Unnormalised visitation (S,), ``d(s) = sum_t state_discount**t P(s_t = s)``.
+
+    The solution of ``d = start + state_discount P' d``. Each step taken counts once, so with
+    state_discount 1 the sum of d is the expected length of an episode in steps.
+
+    Parameters
+    ----------
+    state_discount : float, optional
+        In [0, 1]; the discount of the MDP if left out.
+    """
+    discount = mdp.discount if state_discount is None else state_discount
+    _require_discount("state_discount", discount)
+    chain = _state_chain(mdp, _checked_policy(mdp, policy))
+    return _solve(chain, discount, mdp.start, transposed=True)
+
+
+def expected_return(mdp: FiniteMDP, policy: ArrayLike) -> float:
+    """The objective J: expected discounted return from the start distribution."""
+    return float(mdp.start @ state_values(mdp, policy))
+
+
+# ---------------------------------------------------------------- gradients of the softmax table
+
+
+def policy_gradient(
+    mdp: FiniteMDP, logits: ArrayLike, state_discount: float | None = None
+) -> FloatArray:
+    """Gradient (S, A) of the expected return by the logits: ``d(s) pi(a|s) A(s, a)``.
+
+    The advantages always use the discount of the MDP. `state_discount` changes d(s) only: left
+    out, the result is the true gradient of `expected_return`; with 1 it is the weighting by
+    undiscounted visitation that most implementations follow, the gradient of nothing in general.
+
+    References
+    ----------
+    Sutton, McAllester, Singh and Mansour, "Policy gradient methods for reinforcement learning with
+    function approximation" (2000).
+    """
+    policy = softmax_policy(logits)
+    visitation = state_visitation(mdp, policy, state_discount)
+    return visitation[:, None] * policy * advantages(mdp, policy)
+
+
+def fisher_matrix(
+    mdp: FiniteMDP, logits: ArrayLike, state_discount: float | None = None
+) -> FloatArray:
+    """Fisher information (S A, S A) of the softmax table, averaged with the unnormalised d(s).
+
+    Block-diagonal, ``d(s) (diag(p) - p p')`` with p the action probabilities of state s; rows and
+    columns are counted as in ``logits.ravel()``. Its trace grows with d: divide by the sum of
+    `state_visitation` for the mean over visited states. Singular: adding a constant to the logits
+    of a state changes nothing.
+    """
+    policy = softmax_policy(logits)
+    visitation = state_visitation(mdp, policy, state_discount)
+    blocks = [d * (np.diag(p) - np.outer(p, p)) for d, p in zip(visitation, policy, strict=True)]
+    return np.asarray(scipy.linalg.block_diag(*blocks))
+
+
+def natural_gradient(mdp: FiniteMDP, logits: ArrayLike) -> FloatArray:
+    """Minimum-norm solution (S, A) of ``fisher x = policy gradient``.
+
+    ``d (diag(p) - p p') A(s, .) = d p A(s, .)``, because ``p . A(s, .) = 0``: the advantages solve
+    it, and centring them over the actions removes the part in the null space. The weights d cancel,
+    so there is no `state_discount`; states never visited get 0. Unlike a numerical pseudo-inverse
+    this holds on to actions of vanishing probability.
+
+    References
+    ----------
+    Kakade, "A natural policy gradient" (2001).
+    """
+    policy = softmax_policy(logits)
+    visited = state_visitation(mdp, policy) > 0.0
+    advantage = advantages(mdp, policy)
+    return np.where(visited[:, None], advantage - advantage.mean(1, keepdims=True), 0.0)
+
+
+# ---------------------------------------------------------------- optima
+
+
+def optimal_values(mdp: FiniteMDP) -> tuple[FloatArray, FloatArray]:
+    """Optimal state values (S,) and a policy (S, A) that has them, by policy iteration.
+
+    It begins with the uniform policy, which terminates wherever any policy does, and changes its
+    mind in a state only for a strict improvement; that keeps every policy on the way proper, so
+    discount 1 works. Rows of the policy are one-hot, or uniform where nothing beats uniform.
+
+    Raises
+    ------
+    ValueError
+        If the discount is 1 and some state can never terminate.
+    """
+    states, actions = mdp.rewards.shape
+    policy = np.full((states, actions), 1.0 / actions)
+    while True:
+        values = state_values(mdp, policy)
+        candidates = _backup(mdp, values)
+        # The margin is above the rounding of a solve: ties must not make the policy wander.
+        margin = 1e-10 * np.abs(candidates).max()
+        improved = candidates.max(1) > values + margin
+        if not improved.any():
+            return values, policy
+        policy[improved] = np.eye(actions)[candidates[improved].argmax(1)]
+
+
+def finite_horizon_values(mdp: FiniteMDP, policy: ArrayLike | None, horizon: int) -> FloatArray:
+    """Expected discounted return (S,) of the first `horizon` steps, by backward induction.
+
+    Nothing is earned after the horizon: this is the return that episodes cut by a time limit show.
+
+    Parameters
+    ----------
+    policy : array_like (S, A) or None
+        None for the optimal policy, which may depend on the time left.
+    horizon : int
+        Number of steps, at least 0.
+    """
+    if horizon < 0:
+        raise ValueError(f"horizon must be at least 0, got {horizon}")
+    checked = None if policy is None else _checked_policy(mdp, policy)
+    values = np.zeros(len(mdp.start))
+    for _ in range(horizon):
+        backup = _backup(mdp, values)
+        values = backup.max(1) if checked is None else (checked * backup).sum(1)
+    return values
+
+
+# ---------------------------------------------------------------- from one policy to the next
+
+
+def performance_difference(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
+    """``J(new) - J(old)`` as ``sum_s d_new(s) sum_a new(a|s) A_old(s, a)``, which is exact.
+
+    References
+    ----------
+    Kakade and Langford, "Approximately optimal approximate reinforcement learning" (2002).
+    """
+    gains = (_checked_policy(mdp, new) * advantages(mdp, old)).sum(1)
+    return float(state_visitation(mdp, new) @ gains)
+
+
+def surrogate(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
+    """``L_old(new) = J(old) + sum_s d_old(s) sum_a new(a|s) A_old(s, a)``.
+
+    `performance_difference` with the states of the old policy; equal to J in value and first
+    derivative at ``new = old``.
+    """
+    gains = (_checked_policy(mdp, new) * advantages(mdp, old)).sum(1)
+    return expected_return(mdp, old) + float(state_visitation(mdp, old) @ gains)
+
+
+def state_kl(old: ArrayLike, new: ArrayLike) -> FloatArray:
+    """``KL(old || new)`` in nats, state by state (S,), of two policies (S, A).
+
+    Infinite where `new` excludes an action that `old` takes.
+    """
+    divergences = scipy.special.rel_entr(np.asarray(old, np.float64), np.asarray(new, np.float64))
+    return np.asarray(divergences.sum(1))
+
+
+def trpo_lower_bound(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
+    """A promise ``J(new) >= L_old(new) - C max_s KL(old || new)``.
+
+    ``C = 4 eps discount / (1 - discount)**2`` with ``eps = max |A_old|``, for the unnormalised
+    d(s) used here.
+
+    Raises
+    ------
+    ValueError
+        If the discount is 1, where the constant is infinite.
+
+    References
+    ----------
+    Schulman et al., "Trust region policy optimization" (2015), Theorem 1 and the bound after it.
+    """
+    if mdp.discount == 1.0:
+        raise ValueError("discount must be below 1 for the bound, got 1")
+    largest_advantage = np.abs(advantages(mdp, old)).max()
+    constant = 4.0 * largest_advantage * mdp.discount / (1.0 - mdp.discount) ** 2
+    return surrogate(mdp, new, old) - float(constant * state_kl(old, new).max())
+
+
+def expected_gae(mdp: FiniteMDP, policy: ArrayLike, values: ArrayLike, lam: float) -> FloatArray:
+    """Expectation (S, A) of the GAE(discount, lam) advantage of (s, a), whatever the critic.
+
+    The solution g of ``g(s, a) = delta(s, a) + discount lam sum_t P(t|s, a) sum_b pi(b|t) g(t, b)``
+    with the expected TD error ``delta(s, a) = r(s, a) + discount sum_t P(t|s, a) values(t) -
+    values(s)``, for episodes without a time limit.
+
+    Parameters
+    ----------
+    values : array_like (S,)
+        The critic, right or wrong. The right one gives the true advantages for every `lam`.
+    lam : float
+        In [0, 1]; 0 gives delta, 1 the true action values minus `values`.
+
+    References
+    ----------
+    Schulman et al., "High-dimensional continuous control using generalized advantage estimation"
+    (2016).
+    """
+    policy, values = _checked_policy(mdp, policy), np.asarray(values, np.float64)
+    if values.shape != mdp.start.shape:
+        raise ValueError(f"values must have shape {mdp.start.shape}, got {values.shape}")
+    _require_discount("lam", lam)
+    delta = _backup(mdp, values) - values[:, None]
+    decay = mdp.discount * lam
+    state_gae = _solve(_state_chain(mdp, policy), decay, (policy * delta).sum(1))
+    return np.asarray(delta + decay * mdp.transitions @ state_gae)
+
+
+# ---------------------------------------------------------------- the pieces
+
+
+def _backup(mdp: FiniteMDP, values: FloatArray) -> FloatArray:
+    """One step ahead (S, A): ``r(s, a) + discount sum_t P(t|s, a) values(t)``."""
+    return np.asarray(mdp.rewards + mdp.discount * mdp.transitions @ values)
+
+
+def _state_chain(mdp: FiniteMDP, policy: FloatArray) -> FloatArray:
+    """Probabilities (S, S) of going from state to state under `policy` without terminating."""
+    return np.asarray(np.einsum("sa,sat->st", policy, mdp.transitions))
+
+
+def _solve(
+    chain: FloatArray, discount: float, right_side: FloatArray, transposed: bool = False
+) -> FloatArray:
+    """The solution (S,) of ``(I - discount chain) x = right_side``, or of its transpose."""
+    if discount == 1.0:
+        _require_termination(chain)
+    system = np.eye(len(chain)) - discount * chain
+    return np.asarray(np.linalg.solve(system.T if transposed else system, right_side))
+
+
+def _require_termination(chain: FloatArray) -> None:
+    """Raise ValueError unless the chain terminates from every state.
+
+    The expected number of steps to the end solves ``(I - chain) steps = 1``. A finite solution
+    that is positive exists if and only if every state reaches the end.
+    """
+    try:
+        steps = np.linalg.solve(np.eye(len(chain)) - chain, np.ones(len(chain)))
+    except np.linalg.LinAlgError:
+        steps = np.array([np.inf])
+    if steps.min() <= 0.0 or steps.max() > _LONGEST_EPISODE:
+        raise ValueError(
+            "discount 1 needs a policy that terminates from every state, and this one does not "
+            f"(or only after more than {_LONGEST_EPISODE:.0e} steps); use a discount below 1"
+        )
+
+
+def _checked_policy(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
+    """`policy` as a float64 array (S, A), or ValueError."""
+    checked = np.asarray(policy, np.float64)
+    if checked.shape != mdp.rewards.shape:
+        raise ValueError(f"policy must have shape {mdp.rewards.shape}, got {checked.shape}")
+    _require_distributions("policy", checked)
+    return checked
+
+
+def _require_distributions(name: str, probabilities: FloatArray) -> None:
+    """Raise ValueError unless each row (or the one vector) is a probability distribution."""
+    sums = probabilities.sum(-1)
+    if not (probabilities.min() >= 0.0 and np.allclose(sums, 1.0, rtol=0.0, atol=1e-8)):
+        raise ValueError(
+            f"{name} must be probabilities that sum to 1, got entries from {probabilities.min()} "
+            f"and sums from {np.min(sums)} to {np.max(sums)}"
+        )
+
+
+def _require_discount(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")

@@ -1,0 +1,136 @@
+"""Fisher-vector products against dense matrices and the KL's curvature; the natural direction."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from support import chain_mdp, exact_batch, logits_of, table_policy
+
+import minirl  # noqa: F401  (registers the environments)
+from minirl.algorithms import NaturalGradient
+from minirl.algorithms.natural_gradient import fisher_vector_product, natural_direction
+from minirl.algorithms.policy_gradient import policy_gradient_loss
+from minirl.checks import finite_difference
+from minirl.exact import FiniteMDP, tabular
+from minirl.policy import make_policy
+
+RNG = np.random.default_rng
+
+
+def gradient_of(policy, batch):
+    old, cache = policy.forward(batch.observations)
+    return old, cache, -policy.vjp(cache, policy_gradient_loss(old, batch, batch.advantages)[1])
+
+
+def test_exact_weights_of_all_pairs_give_the_exact_fisher_matrix():
+    mdp = chain_mdp()
+    policy = table_policy(mdp, RNG(0))
+    batch = exact_batch(mdp, policy)
+    distribution, cache = policy.forward(batch.observations)
+    columns = [
+        fisher_vector_product(policy, cache, distribution, batch.weight, unit)
+        for unit in np.eye(policy.network.size)
+    ]
+    truth = tabular.fisher_matrix(mdp, logits_of(mdp, policy))
+    assert np.allclose(np.array(columns), truth, atol=1e-12)
+
+
+@pytest.mark.parametrize("action_space", [spaces.Discrete(3), spaces.Box(-1, 1, (2,))])
+def test_the_product_is_the_second_derivative_of_the_mean_kl(action_space):
+    rng = RNG(1)
+    policy = make_policy(
+        spaces.Box(-1, 1, (3,)), action_space, rng, hidden_sizes=(5,), dtype="float64"
+    )
+    policy = policy.with_parameters(0.5 * rng.standard_normal(policy.network.size))
+    observations, weight = rng.standard_normal((9, 3)), rng.uniform(0.1, 1, 9)
+    old, cache = policy.forward(observations)
+
+    def grad_kl(theta):
+        new, new_cache = policy.with_parameters(theta).forward(observations)
+        return policy.vjp(new_cache, weight[:, None] * old.grad_kl(new, wrt="other"))
+
+    for _ in range(4):
+        vector = rng.standard_normal(policy.network.size)
+        truth = finite_difference(grad_kl, policy.parameters, vector, step=1e-5)
+        found = fisher_vector_product(policy, cache, old, weight, vector)
+        assert np.allclose(found, truth, atol=1e-7)
+
+
+def test_the_product_equals_the_dense_jacobian_form():
+    rng = RNG(2)
+    policy = make_policy(
+        spaces.Box(-1, 1, (3,)), spaces.Discrete(3), rng, hidden_sizes=(4,), dtype="float64"
+    )
+    policy = policy.with_parameters(rng.standard_normal(policy.network.size))
+    observations, weight = rng.standard_normal((6, 3)), rng.uniform(0.1, 1, 6)
+    distribution, cache = policy.forward(observations)
+    # J (N, A, P) column by column; M (N, A, A) by enumeration of the score over all actions.
+    jacobian = np.stack([policy.jvp(cache, unit) for unit in np.eye(policy.network.size)], axis=-1)
+    scores = [distribution.grad_log_prob(np.full(6, action)) for action in range(3)]
+    probs = distribution.probs
+    middle = sum(probs[:, a, None, None] * s[:, :, None] * s[:, None] for a, s in enumerate(scores))
+    dense = np.einsum("n,nap,nab,nbq->pq", weight, jacobian, middle, jacobian)
+    vector = rng.standard_normal(policy.network.size)
+    found = fisher_vector_product(policy, cache, distribution, weight, vector)
+    assert np.allclose(found, dense @ vector, atol=1e-12)
+
+
+@pytest.mark.parametrize("env", ["minirl/Chain-v0", "FrozenLake-v1", "minirl/GridWorld-v0"])
+def test_undamped_converged_direction_is_the_exact_natural_gradient(env):
+    mdp = FiniteMDP.from_gymnasium(gym.make(env), 0.9)
+    policy = table_policy(mdp, RNG(3), scale=0.3)
+    batch = exact_batch(mdp, policy)
+    old, cache, gradient = gradient_of(policy, batch)
+    solution = natural_direction(
+        policy, cache, old, batch, gradient, damping=0.0, iterations=policy.network.size
+    )
+    truth = tabular.natural_gradient(mdp, logits_of(mdp, policy)).ravel()
+    # The least-norm solution leaves states that are never visited alone, as the truth does.
+    assert np.allclose(solution.x, truth, atol=1e-6 * np.abs(truth).max())
+
+
+def test_one_update_is_one_step_of_fixed_size():
+    mdp = chain_mdp()
+    policy = table_policy(mdp, RNG(4))
+    algorithm = NaturalGradient(
+        step_size=0.3, damping=0.0, cg_iterations=10, normalize_advantages=False
+    )
+    state, metrics = algorithm.update(algorithm.init(policy), exact_batch(mdp, policy), RNG(0), 0.0)
+    step = (state.policy.parameters - policy.parameters).reshape(mdp.rewards.shape)
+    truth = 0.3 * tabular.natural_gradient(mdp, logits_of(mdp, policy))
+    assert np.allclose(step, truth, atol=1e-8)
+    assert metrics["cg_residual"] < 1e-6
+
+
+@pytest.mark.parametrize("env", ["FrozenLake-v1", "minirl/GridWorld-v0"])
+def test_exact_weights_close_the_value_gap_in_fifty_steps(env):
+    """The same code that learns from samples, fed with exact weights, is exact policy ascent."""
+    mdp = FiniteMDP.from_gymnasium(gym.make(env), 0.9)
+    optimum = mdp.start @ tabular.optimal_values(mdp)[0]
+    algorithm = NaturalGradient(
+        step_size=100.0, damping=1e-12, cg_iterations=100, normalize_advantages=False
+    )
+    state = algorithm.init(table_policy(mdp, RNG(5), scale=0.0))
+    for _ in range(50):
+        state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0), 0.0)
+    probs = tabular.softmax_policy(logits_of(mdp, state.policy))
+    assert optimum - tabular.expected_return(mdp, probs) < 1e-6
+
+
+def test_zero_advantages_move_nothing():
+    mdp = chain_mdp()
+    policy = table_policy(mdp, RNG(6))
+    batch = exact_batch(mdp, policy)
+    batch = type(batch)(**{**batch.__dict__, "advantages": np.zeros(len(batch))})
+    algorithm = NaturalGradient()
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+    assert np.array_equal(state.policy.parameters, policy.parameters)
+    assert metrics["cg_residual"] == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("step_size", 0.0), ("damping", -1.0), ("cg_iterations", 0)]
+)
+def test_bad_hyperparameters_are_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        NaturalGradient(**{field: value})

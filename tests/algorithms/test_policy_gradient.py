@@ -1,0 +1,178 @@
+"""The policy gradient against the exact gradient of a whole MDP and finite differences."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from support import chain_mdp, exact_batch, logits_of, table_policy
+
+import minirl  # noqa: F401  (registers the environments)
+from minirl.algorithms import PolicyGradient
+from minirl.algorithms.policy_gradient import entropy_bonus, policy_gradient_loss, surrogate
+from minirl.batch import Batch
+from minirl.checks import finite_difference
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.exact import FiniteMDP, tabular
+from minirl.networks import MLP
+from minirl.optimizers import SGD
+from minirl.policy import Policy, make_policy
+
+RNG = np.random.default_rng
+
+
+def gradient(policy, batch):
+    distribution, cache = policy.forward(batch.observations)
+    return -policy.vjp(cache, policy_gradient_loss(distribution, batch, batch.advantages)[1])
+
+
+def test_exact_weights_of_all_pairs_give_the_exact_gradient():
+    mdp = chain_mdp()
+    policy = table_policy(mdp, RNG(0))
+    truth = tabular.policy_gradient(mdp, logits_of(mdp, policy))
+    assert np.allclose(gradient(policy, exact_batch(mdp, policy)), truth.ravel(), atol=1e-12)
+
+
+def test_frozen_lake_too():
+    mdp = FiniteMDP.from_gymnasium(gym.make("FrozenLake-v1"), 0.95)
+    policy = table_policy(mdp, RNG(1))
+    truth = tabular.policy_gradient(mdp, logits_of(mdp, policy))
+    assert np.allclose(gradient(policy, exact_batch(mdp, policy)), truth.ravel(), atol=1e-12)
+
+
+def test_through_a_network_it_is_the_derivative_of_the_exact_return():
+    mdp = chain_mdp()
+    features = RNG(2).standard_normal((5, 3))
+    network = MLP((3, 4, 2), dtype="float64")
+    policy = Policy(network, Categorical, network.init(RNG(3)))
+
+    def exact_return(theta):
+        distribution, _ = policy.with_parameters(theta).forward(features)
+        return tabular.expected_return(mdp, distribution.probs)
+
+    distribution, _ = policy.forward(features)
+    probs = distribution.probs
+    pairs = np.indices(probs.shape).reshape(2, -1)
+    batch = Batch(
+        observations=features[pairs[0]],
+        actions=pairs[1],
+        log_probs=np.log(probs).ravel(),
+        values=np.zeros(10),
+        advantages=tabular.advantages(mdp, probs).ravel(),
+        returns=np.zeros(10),
+        weight=(tabular.state_visitation(mdp, probs)[:, None] * probs).ravel(),
+    )
+    truth = [
+        finite_difference(exact_return, policy.parameters, unit) for unit in np.eye(network.size)
+    ]
+    assert np.allclose(gradient(policy, batch), truth, atol=1e-8)
+
+
+def random_batch(rng, n=12, continuous=False):
+    actions = rng.standard_normal((n, 2)) if continuous else rng.integers(3, size=n)
+    return Batch(
+        observations=rng.standard_normal((n, 4)),
+        actions=actions,
+        log_probs=np.log(rng.uniform(0.2, 0.6, n)),
+        values=np.zeros(n),
+        advantages=rng.standard_normal(n),
+        returns=np.zeros(n),
+        weight=np.full(n, 1 / n),
+    )
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("loss", ["policy_gradient_loss", "entropy_bonus"])
+def test_loss_derivatives_against_finite_differences(loss, continuous):
+    rng = RNG(4)
+    batch = random_batch(rng, continuous=continuous)
+    kind = DiagonalGaussian if continuous else Categorical
+    eta = rng.standard_normal((12, 4 if continuous else 3))
+
+    def evaluate(eta):
+        if loss == "entropy_bonus":
+            return entropy_bonus(kind(eta), batch, 0.3)
+        return policy_gradient_loss(kind(eta), batch, batch.advantages)
+
+    for _ in range(5):
+        direction = rng.standard_normal(eta.shape)
+        truth = finite_difference(lambda eta: evaluate(eta)[0], eta, direction)
+        assert np.isclose((evaluate(eta)[1] * direction).sum(), truth, atol=1e-8)
+
+
+def test_the_surrogate_has_the_policy_gradient_at_the_old_policy():
+    rng = RNG(5)
+    batch = random_batch(rng)
+    eta = rng.standard_normal((12, 3))
+    old_log_prob = Categorical(eta).log_prob(batch.actions)
+    direction = rng.standard_normal(eta.shape)
+
+    def improvement(eta):
+        ratio = np.exp(Categorical(eta).log_prob(batch.actions) - old_log_prob)
+        return surrogate(ratio, batch, batch.advantages)
+
+    d_eta = policy_gradient_loss(Categorical(eta), batch, batch.advantages)[1]
+    truth = finite_difference(improvement, eta, direction)
+    assert np.isclose(-(d_eta * direction).sum(), truth, atol=1e-8)
+
+
+def test_one_update_is_one_sgd_step_up_the_gradient():
+    mdp = chain_mdp()
+    policy = table_policy(mdp, RNG(6))
+    batch = exact_batch(mdp, policy)
+    algorithm = PolicyGradient(learning_rate=0.5, optimizer=SGD(), normalize_advantages=False)
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+    expected = policy.parameters + 0.5 * gradient(policy, batch)
+    assert np.allclose(state.policy.parameters, expected, atol=1e-15)
+    assert np.isclose(metrics["gradient_norm"], np.linalg.norm(gradient(policy, batch)))
+    assert metrics["gradient_equivalents"] == len(batch)
+
+
+def test_exact_gradient_ascent_improves_the_exact_return():
+    mdp = chain_mdp()
+    algorithm = PolicyGradient(learning_rate=1.0, optimizer=SGD(), normalize_advantages=False)
+    state, returns = algorithm.init(table_policy(mdp, RNG(7))), []
+    for _ in range(50):
+        probs = tabular.softmax_policy(logits_of(mdp, state.policy))
+        returns.append(tabular.expected_return(mdp, probs))
+        state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0), 0.0)
+    assert np.all(np.diff(returns) > 0)
+
+
+def test_the_entropy_bonus_raises_entropy():
+    batch = random_batch(RNG(8))
+    policy = make_policy(
+        spaces.Box(-1, 1, (4,)), spaces.Discrete(3), RNG(9), hidden_sizes=(8,), dtype="float64"
+    )
+    policy = policy.with_parameters(policy.parameters + RNG(1).standard_normal(policy.network.size))
+    entropies = []
+    for coefficient in (0.0, 10.0):
+        algorithm = PolicyGradient(entropy_coefficient=coefficient, normalize_advantages=False)
+        entropies.append(algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)[1]["entropy"])
+    assert entropies[1] > entropies[0]
+
+
+def test_a_batch_of_one_and_constant_advantages_stay_finite():
+    for n in (1, 6):
+        batch = random_batch(RNG(10), n=n)
+        batch = Batch(**{**batch.__dict__, "advantages": np.full(n, 2.0)})
+        policy = make_policy(
+            spaces.Box(-1, 1, (4,)), spaces.Discrete(3), RNG(11), hidden_sizes=(8,), dtype="float64"
+        )
+        algorithm = PolicyGradient(normalize_advantages=True)
+        state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+        assert np.isfinite(state.policy.parameters).all()
+        assert np.isfinite(list(metrics.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("entropy_coefficient", -1.0),
+        ("max_gradient_norm", float("inf")),
+    ],
+)
+def test_bad_hyperparameters_are_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        PolicyGradient(**{field: value})

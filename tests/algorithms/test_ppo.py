@@ -1,0 +1,218 @@
+"""PPO: the clipped objective by hand and by differences, its reductions, its penalties."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from minirl.algorithms import PPO, PolicyGradient
+from minirl.algorithms.ppo import (
+    AdaptiveKL,
+    Clipped,
+    FixedKL,
+    Unclipped,
+    clipped_surrogate_loss,
+    kl_penalty,
+)
+from minirl.batch import Batch
+from minirl.checks import finite_difference
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.optimizers import SGD, LinearSchedule
+from minirl.policy import make_policy
+
+RNG = np.random.default_rng
+
+
+def problem(seed, continuous=False, n=64):
+    rng = RNG(seed)
+    space = spaces.Box(-1, 1, (2,)) if continuous else spaces.Discrete(3)
+    policy = make_policy(spaces.Box(-1, 1, (4,)), space, rng, hidden_sizes=(8,), dtype="float64")
+    policy = policy.with_parameters(0.5 * rng.standard_normal(policy.network.size))
+    observations = rng.standard_normal((n, 4))
+    actions = policy.act(observations, rng)
+    batch = Batch(
+        observations=observations,
+        actions=actions,
+        log_probs=policy.forward(observations)[0].log_prob(actions),
+        values=np.zeros(n),
+        advantages=rng.standard_normal(n),
+        returns=np.zeros(n),
+        weight=np.full(n, 1 / n),
+    )
+    return policy, batch
+
+
+def rows(advantages, weight=None):
+    advantages = np.asarray(advantages, float)
+    n, zeros = len(advantages), np.zeros(len(advantages))
+    weight = np.ones(n) if weight is None else weight
+    return Batch(zeros, zeros.astype(int), zeros, zeros, advantages, zeros, weight)
+
+
+def test_the_clipped_objective_by_hand():
+    """Six cases, epsilon 0.2: both signs of the advantage, ratio below, inside and above."""
+    advantages = np.array([1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
+    ratio = np.array([0.5, 1.1, 1.5, 0.5, 0.9, 1.5])
+    batch = rows(advantages)
+    loss, d_log_prob = clipped_surrogate_loss(ratio, batch, advantages, 0.2)
+    assert np.isclose(-loss, 0.5 + 1.1 + 1.2 - 0.8 - 0.9 - 1.5)
+    # Zero only where the ratio has gone too far in the direction its advantage asks for.
+    assert np.allclose(d_log_prob, [-0.5, -1.1, 0, 0, 0.9, 1.5])
+
+
+@pytest.mark.parametrize("epsilon", [0.2, np.inf])
+def test_its_derivative_against_finite_differences(epsilon):
+    rng = RNG(0)
+    log_ratio = rng.uniform(-0.6, 0.6, 40)
+    ratio = np.exp(log_ratio)
+    away_from_kinks = np.abs(np.abs(ratio - 1) - 0.2) > 1e-3
+    log_ratio = log_ratio[away_from_kinks]
+    advantages = rng.standard_normal(len(log_ratio))
+    batch = rows(advantages, weight=rng.uniform(0.1, 1, len(log_ratio)))
+
+    def loss(log_ratio):
+        return clipped_surrogate_loss(np.exp(log_ratio), batch, advantages, epsilon)[0]
+
+    truth = [finite_difference(loss, log_ratio, unit) for unit in np.eye(len(log_ratio))]
+    found = clipped_surrogate_loss(np.exp(log_ratio), batch, advantages, epsilon)[1]
+    assert np.allclose(found, truth, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", [Categorical, DiagonalGaussian])
+def test_the_kl_penalty_is_kl_old_new_with_its_derivative(kind):
+    rng = RNG(1)
+    old, eta = kind(rng.standard_normal((7, 4))), rng.standard_normal((7, 4))
+    weight = rng.uniform(0.1, 1, 7)
+    assert np.isclose(kl_penalty(old, kind(eta), weight, 3.0)[0], 3 * (weight @ old.kl(kind(eta))))
+    direction = rng.standard_normal(eta.shape)
+    truth = finite_difference(
+        lambda eta: kl_penalty(old, kind(eta), weight, 3.0)[0], eta, direction
+    )
+    found = kl_penalty(old, kind(eta), weight, 3.0)[1]
+    assert np.isclose((found * direction).sum(), truth, atol=1e-8)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_unclipped_single_pass_is_the_policy_gradient(continuous, normalize):
+    policy, batch = problem(2, continuous)
+    common = {"learning_rate": 0.1, "normalize_advantages": normalize, "entropy_coefficient": 0.01}
+    ppo = PPO(objective=Unclipped(), epochs=1, minibatch_size=len(batch), **common)
+    gradient = PolicyGradient(**common)
+    by_ppo, _ = ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
+    by_gradient, _ = gradient.update(gradient.init(policy), batch, RNG(0), 0.0)
+    assert not np.allclose(by_ppo.policy.parameters, policy.parameters, atol=1e-3)
+    assert np.allclose(by_ppo.policy.parameters, by_gradient.policy.parameters, atol=1e-12)
+
+
+def test_the_first_step_of_every_objective_is_the_policy_gradient():
+    """At the old policy nothing is clipped, and the gradient of the KL penalty is zero."""
+    policy, batch = problem(3)
+    first = []
+    for objective in (Clipped(0.2), Unclipped(), FixedKL(5.0), AdaptiveKL(0.01, beta=5.0)):
+        ppo = PPO(
+            objective=objective,
+            epochs=1,
+            minibatch_size=len(batch),
+            optimizer=SGD(),
+            learning_rate=0.1,
+        )
+        first.append(ppo.update(ppo.init(policy), batch, RNG(0), 0.0)[0].policy.parameters)
+    assert np.allclose(first, first[0], atol=1e-12)
+
+
+def run(objective, **fields):
+    policy, batch = problem(4)
+    ppo = PPO(
+        **{
+            "objective": objective,
+            "epochs": 30,
+            "minibatch_size": 16,
+            "learning_rate": 0.02,
+            **fields,
+        }
+    )
+    return ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
+
+
+def test_clipping_and_penalties_hold_the_policy_near_the_old_one():
+    free = run(Unclipped())[1]["kl"]
+    assert run(Clipped(0.2))[1]["kl"] < free / 3
+    weak, strong = run(FixedKL(0.3))[1]["kl"], run(FixedKL(10.0))[1]["kl"]
+    assert strong < weak < free
+    assert strong < free / 30
+
+
+def test_the_adaptive_coefficient_follows_the_papers_rule():
+    rule = AdaptiveKL(target=0.03, beta=1.0)
+    assert rule.next_beta(1.0, 0.0199) == 0.5
+    assert rule.next_beta(1.0, 0.0201) == 1.0
+    assert rule.next_beta(1.0, 0.0449) == 1.0
+    assert rule.next_beta(1.0, 0.0451) == 2.0
+    state, metrics = run(AdaptiveKL(target=1e-9, beta=1.5))
+    assert metrics["kl_coefficient"] == 1.5
+    assert state.beta == 3.0
+
+
+def test_training_stops_after_the_epoch_that_passes_the_target():
+    metrics = run(Unclipped(), target_kl=0.05)[1]
+    assert 1 <= metrics["epochs"] < 30
+    assert metrics["kl"] > 0.05
+    one_less = (
+        run(Unclipped(), epochs=int(metrics["epochs"]) - 1)[1] if metrics["epochs"] > 1 else None
+    )
+    assert one_less is None or one_less["kl"] <= 0.05
+    assert metrics["gradient_equivalents"] == metrics["epochs"] * 64
+
+
+def test_clip_fraction_counts_ratios_outside_the_interval():
+    assert run(Clipped(0.2), epochs=1, minibatch_size=64)[1]["clip_fraction"] == 0
+    assert run(Clipped(1e-4))[1]["clip_fraction"] > 0.5
+    assert run(Unclipped())[1]["clip_fraction"] == 0
+
+
+def test_schedules_are_read_at_the_progress_of_training():
+    policy, batch = problem(5)
+    half = PPO(learning_rate=LinearSchedule(0.2, 0.0), epochs=2)
+    plain = PPO(learning_rate=0.1, epochs=2)
+    found = half.update(half.init(policy), batch, RNG(0), 0.5)[0]
+    expected = plain.update(plain.init(policy), batch, RNG(0), 0.5)[0]
+    assert np.array_equal(found.policy.parameters, expected.policy.parameters)
+
+
+def test_the_old_state_is_left_as_it_was():
+    policy, batch = problem(6)
+    before = policy.parameters.copy()
+    ppo = PPO()
+    state = ppo.init(policy)
+    ppo.update(state, batch, RNG(0), 0.0)
+    assert np.array_equal(state.policy.parameters, before)
+    assert state.optimizer.steps == 0
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_constant_advantages_and_batches_of_one_stay_finite(n):
+    policy, batch = problem(7, n=n)
+    batch = Batch(**{**batch.__dict__, "advantages": np.ones(n)})
+    ppo = PPO(normalize_advantages=True, epochs=2, minibatch_size=2)
+    state, metrics = ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
+    assert np.isfinite(state.policy.parameters).all()
+    assert np.isfinite(list(metrics.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: PPO(learning_rate=-1.0), "learning_rate"),
+        (lambda: PPO(epochs=0), "epochs"),
+        (lambda: PPO(minibatch_size=1.5), "minibatch_size"),
+        (lambda: PPO(target_kl=0.0), "target_kl"),
+        (lambda: PPO(objective="clipped"), "objective"),
+        (lambda: PPO(entropy_coefficient=float("nan")), "entropy_coefficient"),
+        (lambda: Clipped(0.0), "epsilon"),
+        (lambda: FixedKL(float("inf")), "beta"),
+        (lambda: AdaptiveKL(target=-1.0), "target"),
+    ],
+)
+def test_bad_hyperparameters_are_named(make, name):
+    with pytest.raises(ValueError, match=name):
+        make()

@@ -1,0 +1,172 @@
+"""TRPO: the step length, the promise kept after every update, the refused search."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import chain_mdp, exact_batch, logits_of, table_policy
+
+import minirl  # noqa: F401  (registers the environments)
+from minirl.algorithms import TRPO
+from minirl.algorithms.natural_gradient import fisher_vector_product, natural_direction
+from minirl.algorithms.policy_gradient import policy_gradient_loss
+from minirl.algorithms.trpo import full_step
+from minirl.batch import Batch
+from minirl.exact import tabular
+from minirl.policy import make_policy
+
+RNG = np.random.default_rng
+
+
+def problem(seed, continuous=False, dtype="float64", n=64):
+    rng = RNG(seed)
+    space = spaces.Box(-1, 1, (2,)) if continuous else spaces.Discrete(3)
+    policy = make_policy(spaces.Box(-1, 1, (4,)), space, rng, hidden_sizes=(8,), dtype=dtype)
+    noise = rng.standard_normal(policy.network.size)
+    policy = policy.with_parameters((policy.parameters + 0.5 * noise).astype(dtype))
+    observations = rng.standard_normal((n, 4)).astype(dtype)
+    actions = policy.act(observations, rng)
+    batch = Batch(
+        observations=observations,
+        actions=actions,
+        log_probs=policy.forward(observations)[0].log_prob(actions),
+        values=np.zeros(n, dtype),
+        advantages=rng.standard_normal(n).astype(dtype),
+        returns=np.zeros(n, dtype),
+        weight=np.full(n, 1 / n, dtype),
+    )
+    return policy, batch
+
+
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([1e-3, 1e-2, 0.1, 1.0]))
+def test_the_constraint_holds_and_the_surrogate_improves_after_every_update(seed, box, max_kl):
+    policy, batch = problem(seed, box)
+    algorithm = TRPO(max_kl=max_kl)
+    state = algorithm.init(policy)
+    for _ in range(3):
+        old, _ = state.policy.forward(batch.observations)
+        before = state.policy.parameters
+        state, metrics = algorithm.update(state, batch, RNG(0), 0.0)
+        new, _ = state.policy.forward(batch.observations)
+        kl = old.kl(new).mean()
+        assert kl <= max_kl * (1 + 1e-9)
+        assert np.isclose(metrics["kl"], kl)
+        if metrics["accepted_fraction"] > 0:
+            assert metrics["surrogate_improvement"] > 0
+        else:
+            assert state.policy.parameters is before
+
+
+def test_the_full_step_meets_the_quadratic_model_of_the_kl():
+    policy, batch = problem(1)
+    old, cache = policy.forward(batch.observations)
+    gradient = -policy.vjp(cache, policy_gradient_loss(old, batch, batch.advantages)[1])
+    for iterations in (2, 50):
+        solution = natural_direction(
+            policy, cache, old, batch, gradient, damping=0.1, iterations=iterations
+        )
+        step = full_step(solution, damping=0.1, max_kl=0.02)
+        fisher = fisher_vector_product(policy, cache, old, batch.weight, step)
+        assert np.isclose(0.5 * step @ fisher, 0.02, rtol=1e-9)
+
+
+def test_the_kl_of_a_small_step_approaches_the_bound():
+    policy, batch = problem(2)
+    ratios = []
+    for max_kl in (1e-2, 1e-4, 1e-6):
+        algorithm = TRPO(max_kl=max_kl, line_search_shrink=0.999, line_search_tries=200)
+        _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+        ratios.append(metrics["kl"] / max_kl)
+    assert ratios[-1] > 0.99
+
+
+def test_undamped_exact_weights_step_along_the_exact_natural_gradient():
+    mdp = chain_mdp()
+    policy = table_policy(mdp, RNG(3))
+    algorithm = TRPO(damping=0.0, cg_iterations=50, max_kl=1e-3)
+    state, _ = algorithm.update(algorithm.init(policy), exact_batch(mdp, policy), RNG(0), 0.0)
+    step = state.policy.parameters - policy.parameters
+    truth = tabular.natural_gradient(mdp, logits_of(mdp, policy)).ravel()
+    cosine = step @ truth / np.linalg.norm(step) / np.linalg.norm(truth)
+    assert cosine > 1 - 1e-10
+
+
+def test_exact_trpo_never_lowers_the_exact_return():
+    mdp = chain_mdp()
+    algorithm = TRPO(max_kl=0.05, damping=1e-6, cg_iterations=20)
+    state, returns = algorithm.init(table_policy(mdp, RNG(4))), []
+    for _ in range(12):
+        probs = tabular.softmax_policy(logits_of(mdp, state.policy))
+        returns.append(tabular.expected_return(mdp, probs))
+        state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0), 0.0)
+    assert np.all(np.diff(returns) > 0)
+
+
+def test_a_refused_search_leaves_the_parameters_unchanged():
+    policy, batch = problem(5)
+    # Only the full step is tried, and its true KL is beyond the quadratic model's 3 nats.
+    algorithm = TRPO(max_kl=3.0, damping=1e-3, cg_iterations=50, line_search_tries=1)
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+    assert metrics["accepted_fraction"] == 0
+    assert state.policy.parameters is policy.parameters
+    assert metrics["kl"] == 0
+    assert metrics["expected_improvement"] == 0
+    # With more tries the same step is accepted in part: the refusal above was the search's doing.
+    more = TRPO(max_kl=3.0, damping=1e-3, cg_iterations=50, line_search_tries=20)
+    assert 0 < more.update(more.init(policy), batch, RNG(0), 0.0)[1]["accepted_fraction"] < 1
+
+
+@pytest.mark.parametrize("n", [1, 16])
+def test_constant_advantages_and_batches_of_one_move_nothing_and_stay_finite(n):
+    policy, batch = problem(6, n=n)
+    batch = Batch(**{**batch.__dict__, "advantages": np.ones(n)})
+    algorithm = TRPO(normalize_advantages=True)
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+    assert state.policy.parameters is policy.parameters
+    assert np.isfinite(list(metrics.values())).all()
+
+
+def test_the_step_does_not_depend_on_the_scale_of_the_advantages():
+    policy, batch = problem(7)
+    scaled = Batch(**{**batch.__dict__, "advantages": 1000 * batch.advantages})
+    algorithm = TRPO()
+    steps = [
+        algorithm.update(algorithm.init(policy), some, RNG(0), 0.0)[0].policy.parameters
+        for some in (batch, scaled)
+    ]
+    assert np.allclose(*steps, atol=1e-10)
+
+
+def test_float32_keeps_its_dtype_and_its_promise():
+    policy, batch = problem(8, dtype="float32")
+    algorithm = TRPO()
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+    assert state.policy.parameters.dtype == np.float32
+    assert 0 < metrics["kl"] <= 0.01
+
+
+def test_gradient_equivalents_count_products_and_tries():
+    policy, batch = problem(9)
+    algorithm = TRPO(cg_iterations=7)
+    _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0), 0.0)
+    tries = 1 + round(np.log(metrics["accepted_fraction"]) / np.log(0.7))
+    expected = len(batch) * (1 + 7 * 4 / 3 + tries / 3)
+    assert np.isclose(metrics["gradient_equivalents"], expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_kl", 0.0),
+        ("max_kl", float("nan")),
+        ("damping", -0.1),
+        ("cg_iterations", 0),
+        ("line_search_shrink", 1.0),
+        ("line_search_tries", 0),
+    ],
+)
+def test_bad_hyperparameters_are_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        TRPO(**{field: value})

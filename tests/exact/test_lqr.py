@@ -1,0 +1,171 @@
+"""The LQR oracle against sums over time, derivatives, fixed points and the environment itself."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import minirl.envs
+from minirl.exact.lqr import (
+    LQRProblem,
+    expected_return,
+    expected_return_finite,
+    optimal_gain,
+    policy_gradient,
+    state_moments,
+    value_matrix,
+)
+
+minirl.envs.register_environments()
+
+
+def default_problem(discount=0.95):
+    return LQRProblem.from_gymnasium(gymnasium.make("minirl/LQR-v0"), discount)
+
+
+def random_problem(rng, n=3, m=2, discount=0.9):
+    def covariance(size):
+        root = rng.normal(size=(size, size))
+        return root @ root.T + 0.1 * np.eye(size)
+
+    A = rng.normal(size=(n, n))
+    A *= 0.8 / np.abs(np.linalg.eigvals(A)).max()
+    Q, R, noise, start = covariance(n), covariance(m), covariance(n), covariance(n)
+    return LQRProblem(A, rng.normal(size=(n, m)), Q, R, noise, start, discount)
+
+
+def central_differences(function, point, step=1e-5):
+    gradient = np.zeros_like(point)
+    for index in np.ndindex(point.shape):
+        bump = np.zeros_like(point)
+        bump[index] = step
+        gradient[index] = (function(point + bump) - function(point - bump)) / (2 * step)
+    return gradient
+
+
+def random_stable_gain(rng, problem):
+    return optimal_gain(problem) + 0.02 * rng.normal(size=problem.B.T.shape)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_return_and_moments_are_sums_over_time(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng)
+    gain, log_std = random_stable_gain(rng, problem), rng.normal(size=2)
+    loop = problem.A + problem.B @ gain
+    noise = problem.noise_covariance + problem.B @ np.diag(np.exp(2 * log_std)) @ problem.B.T
+    now, moments = problem.start_covariance, np.zeros((3, 3))
+    for t in range(600):
+        moments += 0.9**t * now
+        now = loop @ now @ loop.T + noise
+    np.testing.assert_allclose(state_moments(problem, gain, log_std), moments, rtol=1e-9)
+    earned = -np.trace((problem.Q + gain.T @ problem.R @ gain) @ moments)
+    earned -= np.diag(problem.R) @ np.exp(2 * log_std) / (1 - 0.9)
+    assert expected_return(problem, gain, log_std) == pytest.approx(earned, rel=1e-9)
+    finite = expected_return_finite(problem, gain, log_std, 600)
+    assert finite == pytest.approx(earned, rel=1e-9)
+
+
+def test_value_matrix_is_the_cost_of_a_noiseless_rollout():
+    problem, state = default_problem(), np.array([1.0, -2.0])
+    gain, total, now = np.array([[-0.5, -0.3]]), 0.0, state
+    for t in range(800):
+        force = gain @ now
+        total += 0.95**t * (now @ problem.Q @ now + force @ problem.R @ force)
+        now = problem.A @ now + problem.B @ force
+    assert state @ value_matrix(problem, gain) @ state == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradient_is_the_derivative_of_the_return(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng)
+    gain, log_std = random_stable_gain(rng, problem), rng.normal(size=2)
+    by_gain, by_log_std = policy_gradient(problem, gain, log_std)
+    numeric_gain = central_differences(lambda k: expected_return(problem, k, log_std), gain)
+    numeric_std = central_differences(lambda x: expected_return(problem, gain, x), log_std)
+    np.testing.assert_allclose(by_gain, numeric_gain, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(by_log_std, numeric_std, rtol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_riccati_gain_is_stationary_for_every_noise_and_beats_its_neighbours(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng)
+    best = optimal_gain(problem)
+    for log_std in (np.zeros(2), np.array([-1.0, 0.5])):
+        by_gain, _ = policy_gradient(problem, best, log_std)
+        np.testing.assert_allclose(by_gain, 0.0, atol=1e-8)
+        top = expected_return(problem, best, log_std)
+        for _ in range(10):
+            neighbour = best + 0.01 * rng.normal(size=best.shape)
+            assert expected_return(problem, neighbour, log_std) < top
+
+
+def test_gradient_ascent_reaches_the_riccati_gain():
+    problem, gain = default_problem(), np.zeros((1, 2))
+    best = optimal_gain(problem)
+    assert np.abs(gain - best).max() > 1.0
+    for _ in range(3000):
+        gain = gain + 0.01 * policy_gradient(problem, gain, [0.0])[0]
+    assert np.abs(gain - best).max() < 1e-6
+
+
+def test_environment_earns_the_expected_return():
+    env = gymnasium.make("minirl/LQR-v0")
+    problem, rng = LQRProblem.from_gymnasium(env, 0.95), np.random.default_rng(0)
+    gain, log_std = np.array([[-0.5, -0.3]]), np.array([-0.5])
+    returns = np.zeros(500)
+    env.reset(seed=1)
+    for episode in range(len(returns)):
+        observation, _ = env.reset()
+        for t in range(50):
+            force = gain @ observation + np.exp(log_std) * rng.standard_normal(1)
+            observation, reward, terminated, truncated, _ = env.step(force)
+            returns[episode] += 0.95**t * reward
+        assert truncated
+        assert not terminated
+    error = returns.mean() - expected_return_finite(problem, gain, log_std, 50)
+    assert abs(error) < 4 * returns.std() / np.sqrt(len(returns))
+
+
+def test_unstable_gains_are_explained():
+    problem = default_problem()
+    for ask in (expected_return, state_moments, policy_gradient):
+        with pytest.raises(ValueError, match=r"gain must be stable.*spectral radius is"):
+            ask(problem, [[5.0, 5.0]], [0.0])
+    assert np.isfinite(expected_return_finite(problem, [[5.0, 5.0]], [0.0], 10))
+
+
+def test_discounting_alone_can_make_a_gain_stable():
+    """A scalar random walk left alone: E[s_t**2] = 1 + t, J = -sum_t (1 + t) / 2**t = -4."""
+    one = [[1.0]]
+    walk = LQRProblem(one, one, one, one, one, one, discount=0.5)
+    assert expected_return(walk, [[0.0]], [-np.inf]) == pytest.approx(-4.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"A": np.eye(3)}, r"A must have shape \(2, 2\), got \(3, 3\)"),
+        ({"B": np.ones(2)}, "B must be a matrix"),
+        ({"R": np.eye(2)}, r"R must have shape \(1, 1\)"),
+        ({"Q": np.full((2, 2), np.nan)}, "Q must hold finite numbers"),
+        ({"discount": 1.0}, r"discount must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_wrong_problems_are_named(changes, message):
+    fields = {"A": np.eye(2), "B": np.ones((2, 1)), "Q": np.eye(2), "R": [[1.0]]}
+    fields |= {"noise_covariance": np.eye(2), "start_covariance": np.eye(2), "discount": 0.9}
+    LQRProblem(**fields)
+    with pytest.raises(ValueError, match=message):
+        LQRProblem(**(fields | changes))
+
+
+def test_wrong_arguments_are_named():
+    problem = default_problem()
+    with pytest.raises(ValueError, match=r"gain must have shape \(m, n\) = \(1, 2\), got \(2, 1\)"):
+        expected_return(problem, [[0.0], [0.0]], [0.0])
+    with pytest.raises(ValueError, match=r"log_std must have shape \(1,\), got \(\)"):
+        expected_return(problem, [[0.0, 0.0]], 0.0)
+    with pytest.raises(TypeError, match=r"lacks \['A', 'B'"):
+        LQRProblem.from_gymnasium(gymnasium.make("CartPole-v1"), 0.9)

@@ -1,0 +1,284 @@
+"""Statistics over seeds, against numbers worked by hand and SciPy's own tests."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from minirl.experiments.statistics import (
+    PairComparison,
+    band,
+    bootstrap_interval,
+    compare_scores,
+    interquartile_mean,
+    probability_of_improvement,
+    summarize,
+)
+
+NAN = float("nan")
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+# interquartile mean
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 2.0, 9.0], 4.0),  # fewer than four: nothing is cut
+        ([100.0, 1.0, 3.0, -50.0], 2.0),  # one cut at each end
+        ([10.0, -500.0, 30.0, 20.0, 900.0], 20.0),
+        ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 100.0], 5.5),  # the middle 4, 5, 6, 7
+    ],
+)
+def test_interquartile_mean_by_hand(scores, expected):
+    assert interquartile_mean(scores) == expected
+
+
+def test_interquartile_mean_along_an_axis():
+    scores = np.array([[1.0, 2.0], [2.0, 4.0], [6.0, 8.0], [-100.0, 500.0]])
+    np.testing.assert_array_equal(interquartile_mean(scores, axis=0), [1.5, 6.0])
+
+
+def test_interquartile_mean_of_nan_is_nan_and_of_nothing_an_error():
+    assert np.isnan(interquartile_mean([1.0, 2.0, 3.0, 4.0, NAN]))
+    with pytest.raises(ValueError, match="scores is empty"):
+        interquartile_mean([])
+
+
+# bootstrap
+
+
+@pytest.mark.parametrize("scores", [[], [3.0], [1.0, NAN, 2.0]])
+def test_no_interval_without_two_finite_scores(scores):
+    assert np.isnan(bootstrap_interval(scores, rng())).all()
+
+
+def test_identical_scores_have_an_interval_of_zero_width():
+    assert bootstrap_interval([500.0] * 5, rng()) == (500.0, 500.0)
+
+
+def test_bootstrap_of_two_scores_is_the_exact_distribution():
+    # The mean of a resample of {0, 1} is 0, 1/2, 1 with probability 1/4, 1/2, 1/4.
+    assert bootstrap_interval([0.0, 1.0], rng(), confidence=0.95) == (0.0, 1.0)
+    assert bootstrap_interval([0.0, 1.0], rng(), confidence=0.40) == (0.5, 0.5)
+
+
+def test_bootstrap_of_the_mean_matches_the_central_limit():
+    scores = rng(1).normal(size=400)
+    low, high = bootstrap_interval(scores, rng(2), statistic=np.mean, resamples=4000)
+    half_width = 1.96 * scores.std() / 20
+    np.testing.assert_allclose(
+        [low, high], scores.mean() + half_width * np.array([-1, 1]), atol=0.01
+    )
+
+
+def test_a_statistic_without_axis_works_too():
+    scores = [1.0, 5.0, 2.0, 8.0]
+    plain = bootstrap_interval(scores, rng(), statistic=lambda sample: float(np.max(sample)))
+    assert plain == bootstrap_interval(scores, rng(), statistic=np.max)
+
+
+def test_interval_covers_the_true_mean_in_about_95_of_100_experiments():
+    generator = rng(3)
+    experiments = generator.normal(loc=10.0, scale=3.0, size=(300, 40))
+    intervals = np.array([bootstrap_interval(s, generator, resamples=500) for s in experiments])
+    coverage = np.mean((intervals[:, 0] <= 10.0) & (intervals[:, 1] >= 10.0))
+    assert 0.91 <= coverage <= 0.98  # 0.95 -+ 3 standard errors
+
+
+def test_few_seeds_cover_less_as_the_module_warns():
+    generator = rng(4)
+    experiments = generator.normal(size=(400, 3))
+    intervals = np.array([bootstrap_interval(s, generator, resamples=300) for s in experiments])
+    coverage = np.mean((intervals[:, 0] <= 0.0) & (intervals[:, 1] >= 0.0))
+    assert 0.67 <= coverage <= 0.81
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, NAN])
+def test_confidence_outside_its_range(confidence):
+    with pytest.raises(ValueError, match=r"confidence is .*between 0 and 1"):
+        bootstrap_interval([1.0, 2.0], rng(), confidence=confidence)
+
+
+def test_scores_must_be_one_dimensional():
+    with pytest.raises(ValueError, match=r"scores has shape \(2, 2\)"):
+        bootstrap_interval(np.ones((2, 2)), rng())
+
+
+# pairs of algorithms
+
+
+def test_probability_of_improvement_by_hand():
+    assert probability_of_improvement([3.0, 5.0], [1.0, 2.0, 5.0]) == 0.75
+    assert probability_of_improvement([1.0], [0.0]) == 1.0
+    assert probability_of_improvement([0.0], [1.0]) == 0.0
+    assert probability_of_improvement([2.0, 2.0], [2.0]) == 0.5
+
+
+def test_probability_of_improvement_is_mann_whitney():
+    x = rng(5).integers(0, 6, size=9).astype(float)  # with ties
+    y = rng(6).integers(1, 8, size=7).astype(float)
+    u = stats.mannwhitneyu(x, y).statistic
+    assert probability_of_improvement(x, y) == pytest.approx(u / (9 * 7), rel=1e-14)
+    assert probability_of_improvement(y, x) == pytest.approx(1 - u / (9 * 7), rel=1e-14)
+
+
+@pytest.mark.parametrize(("x", "y", "name"), [([], [1.0], "x"), ([1.0], [], "y")])
+def test_probability_of_improvement_needs_scores(x, y, name):
+    with pytest.raises(ValueError, match=f"{name} is empty"):
+        probability_of_improvement(x, y)
+
+
+def test_separated_groups_are_distinguishable():
+    high_scores, low_scores = [500.0, 495.0, 490.0, 485.0, 480.0], [10.0, 15.0, 20.0, 25.0, 30.0]
+    result = compare_scores(high_scores, low_scores, rng())
+    assert result.distinguishable
+    assert result.probability_of_improvement == 1.0
+    assert result.probability_interval == (1.0, 1.0)
+    assert result.iqm_difference == 470.0
+    low, high = result.difference_interval
+    assert 450.0 <= low < 470.0 < high <= 490.0
+    assert result.describe("ppo", "pg").endswith("5 seeds tell them apart, ppo is ahead")
+    reverse = compare_scores(low_scores, high_scores, rng())
+    assert reverse.distinguishable
+    assert reverse.describe("pg", "ppo").endswith("5 seeds tell them apart, ppo is ahead")
+
+
+def test_three_seeds_never_tell_two_algorithms_apart():
+    """2 of the 20 ways to deal six scores are as extreme as the best one: p is 0.1."""
+    result = compare_scores([500.0, 490.0, 480.0], [10.0, 20.0, 30.0], rng())
+    assert min(result.difference_interval) > 0
+    assert not result.distinguishable
+
+
+def test_equal_algorithms_are_rarely_told_apart():
+    draws = rng(3).normal(size=(300, 2, 5))
+    mistakes = sum(compare_scores(x, y, rng(), resamples=200).distinguishable for x, y in draws)
+    assert mistakes <= 24  # 5 % of 300 is 15; 24 is 2.4 standard deviations above
+
+
+def test_overlapping_groups_are_not_distinguishable():
+    result = compare_scores([1.0, 5.0, 9.0, 4.0, 6.0], [2.0, 5.0, 8.0, 3.0, 5.0], rng())
+    low, high = result.difference_interval
+    assert low < 0 < high
+    assert not result.distinguishable
+
+
+def test_groups_are_resampled_independently():
+    # Paired resampling of y = x would give differences of exactly 0.
+    scores = rng(7).normal(size=30)
+    result = compare_scores(scores, scores, rng(), resamples=4000)
+    low, high = result.difference_interval
+    one = np.subtract(*bootstrap_interval(scores, rng(8), resamples=4000)[::-1])
+    assert high - low == pytest.approx(np.sqrt(2) * one, rel=0.1)  # variances add
+    assert result.probability_of_improvement == 0.5
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([500.0], [1.0, 2.0, 3.0]), ([9.0, 8.0], [1.0]), ([9.0, NAN], [1.0, 2.0])]
+)
+def test_too_few_or_undefined_scores_are_never_distinguishable(x, y):
+    result = compare_scores(x, y, rng())
+    assert not result.distinguishable
+    assert np.isnan(result.probability_interval).all()
+    assert np.isnan(result.difference_interval).all()
+
+
+def test_equal_constants_of_unequal_counts_are_not_told_apart_by_rounding():
+    result = compare_scores([0.1] * 5, [0.1] * 8, rng())
+    assert result.iqm_difference != 0.0  # the trap: 3 and 4 tenths averaged, last bit
+    assert not result.distinguishable
+
+
+def test_describe_is_one_plain_sentence():
+    result = PairComparison(0.72, (0.4, 0.96), 12.3, (-3.1, 30.2), False, (5, 5))
+    assert result.describe("ppo", "trpo") == (
+        "ppo vs trpo: probability of improvement 0.72 [0.40, 0.96]; "
+        "IQM difference +12.3 [-3.1, 30.2]: 5 seeds cannot tell them apart"
+    )
+    single = compare_scores([3.0], [4.0, 5.0], rng()).describe("a", "b")
+    assert single == (
+        "a vs b: probability of improvement 0.00; "
+        "IQM difference -1.5: 1 and 2 seeds cannot tell them apart"
+    )
+
+
+# JSON
+
+
+def test_summary_is_ready_for_json():
+    scores = [1.0, 2.0, 3.0, 4.0, 100.0]
+    summary = summarize(scores, rng(9))
+    assert summary["iqm"] == 3.0
+    assert summary["ci95"] == list(bootstrap_interval(scores, rng(9)))
+    assert summary["per_seed"] == scores
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_summary_writes_none_for_nan():
+    assert summarize(np.array([5.0]), rng()) == {
+        "iqm": 5.0,
+        "ci95": [None, None],
+        "per_seed": [5.0],
+    }
+    assert summarize([NAN, 5.0], rng()) == {
+        "iqm": None,
+        "ci95": [None, None],
+        "per_seed": [None, 5.0],
+    }
+
+
+# curves
+
+
+def test_band_interpolates_and_never_extrapolates():
+    first = ([0.0, 10.0, 20.0], [NAN, 1.0, 3.0])  # defined on [10, 20]
+    second = ([5.0, 15.0], [2.0, 4.0])  # defined on [5, 15]
+    iqm, low, high = band([first, second], [5.0, 10.0, 12.0, 15.0, 15.1, 20.0], rng())
+    # at 10: 1 and 3; at 12: 1.4 and 3.4; at 15: 2 and 4
+    np.testing.assert_allclose(iqm, [NAN, 2.0, 2.4, 3.0, NAN, NAN])
+    np.testing.assert_allclose(low, [NAN, 1.0, 1.4, 2.0, NAN, NAN])
+    np.testing.assert_allclose(high, [NAN, 3.0, 3.4, 4.0, NAN, NAN])
+
+
+def test_band_bridges_a_hole_and_ends_at_the_last_finite_point():
+    curve = ([0.0, 1.0, 2.0, 3.0], [0.0, NAN, 4.0, NAN])
+    iqm, low, high = band([curve], [0.0, 1.0, 2.0, 2.5], rng())
+    np.testing.assert_allclose(iqm, [0.0, 2.0, 4.0, NAN])
+    assert np.isnan([low, high]).all()  # one seed has no band
+
+
+def test_band_is_the_interval_of_the_scores_at_each_point():
+    steps = np.arange(4.0)
+    returns = rng(10).normal(size=(6, 4))
+    iqm, low, high = band([(steps, r) for r in returns], steps, rng(11), resamples=300)
+    for i in range(4):
+        expected = bootstrap_interval(returns[:, i], rng(11), resamples=300)
+        assert (low[i], high[i]) == pytest.approx(expected, rel=1e-14)
+        assert iqm[i] == pytest.approx(np.sort(returns[:, i])[1:5].mean(), rel=1e-14)
+
+
+def test_band_is_undefined_where_seeds_never_meet_or_never_finish_an_episode():
+    apart = [([0.0, 1.0], [1.0, 1.0]), ([2.0, 3.0], [1.0, 1.0])]
+    assert np.isnan(band(apart, [0.5, 2.5], rng())).all()
+    silent = [([0.0, 1.0], [NAN, NAN]), ([0.0, 1.0], [1.0, 1.0])]
+    assert np.isnan(band(silent, [0.5], rng())).all()
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ([], "curves is empty"),
+        ([([0.0, 1.0], [1.0])], r"curve 0: x has shape \(2,\) and y \(1,\)"),
+        ([([0.0], [1.0]), ([1.0, 0.0], [1.0, 2.0])], "curve 1: x decreases"),
+    ],
+)
+def test_band_names_what_is_wrong(curves, message):
+    with pytest.raises(ValueError, match=message):
+        band(curves, [0.5], rng())

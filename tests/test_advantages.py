@@ -1,0 +1,193 @@
+"""Advantage estimators against hand-worked numbers, a plain loop, and identities."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minirl.advantages import GAE, RewardToGo, discounted_sums, gae, td_errors
+from minirl.batch import Rollout
+
+
+def make_rollout(rewards, values, next_values, terminated, truncated, valid=None):
+    shape = np.shape(rewards)
+    zeros = np.zeros(shape)
+    return Rollout(
+        observations=zeros[..., None],
+        actions=zeros.astype(int),
+        log_probs=zeros,
+        rewards=np.asarray(rewards, float),
+        values=np.asarray(values, float),
+        next_values=np.asarray(next_values, float),
+        terminated=np.asarray(terminated, bool),
+        truncated=np.asarray(truncated, bool),
+        valid=np.ones(shape, bool) if valid is None else valid,
+        time=zeros.astype(int),
+        episode_ends=np.zeros(0, int),
+        episode_returns=np.zeros(0),
+        episode_lengths=np.zeros(0, int),
+    )
+
+
+def loop_gae(rewards, values, next_values, terminated, truncated, discount, lam):
+    """The definition, term by term: sum_l (discount lam)^l delta_{t+l} until the episode ends."""
+    steps, envs = rewards.shape
+    advantages = np.zeros((steps, envs))
+    for e in range(envs):
+        for t in range(steps):
+            factor = 1.0
+            for k in range(t, steps):
+                bootstrap = 0.0 if terminated[k, e] else next_values[k, e]
+                advantages[t, e] += factor * (rewards[k, e] + discount * bootstrap - values[k, e])
+                if terminated[k, e] or truncated[k, e]:
+                    break
+                factor *= discount * lam
+    return advantages
+
+
+@st.composite
+def trajectories(draw):
+    steps, envs = draw(st.integers(1, 7)), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    rewards, values, next_values = rng.standard_normal((3, steps, envs))
+    terminated, truncated = rng.random((2, steps, envs)) < draw(st.sampled_from([0, 0.2, 0.9]))
+    return rewards, values, next_values, terminated, truncated
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(trajectories(), st.floats(0, 1), st.floats(0, 1))
+def test_gae_equals_the_plain_loop(trajectory, discount, lam):
+    found = gae(*trajectory, discount=discount, lam=lam)
+    assert np.allclose(found, loop_gae(*trajectory, discount, lam), atol=1e-12)
+
+
+def test_five_numbers_worked_by_hand():
+    # One column: two steps and a termination, then one step and a truncation, then one open step.
+    # discount 1/2, lambda 1/2, so the trace decays by 1/4.
+    rewards = np.array([[1.0], [2.0], [4.0], [8.0], [3.0]])
+    values = np.array([[2.0], [4.0], [6.0], [2.0], [1.0]])
+    next_values = np.array([[4.0], [6.0], [9.0], [10.0], [2.0]])
+    terminated = np.array([[0], [0], [1], [0], [0]], bool)
+    truncated = np.array([[0], [0], [0], [1], [0]], bool)
+    # deltas: 1+2-2=1, 2+3-4=1, 4+0-6=-2, 8+5-2=11, 3+1-1=3
+    advantages = gae(
+        rewards, values, next_values, terminated, truncated, discount=0.5, lam=0.5
+    ).ravel()
+    assert advantages.tolist() == [1 + 0.25 * (1 + 0.25 * -2), 1 + 0.25 * -2, -2, 11, 3]
+
+
+@settings(max_examples=30, derandomize=True, deadline=None)
+@given(trajectories())
+def test_lambda_zero_is_the_td_error(trajectory):
+    found = gae(*trajectory, discount=0.9, lam=0.0)
+    assert np.allclose(found, td_errors(*trajectory[:4], 0.9))
+
+
+def test_lambda_one_is_return_minus_value():
+    rng = np.random.default_rng(0)
+    rewards, values = rng.standard_normal((2, 6, 2))
+    next_values = np.vstack([values[1:], values[:1]])
+    terminated = np.zeros((6, 2), bool)
+    terminated[-1] = True
+    found = gae(
+        rewards, values, next_values, terminated, np.zeros_like(terminated), discount=0.9, lam=1.0
+    )
+    powers = 0.9 ** np.arange(6)
+    returns = np.array([powers[: 6 - t] @ rewards[t:] for t in range(6)])
+    assert np.allclose(found, returns - values, atol=1e-12)
+
+
+@settings(max_examples=30, derandomize=True, deadline=None)
+@given(trajectories(), trajectories())
+def test_concatenated_episodes_equal_separate_ones(first, second):
+    first = [array[:, :1] for array in first]
+    second = [array[:, :1] for array in second]
+    first[4][-1] = True  # a time limit separates them
+    together = gae(
+        *(np.vstack(pair) for pair in zip(first, second, strict=True)), discount=0.9, lam=0.8
+    )
+    separate = np.vstack([gae(*part, discount=0.9, lam=0.8) for part in (first, second)])
+    assert np.allclose(together, separate, atol=1e-12)
+
+
+def test_ending_both_ways_at_once_bootstraps_nothing():
+    ones, end = np.ones((1, 1)), np.ones((1, 1), bool)
+    assert gae(ones, 0 * ones, 100 * ones, end, end, discount=0.9, lam=0.9) == 1.0
+
+
+def test_time_limit_bootstraps_and_death_does_not():
+    ones, end, no = np.ones((1, 1)), np.ones((1, 1), bool), np.zeros((1, 1), bool)
+    assert gae(ones, 0 * ones, 10 * ones, no, end, discount=0.5, lam=0.9) == 6.0
+    assert gae(ones, 0 * ones, 10 * ones, end, no, discount=0.5, lam=0.9) == 1.0
+
+
+def test_endless_chain_under_a_time_limit_has_value_one_over_one_minus_discount():
+    """V = 1 + discount V: regression on the estimator's own targets converges to 1/(1-discount)."""
+    discount, steps = 0.9, 20
+
+    def fixed_point(terminated_at_limit: bool) -> float:
+        value = 0.0
+        limit = np.zeros((steps, 1), bool)
+        limit[-1] = True
+        for _ in range(400):
+            values = np.full((steps, 1), value)
+            ends = (limit, ~limit & limit) if terminated_at_limit else (~limit & limit, limit)
+            rollout = make_rollout(np.ones((steps, 1)), values, values, *ends)
+            value = GAE(discount, 0.95)(rollout)[1].mean()
+        return value
+
+    assert abs(fixed_point(terminated_at_limit=False) - 10) < 1e-9
+    assert fixed_point(terminated_at_limit=True) < 9  # the confusion costs more than a tenth
+
+
+def test_gae_targets_are_advantages_plus_values():
+    rng = np.random.default_rng(1)
+    rollout = make_rollout(*rng.standard_normal((3, 4, 2)), *(rng.random((2, 4, 2)) < 0.3))
+    advantages, returns = GAE(0.9, 0.7)(rollout)
+    assert np.array_equal(returns, advantages + rollout.values)
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(trajectories())
+def test_reward_to_go_is_gae_one_plus_the_baseline(trajectory):
+    """Identity: with lambda = 1 the values telescope away, where next_values continue values."""
+    rewards, values, next_values, terminated, truncated = trajectory
+    inner = ~(terminated | truncated)[:-1]
+    next_values[:-1][inner] = values[1:][inner]
+    rollout = make_rollout(rewards, values, next_values, terminated, truncated)
+    expected = gae(*(trajectory), discount=0.9, lam=1.0) + values
+    advantages, returns = RewardToGo(0.9)(rollout)
+    assert np.allclose(returns, expected, atol=1e-12)
+    assert np.allclose(advantages, returns)
+    assert np.allclose(RewardToGo(0.9, baseline="critic")(rollout)[0], expected - values)
+
+
+def test_batch_baseline_is_the_mean_return_of_valid_rows():
+    valid = np.array([[True], [True], [False]])
+    end = np.array([[False], [True], [False]])
+    rollout = make_rollout(
+        [[1.0], [1.0], [50.0]], np.zeros((3, 1)), np.zeros((3, 1)), end, ~end & False, valid
+    )
+    advantages, _ = RewardToGo(1.0, baseline="batch")(rollout)
+    assert advantages[valid].tolist() == [0.5, -0.5]
+
+
+def test_discounted_sums_do_not_change_their_input():
+    terms = np.ones((3, 1))
+    discounted_sums(terms, np.zeros((3, 1), bool), 0.9)
+    assert np.array_equal(terms, np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
+def test_bad_discounts_and_lambdas_are_refused(bad):
+    with pytest.raises(ValueError, match="discount must lie in"):
+        GAE(discount=bad)
+    with pytest.raises(ValueError, match="lam must lie in"):
+        GAE(lam=bad)
+    with pytest.raises(ValueError, match="discount must lie in"):
+        RewardToGo(discount=bad)
+
+
+def test_unknown_baseline_is_refused():
+    with pytest.raises(ValueError, match="baseline"):
+        RewardToGo(0.9, baseline="mean")

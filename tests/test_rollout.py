@@ -1,0 +1,222 @@
+"""Collecting: reset rows, time, episode returns, continuation, and bad environments."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from minirl.networks import Linear
+from minirl.policy import Critic, make_policy
+from minirl.rollout import (
+    NonFiniteError,
+    collect,
+    collect_episodes,
+    make_vector_env,
+    start,
+)
+
+
+class Scripted(gym.Env):
+    """Observation (episode, time); reward time + 1; the episode ends after `length` steps."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float64)
+
+    def __init__(self, length, how="terminated", bad_at=None, bad_value=np.nan, where="reward"):
+        self.length, self.how = length, how
+        self.bad_at, self.bad_value, self.where = bad_at, bad_value, where
+        self.episode, self.time, self.steps, self.received = -1, 0, 0, []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode, self.time = self.episode + 1, 0
+        return np.array([self.episode, 0.0]), {}
+
+    def step(self, action):
+        self.received.append(action.copy())
+        self.time += 1
+        self.steps += 1
+        reward, observation = float(self.time), np.array([self.episode, float(self.time)])
+        if self.steps == self.bad_at:
+            if self.where == "reward":
+                reward = self.bad_value
+            else:
+                observation[1] = self.bad_value
+        over = self.time == self.length
+        return (
+            observation,
+            reward,
+            over and self.how != "truncated",
+            over and self.how != "terminated",
+            {},
+        )
+
+
+def scripted(*environments):
+    return SyncVectorEnv(
+        [lambda environment=environment: environment for environment in environments]
+    )
+
+
+def random_policy(envs):
+    return make_policy(
+        envs.single_observation_space,
+        envs.single_action_space,
+        np.random.default_rng(0),
+        hidden_sizes=(),
+        dtype="float64",
+    )
+
+
+# V(episode, time) = 10 episode + time
+CRITIC = Critic(Linear(2, 1), np.array([10.0, 1.0]))
+
+
+def collected(*environments, steps, critic=CRITIC, times=1):
+    envs = scripted(*environments)
+    rng, position, rollouts = np.random.default_rng(1), start(envs, seed=0), []
+    for _ in range(times):
+        rollout, position = collect(envs, random_policy(envs), critic, position, rng, steps=steps)
+        rollouts.append(rollout)
+    return rollouts
+
+
+def test_the_reset_row_after_an_end_is_invalid_and_holds_the_final_observation():
+    (rollout,) = collected(Scripted(2), steps=6)
+    assert rollout.valid[:, 0].tolist() == [True, True, False, True, True, False]
+    assert rollout.observations[:, 0].tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    assert rollout.rewards[:, 0].tolist() == [1, 2, 0, 1, 2, 0]
+    assert rollout.time[:, 0][rollout.valid[:, 0]].tolist() == [0, 1, 0, 1]
+
+
+def test_next_values_are_the_values_of_what_followed_even_at_an_end():
+    (rollout,) = collected(Scripted(2, "truncated"), steps=4)
+    assert rollout.values[:, 0].tolist() == [0, 1, 2, 10]
+    assert rollout.next_values[:, 0].tolist() == [1, 2, 10, 11]
+    assert rollout.truncated[:, 0].tolist() == [False, True, False, False]
+    assert not rollout.terminated.any()
+
+
+def test_an_end_in_the_last_row_makes_the_next_rollouts_first_row_the_reset_row():
+    first, second = collected(Scripted(3), steps=3, times=2)
+    assert first.valid.all()
+    assert first.terminated[-1, 0]
+    assert second.valid[:, 0].tolist() == [False, True, True]
+    assert second.observations[0, 0].tolist() == [0, 3]
+
+
+def test_episodes_are_counted_across_rollouts():
+    rollouts = collected(Scripted(5), Scripted(2), steps=4, times=3)
+    # Column 0: valid rows 0-4, 6-10; column 1: 0-1, 3-4, 6-7, 9-10 (rows counted from the start).
+    returns = np.concatenate([rollout.episode_returns for rollout in rollouts])
+    lengths = np.concatenate([rollout.episode_lengths for rollout in rollouts])
+    assert returns.tolist() == [3, 15, 3, 3, 15, 3]
+    assert lengths.tolist() == [2, 5, 2, 2, 5, 2]
+    offsets = np.cumsum([0] + [rollout.valid.sum() for rollout in rollouts[:-1]])
+    ends = [
+        end + offset for r, offset in zip(rollouts, offsets, strict=True) for end in r.episode_ends
+    ]
+    valid = np.concatenate([rollout.valid for rollout in rollouts])
+    done = np.concatenate([rollout.done for rollout in rollouts]) & valid
+    assert ends == [valid[: row + 1].sum() for row, _ in np.argwhere(done)]
+
+
+def test_time_goes_on_in_the_next_rollout():
+    first, second = collected(Scripted(100), steps=4, times=2)
+    assert first.time[:, 0].tolist() == [0, 1, 2, 3]
+    assert second.time[:, 0].tolist() == [4, 5, 6, 7]
+
+
+def test_log_probs_are_those_of_the_stored_actions():
+    envs = scripted(Scripted(3), Scripted(4))
+    policy = random_policy(envs)
+    rollout, _ = collect(envs, policy, None, start(envs, seed=0), np.random.default_rng(2), steps=5)
+    for t in range(5):
+        distribution, _ = policy.forward(rollout.observations[t])
+        assert np.allclose(rollout.log_probs[t], distribution.log_prob(rollout.actions[t]))
+
+
+def test_actions_are_stored_as_sampled_and_clipped_only_for_the_environment():
+    environment = Scripted(100)
+    (rollout,) = collected(environment, steps=200)
+    assert np.abs(rollout.actions).max() > 1
+    assert np.array_equal(
+        np.clip(rollout.actions[:, 0], -1, 1)[rollout.valid[:, 0]], np.array(environment.received)
+    )
+
+
+def test_without_a_critic_values_are_zero():
+    (rollout,) = collected(Scripted(2), steps=3, critic=None)
+    assert not rollout.values.any()
+    assert not rollout.next_values.any()
+
+
+def test_whole_episodes_one_a_column():
+    envs = scripted(Scripted(2), Scripted(4, "truncated"))
+    rollout = collect_episodes(
+        envs, random_policy(envs), CRITIC, np.random.default_rng(0), max_steps=50
+    )
+    assert rollout.valid.shape == (4, 2)  # stops when the longest has ended
+    assert rollout.valid.sum(axis=0).tolist() == [2, 4]
+    assert (rollout.rewards * rollout.valid).sum(axis=0).tolist() == [3, 10]
+    assert rollout.episode_returns.tolist() == [3, 10]
+
+
+def test_episodes_longer_than_max_steps_are_cut_without_an_end():
+    envs = scripted(Scripted(10))
+    rollout = collect_episodes(envs, random_policy(envs), None, None, max_steps=4)
+    assert rollout.valid.sum() == 4
+    assert not rollout.done.any()
+    assert len(rollout.episode_returns) == 0
+
+
+def test_without_a_generator_the_mode_is_taken():
+    envs = scripted(Scripted(4))
+    policy = random_policy(envs)
+    rollout = collect_episodes(envs, policy, None, None, max_steps=4)
+    assert np.array_equal(rollout.actions[:, 0], policy.act(rollout.observations[:, 0]))
+
+
+@pytest.mark.parametrize("where", ["reward", "observation"])
+@pytest.mark.parametrize("bad_value", [np.nan, np.inf])
+def test_non_finite_numbers_are_named_with_environment_and_step(where, bad_value):
+    bad = Scripted(100, bad_at=7, bad_value=bad_value, where=where)
+    with pytest.raises(NonFiniteError, match=f"environment 1 .* non-finite {where} .* step 6"):
+        collected(Scripted(100), bad, steps=4, times=3)
+
+
+def test_cartpole_uses_gymnasiums_vectorised_version():
+    envs = make_vector_env("CartPole-v1", 3)
+    assert type(envs.unwrapped).__name__ == "CartPoleVectorEnv"
+    rollout, _ = collect(
+        envs, random_policy(envs), None, start(envs, seed=0), np.random.default_rng(0), steps=200
+    )
+    ended = rollout.done & rollout.valid
+    assert ended.any()
+    # Every row after an end is a reset row, and no other is.
+    assert np.array_equal(~rollout.valid[1:], ended[:-1])
+    assert np.all(rollout.rewards[~rollout.valid] == 0)
+    assert rollout.episode_returns.sum() <= rollout.rewards[rollout.valid].sum()
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_other_autoreset_modes_are_refused(mode):
+    def make(num_envs):
+        return SyncVectorEnv([lambda: Scripted(3)] * num_envs, autoreset_mode=mode)
+
+    with pytest.raises(ValueError, match=r"AutoresetMode\.NEXT_STEP"):
+        make_vector_env(make, 2)
+
+
+@pytest.mark.parametrize("env", ["NoSuchEnv-v0", "CartPole-v99", "no_such_module:Env-v0"])
+def test_unknown_environments_are_named(env):
+    with pytest.raises(ValueError, match=f"environment '{env}' can't be made"):
+        make_vector_env(env, 1)
+
+
+def test_an_environment_instance_is_refused():
+    with pytest.raises(ValueError, match="env must be a Gymnasium id"):
+        make_vector_env(Scripted(3), 1)
+    with pytest.raises(ValueError, match="VectorEnv"):
+        make_vector_env(lambda num_envs: Scripted(3), 1)
