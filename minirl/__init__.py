@@ -1,10 +1,10 @@
 """minirl: the textbook that runs.
 
 Policy gradient, natural gradient, TRPO, PPO and GAE from scratch in NumPy, each equation one
-function, tested against an exact truth. The public names, in the order one learns them:
+function, tested against an exact truth. The public names stand below in the order one learns them;
+the exact truths are a package of their own, `from minirl import exact`.
 """
 
-from minirl import exact
 from minirl.advantages import GAE, RewardToGo
 from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient, PolicyGradient
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
@@ -88,6 +88,4 @@ __all__ = [
     "save_policy",
     "load_policy",
     "PolicyFileError",
-    # truths
-    "exact",
 ]

@@ -1,7 +1,7 @@
 """The two records that pass through the loop: a `Rollout` (T, E) and a `Batch` (N,)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal
 
@@ -115,12 +115,14 @@ class Batch:
         parts = max(1, round(len(self) / size))
         bounds = np.linspace(0, len(self), parts + 1).astype(int).tolist()
         for start, end in pairwise(bounds):
-            part = shuffled.rows(slice(start, end))
-            scale = len(self) / (end - start)
-            yield order[start:end], replace(part, weight=part.weight * scale)
+            columns = {name: getattr(shuffled, name)[start:end] for name in _COLUMNS}
+            columns["weight"] = columns["weight"] * (len(self) / (end - start))
+            yield order[start:end], Batch(**columns)
 
     def normalized_advantages(self) -> np.ndarray:
         """Advantages (N,) with mean 0 and standard deviation 1; all 0 where they are constant."""
+        if np.ptp(self.advantages) == 0:
+            return np.zeros_like(self.advantages)  # rounding of the mean would be blown up
         centred = self.advantages - self.advantages.mean()
         return centred / (centred.std() + 1e-8)
 

@@ -99,13 +99,14 @@ def check_fisher_product(
 def three_sigma(samples: np.ndarray, truth: float | np.ndarray, sigmas: float = 3.0) -> np.ndarray:
     """Whether the mean of independent samples (n, ...) agrees with the truth; its z-scores (...).
 
-    Raises AssertionError where |mean - truth| exceeds `sigmas` standard errors. With many entries
-    or many checks, allow more than three: one entry in 370 is beyond three by chance alone.
+    Raises AssertionError where the mean is more than `sigmas` standard errors from the truth. With
+    many entries or many checks, allow more than three: one entry in 370 is beyond three by chance.
     """
     samples = np.asarray(samples)
     error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    z = (samples.mean(axis=0) - truth) / np.where(error > 0, error, np.finfo(float).tiny)
-    z = np.where(samples.mean(axis=0) == truth, 0.0, z)
+    difference = samples.mean(axis=0) - truth
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(difference == 0, 0.0, difference / error)
     worst = float(np.max(np.abs(z)))
     if not worst <= sigmas:
         raise AssertionError(f"the mean is {worst:.1f} standard errors from the truth")

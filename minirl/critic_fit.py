@@ -45,16 +45,16 @@ def value_loss(
     clipped = batch.values + np.clip(values - batch.values, -clip_range, clip_range)
     clipped_error = clipped - batch.returns
     # Where clipping binds and gives the larger loss, moving V changes nothing.
-    bound = (clipped != values) & (clipped_error**2 > error**2)
+    bound = (np.abs(values - batch.values) > clip_range) & (clipped_error**2 > error**2)
     loss = 0.5 * float(batch.weight @ np.maximum(error**2, clipped_error**2))
     return loss, np.where(bound, 0.0, weighted).astype(weighted.dtype)
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant; nan if R is constant."""
-    variance = float(returns.var(dtype=np.float64))
-    if variance == 0:
+    if np.ptp(returns) == 0:
         return float("nan")
+    variance = float(returns.var(dtype=np.float64))
     return 1 - float((returns - values).var(dtype=np.float64)) / variance
 
 

@@ -1,7 +1,7 @@
 """Networks on one flat parameter vector: value, vjp and jvp written out, no autodiff engine.
 
 Each network is an immutable description with four verbs, where J is the Jacobian of the outputs
-with respect to theta:
+with respect to theta::
 
     init(rng)             -> theta            (P,)
     forward(theta, x)     -> (y, cache)       (N, outputs)
@@ -11,7 +11,6 @@ with respect to theta:
 Weights are reshaped views of theta, so an optimizer or a line search handles one array.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -96,13 +95,20 @@ class MLP:
         """Number of parameters P."""
         return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.sizes))
 
-    def layers(self, theta: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Weight (n_in, n_out) and bias (n_out,) of each layer, as views of theta."""
-        start = 0
-        for n_in, n_out in pairwise(self.sizes):
-            middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
-            yield theta[start:middle].reshape(n_in, n_out), theta[middle:end]
+    @cached_property
+    def _layout(self) -> list[tuple[slice, tuple[int, int], slice]]:
+        """Where each layer's weight and bias lie in theta, and the weight's shape."""
+        layout, start = [], 0
+        for shape in pairwise(self.sizes):
+            middle = start + shape[0] * shape[1]
+            end = middle + shape[1]
+            layout.append((slice(start, middle), shape, slice(middle, end)))
             start = end
+        return layout
+
+    def layers(self, theta: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Weight (n_in, n_out) and bias (n_out,) of each layer, as views of theta."""
+        return [(theta[weight].reshape(shape), theta[bias]) for weight, shape, bias in self._layout]
 
     def init(self, rng: np.random.Generator) -> np.ndarray:
         """Orthogonal weights, zero biases, theta (P,)."""
@@ -127,7 +133,7 @@ class MLP:
         """dy^T J (P,) for dy (N, outputs): backpropagation."""
         dtheta = np.empty(self.size, dtype=dy.dtype)
         ones = np.ones(len(dy), dtype=dy.dtype)
-        d_layers = list(self.layers(dtheta))
+        d_layers = self.layers(dtheta)
         for layer in reversed(range(len(d_layers))):
             d_weight, d_bias = d_layers[layer]
             np.matmul(cache.inputs[layer].T, dy, out=d_weight)

@@ -4,6 +4,7 @@
 Both minimise; nothing is changed in place, so an old theta stays what it was.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -111,12 +112,15 @@ class Adam:
     ) -> tuple[AdamState, np.ndarray]:
         """One bias-corrected step down the gradient."""
         steps = state.steps + 1
-        mean = self.beta1 * state.mean + (1 - self.beta1) * gradient
-        square = self.beta2 * state.square + (1 - self.beta2) * (gradient * gradient)
-        root_correction = np.sqrt(1 - self.beta2**steps)
-        rate = learning_rate * float(root_correction) / (1 - self.beta1**steps)
-        denominator = np.sqrt(square)
-        denominator += self.epsilon * float(root_correction)
-        update = mean / denominator
+        mean = self.beta1 * state.mean
+        mean += (1 - self.beta1) * gradient
+        square = self.beta2 * state.square
+        square += (1 - self.beta2) * (gradient * gradient)
+        # Both bias corrections are gathered in the rate; epsilon is scaled to match.
+        root_correction = math.sqrt(1 - self.beta2**steps)
+        rate = learning_rate * root_correction / (1 - self.beta1**steps)
+        update = np.sqrt(square)
+        update += self.epsilon * root_correction
+        np.divide(mean, update, out=update)
         update *= rate
         return AdamState(mean, square, steps), theta - update

@@ -1,6 +1,7 @@
 """Files that are never half written, and policies as plain `.npz` arrays (no pickle)."""
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,6 +108,16 @@ def versions() -> dict[str, str]:
                 timeout=10,
             ).stdout.strip()
     return found
+
+
+@cache
+def source_hash() -> str:
+    """Twelve hexadecimal digits of the package's own source: which code a result was made by."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 NETWORKS = {kind.__name__: kind for kind in (MLP, Linear, Table, WithLogStd)}

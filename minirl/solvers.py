@@ -16,7 +16,7 @@ class ConjugateGradientResult(NamedTuple):
     product : ndarray (P,)
         A x, known from the residual without another product.
     residual_norms : tuple of float
-        |b - A x| before the first and after each iteration; one product each after the first.
+        Norm of b - A x before the first and after each completed iteration.
     """
 
     x: np.ndarray
@@ -25,7 +25,7 @@ class ConjugateGradientResult(NamedTuple):
 
     @property
     def relative_residual(self) -> float:
-        """|b - A x| / |b|; 0 for b = 0."""
+        """Norm of b - A x over norm of b; 0 for b = 0."""
         first, last = self.residual_norms[0], self.residual_norms[-1]
         return last / first if first > 0 else 0.0
 
@@ -41,7 +41,8 @@ def conjugate_gradient(
 
     Starts at x = 0, so every iterate stays in the span of b, A b, A^2 b, ...: on a singular A
     with b in its range, x tends to the least-norm solution. Stops after `iterations`, when the
-    residual falls below `tolerance` * |b|, or when A shows no curvature along the direction.
+    residual falls below `tolerance` times the norm of b, or when A shows no curvature along the
+    direction.
 
     Source: Hestenes and Stiefel 1952; Nocedal and Wright, Numerical Optimization, Algorithm 5.2.
 

@@ -24,5 +24,5 @@ def require_fraction(name: str, value: float) -> None:
 
 def require_count(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    if isinstance(value, bool) or not math.isfinite(value) or int(value) != value or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

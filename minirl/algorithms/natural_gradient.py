@@ -1,4 +1,4 @@
-"""Natural policy gradient: the steepest ascent where distance is the change of the policy itself.
+"""Natural policy gradient: the steepest ascent where distance is the change of the policy itself::
 
     F = sum_i w_i J_i^T M_i J_i     J = d eta / d theta,  M = Fisher matrix of the distribution  (1)
     F v = vjp(w M jvp(v))                                                              (2)

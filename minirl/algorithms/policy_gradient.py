@@ -1,4 +1,4 @@
-"""Policy gradient: follow the gradient of the expected return.
+"""Policy gradient: follow the gradient of the expected return::
 
     grad J = E[ grad log pi(a|s) A(s, a) ]                                        (1)
     loss(theta) = - sum_i w_i A_i log pi(a_i|s_i)                                 (2)

@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman, Wolski, Dhariwal, Radford and Klimov 2017).
 
-With ratio_i = pi(a_i|s_i) / pi_old(a_i|s_i), several epochs of minibatch steps down one of
+With ratio_i = pi(a_i|s_i) / pi_old(a_i|s_i), several epochs of minibatch steps down one of::
 
     - sum_i w_i min(ratio_i A_i, clip(ratio_i, 1 - epsilon, 1 + epsilon) A_i)     `Clipped`    (1)
     - sum_i w_i ratio_i A_i                                                       `Unclipped`  (2)
@@ -91,7 +91,7 @@ def clipped_surrogate_loss(
     advantage asks for, and only there: the minimum keeps the gradient that leads back.
     """
     gain = ratio * advantages
-    clipped_gain = np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
+    clipped_gain = np.minimum(np.maximum(ratio, 1 - epsilon), 1 + epsilon) * advantages
     weighted = batch.weight * np.minimum(gain, clipped_gain)
     return -float(weighted.sum()), np.where(gain <= clipped_gain, -weighted, 0)
 
@@ -186,7 +186,7 @@ class PPO:
         optimizer, theta = self.optimizer.step(
             state.optimizer, policy.parameters, gradient, scheduled(self.learning_rate, progress)
         )
-        clip_fraction = float(np.mean(np.abs(ratio - 1) > epsilon))
+        clip_fraction = np.count_nonzero(np.abs(ratio - 1) > epsilon) / len(ratio)
         return PPOState(policy.with_parameters(theta), optimizer, state.beta), norm, clip_fraction
 
     def update(

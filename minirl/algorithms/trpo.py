@@ -1,12 +1,14 @@
-"""Trust region policy optimisation (Schulman, Levine, Moritz, Jordan and Abbeel 2015).
+"""Trust region policy optimisation (Schulman, Levine, Moritz, Jordan and Abbeel 2015)::
 
-maximise L_old(theta) = sum_i w_i A_i pi(a_i|s_i) / pi_old(a_i|s_i)
-subject to mean KL(pi_old || pi) <= max_kl                                         (1)
+    maximise  L_old(theta) = sum_i w_i A_i pi(a_i|s_i) / pi_old(a_i|s_i)
+    subject to mean KL(pi_old || pi) <= max_kl                                         (1)
 
-x = (F + damping I)^-1 g,   g = grad L_old(theta_old)                              (2)
-full step = sqrt(2 max_kl / x^T F x) x,   since mean KL is about step^T F step / 2   (3)
-step = the longest of 1, shrink, shrink^2, ... times (3) that keeps (1) exactly and
-improves L_old; none of them: the old parameters stay                              (4)
+    x = (F + damping I)^-1 g,   g = grad L_old(theta_old)                              (2)
+    full step = sqrt(2 max_kl / x^T F x) x,   since mean KL is about step^T F step / 2   (3)
+    step = the longest of 1, shrink, shrink^2, ... times (3) that keeps (1) exactly and
+    improves L_old; none of them: the old parameters stay                              (4)
+
+F is the Fisher matrix of the mean KL, used in products only: see `natural_gradient`.
 """
 
 from dataclasses import dataclass, replace

@@ -19,7 +19,13 @@ from minirl.experiments.evaluation import evaluate
 from minirl.experiments.outputs import claim_folder, first_difference
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.rollout import MakeEnv
-from minirl.serialization import describe, versions, write_atomically, write_text
+from minirl.serialization import (
+    describe,
+    source_hash,
+    versions,
+    write_atomically,
+    write_text,
+)
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.training import train
 from minirl.validation import require_count
@@ -40,8 +46,9 @@ class WorkItem:
     evaluation_episodes: int
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready identity of the run."""
-        return {field.name: describe(getattr(self, field.name)) for field in fields(self)}
+        """JSON-ready identity of the run, with the code that makes it."""
+        settings = {field.name: describe(getattr(self, field.name)) for field in fields(self)}
+        return {**settings, "source": source_hash()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,7 +356,9 @@ def _load_run(path: Path, item: WorkItem) -> Run | None:
         return None
     difference = first_difference(found, item.describe())
     if difference:
-        raise ValueError(f"{path} holds another experiment: {difference}; choose another folder")
+        raise ValueError(
+            f"{path} holds another experiment: {difference}; choose another folder, or delete it"
+        )
     return Run(columns, *scores.tolist())
 
 

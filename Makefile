@@ -1,0 +1,43 @@
+# Each target sets itself up: python3 (3.11 or newer) and make are all it needs.
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+SETUP := setup.cfg pyproject.toml
+
+.PHONY: run test check bench docs clean
+
+run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
+	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
+		--seeds 5 --total-steps 100000 --workers 2 --out results/cartpole
+
+test: $(VENV)/.test  ## all tests
+	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+check: $(VENV)/.dev  ## lint, format, types, floors
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.run  ## speed as ratios to named bounds; keeps the table of docs/speed.md
+	$(PYTHON) benchmarks/speed.py > docs/speed-table.tmp
+	mv docs/speed-table.tmp docs/speed-table.md
+	cat docs/speed-table.md
+
+docs: $(VENV)/.docs  ## the documentation, in docs/_build/index.html
+	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build
+
+clean:
+	rm -rf $(VENV) results docs/_build build dist *.egg-info
+
+$(VENV)/bin/python:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "minirl needs Python 3.11 or newer; python3 is $$(python3 -V)" >&2; exit 1; }
+	python3 -m venv $(VENV)
+
+$(VENV)/.run: $(PYTHON) $(SETUP)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(PYTHON) $(SETUP)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@

@@ -1,0 +1,282 @@
+"""Speed of minirl as ratios to named bounds, and time to learn CartPole, on one core.
+
+Prints a Markdown table; `make bench` keeps it in docs/speed-table.md. Every ratio compares two
+things timed alternately in this one run, since a machine's speed changes from minute to minute.
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import minirl
+from minirl.algorithms.natural_gradient import fisher_vector_product
+from minirl.algorithms.ppo import Clipped
+from minirl.batch import Batch
+from minirl.networks import MLP
+from minirl.settings import PRESETS
+
+HIDDEN = (64, 64)
+
+
+def medians(functions: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each function, called in turn."""
+    for function in functions:
+        for _ in range(20):
+            function()
+    times = np.zeros((repeats, len(functions)))
+    for row in times:
+        for column, function in enumerate(functions):
+            began = time.perf_counter()
+            function()
+            row[column] = time.perf_counter() - began
+    return np.median(times, axis=0).tolist()
+
+
+def random_batch(rows: int, rng: np.random.Generator) -> Batch:
+    """CartPole-like transitions."""
+    signals = rng.standard_normal((4, rows)).astype("float32")
+    return Batch(
+        observations=rng.standard_normal((rows, 4)).astype("float32"),
+        actions=rng.integers(2, size=rows),
+        log_probs=np.full(rows, np.log(0.5), "float32"),
+        values=signals[0],
+        advantages=signals[1],
+        returns=signals[2],
+        weight=np.full(rows, 1 / rows, "float32"),
+    )
+
+
+def bare_gemms(rows: int, sizes: tuple[int, ...], rng: np.random.Generator) -> Callable[[], None]:
+    """The matrix products and tanh of one forward and backward pass, into ready-made arrays."""
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype("float32")
+
+    weights = [normal(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+    layers = [normal(rows, width) for width in sizes]
+    back = [normal(rows, width) for width in sizes]
+    gradients = [np.empty_like(weight) for weight in weights]
+
+    def run() -> None:
+        for i, weight in enumerate(weights):
+            np.matmul(layers[i], weight, out=layers[i + 1])
+            if i < len(weights) - 1:
+                np.tanh(layers[i + 1], out=layers[i + 1])
+        for i in reversed(range(len(weights))):
+            np.matmul(layers[i].T, back[i + 1], out=gradients[i])
+            if i > 0:
+                np.matmul(back[i + 1], weights[i].T, out=back[i])
+
+    return run
+
+
+def bare_fisher_gemms(
+    rows: int, sizes: tuple[int, ...], rng: np.random.Generator
+) -> Callable[[], None]:
+    """The matrix products of one jvp and one vjp on a cached forward pass."""
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype("float32")
+
+    weights = [normal(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+    layers = [normal(rows, width) for width in sizes]
+    tangents = [normal(rows, width) for width in sizes]
+    other = [normal(rows, width) for width in sizes]
+    gradients = [np.empty_like(weight) for weight in weights]
+
+    def run() -> None:
+        for i, weight in enumerate(weights):
+            np.matmul(layers[i], weight, out=tangents[i + 1])
+            if i > 0:
+                np.matmul(tangents[i], weight, out=other[i + 1])
+        for i in reversed(range(len(weights))):
+            np.matmul(layers[i].T, tangents[i + 1], out=gradients[i])
+            if i > 0:
+                np.matmul(tangents[i + 1], weights[i].T, out=tangents[i])
+
+    return run
+
+
+def ppo_minibatch(rows: int, repeats: int) -> tuple[float, float]:
+    """Seconds of one actor and one critic step, and of their bare products."""
+    rng = np.random.default_rng(0)
+    envs = minirl.make_vector_env("CartPole-v1", 1)
+    spaces = envs.single_observation_space, envs.single_action_space
+    algorithm, fit = minirl.PPO(), minirl.CriticFit()
+    state = algorithm.init(minirl.make_policy(*spaces, rng))
+    critic_state = fit.init(minirl.make_critic(spaces[0], rng))
+    batch = random_batch(rows, rng)
+    actor_gemms = bare_gemms(rows, (4, *HIDDEN, 2), rng)
+    critic_gemms = bare_gemms(rows, (4, *HIDDEN, 1), rng)
+
+    def ours() -> None:
+        algorithm.step(state, batch, batch.advantages, None, 0.0)
+        fit.step(critic_state, batch, 1e-3)
+
+    def bound() -> None:
+        actor_gemms()
+        critic_gemms()
+
+    ours_time, bound_time = medians([ours, bound], repeats)
+    return ours_time, bound_time
+
+
+def fisher_product(rows: int, repeats: int) -> tuple[float, float]:
+    """Seconds of one exact Fisher-vector product, and of its bare matrix products."""
+    rng = np.random.default_rng(0)
+    network = MLP((4, *HIDDEN, 2), 0.01)
+    policy = minirl.Policy(network, minirl.Categorical, network.init(rng))
+    batch = random_batch(rows, rng)
+    distribution, cache = policy.forward(batch.observations)
+    vector = rng.standard_normal(network.size).astype("float32")
+
+    def ours() -> None:
+        fisher_vector_product(policy, cache, distribution, batch.weight, vector)
+
+    ours_time, bound_time = medians([ours, bare_fisher_gemms(rows, (4, *HIDDEN, 2), rng)], repeats)
+    return ours_time, bound_time
+
+
+RL_ZOO = (
+    minirl.PPO(
+        objective=Clipped(minirl.LinearSchedule(0.2)),
+        learning_rate=minirl.LinearSchedule(1e-3),
+        epochs=20,
+        minibatch_size=256,
+        normalize_advantages=True,
+        max_gradient_norm=0.5,
+    ),
+    minirl.Settings(
+        num_envs=8,
+        rollout_steps=32,
+        advantages=minirl.GAE(0.98, 0.8),
+        critic_fit=minirl.CriticFit(
+            learning_rate=minirl.LinearSchedule(1e-3),
+            epochs=20,
+            minibatch_size=256,
+            max_gradient_norm=0.5,
+        ),
+    ),
+)
+FASTEST = (
+    minirl.PPO(
+        objective=Clipped(0.3),
+        learning_rate=minirl.LinearSchedule(5e-3),
+        epochs=5,
+        minibatch_size=256,
+        normalize_advantages=True,
+    ),
+    minirl.Settings(
+        num_envs=32,
+        rollout_steps=32,
+        advantages=minirl.GAE(0.98, 0.9),
+        critic_fit=minirl.CriticFit(
+            learning_rate=minirl.LinearSchedule(5e-3), epochs=5, minibatch_size=256
+        ),
+    ),
+)
+
+
+def time_to_threshold(
+    algorithm: minirl.Algorithm, settings: minirl.Settings, total_steps: int, seeds: int
+) -> str:
+    """Median and range over seeds of CPU seconds and steps to a 100-episode mean of 475."""
+    seconds, steps = [], []
+    for seed in range(seeds):
+        history = minirl.train(
+            "CartPole-v1", algorithm, total_steps=total_steps, seed=seed, settings=settings
+        ).history
+        reached = history.steps_to(475)
+        if reached is None:
+            continue
+        columns = history.columns()
+        seconds.append(np.interp(reached, columns["environment_steps"], columns["cpu_seconds"]))
+        steps.append(reached)
+    if not seconds:
+        return f"reached in 0 of {seeds} seeds"
+    return (
+        f"median {np.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}], "
+        f"{np.median(steps) / 1000:.0f}k steps, reached in {len(seconds)} of {seeds} seeds"
+    )
+
+
+def trpo_seconds(seeds: int) -> str:
+    """CPU seconds of 100,000 environment steps of TRPO at the common settings."""
+    preset = PRESETS["CartPole-v1"]
+    seconds = [
+        minirl.train(
+            "CartPole-v1",
+            preset.algorithms["trpo"],
+            total_steps=100_000,
+            seed=seed,
+            settings=preset.settings,
+        ).history.rows[-1]["cpu_seconds"]
+        for seed in range(seeds)
+    ]
+    return f"median {np.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}]"
+
+
+def import_seconds(repeats: int) -> tuple[float, float]:
+    """Median seconds to import minirl, and to import its dependencies alone."""
+    dependencies = "import numpy, scipy, matplotlib, gymnasium, tqdm.auto, threadpoolctl"
+
+    def run(code: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    times = np.zeros((repeats, 2))
+    for row in times:
+        for column, function in enumerate([run("import minirl"), run(dependencies)]):
+            began = time.perf_counter()
+            function()
+            row[column] = time.perf_counter() - began
+    ours_time, dependencies_time = np.median(times, axis=0)
+    return float(ours_time), float(dependencies_time)
+
+
+def ratio_row(name: str, found: tuple[float, float], aim: str) -> str:
+    """One line of the table."""
+    ours, bound = found
+    return (
+        f"| {name} | {ours * 1e6:.0f} us / {bound * 1e6:.0f} us = **{ours / bound:.2f}x** | {aim} |"
+    )
+
+
+def main() -> None:
+    """Measure and print everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="of the learning times")
+    parser.add_argument("--repeats", type=int, default=2000, help="of the small timings")
+    arguments = parser.parse_args()
+    few = max(3, arguments.seeds // 4)
+    with threadpool_limits(1):
+        print("| what | measured | aim |\n|---|---|---|")
+        for rows, aim in ((256, "2.0x"), (64, "2.7x")):
+            name = f"PPO minibatch step, {rows} rows, actor and critic / bare products and tanh"
+            print(ratio_row(name, ppo_minibatch(rows, arguments.repeats), aim), flush=True)
+        name = "Fisher-vector product, 2048 rows / bare products"
+        print(ratio_row(name, fisher_product(2048, arguments.repeats // 4), "1.8x"), flush=True)
+    zoo = time_to_threshold(*RL_ZOO, 100_000, few)
+    print(f"| CartPole-v1 to 475, PPO, RL-Zoo settings | {zoo} | 3 s |", flush=True)
+    fastest = time_to_threshold(*FASTEST, 300_000, arguments.seeds)
+    print(f"| CartPole-v1 to 475, PPO, fast settings | {fastest} | 0.6 s |", flush=True)
+    print(f"| TRPO, 100k CartPole-v1 steps | {trpo_seconds(few)} | 3 s |", flush=True)
+    ours, dependencies = import_seconds(9)
+    print(
+        f"| `import minirl` / its dependencies | {ours * 1e3:.0f} ms / {dependencies * 1e3:.0f} ms"
+        f" = **+{(ours - dependencies) * 1e3:.0f} ms** | +50 ms |"
+    )
+    print(
+        f"\nCPU seconds on one core; medians, [smallest, largest]. {platform.machine()}, Python "
+        f"{platform.python_version()}, NumPy {np.__version__}."
+    )
+
+
+if __name__ == "__main__":
+    main()

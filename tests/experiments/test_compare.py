@@ -1,0 +1,601 @@
+import csv
+import functools
+import importlib
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minirl.algorithms import PPO, TRPO, PolicyGradient
+from minirl.experiments import statistics
+from minirl.experiments.compare import compare, footnote, run_seed
+from minirl.rollout import NonFiniteError
+from minirl.settings import Settings
+from minirl.training import TrainingStopped
+
+SMALL = Settings(num_envs=2, rollout_steps=64, hidden_sizes=(4,))
+TWO = {"policy-gradient": PolicyGradient(), "ppo": PPO(epochs=2)}
+
+
+@pytest.fixture
+def environments(monkeypatch):
+    """The helper module beside the tests' folders; worker processes find it as we do."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    return importlib.import_module("environments")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """(name, seed) of every run that is trained in this process, in order."""
+    runs = []
+
+    def spy(item):
+        runs.append((item.name, item.seed))
+        return run_seed(item)
+
+    monkeypatch.setattr("minirl.experiments.compare.run_seed", spy)
+    return runs
+
+
+def small(algorithms=TWO, env="CartPole-v1", **arguments):
+    given = {
+        "total_steps": 300,
+        "seeds": 2,
+        "settings": SMALL,
+        "evaluation_episodes": 3,
+        "workers": 1,
+        **arguments,
+    }
+    return compare(algorithms, env, **given)
+
+
+def strict(text):
+    """JSON as others read it: Python's NaN and Infinity are no JSON."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def timeless(summary):
+    """A summary without the two fields that may differ between two equal comparisons."""
+    summary = json.loads(json.dumps(summary))
+    del summary["versions"]
+    for entry in summary["algorithms"].values():
+        del entry["cpu_seconds"]
+    return summary
+
+
+def rows_of(path, without=()):
+    with open(path, newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key not in without}
+            for row in csv.DictReader(file)
+        ]
+
+
+def stored(folder):
+    return sorted(path.name for path in (folder / "runs").iterdir())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted comparison and its folder."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    return small(seeds=[3, 1], out=folder), folder
+
+
+# What a comparison leaves
+
+
+def test_the_folder(finished):
+    _, folder = finished
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "curves.png",
+        "experiment.json",
+        "runs",
+        "runs.csv",
+        "summary.json",
+    ]
+    assert stored(folder) == [
+        "policy-gradient-seed1.npz",
+        "policy-gradient-seed3.npz",
+        "ppo-seed1.npz",
+        "ppo-seed3.npz",
+    ]
+
+
+def test_summary_json_has_the_promised_schema(finished):
+    comparison, folder = finished
+    summary = strict((folder / "summary.json").read_text())
+    assert summary == comparison.summary
+    assert list(summary) == [
+        "env",
+        "total_steps",
+        "algorithms",
+        "comparisons",
+        "settings",
+        "versions",
+    ]
+    assert summary["env"] == "CartPole-v1"
+    assert summary["total_steps"] == 300
+    assert list(summary["algorithms"]) == ["policy-gradient", "ppo"]
+    for entry in summary["algorithms"].values():
+        assert set(entry) == {
+            "final_training_return",
+            "evaluation_return",
+            "steps_to_threshold",
+            "cpu_seconds",
+            "gradient_equivalents",
+        }
+        for score in ("final_training_return", "evaluation_return"):
+            assert set(entry[score]) == {"iqm", "ci95", "per_seed"}
+            low, high = entry[score]["ci95"]
+            assert low <= entry[score]["iqm"] <= high
+            assert len(entry[score]["per_seed"]) == 2
+        assert entry["steps_to_threshold"] == [None, None]
+        assert len(entry["cpu_seconds"]) == len(entry["gradient_equivalents"]) == 2
+        assert min(entry["cpu_seconds"] + entry["gradient_equivalents"]) > 0
+    assert [(pair["first"], pair["second"], pair["metric"]) for pair in summary["comparisons"]] == [
+        ("policy-gradient", "ppo", "final_training_return"),
+        ("policy-gradient", "ppo", "evaluation_return"),
+    ]
+    for pair in summary["comparisons"]:
+        assert 0 <= pair["probability_of_improvement"] <= 1
+        assert len(pair["probability_interval"]) == len(pair["difference_interval"]) == 2
+        assert isinstance(pair["distinguishable"], bool)
+        assert "policy-gradient" in pair["text"]
+    assert summary["settings"]["algorithms"]["ppo"]["algorithm"]["epochs"] == 2
+    assert summary["settings"]["algorithms"]["ppo"]["settings"]["num_envs"] == 2
+    assert summary["settings"]["evaluation_episodes"] == 3
+    assert summary["versions"]["numpy"] == np.__version__
+
+
+def test_the_numbers_are_those_of_the_runs(finished):
+    comparison, _ = finished
+    for name, seeds in comparison.runs.items():
+        entry = comparison.summary["algorithms"][name]
+        for score in ("final_training_return", "evaluation_return"):
+            values = [getattr(run, score) for run in seeds.values()]
+            assert entry[score]["per_seed"] == values
+            assert entry[score]["iqm"] == pytest.approx(np.mean(values))  # of two seeds
+        for column in ("cpu_seconds", "gradient_equivalents"):
+            assert entry[column] == [run.columns[column][-1] for run in seeds.values()]
+
+
+def test_the_listed_seeds_stand_in_the_order_of_the_scores(finished):
+    comparison, _ = finished
+    seeds = comparison.summary["settings"]["seeds"]
+    scores = comparison.summary["algorithms"]["ppo"]["final_training_return"]["per_seed"]
+    runs = comparison.runs["ppo"]
+    assert sorted(seeds) == [1, 3]
+    assert scores[0] != scores[1]
+    assert scores == [runs[seed].final_training_return for seed in seeds]
+
+
+def test_runs_csv_holds_every_update_of_every_run(finished):
+    comparison, folder = finished
+    rows = rows_of(folder / "runs.csv")
+    assert list(rows[0])[:2] == ["algorithm", "seed"]
+    for name, seeds in comparison.runs.items():
+        for seed, run in seeds.items():
+            mine = [row for row in rows if (row["algorithm"], row["seed"]) == (name, str(seed))]
+            for column, values in run.columns.items():
+                read = [float(row[column] or "nan") for row in mine]
+                np.testing.assert_allclose(read, values, rtol=1e-9)
+    assert len(rows) == sum(
+        len(run.columns["kl"]) for seeds in comparison.runs.values() for run in seeds.values()
+    )
+    assert "nan" not in (folder / "runs.csv").read_text()
+
+
+def test_the_figure_is_a_picture(finished):
+    with Image.open(finished[1] / "curves.png") as image:
+        assert image.size[0] > image.size[1] > 300
+
+
+def test_the_table_names_algorithms_and_says_what_pairs_can_tell(finished):
+    table = finished[0].table()
+    lines = table.splitlines()
+    assert sum(line.startswith("policy-gradient ") for line in lines) == 1
+    assert sum(line.startswith("ppo ") for line in lines) == 1
+    assert "0 of 2" in table  # nobody reached the threshold
+    assert sum("policy-gradient" in line and "ppo" in line for line in lines) == 2
+    assert "nan" not in table
+
+
+def test_a_names_order_is_the_callers(finished):
+    assert list(small(dict(reversed(TWO.items())), total_steps=1, seeds=1).runs) == [
+        "ppo",
+        "policy-gradient",
+    ]
+
+
+# The same again
+
+
+def test_the_same_seeds_give_the_same_histories_whoever_computes_them(finished):
+    comparison, _ = finished
+    with ThreadPoolExecutor(1) as executor:
+        again = small(seeds=[3, 1], executor=executor)
+        assert executor.submit(int, 3).result() == 3  # it was not shut down
+    assert timeless(again.summary) == timeless(comparison.summary)
+    for name, seeds in comparison.runs.items():
+        for seed, run in seeds.items():
+            found = again.runs[name][seed].columns
+            assert found.keys() == run.columns.keys()
+            for column in found.keys() - {"cpu_seconds"}:
+                np.testing.assert_array_equal(found[column], run.columns[column], err_msg=column)
+
+
+def test_a_run_does_not_depend_on_its_company(finished):
+    comparison, _ = finished
+    alone = small({"ppo": TWO["ppo"]}, seeds=[1])
+    np.testing.assert_array_equal(
+        alone.runs["ppo"][1].columns["kl"], comparison.runs["ppo"][1].columns["kl"]
+    )
+
+
+class Stops(ThreadPoolExecutor):
+    """Computes `left` items, one after the other, then fails."""
+
+    def __init__(self, left):
+        super().__init__(1)
+        self.left = left
+
+    def submit(self, function, item):
+        return super().submit(self._compute, function, item)
+
+    def _compute(self, function, item):
+        if self.left == 0:
+            raise ConnectionError("the cluster has gone")
+        self.left -= 1
+        return function(item)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_interrupted_comparison_resumes(count, finished, trained, tmp_path):
+    comparison, folder = finished
+    with Stops(count) as executor:
+        with pytest.raises(ConnectionError):
+            small(seeds=[3, 1], out=tmp_path, executor=executor)
+        executor.left = 1
+        assert executor.submit(str, 3).result() == "3"  # it was not shut down
+    survivors = stored(tmp_path)
+    assert len(survivors) == count
+    trained.clear()
+    resumed = small(seeds=[3, 1], out=tmp_path)
+
+    assert len(trained) == 4 - len(survivors)
+    assert all(f"{name}-seed{seed}.npz" not in survivors for name, seed in trained)
+    assert timeless(resumed.summary) == timeless(comparison.summary)
+    assert timeless(strict((tmp_path / "summary.json").read_text())) == timeless(comparison.summary)
+    assert rows_of(tmp_path / "runs.csv", ["cpu_seconds"]) == rows_of(
+        folder / "runs.csv", ["cpu_seconds"]
+    )
+
+
+def test_what_is_stored_is_not_trained_again_and_what_is_missing_is(finished, trained, tmp_path):
+    comparison, _ = finished
+    first = small(seeds=[3, 1], out=tmp_path)
+    (tmp_path / "runs" / "ppo-seed1.npz").unlink()
+    for name in ("summary.json", "runs.csv", "curves.png"):
+        (tmp_path / name).unlink()
+    trained.clear()
+    resumed = small(seeds=[3, 1], out=tmp_path)
+    assert trained == [("ppo", 1)]
+    assert timeless(resumed.summary) == timeless(comparison.summary)
+    # the cost of a stored run is what it took when it was trained
+    name = "policy-gradient"
+    assert (
+        resumed.summary["algorithms"][name]["cpu_seconds"]
+        == first.summary["algorithms"][name]["cpu_seconds"]
+    )
+    assert {"summary.json", "runs.csv", "curves.png"} <= set(os.listdir(tmp_path))
+
+    trained.clear()
+    more = small(seeds=[3, 1, 0], out=tmp_path)  # more seeds of the same experiment
+    assert sorted(trained) == [("policy-gradient", 0), ("ppo", 0)]
+    assert list(more.runs["ppo"]) == [3, 1, 0]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text", "foreign"])
+def test_a_damaged_run_is_trained_again(damage, trained, tmp_path):
+    one = {"ppo": TWO["ppo"]}
+    first = small(one, seeds=1, total_steps=1, out=tmp_path)
+    path = tmp_path / "runs" / "ppo-seed0.npz"
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    damaged = {
+        "truncated": whole[:middle],
+        "flipped": whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :],
+        "empty": b"",
+        "text": b"not a run",
+        "foreign": b"",
+    }[damage]
+    path.write_bytes(damaged)
+    if damage == "foreign":
+        np.savez(path, weights=np.arange(3))
+    trained.clear()
+    again = small(one, seeds=1, total_steps=1, out=tmp_path)
+    assert trained == [("ppo", 0)]
+    assert timeless(again.summary) == timeless(first.summary)
+    assert np.load(path)["header"]  # and stored whole
+    trained.clear()
+    small(one, seeds=1, total_steps=1, out=tmp_path)
+    assert trained == []
+
+
+# What may be compared
+
+
+def test_names_get_their_defaults_for_the_environment():
+    comparison = compare(
+        ["trpo"], "minirl/Chain-v0", total_steps=1, seeds=1, evaluation_episodes=2, workers=1
+    )
+    described = comparison.summary["settings"]["algorithms"]["trpo"]["algorithm"]
+    assert described["type"] == "TRPO"
+
+
+def test_algorithms_of_ones_own(environments, trained, tmp_path):
+    own = {"mine": environments.PlainClass(0.01), "twice": environments.PlainClass(0.02)}
+    arguments = {"env": environments.steady, "total_steps": 100, "out": tmp_path}
+    first = small(own, **arguments)
+    runs = first.runs
+    assert list(runs) == ["mine", "twice"]
+    assert not np.array_equal(runs["mine"][0].columns["kl"], runs["twice"][0].columns["kl"])
+    assert len(trained) == 4
+    # and it resumes: an equal object is the same algorithm
+    again = small(
+        {"mine": environments.PlainClass(0.01), "twice": environments.PlainClass(0.02)},
+        **arguments,
+    )
+    assert len(trained) == 4
+    assert timeless(again.summary) == timeless(first.summary)
+
+
+def test_another_object_under_the_same_name_is_another_experiment(environments, tmp_path):
+    arguments = {"env": environments.steady, "total_steps": 1, "seeds": 1, "out": tmp_path}
+    small({"mine": environments.PlainClass(0.01)}, **arguments)
+    with pytest.raises(ValueError, match="holds another experiment"):
+        small({"mine": environments.PlainClass(0.02)}, **arguments)
+
+
+def test_the_environment_may_be_a_partial_function(environments):
+    env = functools.partial(environments.wide, length=3)
+    comparison = small({"mine": PolicyGradient()}, env, seeds=1, total_steps=100)
+    assert comparison.runs["mine"][0].columns["episodes"][-1] > 30
+
+
+@pytest.mark.parametrize("name", ["ppo, clipped", 'lr "high"', "two\nlines", "a/b", "../up", "λ=1"])
+def test_any_name_works_or_is_refused_before_training(name, trained, tmp_path):
+    folder = tmp_path / "deep" / "results"
+    try:
+        small({name: PolicyGradient()}, seeds=1, total_steps=1, out=folder)
+    except ValueError as error:
+        assert repr(name) in str(error)
+        assert trained == []
+    else:
+        assert {row["algorithm"] for row in rows_of(folder / "runs.csv")} == {name}
+        assert len(stored(folder)) == 1
+    outside = [path for path in tmp_path.rglob("*.npz") if folder / "runs" not in path.parents]
+    assert outside == []
+
+
+def test_settings_of_their_own_are_used_and_said_under_the_figure():
+    other = Settings(num_envs=1, rollout_steps=64, hidden_sizes=(4,))
+    comparison = small(settings={"ppo": other, "policy-gradient": SMALL}, seeds=1, total_steps=1)
+    described = comparison.summary["settings"]["algorithms"]
+    assert described["ppo"]["settings"]["num_envs"] == 1
+    assert described["policy-gradient"]["settings"]["num_envs"] == 2
+    assert comparison.runs["ppo"][0].columns["environment_steps"][0] < 65
+
+
+def test_settings_for_an_algorithm_that_is_not_there_are_refused():
+    with pytest.raises(ValueError, match="pppo"):
+        small(settings={"pppo": SMALL, "policy-gradient": SMALL}, seeds=1, total_steps=1)
+
+
+def test_the_footnote_says_what_is_shared_and_what_is_not(environments):
+    from minirl.experiments.compare import WorkItem
+
+    items = [
+        WorkItem("CartPole-v1", name, algorithm, SMALL, 0, 300, 3)
+        for name, algorithm in {"ppo": PPO(epochs=2), "trpo": TRPO(max_kl=0.02)}.items()
+    ]
+    text = footnote(items)
+    shared, ppo, trpo = text.splitlines()
+    assert "2 environments" in shared
+    assert "lam 0.95" in shared
+    assert "epochs 2" in ppo
+    assert "max kl 0.02" in trpo
+
+
+# What is missing becomes null
+
+
+def test_a_single_seed_has_no_interval(tmp_path):
+    comparison = small(seeds=1, total_steps=1, out=tmp_path)
+    summary = strict((tmp_path / "summary.json").read_text())
+    for entry in summary["algorithms"].values():
+        assert entry["evaluation_return"]["ci95"] == [None, None]
+        assert entry["evaluation_return"]["iqm"] == entry["evaluation_return"]["per_seed"][0]
+    for pair in summary["comparisons"]:
+        assert pair["difference_interval"] == [None, None]
+        assert pair["distinguishable"] is False
+    assert "nan" not in comparison.table()
+
+
+def test_without_a_finished_episode_there_is_no_training_return(tmp_path):
+    comparison = small(env="Pendulum-v1", total_steps=1, out=tmp_path)
+    summary = strict((tmp_path / "summary.json").read_text())
+    for entry in summary["algorithms"].values():
+        assert entry["final_training_return"] == {
+            "iqm": None,
+            "ci95": [None, None],
+            "per_seed": [None, None],
+        }
+        assert None not in entry["evaluation_return"]["per_seed"]
+        assert entry["steps_to_threshold"] == [None, None]
+    table = comparison.table()
+    assert "no episode ended" in table
+    assert not re.search(r"\b(nan|None|null)\b", table)
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_an_algorithm_that_counts_no_gradient_equivalents(environments, monkeypatch, tmp_path):
+    class Uncounted(environments.PlainClass):
+        def update(self, *arguments):
+            state, metrics = super().update(*arguments)
+            del metrics["gradient_equivalents"]
+            return state, metrics
+
+    algorithms = {"mine": Uncounted(0.01), "ppo": PPO()}
+    small(algorithms, environments.steady, total_steps=1, out=tmp_path)
+    strict((tmp_path / "summary.json").read_text())
+
+
+def test_steps_to_the_threshold_are_whole_numbers(environments):
+    import gymnasium
+
+    gymnasium.register("Solved-v0", environments.Steady, reward_threshold=0.0)
+    try:
+        comparison = small(env="Solved-v0", total_steps=600, seeds=2)
+    finally:
+        del gymnasium.registry["Solved-v0"]
+    for entry in comparison.summary["algorithms"].values():
+        # the hundredth episode of five steps in one of two environments
+        assert entry["steps_to_threshold"] == [500, 500] or all(
+            type(steps) is int and 490 <= steps <= 510 for steps in entry["steps_to_threshold"]
+        )
+
+
+# What is refused, before anything is trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"algorithms": ["ppo", "a2c"]}, "'a2c' is unknown.*trpo"),
+        ({"algorithms": {}}, "at least one algorithm"),
+        ({"algorithms": []}, "at least one algorithm"),
+        ({"seeds": 0}, "seeds.*0"),
+        ({"seeds": -2}, "seeds.*-2"),
+        ({"seeds": []}, r"seeds.*\[\]"),
+        ({"seeds": [1, 2, 1]}, r"seeds.*\[1, 2, 1\]"),
+        ({"seeds": [0, -1]}, "seed.*-1"),
+        ({"seeds": [0.5]}, "seed.*0.5"),
+        ({"total_steps": 0}, "total_steps.*0"),
+        ({"total_steps": -5}, "total_steps.*-5"),
+        ({"total_steps": float("nan")}, "total_steps.*nan"),
+        ({"evaluation_episodes": 0}, "evaluation_episodes.*0"),
+        ({"workers": 0}, "workers.*0"),
+        ({"env": "Foo-v1"}, "'Foo-v1'"),
+        ({"env": "CartPole-v99"}, "'CartPole-v99'"),
+        ({"env": "nowhere_to_be_found:Env-v0"}, "nowhere_to_be_found"),
+    ],
+)
+def test_bad_arguments_are_named_and_leave_no_mark(arguments, words, tmp_path):
+    folder = tmp_path / "results"
+    with pytest.raises(ValueError, match=words) as caught:
+        small(**{"out": folder, **arguments})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.rglob("*.npz")) == []
+    # otherwise the comparison as it was meant would find "another experiment" there
+    assert not (folder / "experiment.json").exists()
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):
+    one = {"ppo": PPO()}
+    first = small(one, total_steps=np.int64(1), seeds=np.arange(2), out=tmp_path)
+    assert list(first.runs["ppo"]) == [0, 1]
+    strict((tmp_path / "summary.json").read_text())
+    small(one, total_steps=1, seeds=2, out=tmp_path)  # the same experiment
+
+
+def test_a_folder_that_holds_another_experiment(finished):
+    _, folder = finished
+    before = (folder / "summary.json").read_bytes()
+    with pytest.raises(ValueError, match="total_steps is 300 there, 301 here") as caught:
+        small(total_steps=301, out=folder)
+    assert str(folder) in str(caught.value)
+    with pytest.raises(ValueError, match="env is 'CartPole-v1' there, 'Acrobot-v1' here"):
+        small(env="Acrobot-v1", out=folder)
+    with pytest.raises(ValueError, match="epochs is 2 there, 3 here"):
+        small({"ppo": PPO(epochs=3)}, seeds=[1], out=folder)
+    with pytest.raises(ValueError, match="evaluation_episodes is 3 there, 4 here"):
+        small(seeds=[1], evaluation_episodes=4, out=folder)
+    with pytest.raises(ValueError, match="num_envs is 2 there, 8 here"):
+        small(seeds=[1], settings=Settings(), out=folder)
+    assert (folder / "summary.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="can't be written"):
+        small(out=tmp_path / "file" / "results")
+    assert trained == []
+
+
+# What goes wrong underway
+
+
+@pytest.mark.parametrize("where", ["this process", "a user's executor"])
+def test_a_seed_that_fails_is_named(where, environments, tmp_path):
+    algorithms = {"good": PolicyGradient(), "bad": environments.Fails()}
+    with ThreadPoolExecutor(1) as threads:
+        executor = threads if where == "a user's executor" else None
+        with pytest.raises(ArithmeticError) as caught:
+            small(algorithms, seeds=[4], total_steps=1, out=tmp_path, executor=executor)
+        assert threads.submit(int, 3).result() == 3
+    said = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "the update can't be done" in said
+    assert "bad" in said
+    assert "seed 4" in said
+    assert stored(tmp_path) == ["good-seed4.npz"]
+
+
+def test_an_environment_that_breaks_names_the_seed(environments):
+    import gymnasium
+
+    gymnasium.register(
+        "Broken-v0", environments.Steady, kwargs={"broken": "reward", "bad_step": 20}
+    )
+    try:
+        with pytest.raises((TrainingStopped, NonFiniteError), match="non-finite reward") as caught:
+            small(env="Broken-v0", seeds=[5])
+    finally:
+        del gymnasium.registry["Broken-v0"]
+    assert "seed 5" in " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+
+
+def test_a_worker_that_dies_costs_only_what_was_not_finished(environments, tmp_path):
+    good = tmp_path / "runs" / "good-seed0.npz"
+    algorithms = {"good": PolicyGradient(), "dies": environments.DiesInWorker(str(good))}
+    arguments = {"env": environments.steady, "seeds": 1, "total_steps": 1, "out": tmp_path}
+    with pytest.raises(RuntimeError, match="worker process died.*finished seeds are kept"):
+        small(algorithms, workers=2, **arguments)
+    assert stored(tmp_path) == ["good-seed0.npz"]  # whole, and nothing half written
+    stored_at = good.stat().st_mtime_ns
+
+    small(algorithms, workers=1, **arguments)
+    assert stored(tmp_path) == ["dies-seed0.npz", "good-seed0.npz"]
+    assert good.stat().st_mtime_ns == stored_at
+
+
+def test_the_scores_of_pairs_are_those_of_the_statistics(finished):
+    comparison, _ = finished
+    first, second = (
+        np.array([run.evaluation_return for run in comparison.runs[name].values()]) for name in TWO
+    )
+    pair = comparison.summary["comparisons"][1]
+    assert pair["probability_of_improvement"] == statistics.probability_of_improvement(
+        first, second
+    )
+    assert pair["iqm_difference"] == pytest.approx(first.mean() - second.mean())

@@ -1,0 +1,249 @@
+import importlib
+import importlib.util
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from PIL import Image
+
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.envs.chain import LEFT, LEFT_PRIZE, RIGHT, RIGHT_PRIZE, Chain
+from minirl.experiments.evaluation import Evaluation, evaluate, watch
+from minirl.networks import MLP, Table, WithLogStd
+from minirl.normalization import RunningMoments
+from minirl.policy import Policy
+
+HAS_PYGAME = importlib.util.find_spec("pygame") is not None
+
+
+@pytest.fixture
+def environments(monkeypatch):
+    """The helper module beside the tests' folders, as worker processes would find it."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    return importlib.import_module("environments")
+
+
+def certain_chain(num_envs):
+    """Five states, no slipping: everything is deterministic."""
+    return gym.make_vec("minirl/Chain-v0", num_envs=num_envs, slip=0.0)
+
+
+def one_state(num_envs):
+    """One decision: left ends with 0.1, right with 1."""
+    return SyncVectorEnv([lambda: Chain(length=1, slip=0.0)] * num_envs)
+
+
+def always(action, states=5):
+    logits = np.zeros((states, 2))
+    logits[:, action] = 50.0
+    return Policy(Table(states, 2), Categorical, logits.ravel())
+
+
+@pytest.mark.parametrize(
+    ("action", "value", "length"), [(RIGHT, RIGHT_PRIZE, 5), (LEFT, LEFT_PRIZE, 1)]
+)
+def test_the_mean_is_exact_where_nothing_is_random(action, value, length):
+    found = evaluate(always(action), certain_chain, episodes=7)
+    np.testing.assert_array_equal(found.returns, np.full(7, value))
+    np.testing.assert_array_equal(found.lengths, np.full(7, length))
+    assert found.mean == pytest.approx(value, rel=1e-15)
+    assert found.cut == 0
+    assert found.interval() == pytest.approx((value, value), rel=1e-12)
+
+
+def test_greedy_takes_the_mode_and_sampled_the_probabilities():
+    policy = Policy(Table(1, 2), Categorical, np.log([0.25, 0.75]))
+    greedy = evaluate(policy, one_state, episodes=50)
+    assert set(greedy.returns) == {RIGHT_PRIZE}
+    n = 2000
+    sampled = evaluate(policy, one_state, episodes=n, greedy=False, seed=3)
+    assert set(sampled.returns) == {LEFT_PRIZE, RIGHT_PRIZE}
+    share = (sampled.returns == LEFT_PRIZE).mean()
+    assert abs(share - 0.25) < 3 * np.sqrt(0.25 * 0.75 / n)
+
+
+def test_a_greedy_gaussian_takes_its_mean():
+    network = WithLogStd(MLP((3, 1), dtype="float64"), 1, 0.0)
+    theta = np.zeros(network.size)
+    quiet, loud = (
+        Policy(network, DiagonalGaussian, np.append(theta[:-1], log_std)) for log_std in (-9, 3)
+    )
+    same = [evaluate(policy, "Pendulum-v1", episodes=3).returns for policy in (quiet, loud)]
+    np.testing.assert_array_equal(*same)
+    noisy = evaluate(loud, "Pendulum-v1", episodes=3, greedy=False).returns
+    assert not np.allclose(noisy, same[0])
+
+
+def test_seeds_decide_episodes_and_sampled_actions():
+    policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
+    first, again, other = (
+        evaluate(policy, "CartPole-v1", episodes=5, seed=seed, greedy=False).returns
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_an_episode_that_ends_early_earns_nothing_more():
+    # mean episode lengths differ, so finished environments step on until the last one ends
+    policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
+    found = evaluate(policy, "CartPole-v1", episodes=20, greedy=False)
+    assert len(set(found.lengths)) > 3
+    np.testing.assert_array_equal(found.returns, found.lengths)  # CartPole pays 1 a step
+
+
+def test_a_time_limit_ends_episodes_that_are_not_counted_as_cut():
+    standing = Policy(WithLogStd(MLP((3, 1)), 1), DiagonalGaussian, np.zeros(5, np.float32))
+    found = evaluate(standing, "Pendulum-v1", episodes=2)
+    np.testing.assert_array_equal(found.lengths, [200, 200])
+    assert found.cut == 0
+
+
+def test_without_a_time_limit_episodes_are_cut_at_a_thousand_steps_and_counted(environments):
+    policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
+    found = evaluate(policy, environments.endless, episodes=3)
+    np.testing.assert_array_equal(found.lengths, [1000] * 3)
+    np.testing.assert_array_equal(found.returns, [1000.0] * 3)
+    assert found.cut == 3
+    assert evaluate(policy, environments.steady, episodes=3).cut == 0
+
+
+def test_the_observation_statistics_are_used_as_they_stand(environments):
+    # logits (0, x) for a shown 5.0: raw it acts 1, standardised with mean 7 it acts 0
+    network = MLP((1, 2), dtype="float64")
+    raw = Policy(network, Categorical, np.array([0.0, 1.0, 0.0, 0.0]))
+    # one sample more would move this mean halfway, two of them beyond 5
+    barely = RunningMoments(1, np.array([7.0]), np.array([1.0]))
+    shifted = raw.with_observation_statistics(barely)
+    assert evaluate(raw, environments.steady, episodes=2).mean == 5.0
+    assert evaluate(shifted, environments.steady, episodes=2).mean == 0.0
+    assert shifted.observation_statistics is barely
+    assert (barely.count, barely.mean[0], barely.variance[0]) == (1, 7.0, 1.0)
+
+
+def test_the_interval_holds_the_mean_and_narrows():
+    rng = np.random.default_rng(0)
+    few, many = (Evaluation(rng.normal(10.0, 2.0, n), np.ones(n, int), 0) for n in (25, 2500))
+    for found in (few, many):
+        low, high = found.interval()
+        n = len(found.returns)
+        normal = 1.96 * found.returns.std() / np.sqrt(n)  # the bootstrap's large-sample limit
+        assert low < found.mean < high
+        assert (high - low) / 2 == pytest.approx(normal, rel=0.15)
+        assert found.interval() == (low, high)  # reproducible
+    narrow_low, narrow_high = many.interval(confidence=0.5)
+    assert low < narrow_low < narrow_high < high
+
+
+def test_a_single_episode_has_no_interval():
+    low, high = Evaluation(np.array([3.0]), np.array([1]), 0).interval()
+    assert np.isnan(low)
+    assert np.isnan(high)
+
+
+@pytest.mark.parametrize("episodes", [0, -1, 1.5])
+def test_episodes_must_be_a_count(episodes):
+    with pytest.raises(ValueError, match="episodes"):
+        evaluate(always(RIGHT), certain_chain, episodes=episodes)
+
+
+def test_a_negative_seed_is_refused_in_plain_words():
+    with pytest.raises(ValueError, match=r"seed.*-1"):
+        evaluate(always(RIGHT), certain_chain, episodes=2, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "env"),
+    [
+        (Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32)), "Pendulum-v1"),
+        (Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32)), "Acrobot-v1"),
+        (Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32)), "FrozenLake-v1"),
+        (always(RIGHT), "CartPole-v1"),
+        (Policy(Table(16, 4), Categorical, np.zeros(64)), "Taxi-v4"),
+        (Policy(Table(16, 9), Categorical, np.arange(144.0)), "FrozenLake-v1"),
+        (Policy(Table(500, 4), Categorical, np.zeros(2000)), "FrozenLake-v1"),
+    ],
+)
+def test_a_policy_of_other_spaces_is_refused_in_plain_words(policy, env):
+    with pytest.raises(ValueError, match=r"(?i)policy.*space|space.*policy"):
+        evaluate(policy, env, episodes=2)
+
+
+# Watching
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        return image.format, image.n_frames
+
+
+def test_cartpole_is_drawn_without_any_extra(tmp_path):
+    # pushing always the same way: the pole falls after 8 to 10 steps
+    policy = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
+    path = tmp_path / "agent.gif"
+    total = watch(policy, "CartPole-v1", path, seed=1)
+    assert 8 <= total <= 10
+    kind, frames = frames_of(path)
+    assert kind == "GIF"
+    assert total <= frames + 1 <= total + 2  # a frame a step, with or without the last state
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent.gif"]
+    # the same episode as the one evaluated
+    assert evaluate(policy, "CartPole-v1", episodes=1, seed=1).returns[0] == total
+
+
+@pytest.mark.skipif(HAS_PYGAME, reason="pygame is installed, so that Acrobot can be rendered")
+def test_without_pygame_the_extra_is_named(tmp_path):
+    policy = Policy(MLP((6, 3)), Categorical, np.zeros(21, np.float32))
+    with pytest.raises(ValueError, match=r"render.*minirl-numpy\[render\]") as caught:
+        watch(policy, "Acrobot-v1", tmp_path / "agent.gif")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("env", ["minirl/Chain-v0", "minirl/GridWorld-v0", "minirl/LQR-v0"])
+@pytest.mark.filterwarnings("ignore:.*render_mode.*")  # Gymnasium's own
+def test_an_environment_without_pictures_says_so(env, tmp_path):
+    vector = gym.make_vec(env, num_envs=1)
+    states, actions = vector.single_observation_space, vector.single_action_space
+    vector.close()
+    if isinstance(states, gym.spaces.Discrete):
+        table = Table(int(states.n), int(actions.n))
+        policy = Policy(table, Categorical, np.zeros(table.size))
+    else:
+        network = WithLogStd(MLP((2, 1)), 1)
+        policy = Policy(network, DiagonalGaussian, np.zeros(network.size, np.float32))
+    with pytest.raises(ValueError, match=r"(?i)render") as caught:
+        watch(policy, env, tmp_path / "agent.gif")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_that_draws_itself_becomes_a_gif(tmp_path):
+    class Drawn(Chain):
+        metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+
+        def __init__(self, render_mode=None):
+            super().__init__(slip=0.0)
+            self.render_mode = render_mode
+
+        def render(self):
+            picture = np.zeros((10, 50, 3), np.uint8)
+            picture[:, 10 * self.state : 10 * self.state + 10] = 255
+            return picture
+
+    gym.register("Drawn-v0", Drawn, max_episode_steps=20)
+    try:
+        total = watch(always(RIGHT), "Drawn-v0", tmp_path / "agent.gif")
+    finally:
+        del gym.registry["Drawn-v0"]
+    assert total == RIGHT_PRIZE
+    kind, frames = frames_of(tmp_path / "agent.gif")
+    assert kind == "GIF"
+    assert frames in (5, 6)  # Pillow joins two equal frames at the end
+
+
+def test_watch_needs_an_id(tmp_path, environments):
+    with pytest.raises(ValueError, match="env must be a Gymnasium id"):
+        watch(always(RIGHT), environments.steady, tmp_path / "agent.gif")

@@ -1,0 +1,107 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minirl.experiments.outputs import claim_folder, first_difference, save_training
+from minirl.serialization import load_policy
+from minirl.settings import Settings
+from minirl.training import train
+
+IDENTITY = {"kind": "train", "env": "CartPole-v1", "settings": {"num_envs": 8, "lam": 0.95}}
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        ({"a": 1}, {"a": 1}, None),
+        ({"a": 1}, {"a": 2}, "a is 1 there, 2 here"),
+        ({"a": {"b": [1]}}, {"a": {"b": [2]}}, "a.b is [1] there, [2] here"),
+        ({"a": 1, "b": 2}, {"a": 1}, "b is 2 there, None here"),
+        ({"a": 1}, {"a": 1, "b": 2}, "b is None there, 2 here"),
+        ({"a": {"b": 1}}, {"a": 3}, "a is {'b': 1} there, 3 here"),
+        ({"a": 2, "b": 3}, {"b": 1, "a": 1}, "b is 3 there, 1 here"),  # in the wanted order
+    ],
+)
+def test_first_difference(found, wanted, words):
+    assert first_difference(found, wanted) == words
+
+
+def test_a_folder_is_made_marked_and_given_back(tmp_path):
+    folder = claim_folder(str(tmp_path / "a" / "b"), IDENTITY)
+    assert folder == tmp_path / "a" / "b"
+    assert [path.name for path in folder.iterdir()] == ["experiment.json"]
+    assert json.loads((folder / "experiment.json").read_text()) == IDENTITY
+
+
+def test_the_same_experiment_may_come_again(tmp_path):
+    claim_folder(tmp_path, IDENTITY)
+    (tmp_path / "policy.npz").write_text("kept")
+    claim_folder(tmp_path, json.loads(json.dumps(IDENTITY)))
+    assert (tmp_path / "policy.npz").read_text() == "kept"
+
+
+def test_another_experiment_is_refused_and_nothing_is_changed(tmp_path):
+    claim_folder(tmp_path, IDENTITY)
+    other = {**IDENTITY, "settings": {"num_envs": 4, "lam": 0.95}}
+    with pytest.raises(
+        ValueError, match=r"another experiment: settings.num_envs is 8 there, 4 here"
+    ) as caught:
+        claim_folder(tmp_path, other)
+    assert str(tmp_path) in str(caught.value)
+    assert json.loads((tmp_path / "experiment.json").read_text()) == IDENTITY
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", "3", "{}", '{"env": "x"}', "\udcff"])
+def test_a_marker_that_is_not_ours_is_refused(content, tmp_path):
+    marker = tmp_path / "experiment.json"
+    marker.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match="another experiment") as caught:
+        claim_folder(tmp_path, IDENTITY)
+    assert "\n" not in str(caught.value)
+    assert marker.read_bytes() == content.encode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_folder_that_cannot_be_written(below, tmp_path):
+    (tmp_path / "file").write_text("a file, not a folder")
+    folder = tmp_path / "file" / below
+    with pytest.raises(ValueError, match="can't be written") as caught:
+        claim_folder(folder, IDENTITY)
+    assert repr(str(folder)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def trained(total_steps):
+    settings = Settings(num_envs=2, rollout_steps=32, hidden_sizes=(4,))
+    return train("CartPole-v1", "ppo", total_steps=total_steps, settings=settings, seed=2)
+
+
+def test_save_training_leaves_policy_history_and_curve(tmp_path):
+    result = trained(200)
+    save_training(result, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "curve.png",
+        "history.csv",
+        "policy.npz",
+    ]
+    policy, settings = load_policy(tmp_path / "policy.npz")
+    np.testing.assert_array_equal(policy.parameters, result.policy.parameters)
+    assert settings == result.settings
+    with open(tmp_path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(result.history.rows)
+    assert float(rows[-1]["environment_steps"]) == result.history.environment_steps
+    with Image.open(tmp_path / "curve.png") as image:
+        assert min(image.size) > 300
+
+
+def test_save_training_before_the_first_update_leaves_what_there_is(tmp_path):
+    result = trained(1)
+    result.history.rows.clear()
+    result.history.episodes.clear()
+    save_training(result, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "policy.npz"]
+    load_policy(tmp_path / "policy.npz")

@@ -1,0 +1,213 @@
+"""Rollouts to batches: which rows, in which order, with which weight."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from minirl.batch import Batch, Rollout, flatten
+
+quick = settings(derandomize=True, max_examples=40, deadline=None, database=None)
+
+
+def make_rollout(valid, time=None):
+    """Every entry of every column differs, so that a mix-up shows."""
+    steps, columns = valid.shape
+    cells = np.arange(steps * columns, dtype=float).reshape(steps, columns)
+    no, nothing = np.zeros_like(valid), np.zeros(0)
+    return Rollout(
+        observations=np.stack([cells, -cells], axis=-1),
+        actions=cells.astype(int) + 1000,
+        log_probs=cells + 0.1,
+        rewards=cells + 0.2,
+        values=cells + 0.3,
+        next_values=cells + 0.4,
+        terminated=no,
+        truncated=no,
+        valid=valid,
+        time=np.zeros(valid.shape, dtype=int) if time is None else time,
+        episode_ends=nothing,
+        episode_returns=nothing,
+        episode_lengths=nothing,
+    )
+
+
+def make_batch(n, seed=0, **columns):
+    rng = np.random.default_rng(seed)
+    names = ("observations", "actions", "log_probs", "values", "advantages", "returns")
+    given_ = {name: rng.normal(size=n) for name in names} | {"weight": rng.uniform(size=n)}
+    return Batch(**(given_ | columns))
+
+
+# ------------------------------------------------------------ flatten
+
+
+@quick
+@given(arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 4))), st.data())
+def test_flatten_keeps_exactly_the_valid_rows_in_order_of_time(valid, data):
+    valid[0, 0] = True
+    time = data.draw(arrays(int, valid.shape, elements=st.integers(0, 9)))
+    rollout = make_rollout(valid, time)
+    signals = np.arange(valid.size).reshape(valid.shape)
+    batch = flatten(rollout, signals + 0.5, signals + 0.6, state_discount=0.9, dtype="float64")
+    kept = [(t, e) for t in range(valid.shape[0]) for e in range(valid.shape[1]) if valid[t, e]]
+    assert len(batch) == len(kept)
+    for row, (t, e) in enumerate(kept):
+        cell = t * valid.shape[1] + e
+        np.testing.assert_array_equal(batch.observations[row], [cell, -cell])
+        assert batch.actions[row] == cell + 1000
+        assert batch.log_probs[row] == cell + 0.1
+        assert batch.values[row] == cell + 0.3
+        assert batch.advantages[row] == cell + 0.5
+        assert batch.returns[row] == cell + 0.6
+        np.testing.assert_allclose(batch.weight[row], 0.9 ** time[t, e] / len(kept), rtol=1e-14)
+
+
+VALID = np.array([[True, True], [True, False], [False, True], [True, False]])
+TIME = np.array([[0, 4], [1, 5], [0, 0], [0, 1]])
+
+
+def test_weights_average_over_transitions_or_over_episodes():
+    """Five valid rows in two columns."""
+    rollout = make_rollout(VALID, TIME)
+    signal = np.zeros(VALID.shape)
+    batch = flatten(rollout, signal, signal, dtype="float64")
+    np.testing.assert_allclose(batch.weight, [1 / 5] * 5, rtol=1e-15)
+    batch = flatten(rollout, signal, signal, per="episode", dtype="float64")
+    np.testing.assert_array_equal(batch.weight, [1 / 2] * 5)
+    batch = flatten(rollout, signal, signal, per="episode", state_discount=0.5, dtype="float64")
+    np.testing.assert_array_equal(batch.weight, [1 / 2, 1 / 32, 1 / 4, 1 / 2, 1 / 2])
+
+
+def test_signals_take_the_dtype_observations_and_actions_keep_theirs():
+    rollout = make_rollout(VALID)
+    signal = np.zeros(VALID.shape)
+    for dtype in ("float32", "float64"):
+        batch = flatten(rollout, signal, signal, dtype=dtype, state_discount=0.9)
+        for name in ("log_probs", "values", "advantages", "returns", "weight"):
+            assert getattr(batch, name).dtype == dtype, name
+        assert batch.observations.dtype == np.float64
+        assert batch.actions.dtype == int
+
+
+def test_a_rollout_without_valid_rows_is_refused():
+    signal = np.zeros((2, 2))
+    with pytest.raises(ValueError, match="no valid transition"):
+        flatten(make_rollout(np.zeros((2, 2), dtype=bool)), signal, signal)
+
+
+def test_rows_selects_every_column_alike():
+    batch = make_batch(6)
+    for selection, rows in ((np.array([4, 0, 4]), [4, 0, 4]), (slice(1, 3), [1, 2])):
+        part = batch.rows(selection)
+        for name in vars(batch):
+            np.testing.assert_array_equal(getattr(part, name), getattr(batch, name)[rows])
+
+
+# ------------------------------------------------------------ minibatches
+
+
+@quick
+@given(st.integers(1, 60), st.integers(1, 80))
+def test_one_epoch_has_every_row_once_in_near_equal_parts(n, size):
+    batch = make_batch(n, observations=np.arange(n))
+    parts = list(batch.minibatches(size, np.random.default_rng(0)))
+    rows = np.concatenate([rows for rows, _ in parts])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(n))
+    lengths = [len(rows) for rows, _ in parts]
+    assert max(lengths) - min(lengths) <= 1
+    assert min(lengths) >= 1
+    # No other number of parts brings them closer to `size`, on the scale of N / size.
+    assert abs(len(parts) - n / size) <= 0.5 or len(parts) == 1
+    for rows, part in parts:
+        assert len(part) == len(rows)
+        np.testing.assert_array_equal(part.observations, rows)
+        for name in ("actions", "log_probs", "values", "advantages", "returns"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(batch, name)[rows])
+        np.testing.assert_allclose(part.weight, batch.weight[rows] * n / len(rows), rtol=1e-15)
+
+
+@pytest.mark.parametrize(("n", "size"), [(12, 4), (12, 12), (12, 100), (12, 1)])
+def test_the_mean_over_equal_parts_is_the_whole_batchs_sum(n, size):
+    batch = make_batch(n)
+    parts = [part for _, part in batch.minibatches(size, np.random.default_rng(1))]
+    sums = [part.weight @ part.advantages for part in parts]
+    np.testing.assert_allclose(np.mean(sums), batch.weight @ batch.advantages, rtol=1e-12)
+
+
+class FixedOrder:
+    """A generator whose permutation is the given one."""
+
+    def __init__(self, order):
+        self.order = np.array(order)
+
+    def permutation(self, n):
+        assert n == len(self.order)
+        return self.order
+
+
+def test_each_minibatch_alone_is_unbiased_for_the_whole_sum():
+    """Exactly: over all 120 orders of 5 rows, in parts of 2 and 3."""
+    batch = make_batch(5)
+    sums = np.array(
+        [
+            [part.weight @ part.advantages for _, part in batch.minibatches(2, FixedOrder(order))]
+            for order in itertools.permutations(range(5))
+        ]
+    )
+    assert sums.shape == (120, 2)
+    assert np.ptp(sums) > 0.1
+    whole = batch.weight @ batch.advantages
+    np.testing.assert_allclose(sums.mean(axis=0), [whole, whole], rtol=1e-12)
+
+
+def test_the_order_is_random_and_seeded():
+    batch = make_batch(50)
+
+    def rows(seed):
+        parts = batch.minibatches(10, np.random.default_rng(seed))
+        return np.concatenate([rows for rows, _ in parts])
+
+    np.testing.assert_array_equal(rows(0), rows(0))
+    assert (rows(0) != rows(1)).any()
+    assert (rows(0) != np.arange(50)).any()
+    rng = np.random.default_rng(0)
+    first, second = ([part.actions for _, part in batch.minibatches(50, rng)] for _ in range(2))
+    assert (first[0] != second[0]).any()  # each epoch has its own
+
+
+def test_minibatches_keep_the_batch_and_its_dtype():
+    batch = make_batch(5, weight=np.full(5, 0.2, dtype="float32"))
+    copies = {name: column.copy() for name, column in vars(batch).items()}
+    for _, part in batch.minibatches(2, np.random.default_rng(2)):
+        assert part.weight.dtype == np.float32
+        part.weight[:] = part.advantages[:] = 0.0
+    for name, copy in copies.items():
+        np.testing.assert_array_equal(getattr(batch, name), copy)
+
+
+# ------------------------------------------------------------ advantages
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_normalized_advantages_have_mean_zero_and_deviation_one(dtype):
+    advantages = (100 + 5 * np.random.default_rng(3).normal(size=500)).astype(dtype)
+    normalized = make_batch(500, advantages=advantages).normalized_advantages()
+    assert normalized.dtype == dtype
+    tolerance = 1e-5 if dtype == "float32" else 1e-8
+    np.testing.assert_allclose(normalized.mean(), 0.0, atol=tolerance)
+    np.testing.assert_allclose(normalized.std(), 1.0, atol=tolerance)
+    truth = (advantages - advantages.mean()) / advantages.std()
+    np.testing.assert_allclose(normalized, truth, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, -3.3, 1000.1])
+@pytest.mark.parametrize("n", [1, 3, 1000])
+def test_constant_advantages_normalise_to_zero(dtype, constant, n):
+    """Also where their computed mean is rounded, so that it is not one of them."""
+    batch = make_batch(n, advantages=np.full(n, constant, dtype=dtype))
+    np.testing.assert_array_equal(batch.normalized_advantages(), np.zeros(n))

@@ -1,0 +1,189 @@
+"""The oracles themselves: each passes right code and catches code broken in the usual ways."""
+
+import numpy as np
+import pytest
+
+from minirl.checks import (
+    check_fisher_product,
+    check_jvp,
+    check_vjp,
+    finite_difference,
+    three_sigma,
+)
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.networks import MLP, Table
+
+NETWORK = MLP((3, 4, 2), dtype="float64")
+
+
+class FlippedJvp(MLP):
+    def jvp(self, cache, dtheta):
+        return -super().jvp(cache, dtheta)
+
+
+class ForgottenBias(MLP):
+    def jvp(self, cache, dtheta):
+        dtheta = dtheta.copy()
+        dtheta[-2:] = 0.0
+        return super().jvp(cache, dtheta)
+
+    def vjp(self, cache, dy):
+        dtheta = super().vjp(cache, dy)
+        dtheta[-2:] = 0.0
+        return dtheta
+
+
+class ForgottenSlope(MLP):
+    def jvp(self, cache, dtheta):
+        cache.slopes = [np.ones_like(slope) for slope in cache.slopes]
+        return super().jvp(cache, dtheta)
+
+    def vjp(self, cache, dy):
+        cache.slopes = [np.ones_like(slope) for slope in cache.slopes]
+        return super().vjp(cache, dy)
+
+
+class FlippedVjp(MLP):
+    def vjp(self, cache, dy):
+        return -super().vjp(cache, dy)
+
+
+class OverwritingTable(Table):
+    """Assigns where repeated states must be added up."""
+
+    def vjp(self, cache, dy):
+        dtheta = np.zeros((self.states, self.outputs))
+        dtheta[cache] = dy
+        return dtheta.ravel()
+
+
+class NanJvp(MLP):
+    def jvp(self, cache, dtheta):
+        return super().jvp(cache, dtheta) * np.nan
+
+
+def point(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=NETWORK.size), rng.normal(size=(5, 3)), rng
+
+
+def test_finite_difference_of_known_functions():
+    x, d = np.array([0.3, -1.2]), np.array([2.0, 0.5])  # orthogonal: x^T d = 0
+    np.testing.assert_allclose(finite_difference(np.sin, x, d), np.cos(x) * d, atol=1e-9)
+    cubic = finite_difference(lambda v: (v**3).sum(), x, d)
+    np.testing.assert_allclose(cubic, 3 * x**2 @ d, rtol=1e-8)
+    # Central, not one-sided: exact on a parabola whatever the step.
+    np.testing.assert_allclose(finite_difference(lambda v: v @ v, x, d, step=0.5), 0.0, atol=1e-15)
+
+
+def test_right_derivatives_pass_and_their_error_is_returned():
+    theta, x, rng = point()
+    assert 0 <= check_jvp(NETWORK, theta, x, rng) < 1e-8
+    assert 0 <= check_vjp(NETWORK, theta, x, rng) < 1e-8
+
+
+@pytest.mark.parametrize("broken", [FlippedJvp, ForgottenBias, ForgottenSlope, NanJvp])
+def test_a_broken_jvp_is_caught(broken):
+    theta, x, rng = point()
+    with pytest.raises(AssertionError, match=r"jvp is off by .* \(tolerance 1e-07\)"):
+        check_jvp(broken((3, 4, 2), dtype="float64"), theta, x, rng)
+
+
+@pytest.mark.parametrize("broken", [FlippedVjp, ForgottenBias, ForgottenSlope])
+def test_a_broken_vjp_is_caught(broken):
+    theta, x, rng = point()
+    with pytest.raises(AssertionError, match="vjp is off by"):
+        check_vjp(broken((3, 4, 2), dtype="float64"), theta, x, rng)
+
+
+def test_a_table_that_overwrites_is_caught_only_by_repeated_states():
+    rng = np.random.default_rng(1)
+    table, theta = OverwritingTable(3, 2), rng.normal(size=6)
+    check_vjp(table, theta, np.array([0, 2]), rng)
+    with pytest.raises(AssertionError, match="vjp is off by"):
+        check_vjp(table, theta, np.array([0, 2, 2]), rng)
+
+
+class SignlessFisher(Categorical):
+    """Forgets the p p^T."""
+
+    def fisher_product(self, d_eta):
+        return self.probs * d_eta
+
+
+class HalfFisher(DiagonalGaussian):
+    """Counts the log std once, not twice."""
+
+    def fisher_product(self, d_eta):
+        product = super().fisher_product(d_eta)
+        product[:, product.shape[1] // 2 :] /= 2
+        return product
+
+
+class NegativeFisher(Categorical):
+    def fisher_product(self, d_eta):
+        return -super().fisher_product(d_eta)
+
+
+def test_fisher_products_right_and_broken():
+    rng = np.random.default_rng(2)
+    eta = rng.normal(size=(3, 4))
+    for right in (Categorical, DiagonalGaussian):
+        assert 0 <= check_fisher_product(right, eta, rng) < 1e-8
+    for broken in (SignlessFisher, HalfFisher, NegativeFisher):
+        with pytest.raises(AssertionError, match="fisher_product is off by"):
+            check_fisher_product(broken, eta, rng)
+
+
+def test_the_tolerance_is_the_callers():
+    theta, x, rng = point()
+    with pytest.raises(AssertionError, match="jvp is off by"):
+        check_jvp(NETWORK, theta, x, rng, tolerance=1e-16)
+    check_jvp(FlippedJvp((3, 4, 2), dtype="float64"), theta, x, rng, tolerance=10.0)
+
+
+# ------------------------------------------------------------ three_sigma
+
+
+def test_z_scores_by_hand():
+    """Samples 1, 2, 3: mean 2, standard error 1 / sqrt(3)."""
+    samples = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(three_sigma(samples, 1.0), np.sqrt(3), rtol=1e-14)
+    np.testing.assert_allclose(three_sigma(samples, 3.0), -np.sqrt(3), rtol=1e-14)
+    assert three_sigma(samples, 2.0) == 0.0
+    with pytest.raises(AssertionError, match=r"3\.5 standard errors"):
+        three_sigma(samples, 0.0)
+    three_sigma(samples, 0.0, sigmas=4.0)
+
+
+def test_one_wrong_entry_of_many_is_enough():
+    samples = np.random.default_rng(3).normal(size=(1000, 2, 3))
+    z = three_sigma(samples, np.zeros((2, 3)), sigmas=4.0)
+    assert z.shape == (2, 3)
+    wrong = np.zeros((2, 3))
+    wrong[1, 2] = 0.5
+    with pytest.raises(AssertionError, match="standard errors"):
+        three_sigma(samples, wrong, sigmas=4.0)
+
+
+def test_three_sigma_keeps_its_promise_of_one_false_alarm_in_370():
+    rng = np.random.default_rng(4)
+    alarms = 0
+    for _ in range(2000):
+        try:
+            three_sigma(rng.normal(size=200), 0.0)
+        except AssertionError:
+            alarms += 1
+    assert 0 < alarms < 20  # 5.4 expected
+
+
+@pytest.mark.parametrize("distance", [0.5, 10.0, 1e6])
+def test_samples_without_spread_are_right_only_if_equal(distance):
+    three_sigma(np.full(5, 3.0), 3.0)
+    with pytest.raises(AssertionError, match="standard errors"):
+        three_sigma(np.full(5, 3.0 + distance), 3.0)
+
+
+def test_a_nan_is_never_right():
+    with pytest.raises(AssertionError, match="nan standard errors"):
+        three_sigma(np.array([1.0, np.nan, 2.0]), 1.0)

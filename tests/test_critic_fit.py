@@ -1,0 +1,243 @@
+"""The value loss by hand and by differences; the fit against the least-squares solution."""
+
+import math
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from minirl.batch import Batch
+from minirl.critic_fit import CriticFit, explained_variance, value_loss
+from minirl.networks import Linear, Table
+from minirl.optimizers import SGD, LinearSchedule
+from minirl.policy import Critic, make_critic
+
+
+def make_batch(observations, returns, *, values=None, weight=None, dtype="float64"):
+    n = len(returns)
+    zeros = np.zeros(n, dtype=dtype)
+    return Batch(
+        observations=np.asarray(observations),
+        actions=zeros,
+        log_probs=zeros,
+        values=zeros if values is None else np.asarray(values, dtype=dtype),
+        advantages=zeros,
+        returns=np.asarray(returns, dtype=dtype),
+        weight=np.full(n, 1 / n, dtype=dtype) if weight is None else np.asarray(weight),
+    )
+
+
+# ------------------------------------------------------------ the loss
+
+
+def test_value_loss_by_hand():
+    """Errors 1 and -2 with weights 1/4 and 3/4: (1/4 + 3) / 2."""
+    batch = make_batch([0, 0], [0.0, 3.0], weight=[0.25, 0.75])
+    loss, derivative = value_loss(np.array([1.0, 1.0]), batch)
+    assert loss == 1.625
+    np.testing.assert_array_equal(derivative, [0.25, -1.5])
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "loss", "derivative"),
+    [
+        # The old value is 1, the range 0.5: values beyond 0.5 .. 1.5 are clipped to it.
+        (1.2, 3.0, 0.5 * 1.8**2, -1.8),  # inside: as without clipping
+        (2.0, 3.0, 0.5 * 1.5**2, 0.0),  # moved towards the target, far enough: no more push
+        (2.0, 0.0, 0.5 * 2.0**2, 2.0),  # moved away: pulled back with full force
+        (0.0, -2.0, 0.5 * 2.5**2, 0.0),  # towards it from above
+        (0.0, 2.0, 0.5 * 2.0**2, -2.0),  # away from it, below
+        (2.0, 1.9, 0.5 * 0.4**2, 0.0),  # overshot, yet nearer than the clipped value: no push
+        (3.0, 1.9, 0.5 * 1.1**2, 1.1),  # overshot beyond it: pulled back
+    ],
+)
+def test_clipped_value_loss_by_hand(value, target, loss, derivative):
+    batch = make_batch([0], [target], values=[1.0], weight=[1.0])
+    found_loss, found = value_loss(np.array([value]), batch, 0.5)
+    np.testing.assert_allclose(found_loss, loss, rtol=1e-14)
+    np.testing.assert_allclose(found, [derivative], rtol=1e-14)
+
+
+@pytest.mark.parametrize("clip_range", [None, 0.3, 100.0])
+def test_value_loss_derivative_equals_central_differences(clip_range):
+    rng = np.random.default_rng(0)
+    old, values, returns = rng.normal(size=(3, 200))
+    batch = make_batch(np.zeros(200), returns, values=old, weight=rng.uniform(size=200))
+    _, derivative = value_loss(values, batch, clip_range)
+    h = 1e-6
+    for row in range(200):
+        bump = h * np.eye(200)[row]
+        ahead, behind = (
+            value_loss(v, batch, clip_range)[0] for v in (values + bump, values - bump)
+        )
+        np.testing.assert_allclose(derivative[row], (ahead - behind) / (2 * h), atol=1e-7)
+    if clip_range == 0.3:
+        assert 20 < (derivative == 0).sum() < 180  # both branches were met
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_never_clips_a_value_inside_the_range(dtype):
+    """old + (value - old) need not equal value to the last bit; the derivative must not care."""
+    rng = np.random.default_rng(1)
+    old = rng.normal(size=10_000).astype(dtype)
+    values = (old + rng.uniform(-0.1, 0.1, size=10_000)).astype(dtype)
+    batch = make_batch(old, rng.normal(size=10_000), values=old, dtype=dtype)
+    loss, derivative = value_loss(values, batch, 0.2)
+    unclipped_loss, unclipped = value_loss(values, batch)
+    np.testing.assert_array_equal(derivative, unclipped)
+    np.testing.assert_allclose(loss, unclipped_loss, rtol=1e-5)
+    assert derivative.dtype == dtype
+
+
+def test_a_column_of_values_does_not_broadcast_into_a_square():
+    """(N, 1) minus (N,) would be (N, N): the critic hands out (N,), and a column is refused."""
+    rng = np.random.default_rng(2)
+    observations, returns = rng.normal(size=(4, 3)), rng.normal(size=4)
+    batch = make_batch(observations, returns)
+    critic = Critic(Linear(3, 1), np.array([1.0, -1.0, 0.5]))
+    values, cache = critic.forward(observations)
+    loss, d_values = value_loss(values, batch)
+    errors = [observations[i] @ critic.parameters - returns[i] for i in range(4)]
+    np.testing.assert_allclose(loss, sum(e**2 for e in errors) / 8, rtol=1e-14)
+    truth = sum(e * observations[i] for i, e in enumerate(errors)) / 4
+    np.testing.assert_allclose(critic.vjp(cache, d_values), truth, rtol=1e-14)
+    for clip_range in (None, 0.2):
+        with pytest.raises((TypeError, ValueError)):
+            value_loss(values[:, None], batch, clip_range)
+
+
+def test_explained_variance_by_hand():
+    returns = np.array([0.0, 2.0, 4.0])
+    assert explained_variance(returns, returns) == 1.0
+    assert explained_variance(returns + 7.0, returns) == 1.0  # blind to a constant offset
+    assert explained_variance(np.full(3, 2.0), returns) == 0.0
+    np.testing.assert_allclose(explained_variance(returns / 2, returns), 0.75, rtol=1e-15)
+    np.testing.assert_allclose(explained_variance(-returns, returns), -3.0, rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, -3.3])
+@pytest.mark.parametrize("n", [1, 3, 1000])
+def test_explained_variance_of_constant_returns_is_nan(dtype, constant, n):
+    values = np.arange(n, dtype=dtype)
+    assert math.isnan(explained_variance(values, np.full(n, constant, dtype=dtype)))
+
+
+# ------------------------------------------------------------ the fit
+
+
+@pytest.mark.parametrize("minibatch_size", [64, 8])
+def test_the_fit_of_a_table_reaches_the_group_means(minibatch_size):
+    """Whole batches come arbitrarily close; minibatches with a falling rate close."""
+    rng = np.random.default_rng(3)
+    states = rng.integers(0, 3, size=64)
+    returns = states * 10.0 + rng.normal(size=64)
+    batch = make_batch(states, returns)
+    whole = minibatch_size == 64
+    fit = CriticFit(
+        learning_rate=1.0 if whole else 0.01,
+        epochs=200,
+        minibatch_size=minibatch_size,
+        optimizer=SGD(),
+    )
+    state = fit.init(Critic(Table(4, 1), np.zeros(4)))
+    for _ in range(1 if whole else 4):
+        state, metrics = fit.fit(state, batch, rng, progress=0.0)
+    means = [returns[states == s].mean() for s in range(3)]
+    np.testing.assert_allclose(state.critic.parameters, [*means, 0.0], atol=1e-10 if whole else 0.1)
+    residual = returns - np.array(means)[states]
+    np.testing.assert_allclose(
+        metrics["value_loss"], 0.5 * (residual**2).mean(), rtol=1e-10 if whole else 0.02
+    )
+
+
+def test_the_fit_of_a_line_reaches_the_weighted_least_squares_solution():
+    rng = np.random.default_rng(4)
+    x, returns, weight = rng.normal(size=(30, 2)), rng.normal(size=30), rng.uniform(size=30)
+    batch = make_batch(x, returns, weight=weight / weight.sum())
+    fit = CriticFit(learning_rate=0.5, epochs=300, minibatch_size=30, optimizer=SGD())
+    state, _ = fit.fit(fit.init(Critic(Linear(2, 1), np.zeros(2))), batch, rng, 0.0)
+    root = np.sqrt(weight)
+    truth = np.linalg.lstsq(root[:, None] * x, root * returns)[0]
+    np.testing.assert_allclose(state.critic.parameters, truth, atol=1e-10)
+
+
+def test_one_step_by_hand_with_and_without_a_gradient_limit():
+    """One state, value 0, return 4: the gradient is -4, and the metrics say so."""
+    batch = make_batch([0, 0], [3.0, 5.0])
+    for limit, moved in ((None, 0.4), (1.0, 0.1), (10.0, 0.4)):
+        fit = CriticFit(learning_rate=0.1, epochs=1, optimizer=SGD(), max_gradient_norm=limit)
+        old = Critic(Table(1, 1), np.zeros(1))
+        rng = np.random.default_rng(5)
+        state, metrics = fit.fit(fit.init(old), batch, rng, progress=0.0)
+        np.testing.assert_allclose(state.critic.parameters, [moved], rtol=1e-14)
+        np.testing.assert_array_equal(old.parameters, [0.0])
+        np.testing.assert_allclose(metrics["value_loss"], 0.5 * (9 + 25) / 2)
+        np.testing.assert_allclose(metrics["critic_gradient_norm"], 4.0)
+
+
+def test_metrics_of_a_fit():
+    rng = np.random.default_rng(6)
+    returns = rng.normal(size=40)
+    batch = make_batch(np.zeros(40, dtype=int), returns, values=returns / 2)
+    fit = CriticFit(learning_rate=0.1, epochs=3, minibatch_size=10)
+    _, metrics = fit.fit(fit.init(Critic(Table(1, 1), np.zeros(1))), batch, rng, 0.0)
+    np.testing.assert_allclose(metrics["explained_variance"], 0.75)  # of the values before
+    assert metrics["critic_gradient_equivalents"] == 3 * 40
+    assert set(metrics) == {
+        "value_loss",
+        "explained_variance",
+        "critic_gradient_norm",
+        "critic_gradient_equivalents",
+    }
+
+
+def test_progress_drives_the_learning_rate():
+    batch = make_batch([0], [4.0])
+    fit = CriticFit(learning_rate=LinearSchedule(0.4, 0.0), epochs=1, optimizer=SGD())
+    for progress, moved in ((0.0, 1.6), (0.5, 0.8), (0.75, 0.4)):
+        state = fit.init(Critic(Table(1, 1), np.zeros(1)))
+        state, _ = fit.fit(state, batch, np.random.default_rng(7), progress)
+        np.testing.assert_allclose(state.critic.parameters, [moved], rtol=1e-14)
+
+
+def test_value_clipping_holds_the_critic_near_its_old_values():
+    """Without it the table reaches 4; with it, just past old value + range, and stays."""
+    batch = make_batch([0], [4.0], values=[0.0])
+    for clip_range, low, high in ((None, 3.999, 4.001), (0.5, 0.5, 0.9)):
+        fit = CriticFit(learning_rate=0.1, epochs=200, value_clip=clip_range, optimizer=SGD())
+        state = fit.init(Critic(Table(1, 1), np.zeros(1)))
+        state, _ = fit.fit(state, batch, np.random.default_rng(8), 0.0)
+        assert low <= state.critic.parameters[0] <= high
+
+
+def test_regression_in_float32():
+    """A default network learns a smooth function, and nothing turns into float64 on the way."""
+    rng = np.random.default_rng(9)
+    x = rng.uniform(-1, 1, size=(512, 2)).astype("float32")
+    returns = np.sin(3 * x[:, 0]) + x[:, 1]
+    critic = make_critic(spaces.Box(-1, 1, (2,)), rng)
+    fit = CriticFit(learning_rate=3e-3, epochs=40, max_gradient_norm=10.0)
+    batch = make_batch(x, returns, values=critic.values(x), dtype="float32")
+    state, metrics = fit.fit(fit.init(critic), batch, rng, 0.0)
+    assert state.critic.parameters.dtype == np.float32
+    assert state.optimizer.square.dtype == np.float32
+    assert state.critic.values(x).dtype == np.float32
+    assert explained_variance(state.critic.values(x), returns) > 0.97
+    assert metrics["value_loss"] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("epochs", 0),
+        ("minibatch_size", 1.5),
+        ("value_clip", -0.2),
+        ("max_gradient_norm", math.inf),
+    ],
+)
+def test_impossible_settings_are_named(field, value):
+    with pytest.raises(ValueError, match=f"^{field} must .*got {value}"):
+        CriticFit(**{field: value})

@@ -1,0 +1,346 @@
+"""Distributions against scipy, enumeration, quadrature, central differences and samples."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from minirl.checks import check_fisher_product, three_sigma
+from minirl.distributions import Categorical, DiagonalGaussian
+
+FAMILIES = [Categorical, DiagonalGaussian]
+quick = settings(derandomize=True, max_examples=40, deadline=None, database=None)
+
+
+def random_eta(rng, rows=5, width=4):
+    return rng.normal(size=(rows, width))
+
+
+def central_differences(function, eta, step=1e-5):
+    """d sum(function) / d eta, entry by entry."""
+    gradient = np.zeros_like(eta)
+    for index in np.ndindex(eta.shape):
+        bump = np.zeros_like(eta)
+        bump[index] = step
+        gradient[index] = (function(eta + bump) - function(eta - bump)).sum() / (2 * step)
+    return gradient
+
+
+def enumerated_categorical(eta):
+    """Probabilities (A,) of one row of logits, in the plainest way."""
+    weights = [np.exp(logit) for logit in eta]
+    return np.array([weight / sum(weights) for weight in weights])
+
+
+# ------------------------------------------------------------ values
+
+
+def test_categorical_values_equal_direct_sums_and_scipy():
+    rng = np.random.default_rng(0)
+    eta, other_eta = random_eta(rng), random_eta(rng)
+    p_all, q_all = Categorical(eta), Categorical(other_eta)
+    actions = np.array([0, 1, 2, 3, 1])
+    for row in range(5):
+        p, q = enumerated_categorical(eta[row]), enumerated_categorical(other_eta[row])
+        np.testing.assert_allclose(p_all.probs[row], p, rtol=1e-14)
+        np.testing.assert_allclose(p_all.log_prob(actions)[row], np.log(p[actions[row]]))
+        np.testing.assert_allclose(p_all.entropy()[row], scipy.stats.entropy(p), rtol=1e-13)
+        np.testing.assert_allclose(p_all.kl(q_all)[row], scipy.stats.entropy(p, q), rtol=1e-12)
+        np.testing.assert_allclose(q_all.kl(p_all)[row], scipy.stats.entropy(q, p), rtol=1e-12)
+
+
+def test_gaussian_values_equal_scipy_and_quadrature():
+    rng = np.random.default_rng(1)
+    eta, other_eta = random_eta(rng), random_eta(rng)
+    p_all, q_all = DiagonalGaussian(eta), DiagonalGaussian(other_eta)
+    actions = rng.normal(size=(5, 2))
+    for row in range(5):
+        p = scipy.stats.multivariate_normal(eta[row, :2], np.diag(np.exp(2 * eta[row, 2:])))
+        np.testing.assert_allclose(p_all.log_prob(actions)[row], p.logpdf(actions[row]))
+        np.testing.assert_allclose(p_all.entropy()[row], p.entropy())
+        divergence = 0.0
+        for k in range(2):
+            p_k = scipy.stats.norm(eta[row, k], np.exp(eta[row, 2 + k]))
+            q_k = scipy.stats.norm(other_eta[row, k], np.exp(other_eta[row, 2 + k]))
+            divergence += p_k.expect(lambda a, p=p_k, q=q_k: p.logpdf(a) - q.logpdf(a))
+        np.testing.assert_allclose(p_all.kl(q_all)[row], divergence, rtol=1e-7)
+
+
+def test_categorical_divergence_by_hand_in_both_directions():
+    """KL(3/4, 1/4 || 1/2, 1/2) = 3/4 log 3/2 + 1/4 log 1/2; the other way log(4/3) / 2."""
+    uneven = Categorical(np.log([[0.75, 0.25]]))
+    fair = Categorical(np.zeros((1, 2)))
+    np.testing.assert_allclose(uneven.kl(fair), [0.130812], atol=1e-6)
+    np.testing.assert_allclose(fair.kl(uneven), [np.log(4 / 3) / 2], rtol=1e-13)  # 0.143841
+    np.testing.assert_allclose(uneven.kl(uneven), [0.0], atol=1e-16)
+
+
+def test_gaussian_divergence_by_hand_in_both_directions():
+    """N(0, 1) to N(1, 2^2): log 2 + (1 + 1)/8 - 1/2; back: -log 2 + (4 + 1)/2 - 1/2."""
+    narrow = DiagonalGaussian(np.array([[0.0, 0.0]]))
+    wide = DiagonalGaussian(np.array([[1.0, np.log(2)]]))
+    np.testing.assert_allclose(narrow.kl(wide), [np.log(2) - 0.25], rtol=1e-14)
+    np.testing.assert_allclose(wide.kl(narrow), [2 - np.log(2)], rtol=1e-14)
+    np.testing.assert_array_equal(wide.kl(wide), [0.0])
+
+
+# ------------------------------------------------------------ derivatives
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_derivatives_equal_central_differences(family):
+    rng = np.random.default_rng(2)
+    eta, other_eta = random_eta(rng), random_eta(rng)
+    distribution, other = family(eta), family(other_eta)
+    actions = distribution.sample(rng)
+    for found, function, at in (
+        (distribution.grad_log_prob(actions), lambda x: family(x).log_prob(actions), eta),
+        (distribution.grad_entropy(), lambda x: family(x).entropy(), eta),
+        (distribution.grad_kl(other, wrt="self"), lambda x: family(x).kl(other), eta),
+        (distribution.grad_kl(other, wrt="other"), lambda x: distribution.kl(family(x)), other_eta),
+    ):
+        truth = central_differences(function, at)
+        np.testing.assert_allclose(found, truth, rtol=1e-7, atol=1e-8)
+
+
+def test_categorical_fisher_is_the_enumerated_score_covariance():
+    eta = random_eta(np.random.default_rng(3))
+    distribution = Categorical(eta)
+    columns = [distribution.fisher_product(np.tile(unit, (5, 1))) for unit in np.eye(4)]
+    scores = [distribution.grad_log_prob(np.full(5, a)) for a in range(4)]
+    for row in range(5):
+        p = enumerated_categorical(eta[row])
+        mean = sum(p[a] * scores[a][row] for a in range(4))
+        covariance = sum(p[a] * np.outer(scores[a][row], scores[a][row]) for a in range(4))
+        np.testing.assert_allclose(mean, np.zeros(4), atol=1e-15)
+        found = np.stack([column[row] for column in columns], axis=1)
+        np.testing.assert_allclose(found, covariance, atol=1e-15)
+
+
+def test_gaussian_fisher_is_the_score_covariance_by_quadrature():
+    """Gauss-Hermite quadrature on a 5 x 5 grid is exact: squared scores are quartic in z."""
+    eta = random_eta(np.random.default_rng(4), rows=1)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(5)
+    z = np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2)
+    weight = np.outer(weights, weights).ravel() / (2 * np.pi)
+    actions = eta[:, :2] + np.exp(eta[:, 2:]) * z
+    scores = DiagonalGaussian(np.repeat(eta, len(z), axis=0)).grad_log_prob(actions)
+    np.testing.assert_allclose(weight @ scores, np.zeros(4), atol=1e-12)
+    distribution = DiagonalGaussian(np.repeat(eta, 4, axis=0))
+    found = distribution.fisher_product(np.eye(4))  # one row each; the matrix is symmetric
+    covariance = scores.T @ (weight[:, None] * scores)
+    np.testing.assert_allclose(found, covariance, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fisher_is_the_second_derivative_of_the_divergence(family):
+    """Once through grad_kl (the shipped check), once through kl itself."""
+    rng = np.random.default_rng(5)
+    eta = random_eta(rng)
+    check_fisher_product(family, eta, rng)
+    distribution, direction, h = family(eta), rng.normal(size=eta.shape), 1e-3
+    ahead = distribution.kl(family(eta + h * direction))
+    behind = distribution.kl(family(eta - h * direction))
+    curvature = (direction * distribution.fisher_product(direction)).sum(axis=1)
+    np.testing.assert_allclose(curvature, (ahead + behind) / h**2, rtol=1e-5)
+
+
+# ------------------------------------------------------------ samples
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sampled_scores_have_mean_zero_and_the_fisher_as_covariance(family):
+    rng = np.random.default_rng(6)
+    eta = random_eta(rng, rows=1)
+    many = family(np.repeat(eta, 20_000, axis=0))
+    actions = many.sample(rng)
+    direction = np.array([[1.0, -0.5, 0.3, 0.8]])
+    curvature = float((direction * family(eta).fisher_product(direction)).sum())
+    along = many.grad_log_prob(actions) @ direction[0]
+    three_sigma(along, 0.0)
+    three_sigma(along**2, curvature)
+    # The same samples under another policy's score: both statements must fail.
+    wrong = family(many.eta + 0.3 * np.array([1.0, 0.0, -1.0, 0.5]))
+    along = wrong.grad_log_prob(actions) @ direction[0]
+    with pytest.raises(AssertionError, match="standard errors"):
+        three_sigma(along, 0.0)
+    with pytest.raises(AssertionError, match="standard errors"):
+        three_sigma(along**2, curvature)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_entropy_and_divergence_are_means_over_samples(family):
+    rng = np.random.default_rng(7)
+    eta, other_eta = random_eta(rng, rows=1), random_eta(rng, rows=1)
+    many, other = (family(np.repeat(e, 20_000, axis=0)) for e in (eta, other_eta))
+    actions = many.sample(rng)
+    log_ratio = many.log_prob(actions) - other.log_prob(actions)
+    three_sigma(-many.log_prob(actions), family(eta).entropy()[0])
+    three_sigma(log_ratio, family(eta).kl(family(other_eta))[0])
+    with pytest.raises(AssertionError, match="standard errors"):
+        three_sigma(log_ratio, family(other_eta).kl(family(eta))[0])
+
+
+def test_categorical_frequencies():
+    rng = np.random.default_rng(8)
+    probabilities = np.array([0.5, 0.2, 0.3])
+    actions = Categorical(np.log(np.tile(probabilities, (20_000, 1)))).sample(rng)
+    assert actions.shape == (20_000,)
+    assert actions.dtype == np.int64
+    drawn = actions[:, None] == np.arange(3)
+    three_sigma(drawn, probabilities)
+    with pytest.raises(AssertionError, match="standard errors"):
+        three_sigma(drawn, probabilities[::-1])
+
+
+def test_gaussian_samples_follow_the_normal_distribution():
+    rng = np.random.default_rng(9)
+    eta = np.array([[1.0, -2.0, np.log(0.5), np.log(3.0)]])
+    actions = DiagonalGaussian(np.repeat(eta, 20_000, axis=0)).sample(rng)
+    for k, (mean, std) in enumerate([(1.0, 0.5), (-2.0, 3.0)]):
+        three_sigma(actions[:, k], mean)
+        three_sigma((actions[:, k] - mean) ** 2, std**2)
+        assert scipy.stats.kstest(actions[:, k], scipy.stats.norm(mean, std).cdf).pvalue > 0.01
+        assert (
+            scipy.stats.kstest(actions[:, k], scipy.stats.norm(mean, 1.1 * std).cdf).pvalue < 1e-6
+        )
+    three_sigma((actions[:, 0] - 1.0) * (actions[:, 1] + 2.0), 0.0)
+
+
+class FixedDraws:
+    """A generator whose uniform numbers are the given ones."""
+
+    def __init__(self, uniforms):
+        self.uniforms = np.array(uniforms)
+
+    def random(self, size):
+        assert size == len(self.uniforms)
+        return self.uniforms
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("impossible", [(0,), (2,), (4,), (0, 1), (3, 4), (0, 2, 4)])
+def test_an_action_of_probability_zero_is_never_drawn(dtype, impossible):
+    """Also not by the two extreme uniform numbers, 0 and the one below 1."""
+    draws = [0.0, np.nextafter(1.0, 0.0), *np.random.default_rng(10).random(2_000)]
+    logits = np.random.default_rng(11).normal(size=(len(draws), 5))
+    logits[:, impossible] = -1e4
+    distribution = Categorical(logits.astype(dtype))
+    assert (distribution.probs[:, impossible] == 0).all()
+    actions = distribution.sample(FixedDraws(draws))
+    possible = [a for a in range(5) if a not in impossible]
+    assert set(actions) == set(possible)
+
+
+def test_many_rounded_probabilities_never_yield_an_action_too_many():
+    """In float32 the sum of 1000 equal probabilities misses 1 by more than the last draw does."""
+    distribution = Categorical(np.zeros((1, 1000), dtype="float32"))
+    assert distribution.sample(FixedDraws([np.nextafter(1.0, 0.0)])) == [999]
+
+
+def test_modes():
+    eta = np.array([[0.0, 2.0, 1.0], [3.0, 3.0, 1.0]])
+    np.testing.assert_array_equal(Categorical(eta).mode(), [1, 0])
+    np.testing.assert_array_equal(DiagonalGaussian(np.array([[7.0, 5.0]])).mode(), [[7.0]])
+
+
+# ------------------------------------------------------------ numbers as they come
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float32_is_kept_and_close_to_float64(family):
+    rng = np.random.default_rng(12)
+    eta, other_eta = random_eta(rng), random_eta(rng)
+    actions = family(eta).sample(rng)
+    exact, exact_other = family(eta), family(other_eta)
+    short, short_other = family(eta.astype("float32")), family(other_eta.astype("float32"))
+    if family is DiagonalGaussian:
+        assert short.sample(rng).dtype == short.mode().dtype == np.float32
+        actions = actions.astype("float32")
+    for verb, arguments, short_arguments in (
+        ("log_prob", (actions,), (actions,)),
+        ("entropy", (), ()),
+        ("kl", (exact_other,), (short_other,)),
+        ("grad_log_prob", (actions,), (actions,)),
+        ("grad_entropy", (), ()),
+        ("fisher_product", (other_eta,), (other_eta.astype("float32"),)),
+    ):
+        found = getattr(short, verb)(*short_arguments)
+        assert found.dtype == np.float32, verb
+        np.testing.assert_allclose(
+            found, getattr(exact, verb)(*arguments), rtol=1e-4, atol=1e-4, err_msg=verb
+        )
+    for wrt in ("self", "other"):
+        found = short.grad_kl(short_other, wrt=wrt)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, exact.grad_kl(exact_other, wrt=wrt), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_handed_in_is_changed(family):
+    rng = np.random.default_rng(13)
+    for rows in (1, 5):  # one row: its transpose is contiguous, so a view where others copy
+        eta, other_eta, direction = (random_eta(rng, rows) for _ in range(3))
+        copies = eta.copy(), other_eta.copy(), direction.copy()
+        distribution, other = family(eta), family(other_eta)
+        actions = distribution.sample(rng)
+        before = distribution.log_prob(actions)
+        distribution.grad_log_prob(actions)
+        distribution.grad_entropy()
+        distribution.grad_kl(other, wrt="self")
+        distribution.grad_kl(other, wrt="other")
+        distribution.fisher_product(direction)
+        np.testing.assert_array_equal(distribution.log_prob(actions), before)
+        for array, copy in zip((eta, other_eta, direction), copies, strict=True):
+            np.testing.assert_array_equal(array, copy)
+
+
+def logits(dtype):
+    rows = st.integers(1, 3)
+    entries = st.floats(-1e4, 1e4, width=32)
+    return rows.flatmap(lambda n: arrays(dtype, (2 * n, 4), elements=entries))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@quick
+@given(data=st.data())
+def test_extreme_logits_leave_everything_finite(dtype, data):
+    eta, other_eta = np.split(data.draw(logits(dtype)), 2)
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        p, q = Categorical(eta), Categorical(other_eta)
+        actions = p.sample(np.random.default_rng(0))
+        chosen = p.log_prob(actions)
+        outputs = [
+            chosen,
+            q.log_prob(actions),
+            p.entropy(),
+            p.kl(q),
+            p.grad_log_prob(actions),
+            p.grad_entropy(),
+            p.grad_kl(q, wrt="self"),
+            p.grad_kl(q, wrt="other"),
+            p.fisher_product(other_eta),
+        ]
+    for output in outputs:
+        assert np.isfinite(output).all()
+    np.testing.assert_allclose(p.probs.sum(axis=1), 1.0, rtol=1e-6 if dtype == "float32" else 1e-14)
+    assert (p.probs[np.arange(len(eta)), actions] > 0).all()
+    assert (chosen <= 0).all()
+    assert (p.entropy() >= 0).all()
+    assert (p.entropy() <= np.log(4) + tolerance).all()
+    assert (p.kl(q) >= -tolerance).all()
+
+
+@quick
+@given(arrays("float64", (2, 3), elements=st.floats(-20, 20)), st.floats(-1e4, 1e4))
+def test_adding_a_constant_to_the_logits_changes_nothing(eta, shift):
+    """Up to the rounding of the shifted logits themselves: 1e4 has 12 decimals left."""
+    p, shifted = Categorical(eta), Categorical(eta + shift)
+    np.testing.assert_allclose(shifted.probs, p.probs, rtol=1e-11)
+    np.testing.assert_allclose(shifted.log_prob(np.array([0, 2])), p.log_prob(np.array([0, 2])))
+    np.testing.assert_allclose(shifted.kl(p), [0.0, 0.0], atol=1e-11)
+    # Nor does a constant in a direction reach the Fisher product.
+    np.testing.assert_allclose(p.fisher_product(np.full((2, 3), shift)), 0.0, atol=1e-11)

@@ -1,0 +1,525 @@
+import csv
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+
+from minirl.__main__ import main
+from minirl.distributions import Categorical
+from minirl.networks import MLP, Table
+from minirl.policy import Policy
+from minirl.serialization import load_policy, save_policy
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--num-envs", "2", "--set", "rollout_steps=32", "--set", "hidden_sizes=(4,)"]
+
+
+def lines_of(err):
+    """What stands on stderr beside the progress bar, which shows a time such as [00:03."""
+    lines = re.split(r"[\r\n]+", err)
+    return [line for line in lines if line.strip() and not re.search(r"\[\d\d:\d\d", line)]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process: exit status, stdout, lines on stderr."""
+
+    def run_command(*argv):
+        status = main([str(word) for word in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, lines_of(captured.err)
+
+    return run_command
+
+
+@pytest.fixture
+def fails(run):
+    """Run a command that must fail: its one line on stderr."""
+
+    def run_command(*argv, status=1):
+        found, out, lines = run(*argv)
+        assert found == status
+        assert out == ""
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("minirl: ")
+        return lines[0]
+
+    return run_command
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Register the helpers' environment under a name, for one test."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    names = []
+
+    def register_one(name, **kwargs):
+        steady = importlib.import_module("environments").Steady
+        gymnasium.register(name, steady, kwargs=kwargs)
+        names.append(name)
+        return name
+
+    yield register_one
+    for name in names:
+        del gymnasium.registry[name]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a short training run."""
+    folder = tmp_path_factory.mktemp("trained") / "results"
+    command = ["train", "CartPole-v1", "--total-steps", "300", "--seed", "4", "--out", str(folder)]
+    assert main([*command, *QUICK]) == 0
+    return folder
+
+
+# train
+
+
+def test_train_leaves_policy_history_and_curve(run, tmp_path):
+    status, out, err = run(
+        "train",
+        "CartPole-v1",
+        "--algorithm",
+        "trpo",
+        "--total-steps",
+        300,
+        "--seed",
+        3,
+        "--set",
+        "max_kl=0.02",
+        *QUICK,
+        "--out",
+        tmp_path / "results",
+    )
+    assert (status, err) == (0, [])
+    assert sorted(os.listdir(tmp_path / "results")) == [
+        "curve.png",
+        "experiment.json",
+        "history.csv",
+        "policy.npz",
+    ]
+    for name in ("policy.npz", "history.csv", "curve.png"):
+        assert name in out
+    assert re.search(r"mean return .*: \d+\.\d", out)
+    _, settings = load_policy(tmp_path / "results" / "policy.npz")
+    assert settings["algorithm"]["type"] == "TRPO"
+    assert settings["algorithm"]["max_kl"] == 0.02
+    assert settings["settings"]["num_envs"] == 2
+    assert (settings["seed"], settings["total_steps"]) == (3, 300)
+    with open(tmp_path / "results" / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert 300 <= float(rows[-1]["environment_steps"]) <= 364
+    with Image.open(tmp_path / "results" / "curve.png") as image:
+        assert image.format == "PNG"
+
+
+def test_the_same_command_gives_the_same_history(run, trained, tmp_path):
+    command = ["train", "CartPole-v1", "--total-steps", "300", "--seed", "4", *QUICK]
+    assert run(*command, "--out", tmp_path)[0] == 0
+
+    def timeless(folder):
+        with open(folder / "history.csv") as file:
+            return [{**row, "cpu_seconds": None} for row in csv.DictReader(file)]
+
+    assert timeless(tmp_path) == timeless(trained)
+    assert run(*command, "--out", tmp_path)[0] == 0  # and may be given again
+
+
+def test_training_without_a_finished_episode_has_no_mean_to_report(run, tmp_path):
+    status, out, err = run("train", "Pendulum-v1", "--total-steps", 1, *QUICK, "--out", tmp_path)
+    assert (status, err) == (0, [])
+    assert "nan" not in out
+
+
+# evaluate and watch
+
+
+def test_evaluate_prints_mean_and_interval(run, trained):
+    status, out, err = run("evaluate", trained / "policy.npz", "--episodes", 10)
+    assert (status, err) == (0, [])
+    mean, low, high = map(
+        float, re.search(r"mean return ([\d.]+), .*\[([\d.]+), ([\d.]+)\]", out).groups()
+    )
+    assert low <= mean <= high
+    assert "10 greedy episodes" in out
+    sampled = run("evaluate", trained / "policy.npz", "--episodes", 10, "--sampled")[1]
+    assert "10 sampled episodes" in sampled
+    other_seed = run("evaluate", trained / "policy.npz", "--episodes", 10, "--seed", 5)[1]
+    assert len({out, sampled, other_seed}) == 3
+
+
+def test_evaluate_in_another_environment(run, trained, register):
+    name = register("FourNumbers-v0")
+    policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
+    path = trained.parent / "steady.npz"
+    save_policy(path, policy, {"env": "CartPole-v1"})
+    status, out, _ = run("evaluate", path, "--env", name, "--episodes", 3)
+    assert status == 0
+    assert "mean return 5.00" in out
+
+
+def test_evaluate_says_how_many_episodes_were_cut(run, tmp_path, register):
+    name = register("Endless-v0", length=0)
+    policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
+    save_policy(tmp_path / "policy.npz", policy, {"env": name})
+    status, out, _ = run("evaluate", tmp_path / "policy.npz", "--episodes", 2)
+    assert status == 0
+    assert "2 episodes had not ended" in out
+
+
+def test_one_episode_has_no_interval_to_print(run, trained):
+    status, out, _ = run("evaluate", trained / "policy.npz", "--episodes", 1)
+    assert status == 0
+    assert "nan" not in out
+
+
+def test_watch_saves_a_gif(run, trained, tmp_path):
+    status, out, err = run("watch", trained / "policy.npz", "--out", tmp_path / "agent.gif")
+    assert (status, err) == (0, [])
+    assert re.match(r"return \d+\.\d; .*agent\.gif", out)
+    with Image.open(tmp_path / "agent.gif") as image:
+        assert (image.format, image.n_frames > 5) == ("GIF", True)
+
+
+# compare
+
+
+def test_compare_prints_the_table_and_leaves_the_files(run, tmp_path):
+    command = ["compare", "minirl/Chain-v0", "--algorithms", "ppo", "trpo", "--seeds", 2]
+    command += ["--total-steps", 500, "--workers", 1, "--out", tmp_path / "results"]
+    status, out, err = run(*command)
+    assert (status, err) == (0, [])
+    for word in ("ppo", "trpo", "curves.png", "runs.csv", "summary.json"):
+        assert word in out
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert list(summary["algorithms"]) == ["ppo", "trpo"]
+    assert len(summary["algorithms"]["ppo"]["cpu_seconds"]) == 2
+    assert run(*command)[1] == out  # resumed: even the times are those of the stored runs
+
+
+# What is wrong with the command
+
+
+def test_no_command_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+TRAIN = ("train", "CartPole-v1", "--total-steps", "64")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("train", "Foo-v1"), "'Foo-v1'"),
+        (("train", "CartPole-v99"), "'CartPole-v99'"),
+        (("train", "nowhere_to_be_found:Env-v0"), "nowhere_to_be_found"),
+        (("train", "not an id!"), "'not an id!'"),
+        ((*TRAIN, "--algorithm", "a2c"), "'a2c' is unknown.*ppo"),
+        ((*TRAIN, "--set", "leraning_rate=1"), "'leraning_rate' is unknown.*learning_rate"),
+        ((*TRAIN, "--set", "learning_rate"), "NAME=VALUE"),
+        ((*TRAIN, "--set", "learning_rate=nan"), "nan"),
+        ((*TRAIN, "--set", "learning_rate=1e999"), "learning_rate.*inf"),
+        ((*TRAIN, "--set", "learning_rate=-1"), "learning_rate.*-1"),
+        ((*TRAIN, "--set", "learning_rate=None"), "learning_rate.*None"),
+        ((*TRAIN, "--set", "hidden_sizes=64"), "hidden_sizes.*64"),
+        ((*TRAIN, "--set", "num_envs=2.0"), "num_envs.*2.0"),
+        ((*TRAIN, "--set", "advantages=__import__('os')"), "__import__.*not understood"),
+        ((*TRAIN, "--num-envs", "0"), "num_envs.*0"),
+        ((*TRAIN, "--seed", "-1"), "seed.*-1"),
+        (("train", "CartPole-v1", "--total-steps", "-4"), "total_steps.*-4"),
+        (("train", "CartPole-v1", "--total-steps", "0"), "total_steps.*0"),
+        (("train", "FrozenLake-v1", "--set", "normalize_observations=True"), "normalize_obs"),
+        (("compare", "Foo-v1"), "'Foo-v1'"),
+        (("compare", "CartPole-v1", "--algorithms", "a2c"), "'a2c' is unknown"),
+        (("compare", "CartPole-v1", "--seeds", "0"), "seeds.*0"),
+        (("compare", "CartPole-v1", "--total-steps", "-3"), "total_steps.*-3"),
+        (("compare", "CartPole-v1", "--workers", "0"), "workers.*0"),
+    ],
+)
+def test_a_bad_argument_is_one_line_and_does_not_claim_the_folder(command, words, fails, tmp_path):
+    assert re.search(words, fails(*command, "--out", tmp_path / "results"))
+    # otherwise the command as it was meant would find "another experiment" there
+    assert not (tmp_path / "results" / "experiment.json").exists()
+
+
+def test_an_unversioned_environment_is_understood_or_refused_at_once(tmp_path):
+    # Gymnasium warns here; that line is its own
+    done = subprocess.run(
+        [sys.executable, "-m", "minirl", "compare", "CartPole", "--algorithms", "trpo"]
+        + ["--seeds", "1", "--total-steps", "1", "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr
+    if done.returncode == 0:
+        assert (tmp_path / "summary.json").exists()
+    else:
+        assert done.returncode == 1
+        assert "CartPole" in lines_of(done.stderr)[-1]
+
+
+class Odd(gymnasium.Env):
+    """Spaces that minirl does not support, whose text takes several lines."""
+
+    observation_space = gymnasium.spaces.Box(
+        np.arange(40.0).reshape(8, 5), 100 + np.arange(40.0).reshape(8, 5), dtype=np.float64
+    )
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.low, {}
+
+
+def test_unsupported_spaces_are_one_line(fails, tmp_path):
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        line = fails("train", "Odd-v0", "--total-steps", 64, "--out", tmp_path / "results")
+    finally:
+        del gymnasium.registry["Odd-v0"]
+    assert "observation space" in line
+    assert "Box vectors" in line  # what would be right
+
+
+def test_a_folder_that_cannot_be_written(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    for command in ("train", "compare"):
+        line = fails(command, "CartPole-v1", "--out", tmp_path / "file" / "results")
+        assert "can't be written" in line
+
+
+def test_a_folder_that_holds_another_experiment(fails, trained):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    line = fails(
+        "train", "CartPole-v1", "--total-steps", 301, "--seed", 4, *QUICK, "--out", trained
+    )
+    assert "total_steps is 300 there, 301 here" in line
+    line = fails("compare", "CartPole-v1", "--total-steps", 300, "--out", trained)
+    assert "another experiment" in line
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "watch"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"text\n", b"PK\x03\x04 truncated", b"\x93NUMPY\x01\x00"]
+)
+def test_a_file_that_is_no_policy_is_one_line(command, content, fails, tmp_path):
+    path = tmp_path / "policy.npz"
+    if content is not None:
+        path.write_bytes(content)
+    out = ["--out", tmp_path / "agent.gif"] if command == "watch" else []
+    line = fails(command, path, *out)
+    assert str(path) in line
+    assert not (tmp_path / "agent.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--episodes", "0"), "episodes.*0"),
+        (("--seed", "-1"), "(?i)seed.*-1"),
+        (("--env", "Foo-v1"), "'Foo-v1'"),
+        (("--env", "Pendulum-v1"), "space"),
+        (("--env", "FrozenLake-v1"), "space"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(arguments, words, fails, trained):
+    assert re.search(words, fails("evaluate", trained / "policy.npz", *arguments))
+
+
+def test_a_policy_whose_environment_is_not_known_asks_for_it(fails, tmp_path):
+    policy = Policy(Table(16, 4), Categorical, np.zeros(64))
+    save_policy(tmp_path / "policy.npz", policy, {})  # from Python, with settings of one's own
+    assert "--env" in fails("evaluate", tmp_path / "policy.npz")
+
+
+def test_watch_where_nothing_can_be_written(fails, trained, tmp_path):
+    line = fails("watch", trained / "policy.npz", "--out", tmp_path / "missing" / "agent.gif")
+    assert "missing" in line
+
+
+# An environment or a policy that breaks underway
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("broken", ["observation", "reward"])
+def test_a_number_that_is_not_finite_stops_training_and_keeps_what_was_learned(
+    broken, value, fails, run, register, tmp_path
+):
+    name = register("Broken-v0", broken=broken, bad_step=150, bad_value=value)
+    natural = ["--algorithm", "natural-gradient", *QUICK]  # whose steps are not annealed
+    line = fails("train", name, "--total-steps", 1000, *natural, "--out", tmp_path)
+    # step 150 of an environment whose episodes last 5 steps and a reset row: 150 + 29 rows, the
+    # last of which is number 178 counting from 0
+    assert re.search(rf"environment 0 .*non-finite {broken} .*{value}.* step 178\b", line)
+    assert sorted(os.listdir(tmp_path)) == [
+        "curve.png",
+        "experiment.json",
+        "history.csv",
+        "policy.npz",
+    ]
+    with open(tmp_path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5  # whole rollouts of 32 rows before row 178
+    policy, settings = load_policy(tmp_path / "policy.npz")
+    assert np.isfinite(policy.parameters).all()
+    assert settings["env"] == name
+    # it is the policy after those five updates
+    name, short = register("Whole-v0"), tmp_path / "short"
+    steps = int(float(rows[-1]["environment_steps"]))
+    assert run("train", name, "--total-steps", steps, *natural, "--out", short)[0] == 0
+    np.testing.assert_array_equal(
+        policy.parameters, load_policy(short / "policy.npz")[0].parameters
+    )
+
+
+def test_a_number_that_is_not_finite_in_the_first_rollout(fails, register, tmp_path):
+    name = register("Broken-v0", broken="reward", bad_step=3)
+    line = fails("train", name, "--total-steps", 1000, *QUICK, "--out", tmp_path)
+    assert "non-finite reward" in line
+    load_policy(tmp_path / "policy.npz")  # as it was initialised
+
+
+def test_a_number_that_is_not_finite_in_a_comparison(fails, register, tmp_path):
+    name = register("Broken-v0", broken="reward", bad_step=30)
+    line = fails(
+        "compare",
+        name,
+        "--algorithms",
+        "trpo",
+        "--seeds",
+        1,
+        "--total-steps",
+        64,
+        "--workers",
+        1,
+        "--out",
+        tmp_path,
+    )
+    assert "non-finite reward" in line
+    assert "trpo" in line
+    assert "seed 0" in line
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a command in a process group of its own, where Ctrl-C works as at a terminal."""
+    processes = []
+
+    def start_command(*argv):
+        with open(tmp_path / "stdout", "w") as out, open(tmp_path / "stderr", "w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "minirl", *map(str, argv)],
+                cwd=ROOT,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                # a job started in the background ignores SIGINT, and so would its children
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        processes.append(process)
+        return process
+
+    yield start_command
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_learning_that_diverges_is_one_line(start, tmp_path):
+    # in a process of its own, where NumPy's warnings would be lines on stderr
+    process = start(
+        *("train", "CartPole-v1", "--total-steps", 500, "--set", "learning_rate=1e38"),
+        *(*QUICK, "--out", tmp_path / "results"),
+    )
+    assert process.wait(timeout=60) == 1
+    assert (tmp_path / "stdout").read_text() == ""
+    lines = lines_of((tmp_path / "stderr").read_text())
+    assert len(lines) == 1, lines
+    assert re.match(r"minirl: training stopped .*parameters became non-finite", lines[0])
+    load_policy(tmp_path / "results" / "policy.npz")
+
+
+# Ctrl-C
+
+
+def wait_for(condition, process):
+    """Poll until `condition()`; fail if the process ends first, or after a minute."""
+    patience = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+
+
+def interrupt(process, log):
+    """Ctrl-C, as a terminal sends it to the whole group; the one line that answers it."""
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert (log / "stdout").read_text() == ""
+    lines = lines_of((log / "stderr").read_text())
+    assert len(lines) == 1, lines
+    assert re.match(r"minirl: .*interrupted", lines[0])
+
+
+def files_below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_ctrl_c_during_training_keeps_what_was_learned(start, tmp_path):
+    folder = tmp_path / "results"
+    process = start("train", "CartPole-v1", "--total-steps", 10**8, *QUICK, "--out", folder)
+    wait_for(lambda: "mean_return" in (tmp_path / "stderr").read_text(), process)
+    interrupt(process, tmp_path)
+    assert files_below(folder) == ["curve.png", "experiment.json", "history.csv", "policy.npz"]
+    load_policy(folder / "policy.npz")
+    with open(folder / "history.csv") as file:
+        assert len(list(csv.DictReader(file))) > 1
+
+
+COMPARE = ["compare", "CartPole-v1", "--algorithms", "trpo", "ppo", "--total-steps", 4000]
+
+
+def test_ctrl_c_during_a_comparison_keeps_finished_seeds(start, run, tmp_path):
+    folder = tmp_path / "results"
+    runs = folder / "runs"
+    process = start(*COMPARE, "--seeds", 50, "--workers", 2, "--out", folder)
+    wait_for(lambda: len(list(runs.glob("*.npz"))) >= 2, process)
+    interrupt(process, tmp_path)
+    finished = files_below(runs)
+    assert files_below(folder) == ["experiment.json", *(f"runs/{name}" for name in finished)]
+    for name in finished:
+        with np.load(runs / name) as file:
+            assert file["environment_steps"][-1] >= 4000
+    stored_at = {name: (runs / name).stat().st_mtime_ns for name in finished}
+
+    status, _, lines = run(*COMPARE, "--seeds", 1, "--workers", 1, "--out", folder)
+    assert (status, lines) == (0, [])
+    assert {name: (runs / name).stat().st_mtime_ns for name in finished} == stored_at
+    assert {"trpo-seed0.npz", "ppo-seed0.npz"} <= set(files_below(runs))
+    assert (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.4])
+def test_ctrl_c_while_workers_start_is_one_line(delay, start, tmp_path):
+    process = start(*COMPARE, "--seeds", 50, "--workers", 2, "--out", tmp_path / "results")
+    wait_for((tmp_path / "results" / "runs").exists, process)
+    time.sleep(delay)  # workers start Python, import NumPy, begin to train
+    interrupt(process, tmp_path)

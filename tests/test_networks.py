@@ -1,0 +1,253 @@
+"""Networks against plain loops, central differences and the adjoint identity."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minirl.checks import check_jvp, check_vjp
+from minirl.networks import MLP, Linear, Table, WithLogStd, orthogonal
+
+MLPS = [
+    MLP((3, 2), dtype="float64"),
+    MLP((3, 4, 2), dtype="float64"),
+    MLP((3, 5, 4, 2), dtype="float64"),
+    MLP((1, 1, 1), dtype="float64"),
+]
+NETWORKS = [
+    *MLPS,
+    Linear(3, 2),
+    Table(5, 2),
+    WithLogStd(MLP((3, 4, 2), dtype="float64"), 2),
+    WithLogStd(Linear(3, 1), 1),
+    WithLogStd(Table(5, 3), 3),
+]
+each_network = pytest.mark.parametrize("network", NETWORKS, ids=repr)
+
+
+def inputs_of(network, rng):
+    """Six rows; for a table, states that repeat, one of them never visited."""
+    core = network.mean if isinstance(network, WithLogStd) else network
+    if isinstance(core, Table):
+        return np.array([0, 2, 2, 4, 2, 0])
+    width = core.sizes[0] if isinstance(core, MLP) else core.inputs
+    return rng.normal(size=(6, width))
+
+
+def random_point(network, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=network.size), inputs_of(network, rng), rng
+
+
+# ------------------------------------------------------------ values
+
+
+@pytest.mark.parametrize("network", MLPS, ids=repr)
+def test_mlp_forward_equals_plain_loops(network):
+    theta, x, _ = random_point(network)
+    y, _ = network.forward(theta, x)
+    numbers = theta.tolist()
+    for row in range(len(x)):
+        activations, rest = x[row].tolist(), numbers
+        for layer, n_out in enumerate(network.sizes[1:], start=1):
+            n_in = len(activations)
+            bias = rest[n_in * n_out : (n_in + 1) * n_out]
+            sums = [
+                bias[j] + sum(activations[i] * rest[i * n_out + j] for i in range(n_in))
+                for j in range(n_out)
+            ]
+            last = layer == len(network.sizes) - 1
+            activations = sums if last else [math.tanh(s) for s in sums]
+            rest = rest[(n_in + 1) * n_out :]
+        assert rest == []
+        np.testing.assert_allclose(y[row], activations, rtol=1e-13)
+
+
+def test_linear_and_table_by_hand():
+    y, _ = Linear(2, 3).forward(np.arange(6.0), np.array([[1.0, 10.0]]))
+    np.testing.assert_array_equal(y, [[30.0, 41.0, 52.0]])  # (0, 1, 2) + 10 (3, 4, 5)
+    y, _ = Table(3, 2).forward(np.arange(6.0), np.array([2, 0, 2]))
+    np.testing.assert_array_equal(y, [[4.0, 5.0], [0.0, 1.0], [4.0, 5.0]])
+
+
+def test_with_log_std_appends_the_same_log_std_to_every_row():
+    network = WithLogStd(Table(2, 2), 2)
+    theta = np.array([1.0, 2.0, 3.0, 4.0, -0.5, 0.5])
+    y, _ = network.forward(theta, np.array([1, 0]))
+    np.testing.assert_array_equal(y, [[3.0, 4.0, -0.5, 0.5], [1.0, 2.0, -0.5, 0.5]])
+
+
+# ------------------------------------------------------------ derivatives
+
+
+@each_network
+def test_derivatives_equal_central_differences(network):
+    theta, x, rng = random_point(network)
+    check_jvp(network, theta, x, rng)
+    check_vjp(network, theta, x, rng)
+
+
+@each_network
+def test_vjp_is_the_adjoint_of_jvp(network):
+    """<dy, J v> = <J^T dy, v>."""
+    theta, x, rng = random_point(network)
+    y, cache = network.forward(theta, x)
+    for _ in range(3):
+        dy, v = rng.normal(size=y.shape), rng.normal(size=theta.shape)
+        forward, backward = (dy * network.jvp(cache, v)).sum(), network.vjp(cache, dy) @ v
+        np.testing.assert_allclose(forward, backward, rtol=1e-12)
+
+
+def test_table_vjp_adds_up_repeated_states():
+    network = Table(3, 2)
+    _, cache = network.forward(np.zeros(6), np.array([2, 0, 2]))
+    dy = np.array([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
+    np.testing.assert_array_equal(network.vjp(cache, dy), [3.0, 4.0, 0.0, 0.0, 11.0, 22.0])
+
+
+@each_network
+def test_one_cache_serves_any_number_of_products(network):
+    theta, x, rng = random_point(network)
+    y, cache = network.forward(theta, x)
+    dy, v = rng.normal(size=y.shape), rng.normal(size=theta.shape)
+    fresh = network.vjp(network.forward(theta, x)[1], dy)
+    fresh_jvp = network.jvp(network.forward(theta, x)[1], v)
+    for _ in range(3):
+        np.testing.assert_array_equal(network.jvp(cache, v), fresh_jvp)
+        network.forward(rng.normal(size=theta.shape), x)  # another pass does not touch it
+        np.testing.assert_array_equal(network.vjp(cache, dy), fresh)
+        network.jvp(cache, rng.normal(size=theta.shape))
+        network.vjp(cache, rng.normal(size=y.shape))
+
+
+@each_network
+def test_nothing_handed_in_is_changed(network):
+    theta, x, rng = random_point(network)
+    dy = rng.normal(size=network.forward(theta, x)[0].shape)
+    v = rng.normal(size=theta.shape)
+    arrays = theta, x, dy, v
+    copies = [array.copy() for array in arrays]
+    y, cache = network.forward(theta, x)
+    network.vjp(cache, dy)
+    network.jvp(cache, v)
+    y += 1.0  # nor does writing to the output reach theta
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+# ------------------------------------------------------------ the start
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (1, 3), (3, 1), (1, 1)])
+def test_orthogonal_rows_or_columns_times_gain(shape):
+    matrix = orthogonal(shape, 3.0, np.random.default_rng(0))
+    assert matrix.shape == shape
+    gram = matrix.T @ matrix if shape[0] >= shape[1] else matrix @ matrix.T
+    np.testing.assert_allclose(gram, 9.0 * np.eye(min(shape)), atol=1e-14)
+
+
+def test_orthogonal_matrices_have_no_preferred_sign():
+    """Every entry averages 0 over draws; LAPACK's own signs (no correction) do not."""
+    rng = np.random.default_rng(1)
+    draws = np.array([orthogonal((3, 2), 1.0, rng) for _ in range(1000)])
+    spread = draws.std(axis=0) / np.sqrt(1000)
+    assert (np.abs(draws.mean(axis=0)) < 3.5 * spread).all()
+    raw = np.array([np.linalg.qr(rng.standard_normal((3, 2)))[0] for _ in range(1000)])
+    assert abs(raw[:, 0, 0].mean()) > 10 * raw[:, 0, 0].std() / np.sqrt(1000)
+
+
+def test_mlp_starts_with_zero_biases_and_the_stated_gains():
+    network = MLP((4, 64, 32, 3), output_gain=0.01, dtype="float64")
+    theta = network.init(np.random.default_rng(2))
+    assert theta.shape == (network.size,) == (4 * 64 + 64 + 64 * 32 + 32 + 32 * 3 + 3,)
+    for (weight, bias), gain in zip(
+        network.layers(theta), (math.sqrt(2), math.sqrt(2), 0.01), strict=True
+    ):
+        np.testing.assert_array_equal(bias, 0.0)
+        np.testing.assert_allclose(np.linalg.svd(weight, compute_uv=False), gain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("network", [Linear(3, 2), Table(3, 2)], ids=repr)
+def test_linear_and_table_start_at_zero_and_draw_nothing(network):
+    rng, untouched = np.random.default_rng(3), np.random.default_rng(3)
+    np.testing.assert_array_equal(network.init(rng), np.zeros(6))
+    assert rng.random() == untouched.random()
+
+
+def test_with_log_std_starts_at_the_given_log_std():
+    mean = MLP((2, 3, 2), dtype="float64")
+    theta = WithLogStd(mean, 2, initial_log_std=-0.7).init(np.random.default_rng(4))
+    np.testing.assert_array_equal(theta[:-2], mean.init(np.random.default_rng(4)))
+    np.testing.assert_array_equal(theta[-2:], [-0.7, -0.7])
+
+
+@each_network
+def test_the_same_seed_gives_the_same_start_of_the_stated_size(network):
+    starts = [network.init(np.random.default_rng(5)) for _ in range(2)]
+    np.testing.assert_array_equal(*starts)
+    assert starts[0].shape == (network.size,)
+
+
+# ------------------------------------------------------------ storage
+
+
+def test_layers_are_views_of_theta():
+    network = MLP((2, 3, 1), dtype="float64")
+    theta = np.arange(float(network.size))
+    for weight, bias in network.layers(theta):
+        assert np.shares_memory(weight, theta)
+        assert np.shares_memory(bias, theta)
+        weight[:], bias[:] = -1.0, -2.0
+    np.testing.assert_array_equal(theta, [-1] * 6 + [-2] * 3 + [-1] * 3 + [-2])
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        MLP((3, 8, 2)),
+        Linear(3, 2, "float32"),
+        Table(5, 2, "float32"),
+        WithLogStd(MLP((3, 2)), 2),
+        WithLogStd(Table(5, 1, "float32"), 1),
+    ],
+    ids=repr,
+)
+def test_float32_is_kept(network):
+    theta, x, rng = random_point(network)
+    assert network.init(rng).dtype == network.dtype == "float32"
+    y, cache = network.forward(theta.astype("float32"), x)
+    assert y.dtype == np.float32
+    assert network.vjp(cache, np.ones_like(y)).dtype == np.float32
+    assert network.jvp(cache, theta.astype("float32")).dtype == np.float32
+
+
+def test_float32_agrees_with_float64():
+    short, long = MLP((3, 16, 2)), MLP((3, 16, 2), dtype="float64")
+    theta, x, _ = random_point(long)
+    y, cache = long.forward(theta, x)
+    short_y, short_cache = short.forward(theta.astype("float32"), x)
+    np.testing.assert_allclose(short_y, y, rtol=1e-4, atol=1e-5)
+    gradient = short.vjp(short_cache, np.ones_like(short_y))
+    np.testing.assert_allclose(gradient, long.vjp(cache, np.ones_like(y)), rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MLP((3,)), r"sizes .* \(3,\)"),
+        (lambda: MLP((3, 0, 2)), "width in sizes .* got 0"),
+        (lambda: MLP((3, 2.5)), "width in sizes .* got 2.5"),
+        (lambda: MLP((3, 2), output_gain=0.0), "output_gain .* got 0.0"),
+        (lambda: MLP((3, 2), output_gain=math.nan), "output_gain .* got nan"),
+        (lambda: Linear(0, 2), "inputs .* got 0"),
+        (lambda: Linear(2, -1), "outputs .* got -1"),
+        (lambda: Table(0, 2), "states .* got 0"),
+        (lambda: Table(2, 0), "outputs .* got 0"),
+    ],
+)
+def test_impossible_shapes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,163 @@
+"""Optimizers against the formulas of the papers, written out entry by entry."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from minirl.optimizers import (
+    SGD,
+    Adam,
+    LinearSchedule,
+    clip_by_norm,
+    require_positive_start,
+    scheduled,
+)
+
+quick = settings(derandomize=True, max_examples=40, deadline=None, database=None)
+
+
+def literal_adam(theta, gradients, rates, beta1, beta2, epsilon):
+    """Algorithm 1 of Kingma and Ba, one parameter at a time; yields theta after each step."""
+    theta = list(theta)
+    m, v = [0.0] * len(theta), [0.0] * len(theta)
+    for t, (g, alpha) in enumerate(zip(gradients, rates, strict=True), start=1):
+        for i in range(len(theta)):
+            m[i] = beta1 * m[i] + (1 - beta1) * g[i]
+            v[i] = beta2 * v[i] + (1 - beta2) * g[i] ** 2
+            m_hat = m[i] / (1 - beta1**t)
+            v_hat = v[i] / (1 - beta2**t)
+            theta[i] -= alpha * m_hat / (math.sqrt(v_hat) + epsilon)
+        yield list(theta)
+
+
+@pytest.mark.parametrize(
+    "settings_", [(0.9, 0.999, 1e-8), (0.5, 0.7, 1e-2), (0.0, 0.9, 1e-5), (0.9, 0.0, 1e-3)]
+)
+def test_adam_equals_the_papers_formula(settings_):
+    rng = np.random.default_rng(0)
+    theta, rates = rng.normal(size=4), rng.uniform(0.01, 0.1, size=8)
+    gradients = rng.normal(size=(8, 4)) * np.array([1.0, 1e-3, 10.0, 0.0])
+    adam = Adam(*settings_)
+    state = adam.init(theta)
+    expected = literal_adam(theta, gradients, rates, *settings_)
+    for gradient, rate, truth in zip(gradients, rates, expected, strict=True):
+        state, theta = adam.step(state, theta, gradient, rate)
+        np.testing.assert_allclose(theta, truth, rtol=1e-12)
+    assert state.steps == 8
+
+
+def test_adams_first_step_is_the_learning_rate_against_the_sign():
+    """m-hat / sqrt(v-hat) = g / |g| at t = 1, whatever the scale; nothing moves at g = 0."""
+    adam = Adam()
+    _, theta = adam.step(adam.init(np.zeros(3)), np.zeros(3), np.array([1e-3, -50.0, 0.0]), 0.1)
+    np.testing.assert_allclose(theta, [-0.1, 0.1, 0.0], rtol=1e-4)
+
+
+def test_sgd_goes_down_the_gradient():
+    state, theta = SGD().step(SGD().init(np.ones(2)), np.ones(2), np.array([2.0, -4.0]), 0.25)
+    assert state is None
+    np.testing.assert_array_equal(theta, [0.5, 2.0])
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=repr)
+def test_a_step_changes_nothing_in_place_and_keeps_float32(optimizer):
+    rng = np.random.default_rng(1)
+    theta, gradient = rng.normal(size=(2, 3)).astype("float32")
+    state, theta = optimizer.step(optimizer.init(theta), theta, gradient, 0.1)
+    arrays_ = [theta, gradient, *(state[:2] if state is not None else ())]
+    copies = [array.copy() for array in arrays_]
+    new_state, new_theta = optimizer.step(state, theta, gradient, 0.1)
+    again_state, again = optimizer.step(state, theta, gradient, 0.1)
+    for array, copy in zip(arrays_, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    np.testing.assert_array_equal(new_theta, again)
+    assert not np.shares_memory(new_theta, theta)
+    assert new_theta.dtype == np.float32
+    for moment in (new_state or ())[:2]:
+        assert moment.dtype == np.float32
+    assert (new_state is None) == (again_state is None)
+
+
+# ------------------------------------------------------------ gradient norm
+
+
+def test_clip_by_norm_by_hand():
+    gradient = np.array([3.0, 4.0])
+    clipped, norm = clip_by_norm(gradient, 1.0)
+    np.testing.assert_allclose(clipped, [0.6, 0.8], rtol=1e-15)
+    assert norm == 5.0
+    for limit in (None, 5.0, 6.0):
+        unclipped, norm = clip_by_norm(gradient, limit)
+        np.testing.assert_array_equal(unclipped, [3.0, 4.0])
+        assert norm == 5.0
+    np.testing.assert_array_equal(gradient, [3.0, 4.0])
+
+
+@quick
+@given(
+    arrays("float64", 4, elements=st.floats(-1e6, 1e6, allow_subnormal=False)),
+    st.floats(1e-6, 1e6),
+)
+def test_clip_by_norm_shortens_but_never_turns(gradient, limit):
+    clipped, norm = clip_by_norm(gradient, limit)
+    np.testing.assert_allclose(norm, math.hypot(*gradient), rtol=1e-12, atol=1e-150)
+    length = math.hypot(*clipped)
+    np.testing.assert_allclose(length, min(norm, limit), rtol=1e-12, atol=1e-150)
+    np.testing.assert_allclose(clipped * norm, gradient * length, rtol=1e-9, atol=1e-150)
+
+
+def test_clip_by_norm_keeps_float32_and_survives_zero():
+    clipped, norm = clip_by_norm(np.array([30.0, 40.0], dtype="float32"), 1.0)
+    assert clipped.dtype == np.float32
+    assert norm == 50.0
+    clipped, norm = clip_by_norm(np.zeros(2), 1.0)
+    np.testing.assert_array_equal(clipped, [0.0, 0.0])
+    assert norm == 0.0
+
+
+# ------------------------------------------------------------ schedules
+
+
+def test_a_schedule_is_a_straight_line():
+    falling, rising = LinearSchedule(3e-4), LinearSchedule(1.0, 5.0)
+    assert scheduled(falling, 0.0) == 3e-4
+    assert scheduled(falling, 1.0) == 0.0
+    assert scheduled(falling, 0.5) == 1.5e-4
+    assert [scheduled(rising, p) for p in (0.0, 0.25, 1.0)] == [1.0, 2.0, 5.0]
+
+
+def test_a_number_is_its_own_schedule():
+    assert scheduled(0.3, 0.0) == scheduled(0.3, 0.9) == 0.3
+
+
+# ------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Adam(beta1=1.0), "beta1 .* got 1.0"),
+        (lambda: Adam(beta1=-0.1), "beta1 .* got -0.1"),
+        (lambda: Adam(beta2=math.nan), "beta2 .* got nan"),
+        (lambda: Adam(beta2=1.5), "beta2 .* got 1.5"),
+        (lambda: Adam(epsilon=0.0), "epsilon .* got 0.0"),
+        (lambda: LinearSchedule(-1.0), "start .* got -1.0"),
+        (lambda: LinearSchedule(1.0, math.inf), "end .* got inf"),
+        (lambda: require_positive_start("rate", 0.0), "rate .* got 0.0"),
+        (lambda: require_positive_start("rate", LinearSchedule(0.0, 1.0)), "rate .* got 0.0"),
+        (lambda: require_positive_start("rate", math.nan), "rate .* got nan"),
+    ],
+)
+def test_impossible_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_possible_settings_pass():
+    require_positive_start("rate", 1e-3)
+    require_positive_start("rate", LinearSchedule(1e-3))
+    Adam(0.0, 0.0)

@@ -1,0 +1,235 @@
+"""Policies and critics: spaces to networks, one normalisation, immutability."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from minirl.checks import three_sigma
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.normalization import RunningMoments
+from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy
+
+VECTOR = spaces.Box(-np.inf, np.inf, (3,))
+STATES = spaces.Discrete(6)
+CHOICES = spaces.Discrete(4)
+FORCES = spaces.Box(-1.0, 1.0, (2,))
+STATISTICS = RunningMoments(10, np.array([1.0, -2.0, 0.5]), np.array([4.0, 0.25, 1.0]))
+
+
+def observations_of(space, rng, rows=7):
+    return rng.integers(0, 6, rows) if space is STATES else rng.normal(size=(rows, 3))
+
+
+def linear_policy(statistics=None):
+    theta = np.random.default_rng(0).normal(size=6)
+    return Policy(Linear(3, 2), Categorical, theta, statistics)
+
+
+# ------------------------------------------------------------ spaces
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "network", "distribution"),
+    [
+        (VECTOR, CHOICES, MLP((3, 8, 4), 0.01), Categorical),
+        (VECTOR, FORCES, WithLogStd(MLP((3, 8, 2), 0.01), 2, -0.5), DiagonalGaussian),
+        (STATES, CHOICES, Table(6, 4), Categorical),
+        (STATES, FORCES, WithLogStd(Table(6, 2), 2, -0.5), DiagonalGaussian),
+    ],
+)
+def test_spaces_choose_network_and_distribution(
+    observation_space, action_space, network, distribution
+):
+    rng = np.random.default_rng(0)
+    policy = make_policy(
+        observation_space, action_space, rng, hidden_sizes=(8,), initial_log_std=-0.5
+    )
+    assert policy.network == network
+    assert policy.distribution is distribution
+    assert policy.parameters.shape == (network.size,)
+    assert policy.parameters.dtype == network.dtype
+    assert policy.observation_statistics is None
+    observations = observations_of(observation_space, rng)
+    for actions in (policy.act(observations), policy.act(observations, rng)):
+        assert actions.shape == (7, *action_space.shape)
+    if action_space is CHOICES:
+        assert all(action_space.contains(action) for action in policy.act(observations, rng))
+    else:
+        _, log_std = np.split(policy.forward(observations)[0].eta, 2, axis=1)
+        np.testing.assert_array_equal(log_std, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "network"), [(VECTOR, MLP((3, 8, 1))), (STATES, Table(6, 1))]
+)
+def test_critics_have_one_value_a_row(observation_space, network):
+    rng = np.random.default_rng(1)
+    critic = make_critic(observation_space, rng, hidden_sizes=(8,))
+    assert critic.network == network
+    assert critic.values(observations_of(observation_space, rng)).shape == (7,)
+
+
+def test_dtype_and_seed_are_passed_on():
+    for make in (
+        lambda rng, dtype: make_policy(VECTOR, CHOICES, rng, dtype=dtype),
+        lambda rng, dtype: make_critic(VECTOR, rng, dtype=dtype),
+    ):
+        long = make(np.random.default_rng(2), "float64")
+        short = make(np.random.default_rng(2), "float32")
+        assert long.parameters.dtype == np.float64
+        assert short.parameters.dtype == np.float32
+        np.testing.assert_allclose(long.parameters, short.parameters, rtol=1e-6)
+
+
+UNSUPPORTED = [
+    spaces.Dict({"position": VECTOR}),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiBinary(3),
+    spaces.Tuple((CHOICES, FORCES)),
+    spaces.Discrete(3, start=1),
+    spaces.Box(0.0, 1.0, (2, 2)),
+    spaces.Box(0.0, 1.0, ()),
+]
+
+
+@pytest.mark.parametrize("space", UNSUPPORTED, ids=str)
+def test_an_unsupported_space_is_named(space):
+    rng = np.random.default_rng(3)
+    for make, role in (
+        (lambda: make_policy(space, CHOICES, rng), "observation space"),
+        (lambda: make_policy(space, FORCES, rng), "observation space"),
+        (lambda: make_critic(space, rng), "observation space"),
+        (lambda: make_policy(VECTOR, space, rng), "action space"),
+    ):
+        with pytest.raises(ValueError, match="minirl takes") as caught:
+            make()
+        assert str(caught.value).startswith(f"{role} {space} is not supported")
+
+
+def test_only_box_observations_have_statistics():
+    statistics = empty_statistics(VECTOR)
+    assert statistics.count == 0
+    assert statistics.mean.shape == statistics.variance.shape == (3,)
+    with pytest.raises(ValueError, match=r"normalize_observations .* Discrete\(6\)"):
+        empty_statistics(STATES)
+
+
+@pytest.mark.parametrize("action_space", [CHOICES, FORCES])
+def test_a_fresh_policy_is_nearly_uniform(action_space):
+    """Logits and means within a few hundredths of 0, so no state starts with a preference."""
+    rng = np.random.default_rng(4)
+    policy = make_policy(VECTOR, action_space, rng)
+    distribution, _ = policy.forward(3 * rng.normal(size=(500, 3)))
+    if action_space is CHOICES:
+        np.testing.assert_allclose(distribution.probs, 0.25, atol=0.03)
+        assert np.ptp(distribution.probs) > 1e-4  # yet not so uniform that nothing is there
+    else:
+        np.testing.assert_allclose(distribution.mean, 0.0, atol=0.1)
+        np.testing.assert_array_equal(distribution.log_std, 0.0)
+
+
+# ------------------------------------------------------------ observations
+
+
+def by_hand(observations):
+    return (observations - STATISTICS.mean) / np.sqrt(STATISTICS.variance + 1e-8)
+
+
+def test_observations_are_normalised_exactly_once():
+    rng = np.random.default_rng(5)
+    observations = rng.normal(size=(7, 3)) + STATISTICS.mean
+    copy = observations.copy()
+    policy = linear_policy(STATISTICS)
+    logits = by_hand(observations) @ policy.parameters.reshape(3, 2)
+    np.testing.assert_allclose(policy.forward(observations)[0].eta, logits, rtol=1e-12)
+    np.testing.assert_array_equal(policy.act(observations), logits.argmax(axis=1))
+    critic = Critic(Linear(3, 1), np.array([1.0, 2.0, 3.0]), STATISTICS)
+    values = by_hand(observations) @ [1.0, 2.0, 3.0]
+    np.testing.assert_allclose(critic.values(observations), values, rtol=1e-12)
+    np.testing.assert_allclose(critic.forward(observations)[0], values, rtol=1e-12)
+    np.testing.assert_array_equal(observations, copy)
+    # The derivative is taken at the same features.
+    _, cache = critic.forward(observations)
+    np.testing.assert_allclose(
+        critic.vjp(cache, np.ones(7)), by_hand(observations).sum(axis=0), rtol=1e-12
+    )
+
+
+def test_without_statistics_observations_are_what_they_are():
+    observations = np.array([[100.0, 0.0, 0.0]])
+    policy = linear_policy()
+    np.testing.assert_allclose(policy.forward(observations)[0].eta[0], 100 * policy.parameters[:2])
+
+
+def test_wild_observations_are_clipped_before_the_network():
+    critic = Critic(Linear(3, 1), np.array([1.0, 2.0, 3.0]), STATISTICS)
+    np.testing.assert_allclose(critic.values(np.array([[1e9, 1e9, -1e9]])), [10 + 20 - 30])
+
+
+# ------------------------------------------------------------ acting, derivatives
+
+
+def test_without_a_generator_the_mode_with_one_a_sample():
+    policy = linear_policy()
+    observations = np.repeat([[0.3, -0.2, 0.1]], 20_000, axis=0)
+    distribution, _ = policy.forward(observations[:1])
+    assert set(policy.act(observations)) == {distribution.mode()[0]}
+    sampled = policy.act(observations, np.random.default_rng(6))
+    three_sigma(sampled[:, None] == [0, 1], distribution.probs[0])
+    np.testing.assert_array_equal(sampled, policy.act(observations, np.random.default_rng(6)))
+
+
+@pytest.mark.parametrize("action_space", [CHOICES, FORCES])
+def test_the_policys_products_are_derivatives_of_eta(action_space):
+    rng = np.random.default_rng(7)
+    policy = make_policy(VECTOR, action_space, rng, hidden_sizes=(5,), dtype="float64")
+    policy = policy.with_observation_statistics(STATISTICS)
+    observations = rng.normal(size=(7, 3))
+    distribution, cache = policy.forward(observations)
+    direction, d_eta = rng.normal(size=policy.parameters.shape), rng.normal(size=(7, 4))
+    ahead, behind = (
+        policy.with_parameters(policy.parameters + h * direction).forward(observations)[0].eta
+        for h in (1e-6, -1e-6)
+    )
+    truth = (ahead - behind) / 2e-6
+    np.testing.assert_allclose(policy.jvp(cache, direction), truth, atol=1e-8)
+    backward = policy.vjp(cache, d_eta) @ direction
+    np.testing.assert_allclose(backward, (d_eta * truth).sum(), rtol=1e-6)
+    assert distribution.eta.shape == (7, 4)
+
+
+def test_the_critics_product_is_the_derivative_of_its_values():
+    rng = np.random.default_rng(8)
+    critic = make_critic(VECTOR, rng, hidden_sizes=(5,), dtype="float64")
+    observations, d_values = rng.normal(size=(7, 3)), rng.normal(size=7)
+    values, cache = critic.forward(observations)
+    assert values.shape == (7,)
+    gradient, h = critic.vjp(cache, d_values), 1e-6
+    for index, unit in enumerate(np.eye(len(gradient))):
+        ahead = critic.with_parameters(critic.parameters + h * unit).values(observations)
+        behind = critic.with_parameters(critic.parameters - h * unit).values(observations)
+        np.testing.assert_allclose(
+            gradient[index], d_values @ (ahead - behind) / (2 * h), atol=1e-7
+        )
+
+
+# ------------------------------------------------------------ new ones from old ones
+
+
+@pytest.mark.parametrize(
+    "old", [linear_policy(), Critic(Linear(3, 1), np.ones(3))], ids=["policy", "critic"]
+)
+def test_new_parameters_and_statistics_leave_the_old_one_untouched(old):
+    before = old.parameters.copy()
+    other = old.with_parameters(old.parameters + 1.0)
+    normalised = other.with_observation_statistics(STATISTICS)
+    np.testing.assert_array_equal(old.parameters, before)
+    np.testing.assert_array_equal(other.parameters, before + 1.0)
+    assert old.observation_statistics is None
+    assert other.observation_statistics is None
+    assert normalised.observation_statistics is STATISTICS
+    assert normalised.with_parameters(before).observation_statistics is STATISTICS
+    assert normalised.network is old.network
+    with pytest.raises(AttributeError):
+        old.parameters = before

@@ -1,0 +1,384 @@
+import functools
+import json
+import os
+import pickle
+import stat
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.experiments.evaluation import evaluate
+from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.normalization import RunningMoments
+from minirl.optimizers import LinearSchedule
+from minirl.policy import Policy
+from minirl.serialization import (
+    PolicyFileError,
+    describe,
+    load_policy,
+    prepare_folder,
+    save_policy,
+    versions,
+    write_atomically,
+    write_text,
+)
+
+RNG = np.random.default_rng(5)
+STATISTICS = RunningMoments(1234, RNG.normal(size=3), RNG.uniform(0.5, 2.0, size=3))
+CARTPOLE_STATISTICS = RunningMoments(50, RNG.normal(size=4), RNG.uniform(0.5, 2.0, size=4))
+
+
+def random_policy(network, distribution, statistics=None):
+    theta = RNG.normal(size=network.size).astype(network.dtype)
+    return Policy(network, distribution, theta, statistics)
+
+
+POLICIES = {
+    # policy, and an environment that it can act in
+    "MLP": (random_policy(MLP((4, 8, 2)), Categorical), "CartPole-v1"),
+    "MLP float64": (random_policy(MLP((4, 8, 2), 0.01, "float64"), Categorical), "CartPole-v1"),
+    "MLP with statistics": (
+        random_policy(MLP((4, 8, 2)), Categorical, CARTPOLE_STATISTICS),
+        "CartPole-v1",
+    ),
+    "MLP without hidden layers": (random_policy(MLP((4, 2)), Categorical), "CartPole-v1"),
+    "Table": (random_policy(Table(16, 4), Categorical), "FrozenLake-v1"),
+    "WithLogStd": (
+        random_policy(WithLogStd(MLP((3, 8, 1)), 1, -0.5), DiagonalGaussian),
+        "Pendulum-v1",
+    ),
+    "WithLogStd with statistics": (
+        random_policy(WithLogStd(MLP((3, 8, 1)), 1), DiagonalGaussian, STATISTICS),
+        "Pendulum-v1",
+    ),
+    "WithLogStd of Linear": (
+        random_policy(WithLogStd(Linear(2, 1), 1), DiagonalGaussian),
+        "minirl/LQR-v0",
+    ),
+}
+
+
+def small_policy():
+    return Policy(Table(2, 2), Categorical, np.array([0.0, 1.0, 2.0, 3.0]))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_loaded_policy_is_the_saved_one(name, tmp_path):
+    policy, env = POLICIES[name]
+    settings = {"env": env, "seed": 3, "nested": {"list": [1, None, True, 0.1]}}
+    save_policy(tmp_path / "policy.npz", policy, settings)
+    loaded, found = load_policy(tmp_path / "policy.npz")
+
+    assert found == settings
+    assert loaded.network == policy.network
+    assert loaded.distribution is policy.distribution
+    assert loaded.parameters.dtype == policy.parameters.dtype
+    np.testing.assert_array_equal(loaded.parameters, policy.parameters)
+    for greedy in (True, False):
+        before = evaluate(policy, env, episodes=3, seed=11, greedy=greedy)
+        after = evaluate(loaded, env, episodes=3, seed=11, greedy=greedy)
+        np.testing.assert_array_equal(after.returns, before.returns)
+        np.testing.assert_array_equal(after.lengths, before.lengths)
+
+
+@pytest.mark.parametrize("name", ["MLP with statistics", "WithLogStd with statistics"])
+def test_observation_statistics_come_back_and_go_on_counting(name, tmp_path):
+    policy, _ = POLICIES[name]
+    save_policy(tmp_path / "policy.npz", policy, {})
+    loaded, _ = load_policy(tmp_path / "policy.npz")
+    found, wanted = loaded.observation_statistics, policy.observation_statistics
+    assert found.count == wanted.count
+    np.testing.assert_array_equal(found.mean, wanted.mean)
+    np.testing.assert_array_equal(found.variance, wanted.variance)
+    observations = RNG.normal(size=(20, len(wanted.mean)))
+    np.testing.assert_array_equal(
+        loaded.act(observations, np.random.default_rng(0)),
+        policy.act(observations, np.random.default_rng(0)),
+    )
+    more = found.update(observations), wanted.update(observations)
+    np.testing.assert_array_equal(more[0].variance, more[1].variance)
+
+
+def test_no_statistics_come_back_as_none(tmp_path):
+    save_policy(tmp_path / "policy.npz", small_policy(), {})
+    assert load_policy(tmp_path / "policy.npz")[0].observation_statistics is None
+
+
+def test_the_name_is_the_one_given(tmp_path):
+    save_policy(tmp_path / "agent", small_policy(), {})  # np.savez would append .npz
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+    load_policy(str(tmp_path / "agent"))
+
+
+# Files that are not a policy
+
+
+def refused(path):
+    """The message of the refusal: one line that names the file."""
+    with pytest.raises(PolicyFileError) as caught:
+        load_policy(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert "load it unsafely" not in message  # NumPy's advice is none for strangers' files
+    return message
+
+
+def test_a_missing_file_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.npz"):
+        load_policy(tmp_path / "nowhere.npz")
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, small_policy(), {})
+    whole = path.read_bytes()
+    for length in [0, 1, 2, 3, 4, 10, *range(20, len(whole), 13), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        refused(path)
+
+
+def test_every_flipped_byte_is_noticed_or_harmless(tmp_path):
+    path = tmp_path / "policy.npz"
+    policy = random_policy(Table(2, 2), Categorical)
+    save_policy(path, policy, {"env": "x"})
+    whole = path.read_bytes()
+    noticed = 0
+    for position in range(len(whole)):
+        bits = 1 << position % 8 if position % 3 else 0xFF
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ bits]) + whole[position + 1 :])
+        try:
+            loaded, settings = load_policy(path)
+        except PolicyFileError:
+            noticed += 1
+        else:
+            assert settings == {"env": "x"}, position
+            np.testing.assert_array_equal(loaded.parameters, policy.parameters)
+    assert noticed > 0.7 * len(whole)  # what is left is padding, dates and file modes
+
+
+def test_a_text_file(tmp_path):
+    path = tmp_path / "policy.npz"
+    path.write_text("theta = 3\n" * 50)
+    refused(path)
+
+
+def test_an_array_file(tmp_path):
+    path = tmp_path / "policy.npy"
+    np.save(path, np.arange(3.0))
+    message = refused(path)
+    assert "context manager" not in message  # not how we came to know
+
+
+def test_a_foreign_archive(tmp_path):
+    path = tmp_path / "policy.npz"
+    np.savez(path, weights=np.arange(3.0))
+    refused(path)
+    np.savez(path, header=np.array('{"format": "another"}'))
+    assert "another" in refused(path)
+    np.savez(path, header=np.array("not json"), parameters=np.zeros(3))
+    refused(path)
+    np.savez(path, header=np.arange(3), parameters=np.zeros(3))
+    refused(path)
+
+
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (self.marker, "w")
+
+
+def test_nothing_is_ever_unpickled(tmp_path):
+    marker = str(tmp_path / "exploded")
+    bomb = np.array([Bomb(marker)], dtype=object)
+    header = {
+        "format": "minirl-policy-1",
+        "network": {"type": "Table", "states": 1, "outputs": 1, "dtype": "float64"},
+        "distribution": "Categorical",
+        "settings": {},
+    }
+    path = tmp_path / "policy.npz"
+    np.savez(path, header=np.array(json.dumps(header)), parameters=bomb)
+    refused(path)
+    np.savez(path, header=bomb, parameters=np.zeros(1))
+    refused(path)
+    path.write_bytes(pickle.dumps(Bomb(marker)))
+    refused(path)
+    assert not os.path.exists(marker)
+    pickle.loads(path.read_bytes()).close()
+    assert os.path.exists(marker)  # the bomb is real
+
+
+def tampered(path, change_header=lambda header: None, **arrays):
+    """A saved policy with another header or other arrays, well-formed otherwise."""
+    save_policy(path, small_policy(), {})
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files}
+    header = json.loads(str(content["header"]))
+    change_header(header)
+    np.savez(path, **{**content, "header": np.array(json.dumps(header)), **arrays})
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header.pop("network"),
+        lambda header: header.pop("distribution"),
+        lambda header: header.pop("settings"),
+        lambda header: header.update(network={"type": "Transformer"}),
+        lambda header: header.update(network={"type": "MLP", "width": 3}),
+        lambda header: header.update(network={"type": "MLP", "sizes": 3}),
+        lambda header: header.update(network={"type": "Table", "states": -1, "outputs": 2}),
+        lambda header: header.update(network={"type": "Table", "states": 3, "outputs": 2}),
+        lambda header: header.update(network="Table"),
+        lambda header: header.update(distribution="Cauchy"),
+        lambda header: header.update(format=["x"]),
+    ],
+)
+def test_a_header_that_makes_no_sense(change, tmp_path):
+    refused(tampered(tmp_path / "policy.npz", change))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"parameters": np.zeros(3)},
+        {"parameters": np.zeros((2, 2))},
+        {"parameters": np.array(["a", "b", "c", "d"])},
+        {"observation_mean": np.zeros(2)},
+        {
+            "observation_count": np.array([1, 2]),
+            "observation_mean": np.zeros(2),
+            "observation_variance": np.ones(2),
+        },
+    ],
+)
+def test_arrays_that_make_no_sense(arrays, tmp_path):
+    refused(tampered(tmp_path / "policy.npz", **arrays))
+
+
+def test_tampering_with_nothing_leaves_a_policy(tmp_path):
+    loaded, _ = load_policy(tampered(tmp_path / "policy.npz"))
+    np.testing.assert_array_equal(loaded.parameters, small_policy().parameters)
+
+
+# Writing
+
+
+def test_write_atomically_writes(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"first"))
+    write_atomically(str(path), lambda file: file.write(b"second"))
+    assert path.read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444  # colleagues may read it
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_writing_that_fails_midway_changes_and_leaves_nothing(error, tmp_path):
+    def half(file):
+        file.write(b"half")
+        file.flush()
+        raise error
+
+    path = tmp_path / "file"
+    with pytest.raises(type(error)):
+        write_atomically(path, half)
+    assert os.listdir(tmp_path) == []
+    path.write_bytes(b"what was there")
+    with pytest.raises(type(error)):
+        write_atomically(path, half)
+    assert os.listdir(tmp_path) == ["file"]
+    assert path.read_bytes() == b"what was there"
+
+
+def test_the_target_is_untouched_while_writing(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"new"
+
+
+def test_text_is_utf8(tmp_path):
+    write_text(tmp_path / "file", "π ≥ 0\n")
+    assert (tmp_path / "file").read_bytes() == "π ≥ 0\n".encode()
+
+
+def test_prepare_folder(tmp_path):
+    folder = prepare_folder(str(tmp_path / "a" / "b"))
+    assert folder.is_dir()
+    assert prepare_folder(folder) == folder
+    assert list(folder.iterdir()) == []
+
+
+def test_prepare_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="can't be written") as caught:
+            prepare_folder(folder)
+        assert str(folder) in str(caught.value)
+
+
+# Describing
+
+
+@dataclass(frozen=True)
+class Example:
+    rate: object
+    sizes: tuple = (3, 4)
+
+
+def test_describe_is_json_ready_and_complete():
+    value = {"a": Example(LinearSchedule(0.5)), 3: [True, None, "x", 1.5]}
+    assert json.loads(json.dumps(describe(value))) == {
+        "a": {
+            "type": "Example",
+            "rate": {"type": "LinearSchedule", "start": 0.5, "end": 0.0},
+            "sizes": [3, 4],
+        },
+        "3": [True, None, "x", 1.5],
+    }
+
+
+def test_describe_gives_numpy_numbers_as_numbers():
+    described = describe([np.float32(0.5), np.int64(3), np.float64(0.1), np.bool_(True)])
+    assert json.loads(json.dumps(described)) == [0.5, 3, 0.1, True]
+
+
+def test_describe_names_functions_and_tells_partial_ones_apart():
+    name = f"{prepare_folder.__module__}.prepare_folder"
+    assert describe(prepare_folder) == name
+    three, four = (describe(functools.partial(prepare_folder, folder)) for folder in "34")
+    assert "prepare_folder" in json.dumps(three)
+    assert three != four
+
+
+def test_describe_says_the_same_of_equal_objects():
+    """A comparison resumes only if what it finds is described as what it looks for."""
+
+    class Own:
+        def __init__(self, rate):
+            self.rate = rate
+
+    assert describe(Own(0.5)) == describe(Own(0.5))
+    assert describe(Own(0.5)) != describe(Own(0.25))
+
+
+def test_versions_name_what_numbers_depend_on():
+    found = versions()
+    assert found["numpy"] == np.__version__
+    assert {"python", "scipy", "gymnasium"} <= found.keys()
+    json.dumps(found)

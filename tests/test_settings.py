@@ -1,0 +1,270 @@
+from dataclasses import fields, replace
+
+import gymnasium
+import numpy as np
+import pytest
+
+import minirl  # noqa: F401  (registers the environments)
+from minirl.advantages import GAE, RewardToGo
+from minirl.algorithms import ALGORITHMS
+from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
+from minirl.critic_fit import CriticFit
+from minirl.optimizers import SGD, Adam, LinearSchedule
+from minirl.reward_transforms import ReturnScaling
+from minirl.settings import (
+    CONSTRUCTORS,
+    GENERIC,
+    PRESETS,
+    Settings,
+    choose,
+    default_algorithm,
+    default_settings,
+    parse_value,
+)
+from minirl.training import train
+
+ENVIRONMENTS = [
+    "CartPole-v1",
+    "Acrobot-v1",
+    "Pendulum-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "FrozenLake-v1",
+    "CliffWalking-v1",
+    "Taxi-v4",
+    "minirl/Chain-v0",
+    "minirl/GridWorld-v0",
+    "minirl/LQR-v0",
+]
+
+
+# What the command line may write after NAME=
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-0.5", -0.5),
+        ("1e-3", 1e-3),
+        ("True", True),
+        ("None", None),
+        ("'float64'", "float64"),
+        ("(64, 64)", (64, 64)),
+        ("()", ()),
+        ("SGD()", SGD()),
+        ("Adam(epsilon=1e-5)", Adam(epsilon=1e-5)),
+        ("LinearSchedule(1e-3, end=1e-4)", LinearSchedule(1e-3, 1e-4)),
+        ("GAE(discount=0.9, lam=1.0)", GAE(discount=0.9, lam=1.0)),
+        ("RewardToGo(0.9)", RewardToGo(0.9)),
+        ("ReturnScaling(discount=0.9)", ReturnScaling(discount=0.9)),
+        ("Clipped(LinearSchedule(0.2))", Clipped(LinearSchedule(0.2))),
+        ("Unclipped()", Unclipped()),
+        ("FixedKL(0.5)", FixedKL(0.5)),
+        ("AdaptiveKL(target=0.02)", AdaptiveKL(target=0.02)),
+        ("CriticFit(epochs=2, optimizer=SGD())", CriticFit(epochs=2, optimizer=SGD())),
+    ],
+)
+def test_parse_value(text, value):
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('touch {marker}')",
+        "open('{marker}', 'w')",
+        "SGD(open('{marker}', 'w'))",
+        "SGD(*[open('{marker}', 'w')])",
+        "SGD(**{{'a': open('{marker}', 'w')}})",
+        "[open('{marker}', 'w') for _ in '1']",
+        "(lambda: open('{marker}', 'w'))()",
+        "(open('{marker}', 'w'),)",
+        "GAE.__init__(open('{marker}', 'w'))",
+        "f\"{{open('{marker}', 'w')}}\"",
+    ],
+)
+def test_nothing_but_the_whitelist_is_ever_called(text, tmp_path):
+    marker = tmp_path / "executed"
+    with pytest.raises(ValueError, match="is not understood"):
+        parse_value(text.format(marker=marker))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "abc",
+        "float32",
+        "1 +",
+        "(1",
+        "Foo(1)",
+        "GAE(2)",
+        "FixedKL(-1)",
+        "FixedKL(volume=3)",
+        "Adam('a', 1, 2, 3)",
+        "FixedKL('a')",
+        "CriticFit(epochs=(1,))",
+        "x = 1",
+        "1; 2",
+    ],
+)
+def test_a_bad_value_is_refused_in_plain_words(text):
+    with pytest.raises(ValueError, match="is not understood") as caught:
+        parse_value(text)
+    message = str(caught.value)
+    assert repr(text) in message
+    assert "FixedKL" in message  # what would be right
+    assert "\n" not in message
+    assert " object at 0x" not in message  # an object's address helps nobody
+
+
+def test_every_constructor_goes_by_its_own_name():
+    assert {name: kind.__name__ for name, kind in CONSTRUCTORS.items()} == {
+        name: name for name in CONSTRUCTORS
+    }
+
+
+# Choosing
+
+
+def test_choose_without_assignments_gives_the_defaults():
+    algorithm, settings = choose("ppo", "CartPole-v1")
+    assert algorithm == default_algorithm("ppo", "CartPole-v1")
+    assert settings == default_settings("CartPole-v1", algorithm)
+
+
+def test_choose_sets_fields_of_the_algorithm_and_of_the_settings():
+    algorithm, settings = choose(
+        "ppo",
+        "CartPole-v1",
+        ["objective=FixedKL(2.0)", "num_envs=3", "epochs=4", "epochs=5", "hidden_sizes=(7,)"],
+    )
+    default, common = choose("ppo", "CartPole-v1")
+    assert algorithm == replace(default, objective=FixedKL(2.0), epochs=5)  # the last one holds
+    assert settings == replace(common, num_envs=3, hidden_sizes=(7,))
+
+
+def test_a_value_may_contain_an_equals_sign():
+    _, settings = choose("trpo", "CartPole-v1", ["advantages=GAE(discount=0.5, lam=0.25)"])
+    assert settings.advantages == GAE(discount=0.5, lam=0.25)
+
+
+def test_an_unknown_algorithm_is_named_with_the_choices():
+    with pytest.raises(ValueError, match=r"'a2c' is unknown.*policy-gradient.*natural.*trpo.*ppo"):
+        choose("a2c", "CartPole-v1")
+
+
+def test_an_unknown_field_is_named_with_the_choices():
+    with pytest.raises(ValueError, match=r"'max_lk' is unknown.*max_kl.*num_envs"):
+        choose("trpo", "CartPole-v1", ["max_lk=0.1"])
+    with pytest.raises(ValueError, match="'max_kl' is unknown"):  # another algorithm's
+        choose("ppo", "CartPole-v1", ["max_kl=0.1"])
+
+
+def test_an_assignment_needs_an_equals_sign():
+    with pytest.raises(ValueError, match=r"NAME=VALUE.*'max_kl'"):
+        choose("trpo", "CartPole-v1", ["max_kl"])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "assignment"),
+    [
+        # out of range
+        ("trpo", "max_kl=0"),
+        ("trpo", "max_kl=-0.1"),
+        ("trpo", "max_kl=1e999"),
+        ("trpo", "damping=-1"),
+        ("trpo", "cg_iterations=0"),
+        ("natural-gradient", "step_size=0"),
+        ("policy-gradient", "learning_rate=-1"),
+        ("ppo", "epochs=0"),
+        ("ppo", "minibatch_size=2.5"),
+        ("ppo", "epochs=1e999"),
+        ("ppo", "num_envs=0"),
+        ("ppo", "num_envs=1e999"),
+        ("ppo", "num_envs=True"),
+        ("ppo", "rollout_steps=-1"),
+        ("ppo", "hidden_sizes=(64, 0)"),
+        ("ppo", "initial_log_std=1e999"),
+        ("ppo", "dtype='float16'"),
+        # of the wrong kind
+        ("ppo", "num_envs=8.0"),  # NumPy takes no float as a length
+        ("ppo", "num_envs=None"),
+        ("ppo", "num_envs='many'"),
+        ("ppo", "hidden_sizes=64"),
+        ("ppo", "learning_rate=None"),
+        ("ppo", "learning_rate='fast'"),
+        ("trpo", "max_kl=None"),
+        ("ppo", "initial_log_std='wide'"),
+        ("ppo", "objective=3"),
+        ("ppo", "optimizer=1"),
+        ("ppo", "advantages=0.99"),
+        ("ppo", "critic_fit=None"),
+        ("ppo", "reward_transform=2"),
+    ],
+)
+def test_a_bad_value_is_refused_before_training_and_names_the_field(algorithm, assignment):
+    field = assignment.partition("=")[0]
+    with pytest.raises(ValueError, match=field):
+        choose(algorithm, "CartPole-v1", [assignment])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("field", ["num_envs", "rollout_steps", "initial_log_std"])
+def test_settings_refuse_what_is_not_finite(field, value):
+    with pytest.raises(ValueError, match=field):
+        Settings(**{field: value})
+
+
+# The table of presets
+
+
+@pytest.mark.parametrize("preset", [GENERIC, *PRESETS.values()], ids=["generic", *PRESETS])
+def test_a_preset_knows_every_algorithm(preset):
+    assert {name: type(value) for name, value in preset.algorithms.items()} == ALGORITHMS
+    assert set(preset.rollout_steps) <= set(ALGORITHMS)
+
+
+def test_presets_belong_to_environments_that_exist():
+    assert [name for name in PRESETS if name not in gymnasium.registry] == []
+
+
+@pytest.mark.parametrize("env", [*ENVIRONMENTS, "Nobody/Knows-v0"])
+def test_the_algorithms_of_a_comparison_share_everything_but_the_steps_per_update(env):
+    common = [
+        replace(default_settings(env, default_algorithm(name, env)), rollout_steps=1)
+        for name in ALGORITHMS
+    ]
+    assert all(settings == common[0] for settings in common)
+
+
+def test_an_algorithm_of_ones_own_gets_the_common_settings():
+    class Own:
+        pass
+
+    assert default_settings("Nobody/Knows-v0", Own()) == GENERIC.settings
+    assert default_settings(lambda num_envs: None, Own()) == GENERIC.settings
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_no_hyperparameter_hides_a_setting_of_the_same_name(name):
+    own = {field.name for field in fields(ALGORITHMS[name])}
+    assert own.isdisjoint(field.name for field in fields(Settings))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_preset_trains(env, name):
+    algorithm = default_algorithm(name, env)
+    settings = replace(default_settings(env, algorithm), num_envs=2, rollout_steps=16)
+    result = train(env, algorithm, total_steps=1, settings=settings)
+    (row,) = result.history.rows
+    assert 0 < row["environment_steps"] <= 32
+    assert np.isfinite(result.policy.parameters).all()
+    assert np.isfinite(result.critic.parameters).all()
+    assert np.isfinite(row["kl"])
+    assert result.settings["env"] == env

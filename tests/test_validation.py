@@ -1,0 +1,37 @@
+"""Argument checks: the value just inside passes, the one just outside is named."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minirl.validation import (
+    require_count,
+    require_fraction,
+    require_non_negative,
+    require_positive,
+)
+
+
+@pytest.mark.parametrize(
+    ("require", "good", "bad"),
+    [
+        (require_positive, [1e-300, 1, 1e300], [0, -1.0, math.nan, math.inf, -math.inf]),
+        (require_non_negative, [0, 0.0, 5.0], [-1e-300, math.nan, math.inf]),
+        (require_fraction, [0, 0.5, 1], [-1e-9, 1 + 1e-9, math.nan, math.inf]),
+        (require_count, [1, 2.0, np.int64(3)], [0, -1, 1.5, True]),
+    ],
+)
+def test_each_check_passes_what_is_right_and_names_what_is_not(require, good, bad):
+    for value in good:
+        require("rate", value)
+    for value in bad:
+        with pytest.raises(ValueError, match=r"^rate must .*got ") as caught:
+            require("rate", value)
+        assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_count_that_is_no_number_is_named_too(value):
+    with pytest.raises(ValueError, match=rf"^steps must .*got {value}$"):
+        require_count("steps", value)
