@@ -1,17 +1,20 @@
 """The command line: python -m minirl {train, compare, evaluate, watch}."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from minirl.algorithms import ALGORITHMS
 from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate, watch
 from minirl.experiments.outputs import claim_folder, save_training
+from minirl.history import WINDOW
 from minirl.serialization import describe, load_policy
 from minirl.settings import choose
-from minirl.training import TrainingStopped, train
+from minirl.training import TrainingStopped, require_trainable, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +69,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     """Train, save, say where."""
     num_envs = [] if arguments.num_envs is None else [f"num_envs={arguments.num_envs}"]
     algorithm, settings = choose(arguments.algorithm, arguments.env, [*arguments.set, *num_envs])
+    require_trainable(arguments.env, algorithm, arguments.total_steps, arguments.seed, settings)
     identity = {
         "kind": "train",
         "env": arguments.env,
@@ -88,10 +92,15 @@ def run_train(arguments: argparse.Namespace) -> None:
         save_training(stopped.result, folder)
         raise
     save_training(result, folder)
-    print(
-        f"mean return of the last 100 episodes: {result.history.final_return():.1f}\n"
-        f"{folder}/policy.npz, history.csv, curve.png"
-    )
+    episodes = len(result.history.episode_returns)
+    if episodes:
+        print(
+            f"mean return of the last {min(episodes, WINDOW)} episodes: "
+            f"{result.history.final_return():.1f}"
+        )
+    else:
+        print("no episode has ended yet")
+    print(f"{folder}/policy.npz, history.csv, curve.png")
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
@@ -108,21 +117,29 @@ def run_compare(arguments: argparse.Namespace) -> None:
     print(f"{comparison.table()}\n\n{arguments.out}/curves.png, runs.csv, summary.json")
 
 
+def _trained_on(settings: dict[str, Any], path: str) -> str:
+    if "env" not in settings:
+        raise ValueError(f"{path} does not say which environment it was trained on; give --env")
+    return str(settings["env"])
+
+
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Load, evaluate, print mean and interval."""
     policy, settings = load_policy(arguments.policy)
     found = evaluate(
         policy,
-        arguments.env or settings["env"],
+        arguments.env or _trained_on(settings, arguments.policy),
         episodes=arguments.episodes,
         seed=arguments.seed,
         greedy=not arguments.sampled,
     )
     low, high = found.interval()
+    interval = "" if math.isnan(low) else f", 95 % interval [{low:.2f}, {high:.2f}]"
     how = "sampled" if arguments.sampled else "greedy"
     print(
-        f"mean return {found.mean:.2f}, 95 % interval [{low:.2f}, {high:.2f}] over "
-        f"{arguments.episodes} {how} episodes; mean length {found.lengths.mean():.1f} steps"
+        f"mean return {found.mean:.2f}{interval} over {arguments.episodes} {how} "
+        f"episode{'s' if arguments.episodes > 1 else ''}; mean length "
+        f"{found.lengths.mean():.1f} steps"
     )
     if found.cut:
         print(f"{found.cut} episodes had not ended and were cut")
@@ -131,7 +148,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 def run_watch(arguments: argparse.Namespace) -> None:
     """Load, draw one episode, say its return."""
     policy, settings = load_policy(arguments.policy)
-    total = watch(policy, arguments.env or settings["env"], arguments.out, seed=arguments.seed)
+    env = arguments.env or _trained_on(settings, arguments.policy)
+    total = watch(policy, env, arguments.out, seed=arguments.seed)
     print(f"return {total:.1f}; {Path(arguments.out)}")
 
 
@@ -150,8 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("minirl: interrupted; finished runs are kept", file=sys.stderr)
         return 130
     except (ValueError, KeyError, OSError, RuntimeError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-        print(f"minirl: {error}{notes}", file=sys.stderr)
+        # One line, whatever the message: a space's text may take several.
+        print("minirl:", " ".join(f"{reason}{notes}".split()), file=sys.stderr)
         interrupted = isinstance(error.__cause__, KeyboardInterrupt)
         return 130 if interrupted else 1
     return 0

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from minirl.batch import Batch
-from minirl.optimizers import (
-    Adam,
-    LinearSchedule,
-    Optimizer,
-    clip_by_norm,
-    require_positive_start,
-    scheduled,
-)
+from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
 from minirl.policy import Critic
-from minirl.validation import require_count, require_positive
+from minirl.validation import (
+    require_count,
+    require_methods,
+    require_positive,
+    require_positive_or_none,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +82,12 @@ class CriticFit:
     optimizer: Optimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_positive_start("learning_rate", self.learning_rate)
+        require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
         require_count("epochs", self.epochs)
         require_count("minibatch_size", self.minibatch_size)
-        if self.value_clip is not None:
-            require_positive("value_clip", self.value_clip)
-        if self.max_gradient_norm is not None:
-            require_positive("max_gradient_norm", self.max_gradient_norm)
+        require_positive_or_none("value_clip", self.value_clip)
+        require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
+        require_methods("optimizer", self.optimizer, "init", "step")
 
     def init(self, critic: Critic) -> CriticState:
         """The state before the first fit."""

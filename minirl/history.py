@@ -71,9 +71,10 @@ class History:
             "cpu_seconds": cpu_seconds,
             **update,
         }
-        for name in TOTALS:
-            if name in update and self.rows:
-                row[name] += self.rows[-1][name]
+        if self.rows:
+            for name in TOTALS:
+                if name in row or name in self.rows[-1]:
+                    row[name] = row.get(name, 0.0) + self.rows[-1].get(name, 0.0)
         self.rows.append(row)
 
     def columns(self) -> dict[str, np.ndarray]:

@@ -36,11 +36,6 @@ def scheduled(value: float | LinearSchedule, progress: float) -> float:
     return value
 
 
-def require_positive_start(name: str, value: float | LinearSchedule) -> None:
-    """Raise ValueError unless a number, or the start of a schedule, is finite and above 0."""
-    require_positive(name, scheduled(value, 0.0))
-
-
 def clip_by_norm(gradient: np.ndarray, max_norm: float | None) -> tuple[np.ndarray, float]:
     """The gradient, shortened to Euclidean length `max_norm` if longer, and its length before."""
     norm = float(np.sqrt(gradient @ gradient))

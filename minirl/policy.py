@@ -169,6 +169,28 @@ def make_policy(
     )
 
 
+def require_fit(
+    policy: Policy, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    """Raise ValueError unless the policy takes these observations and chooses these actions."""
+    fresh = make_policy(observation_space, action_space, np.random.default_rng(0), hidden_sizes=())
+    probe = np.zeros((1, *(observation_space.shape or ())), dtype=observation_space.dtype)
+
+    def signature(policy: Policy) -> tuple[Any, ...]:
+        states = getattr(getattr(policy.network, "mean", policy.network), "states", None)
+        return policy.distribution, policy.forward(probe)[0].eta.shape, states
+
+    try:
+        fits = signature(policy) == signature(fresh)
+    except (ValueError, IndexError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the policy, {policy.network} with {policy.distribution.__name__}, does not fit the "
+            f"observation space {observation_space} and the action space {action_space}"
+        )
+
+
 def make_critic(
     observation_space: spaces.Space[Any],
     rng: np.random.Generator,

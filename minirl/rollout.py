@@ -59,6 +59,13 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
     return envs
 
 
+def reward_threshold(env: MakeEnv) -> float | None:
+    """The return from which Gymnasium calls the environment solved, if it names one."""
+    envs = make_vector_env(env, 1)
+    envs.close()
+    return envs.spec.reward_threshold if envs.spec else None
+
+
 @dataclass(frozen=True, eq=False)
 class Position:
     """Where stepping stopped, and where the next rollout goes on.

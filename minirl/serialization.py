@@ -2,16 +2,15 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -83,10 +82,17 @@ def describe(value: Any) -> Any:
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if callable(value):
+    if isinstance(value, partial):
+        arguments = [*value.args, *value.keywords.items()]
+        return {"partial": describe(value.func), "arguments": describe(arguments)}
+    if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
+    if hasattr(value, "__dict__"):
+        return {"type": type(value).__name__, **describe(vars(value))}
     return repr(value)
 
 
@@ -134,6 +140,12 @@ def _network_from(description: dict[str, Any]) -> Any:
     return kind(**arguments)
 
 
+def read_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file's bytes; never unpickles."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 def save_policy(path: Path | str, policy: Policy, settings: dict[str, Any]) -> None:
     """Save a policy, with the settings that made it and the versions in use, as `.npz`.
 
@@ -170,11 +182,9 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
     PolicyFileError
         If the file is truncated, corrupt, or not a minirl policy.
     """
-    with open(path, "rb"):
-        pass  # a missing or unreadable file is an OSError of its own
+    content = Path(path).read_bytes()
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(content)
         header = json.loads(str(arrays["header"]))
         if header["format"] != FORMAT:
             raise PolicyFileError(
@@ -182,10 +192,11 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
             )
         network: Network = _network_from(header["network"])
         policy = Policy(network, DISTRIBUTIONS[header["distribution"]], arrays["parameters"])
-        if policy.parameters.shape != (network.size,):
+        found = policy.parameters
+        if found.shape != (network.size,) or found.dtype != network.dtype:
             raise PolicyFileError(
-                f"{path} holds parameters of shape {policy.parameters.shape}, its network needs "
-                f"({network.size},)"
+                f"{path} holds parameters of shape {found.shape} and type {found.dtype}, its "
+                f"network needs ({network.size},) and {network.dtype}"
             )
         if "observation_mean" in arrays:
             moments = RunningMoments(
@@ -197,14 +208,7 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
         return policy, header["settings"]
     except PolicyFileError:
         raise
-    except (
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise PolicyFileError(f"{path} is not a policy saved by minirl: {error}") from error
+    except Exception as error:  # np.load and zipfile raise many kinds for damaged files
+        raise PolicyFileError(
+            f"{path} is not a policy saved by minirl, or it is damaged"
+        ) from error

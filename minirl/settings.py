@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
-
 from minirl.advantages import GAE, AdvantageEstimator, RewardToGo
 from minirl.algorithms import (
     ALGORITHMS,
@@ -25,7 +23,7 @@ from minirl.critic_fit import CriticFit
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling, RewardTransform
 from minirl.rollout import MakeEnv
-from minirl.validation import require_count
+from minirl.validation import require_count, require_finite, require_methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +67,15 @@ class Settings:
     def __post_init__(self) -> None:
         require_count("num_envs", self.num_envs)
         require_count("rollout_steps", self.rollout_steps)
+        if not isinstance(self.hidden_sizes, tuple):
+            raise ValueError(f"hidden_sizes must be a tuple of widths, got {self.hidden_sizes!r}")
         for width in self.hidden_sizes:
             require_count("every width in hidden_sizes", width)
-        if not np.isfinite(self.initial_log_std):
-            raise ValueError(f"initial_log_std must be finite, got {self.initial_log_std!r}")
+        require_finite("initial_log_std", self.initial_log_std)
+        require_methods("advantages", self.advantages, "__call__", "discount")
+        require_methods("critic_fit", self.critic_fit, "init", "fit")
+        if self.reward_transform is not None:
+            require_methods("reward_transform", self.reward_transform, "init", "transform")
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
 
@@ -96,10 +99,11 @@ class Preset:
     rollout_steps: Mapping[str, int] = field(default_factory=dict)
 
 
-CLASSIC_ALGORITHMS: dict[str, Algorithm] = {
+# One setting for all networks: the numbers of the common CartPole comparison.
+NETWORK_ALGORITHMS: dict[str, Algorithm] = {
     "policy-gradient": PolicyGradient(learning_rate=1e-2, normalize_advantages=True),
-    "natural-gradient": NaturalGradient(step_size=0.1, normalize_advantages=True),
-    "trpo": TRPO(max_kl=0.01, normalize_advantages=True),
+    "natural-gradient": NaturalGradient(step_size=1.0, damping=0.1, normalize_advantages=True),
+    "trpo": TRPO(max_kl=0.01, damping=0.1, normalize_advantages=True),
     "ppo": PPO(
         learning_rate=LinearSchedule(1e-3),
         epochs=10,
@@ -107,12 +111,100 @@ CLASSIC_ALGORITHMS: dict[str, Algorithm] = {
         normalize_advantages=True,
     ),
 }
-
-GENERIC = Preset(
-    settings=Settings(),
-    algorithms=CLASSIC_ALGORITHMS,
-    rollout_steps={"policy-gradient": 64},
+TABLE_PPO = PPO(
+    learning_rate=LinearSchedule(0.05),
+    epochs=10,
+    minibatch_size=256,
+    normalize_advantages=True,
 )
+# Tables: the Fisher matrix of a state is about its share of the visits, so damping is smaller; each
+# logit has its own few samples, so first-order rates are larger.
+TABLE_ALGORITHMS: dict[str, Algorithm] = {
+    "policy-gradient": PolicyGradient(learning_rate=0.05, normalize_advantages=True),
+    "natural-gradient": NaturalGradient(step_size=1.0, damping=0.01, normalize_advantages=True),
+    "trpo": TRPO(max_kl=0.01, damping=0.01),
+    "ppo": TABLE_PPO,
+}
+TABLE_CRITIC_FIT = CriticFit(learning_rate=0.1, epochs=10, minibatch_size=256)
+
+# A single gradient step makes little use of a batch, so the policy gradient takes smaller ones.
+SHORT_ROLLOUTS = {"policy-gradient": 64}
+
+GENERIC = Preset(settings=Settings(), algorithms=NETWORK_ALGORITHMS, rollout_steps=SHORT_ROLLOUTS)
+TABLE = Preset(
+    settings=Settings(critic_fit=TABLE_CRITIC_FIT),
+    algorithms=TABLE_ALGORITHMS,
+    rollout_steps=SHORT_ROLLOUTS,
+)
+# One random episode in 70 earns anything: a gradient needs many of them.
+FROZEN_LAKE = replace(
+    TABLE,
+    algorithms={
+        **TABLE_ALGORITHMS,
+        "policy-gradient": PolicyGradient(learning_rate=0.2, normalize_advantages=True),
+    },
+    rollout_steps={"policy-gradient": 512},
+)
+
+PRESETS: dict[str, Preset] = {
+    "CartPole-v1": GENERIC,
+    "Acrobot-v1": replace(
+        GENERIC,
+        algorithms={
+            **NETWORK_ALGORITHMS,
+            "policy-gradient": PolicyGradient(learning_rate=3e-3, normalize_advantages=True),
+        },
+    ),
+    # Rewards down to -16 a step: scaled, the common critic fit does.
+    "Pendulum-v1": replace(
+        GENERIC,
+        settings=Settings(
+            advantages=GAE(discount=0.9, lam=0.95), reward_transform=ReturnScaling(discount=0.9)
+        ),
+    ),
+    # Position and velocity differ in scale by 20; published runs on raw ones stay at -200.
+    "MountainCar-v0": replace(
+        GENERIC,
+        settings=Settings(
+            num_envs=16,
+            rollout_steps=128,
+            advantages=GAE(discount=0.99, lam=0.98),
+            normalize_observations=True,
+        ),
+    ),
+    "MountainCarContinuous-v0": replace(
+        GENERIC,
+        settings=Settings(
+            normalize_observations=True, reward_transform=ReturnScaling(discount=0.99)
+        ),
+    ),
+    "minirl/LQR-v0": Preset(
+        settings=Settings(
+            advantages=GAE(discount=0.95, lam=0.95),
+            reward_transform=ReturnScaling(discount=0.95),
+            initial_log_std=-0.5,
+        ),
+        algorithms={
+            **NETWORK_ALGORITHMS,
+            "policy-gradient": PolicyGradient(learning_rate=3e-3, normalize_advantages=True),
+            "natural-gradient": NaturalGradient(step_size=0.3, normalize_advantages=True),
+        },
+        rollout_steps=SHORT_ROLLOUTS,
+    ),
+    "FrozenLake-v1": FROZEN_LAKE,
+    "FrozenLake8x8-v1": FROZEN_LAKE,
+    "CliffWalking-v1": TABLE,
+    # 500 states: few samples each, and Adam's momentum runs on where there is none.
+    "Taxi-v4": replace(
+        TABLE,
+        algorithms={
+            **TABLE_ALGORITHMS,
+            "ppo": replace(TABLE_PPO, learning_rate=LinearSchedule(0.01)),
+        },
+    ),
+    "minirl/Chain-v0": TABLE,
+    "minirl/GridWorld-v0": TABLE,
+}
 
 
 def preset_for(env: MakeEnv) -> Preset:
@@ -139,9 +231,6 @@ def default_settings(env: MakeEnv, algorithm: Algorithm) -> Settings:
     names = [name for name, kind in ALGORITHMS.items() if type(algorithm) is kind]
     rows = preset.rollout_steps.get(names[0]) if names else None
     return replace(preset.settings, rollout_steps=rows) if rows else preset.settings
-
-
-PRESETS: dict[str, Preset] = {}
 
 
 CONSTRUCTORS = {
@@ -172,17 +261,20 @@ def parse_value(text: str) -> Any:
     """
 
     def build(node: ast.expr) -> Any:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in CONSTRUCTORS:
             arguments = [build(argument) for argument in node.args]
             keywords = {str(item.arg): build(item.value) for item in node.keywords}
-            return CONSTRUCTORS[node.func.id](*arguments, **keywords)
-        return ast.literal_eval(node)
+            return CONSTRUCTORS[node.func.id](*arguments, **keywords)  # type: ignore[attr-defined]
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            raise ValueError("neither a literal nor a name from this list") from None
 
     try:
         return build(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError, KeyError, TypeError) as error:
+    except (SyntaxError, ValueError, TypeError) as error:
         raise ValueError(
-            f"value {text!r} is not understood ({error}); give a Python literal or one of "
+            f"value {text!r} is not understood: {error}; give a Python literal or one of "
             f"{', '.join(CONSTRUCTORS)}"
         ) from error
 

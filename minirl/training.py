@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 from minirl.algorithms import Algorithm
 from minirl.batch import flatten
 from minirl.history import History
-from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy
+from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
 from minirl.rollout import MakeEnv, NonFiniteError, collect, make_vector_env, start
 from minirl.serialization import describe
 from minirl.settings import Settings, default_algorithm, default_settings
-from minirl.validation import require_count
+from minirl.validation import require_count, require_methods, require_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +89,11 @@ def train(
         If the environment or the policy produced something non-finite, or on Ctrl-C. Its `result`
         holds what was learned.
     """
-    require_count("total_steps", total_steps)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
     if isinstance(algorithm, str):
         algorithm = default_algorithm(algorithm, env)
     if settings is None:
         settings = default_settings(env, algorithm)
+    require_trainable(env, algorithm, total_steps, seed, settings)
     described = {
         "env": describe(env),
         "algorithm": describe(algorithm),
@@ -107,10 +105,26 @@ def train(
     try:
         # The last bits of a matrix product depend on the number of threads; small ones are
         # also faster on one.
-        with threadpool_limits(1):
+        # Overflow shows as non-finite parameters, which are looked for after every update.
+        with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
             return _train(envs, algorithm, total_steps, seed, settings, policy, progress, described)
     finally:
         envs.close()
+
+
+def require_trainable(
+    env: MakeEnv, algorithm: Algorithm, total_steps: int, seed: int, settings: Settings
+) -> None:
+    """Raise ValueError, before anything is computed or written, where `train` would refuse."""
+    require_count("total_steps", total_steps)
+    require_seed(seed)
+    require_methods("algorithm", algorithm, "init", "update")
+    envs = make_vector_env(env, 1)
+    envs.close()
+    spaces = envs.single_observation_space, envs.single_action_space
+    make_policy(*spaces, np.random.default_rng(0))
+    if settings.normalize_observations:
+        empty_statistics(spaces[0])
 
 
 def _train(
@@ -135,6 +149,7 @@ def _train(
             initial_log_std=settings.initial_log_std,
             dtype=dtype,
         )
+    require_fit(policy, *spaces)
     if settings.normalize_observations and policy.observation_statistics is None:
         policy = policy.with_observation_statistics(empty_statistics(spaces[0]))
     critic = make_critic(spaces[0], init_rng, hidden_sizes=hidden_sizes, dtype=dtype)
@@ -188,7 +203,7 @@ def _train(
             history.record(
                 rollout, {**update_metrics, **fit_metrics, **metrics}, time.process_time() - began
             )
-            bar.update(history.environment_steps - steps)
+            bar.update(min(history.environment_steps, total_steps) - steps)
             bar.set_postfix(mean_return=f"{history.rows[-1]['mean_return']:.1f}")
     except (NonFiniteError, KeyboardInterrupt) as error:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)

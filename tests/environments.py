@@ -94,6 +94,18 @@ class Fails:
         raise ArithmeticError("the update can't be done")
 
 
+@dataclass(frozen=True)
+class Sleeps:
+    """Policy gradient that takes a minute over an update."""
+
+    def init(self, policy):
+        return PolicyGradient().init(policy)
+
+    def update(self, state, batch, rng, progress):
+        time.sleep(60)
+        return PolicyGradient().update(state, batch, rng, progress)
+
+
 class PlainClass:
     """A reader's own algorithm, not a dataclass."""
 

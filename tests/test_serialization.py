@@ -312,6 +312,15 @@ def test_the_target_is_untouched_while_writing(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old and whole")
+    with open(path, "rb") as reader:
+        write_atomically(path, lambda file: file.write(b"new"))
+        assert reader.read() == b"old and whole"
+    assert path.read_bytes() == b"new"
+
+
 def test_text_is_utf8(tmp_path):
     write_text(tmp_path / "file", "π ≥ 0\n")
     assert (tmp_path / "file").read_bytes() == "π ≥ 0\n".encode()

@@ -10,6 +10,7 @@ from minirl.validation import (
     require_fraction,
     require_non_negative,
     require_positive,
+    require_positive_or_none,
 )
 
 
@@ -19,7 +20,7 @@ from minirl.validation import (
         (require_positive, [1e-300, 1, 1e300], [0, -1.0, math.nan, math.inf, -math.inf]),
         (require_non_negative, [0, 0.0, 5.0], [-1e-300, math.nan, math.inf]),
         (require_fraction, [0, 0.5, 1], [-1e-9, 1 + 1e-9, math.nan, math.inf]),
-        (require_count, [1, 2.0, np.int64(3)], [0, -1, 1.5, True]),
+        (require_count, [1, np.int64(3)], [0, -1, 1.5, 2.0, True]),
     ],
 )
 def test_each_check_passes_what_is_right_and_names_what_is_not(require, good, bad):
@@ -35,3 +36,17 @@ def test_each_check_passes_what_is_right_and_names_what_is_not(require, good, ba
 def test_a_count_that_is_no_number_is_named_too(value):
     with pytest.raises(ValueError, match=rf"^steps must .*got {value}$"):
         require_count("steps", value)
+
+
+@pytest.mark.parametrize("value", [None, "1", True, [1]])
+def test_what_is_no_number_is_named_too(value):
+    for require in (require_positive, require_non_negative, require_fraction, require_count):
+        with pytest.raises(ValueError, match="rate"):
+            require("rate", value)
+
+
+def test_none_is_allowed_only_where_it_is_said():
+    require_positive_or_none("norm", None)
+    require_positive_or_none("norm", 0.5)
+    with pytest.raises(ValueError, match="norm"):
+        require_positive_or_none("norm", 0.0)

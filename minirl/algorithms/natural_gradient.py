@@ -16,10 +16,10 @@ import numpy as np
 from minirl.algorithms.policy_gradient import policy_gradient_loss, surrogate
 from minirl.batch import Batch
 from minirl.distributions import Distribution
-from minirl.optimizers import LinearSchedule, require_positive_start, scheduled
+from minirl.optimizers import LinearSchedule, scheduled
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, conjugate_gradient
-from minirl.validation import require_count, require_non_negative
+from minirl.validation import require_count, require_non_negative, require_positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class NaturalGradient:
     normalize_advantages: bool = False
 
     def __post_init__(self) -> None:
-        require_positive_start("step_size", self.step_size)
+        require_positive("step_size", scheduled(self.step_size, 0.0))
         require_non_negative("damping", self.damping)
         require_count("cg_iterations", self.cg_iterations)
 

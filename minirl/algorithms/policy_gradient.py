@@ -16,16 +16,14 @@ import numpy as np
 
 from minirl.batch import Batch
 from minirl.distributions import Distribution
-from minirl.optimizers import (
-    Adam,
-    LinearSchedule,
-    Optimizer,
-    clip_by_norm,
-    require_positive_start,
-    scheduled,
-)
+from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
 from minirl.policy import Policy
-from minirl.validation import require_non_negative, require_positive
+from minirl.validation import (
+    require_methods,
+    require_non_negative,
+    require_positive,
+    require_positive_or_none,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +82,10 @@ class PolicyGradient:
     optimizer: Optimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_positive_start("learning_rate", self.learning_rate)
+        require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
         require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
-        if self.max_gradient_norm is not None:
-            require_positive("max_gradient_norm", self.max_gradient_norm)
+        require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
+        require_methods("optimizer", self.optimizer, "init", "step")
 
     def init(self, policy: Policy) -> PolicyGradientState:
         """The state before the first update."""

@@ -18,16 +18,15 @@ import numpy as np
 from minirl.algorithms.policy_gradient import entropy_bonus, surrogate
 from minirl.batch import Batch
 from minirl.distributions import Distribution
-from minirl.optimizers import (
-    Adam,
-    LinearSchedule,
-    Optimizer,
-    clip_by_norm,
-    require_positive_start,
-    scheduled,
-)
+from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
 from minirl.policy import Policy
-from minirl.validation import require_count, require_non_negative, require_positive
+from minirl.validation import (
+    require_count,
+    require_methods,
+    require_non_negative,
+    require_positive,
+    require_positive_or_none,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Clipped:
     epsilon: float | LinearSchedule = 0.2
 
     def __post_init__(self) -> None:
-        require_positive_start("epsilon", self.epsilon)
+        require_positive("epsilon", scheduled(self.epsilon, 0.0))
 
 
 @dataclass(frozen=True)
@@ -137,14 +136,13 @@ class PPO:
     optimizer: Optimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_positive_start("learning_rate", self.learning_rate)
+        require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
         require_count("epochs", self.epochs)
         require_count("minibatch_size", self.minibatch_size)
         require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
-        if self.target_kl is not None:
-            require_positive("target_kl", self.target_kl)
-        if self.max_gradient_norm is not None:
-            require_positive("max_gradient_norm", self.max_gradient_norm)
+        require_positive_or_none("target_kl", self.target_kl)
+        require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
+        require_methods("optimizer", self.optimizer, "init", "step")
         if not isinstance(self.objective, Clipped | Unclipped | FixedKL | AdaptiveKL):
             raise ValueError(
                 "objective must be Clipped(...), Unclipped(), FixedKL(...) or AdaptiveKL(...), "

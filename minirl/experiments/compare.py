@@ -1,16 +1,20 @@
 """Several algorithms, several seeds, one environment: curves, tables and what they can tell."""
 
+import contextlib
+import csv
+import io
 import json
 import math
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import combinations
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -18,18 +22,20 @@ from minirl.algorithms import Algorithm
 from minirl.experiments.evaluation import evaluate
 from minirl.experiments.outputs import claim_folder, first_difference
 from minirl.optimizers import SGD, Adam, LinearSchedule
-from minirl.rollout import MakeEnv
+from minirl.rollout import MakeEnv, reward_threshold
 from minirl.serialization import (
     describe,
+    read_arrays,
     source_hash,
     versions,
     write_atomically,
     write_text,
 )
 from minirl.settings import Settings, default_algorithm, default_settings
-from minirl.training import train
+from minirl.training import require_trainable, train
 from minirl.validation import require_count
 
+HAS_MASK = hasattr(signal, "pthread_sigmask")  # not on Windows
 SCORES = ("final_training_return", "evaluation_return")
 
 
@@ -71,11 +77,6 @@ class Run:
     final_training_return: float
     evaluation_return: float
     steps_to_threshold: float
-
-
-def reward_threshold(env: MakeEnv) -> float | None:
-    """The return from which Gymnasium calls the environment solved, if it names one."""
-    return gym.spec(env).reward_threshold if isinstance(env, str) else None
 
 
 def run_seed(item: WorkItem) -> Run:
@@ -209,11 +210,12 @@ def compare(
     RuntimeError
         If a worker process dies; finished seeds are kept in `out`.
     """
+    require_count("workers", workers)
     items = _work_items(algorithms, env, total_steps, seeds, settings, evaluation_episodes)
     runs: dict[tuple[str, int], Run] = {}
     folder = None
     if out is not None:
-        identity = {"kind": "compare", "env": describe(env), "total_steps": total_steps}
+        identity = {"kind": "compare", "env": describe(env), "total_steps": int(total_steps)}
         folder = claim_folder(out, identity)
         (folder / "runs").mkdir(exist_ok=True)
         runs = {
@@ -247,84 +249,132 @@ def _work_items(
     settings: Settings | Mapping[str, Settings] | None,
     evaluation_episodes: int,
 ) -> list[WorkItem]:
-    require_count("total_steps", total_steps)
     require_count("evaluation_episodes", evaluation_episodes)
+    if isinstance(algorithms, str):
+        raise ValueError(f"algorithms must be a list or a mapping, got the string {algorithms!r}")
     if not isinstance(algorithms, Mapping):
         algorithms = {name: default_algorithm(name, env) for name in algorithms}
     if not algorithms:
         raise ValueError("algorithms must name at least one algorithm, got none")
-    if isinstance(seeds, int):
+    if isinstance(seeds, Integral):
         require_count("seeds", seeds)
-        seeds = range(seeds)
-    if len(set(seeds)) < len(seeds) or not seeds:
-        raise ValueError(f"seeds must be different and at least one, got {list(seeds)}")
+        seeds = range(int(seeds))
+    chosen_seeds = list(seeds)  # type: ignore[arg-type]  # an Integral is an int to mypy
+    if len(set(chosen_seeds)) < len(chosen_seeds) or not chosen_seeds:
+        raise ValueError(f"seeds must be different and at least one, got {chosen_seeds}")
+    if isinstance(settings, Mapping) and settings.keys() - algorithms.keys():
+        unknown = sorted(settings.keys() - algorithms.keys())
+        raise ValueError(f"settings name {unknown}, which are not among {list(algorithms)}")
     items = []
-    for name, algorithm in algorithms.items():
-        chosen = settings.get(name) if isinstance(settings, Mapping) else settings
-        chosen = chosen or default_settings(env, algorithm)
-        items += [
-            WorkItem(env, name, algorithm, chosen, seed, total_steps, evaluation_episodes)
-            for seed in seeds
-        ]
     # Seed by seed, so that an interrupted comparison has something of every algorithm.
-    return sorted(items, key=lambda item: list(seeds).index(item.seed))
+    for seed in chosen_seeds:
+        for name, algorithm in algorithms.items():
+            if not name or Path(name).name != name or "\0" in name:
+                raise ValueError(f"algorithm name {name!r} can't be part of a file name")
+            own = settings.get(name) if isinstance(settings, Mapping) else settings
+            own = own or default_settings(env, algorithm)
+            require_trainable(env, algorithm, total_steps, seed, own)
+            items.append(
+                WorkItem(
+                    env, name, algorithm, own, int(seed), int(total_steps), evaluation_episodes
+                )
+            )
+    return items
 
 
-def _let_parent_handle_interrupts() -> None:
-    """In a worker: die at once on Ctrl-C, without a traceback; the parent reports."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _prepare_worker() -> None:
+    """Give tqdm a lock of this process: its own is a semaphore that a killed worker leaks."""
+    tqdm.set_lock(threading.RLock())
+
+
+@contextlib.contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """Let Ctrl-C wait; processes started here never see it, and leave it to their parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    # The mask is what children inherit; the handler catches what other threads let through.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if HAS_MASK else ()
+    try:
+        yield
+    finally:
+        if HAS_MASK:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _finished(
     items: list[WorkItem], executor: Executor | None, workers: int
 ) -> Iterator[tuple[WorkItem, Run]]:
     """Each item with its run, as they finish."""
-    require_count("workers", workers)
     if executor is not None:
-        yield from _finished_on(executor, items)
+        futures: dict[Future[Run], WorkItem] = {}
+        try:
+            futures.update({executor.submit(run_seed, item): item for item in items})
+            yield from _as_completed(futures)
+        finally:
+            for future in futures:
+                future.cancel()
     elif workers == 1 or len(items) <= 1:
         for item in items:
-            yield item, run_seed(item)
-    else:
-        # Imported here: a browser's Python has no processes, and can use the rest.
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        before = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(
-            min(workers, len(items)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_let_parent_handle_interrupts,
-        )
-        try:
-            yield from _finished_on(pool, items)
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - before:
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _finished_on(executor: Executor, items: list[WorkItem]) -> Iterator[tuple[WorkItem, Run]]:
-    futures: dict[Future[Run], WorkItem] = {executor.submit(run_seed, item): item for item in items}
-    try:
-        for future in as_completed(futures):
-            item = futures[future]
-            try:
-                run = future.result()
-            except BrokenExecutor as error:
-                raise RuntimeError(
-                    "a worker process died (out of memory, killed, or a script that lacks "
-                    'if __name__ == "__main__"); finished seeds are kept'
-                ) from error
-            except Exception as error:
-                error.add_note(f"in {item.name}, seed {item.seed}")
-                raise
+            with _naming(item):
+                run = run_seed(item)
             yield item, run
+    else:
+        yield from _finished_in_pool(items, workers)
+
+
+def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[WorkItem, Run]]:
+    """Each item with its run, from a process pool that ends with this generator."""
+    # Imported here: a browser's Python has no processes, and can use the rest.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        min(workers, len(items)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_prepare_worker,
+    )
+    try:
+        with _holding_interrupts():
+            futures = {pool.submit(run_seed, item): item for item in items}
+        yield from _as_completed(futures)
+    except BaseException:
+        # Not cancelled first: the pool's thread must find its futures as it left them.
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
     finally:
-        for future in futures:
-            future.cancel()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _naming(item: WorkItem) -> Iterator[None]:
+    """Say in which run an error happened."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {item.name}, seed {item.seed}")
+        raise
+
+
+def _as_completed(futures: dict[Future[Run], WorkItem]) -> Iterator[tuple[WorkItem, Run]]:
+    for future in as_completed(futures):
+        item = futures[future]
+        try:
+            with _naming(item):
+                run = future.result()
+        except BrokenExecutor as error:
+            raise RuntimeError(
+                "a worker process died (out of memory, killed, or a script that lacks "
+                'if __name__ == "__main__"); finished seeds are kept'
+            ) from error
+        yield item, run
 
 
 def _run_path(folder: Path, item: WorkItem) -> Path:
@@ -348,8 +398,7 @@ def _load_run(path: Path, item: WorkItem) -> Run | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
+        columns = read_arrays(path.read_bytes())
         found = json.loads(str(columns.pop("header")))
         scores = columns.pop("scores")
     except Exception:  # np.load raises many kinds; whatever it is, the seed is trained again
@@ -395,6 +444,8 @@ def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) 
     comparisons = []
     for first, second in combinations(runs, 2):
         for score in SCORES:
+            if not np.isfinite([*per_seed[first][score], *per_seed[second][score]]).all():
+                continue  # no episode has ended
             pair = statistics.compare_scores(per_seed[first][score], per_seed[second][score], rng)
             comparisons.append(
                 {
@@ -411,7 +462,7 @@ def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) 
         "algorithms": algorithms,
         "comparisons": comparisons,
         "settings": {
-            "seeds": sorted({item.seed for item in items}),
+            "seeds": list(dict.fromkeys(item.seed for item in items)),
             "evaluation_episodes": items[0].evaluation_episodes,
             "algorithms": {
                 item.name: {
@@ -489,17 +540,18 @@ def runs_csv(runs: Mapping[str, Mapping[int, Run]]) -> str:
     names = dict.fromkeys(
         column for seeds in runs.values() for run in seeds.values() for column in run.columns
     )
-    lines = [",".join(["algorithm", "seed", *names])]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["algorithm", "seed", *names])
     for algorithm, seeds in runs.items():
         for seed, run in seeds.items():
             rows = len(run.columns["environment_steps"])
             missing = np.full(rows, np.nan)
             columns = [run.columns.get(name, missing) for name in names]
-            lines += [
-                ",".join([algorithm, str(seed), *("" if np.isnan(v) else f"{v:.10g}" for v in row)])
-                for row in zip(*columns, strict=True)
-            ]
-    return "\n".join(lines) + "\n"
+            for row in zip(*columns, strict=True):
+                cells = ("" if np.isnan(value) else f"{value:.10g}" for value in row)
+                writer.writerow([algorithm, seed, *cells])
+    return text.getvalue()
 
 
 def _save_comparison(folder: Path, comparison: Comparison, items: Sequence[WorkItem]) -> None:

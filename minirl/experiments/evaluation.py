@@ -10,10 +10,14 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from threadpoolctl import threadpool_limits
 
 from minirl.batch import Rollout
-from minirl.policy import Policy
+from minirl.policy import Policy, require_fit
 from minirl.rollout import MakeEnv, collect_episodes, make_vector_env
-from minirl.validation import require_count
+from minirl.validation import require_count, require_seed
 
+_CANNOT_RENDER = (
+    "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' brings what Gymnasium's "
+    "own environments need"
+)
 STEP_LIMIT = 1000  # for environments without a time limit of their own
 
 
@@ -66,9 +70,11 @@ def evaluate(
         Take the most probable action (the mean of a Gaussian) instead of sampling.
     """
     require_count("episodes", episodes)
+    require_seed(seed)
     rng = None if greedy else np.random.default_rng(seed)
     envs = make_vector_env(env, episodes)
     try:
+        require_fit(policy, envs.single_observation_space, envs.single_action_space)
         with threadpool_limits(1):
             rollout = collect_episodes(
                 envs, policy, None, rng, max_steps=step_limit(envs), seed=seed
@@ -101,6 +107,7 @@ def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> f
     """
     from minirl.experiments import plots  # matplotlib is loaded only to draw
 
+    require_seed(seed)
     if not isinstance(env, str):
         raise ValueError(f"env must be a Gymnasium id to be rendered, got {env!r}")
     if env.startswith("CartPole-"):
@@ -122,21 +129,17 @@ def _rendering_env(env: str) -> VectorEnv:
 
     try:
         return SyncVectorEnv([make])
-    except (gym.error.Error, ImportError, ValueError) as error:
-        raise ValueError(
-            f"environment {env!r} can't be rendered: {error}; "
-            "pip install 'minirl-numpy[render]' brings what Gymnasium's own need"
-        ) from error
+    except (gym.error.Error, ImportError, ValueError, TypeError) as error:
+        raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
 
 
 def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, list[np.ndarray]]:
     try:
+        require_fit(policy, envs.single_observation_space, envs.single_action_space)
         rollout = collect_episodes(envs, policy, None, None, max_steps=step_limit(envs), seed=seed)
         frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
     except (gym.error.Error, ImportError) as error:
-        raise ValueError(
-            f"the environment can't render: {error}; pip install 'minirl-numpy[render]'"
-        ) from error
+        raise ValueError(_CANNOT_RENDER.format(env=envs, error=error)) from error
     finally:
         envs.close()
     return rollout, list(frames)

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-
+from minirl.rollout import reward_threshold
 from minirl.serialization import prepare_folder, save_policy, write_text
 from minirl.training import Result
 
@@ -59,11 +58,10 @@ def save_training(result: Result, folder: Path) -> None:
     from minirl.experiments import plots  # matplotlib is loaded only to draw
 
     env = result.settings["env"]
-    known = env in gym.registry
     plots.plot_training(
         result.history.columns(),
         (result.history.episode_ends, result.history.episode_returns),
         title=f"{result.settings['algorithm']['type']} on {env}, seed {result.settings['seed']}",
-        threshold=gym.registry[env].reward_threshold if known else None,
+        threshold=reward_threshold(env),
         path=folder / "curve.png",
     )

@@ -222,7 +222,7 @@ def test_an_environment_without_pictures_says_so(env, tmp_path):
 
 def test_an_environment_that_draws_itself_becomes_a_gif(tmp_path):
     class Drawn(Chain):
-        metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+        metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
 
         def __init__(self, render_mode=None):
             super().__init__(slip=0.0)
