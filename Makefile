@@ -35,9 +35,9 @@ $(VENV)/bin/python:
 	python3 -m venv $(VENV)
 
 $(VENV)/.run: $(PYTHON) $(SETUP)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	$(PYTHON) -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(PYTHON) $(SETUP)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	$(PYTHON) -m pip install -qq --disable-pip-version-check -e '.[$*]'
 	@touch $@

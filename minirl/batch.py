@@ -110,10 +110,13 @@ class Batch:
         ------
         (rows, minibatch) : the row numbers (n,) in this batch, and the `Batch` of them.
         """
+        parts = max(1, round(len(self) / size))
+        if parts == 1:  # no order to shuffle: a sum over all rows
+            yield np.arange(len(self)), self
+            return
         order = rng.permutation(len(self))
         shuffled = self.rows(order)
-        parts = max(1, round(len(self) / size))
-        bounds = np.linspace(0, len(self), parts + 1).astype(int).tolist()
+        bounds = [len(self) * part // parts for part in range(parts + 1)]
         for start, end in pairwise(bounds):
             columns = {name: getattr(shuffled, name)[start:end] for name in _COLUMNS}
             columns["weight"] = columns["weight"] * (len(self) / (end - start))

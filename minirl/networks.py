@@ -52,16 +52,15 @@ class MLPCache:
     def __init__(self, weights: list[np.ndarray], inputs: list[np.ndarray]) -> None:
         self.weights = weights
         self.inputs = inputs
+        self._slopes: list[np.ndarray] = []
 
-    @cached_property
     def slopes(self) -> list[np.ndarray]:
         """tanh' = 1 - h^2 of each hidden layer (computed once, used by every product)."""
-        slopes = []
-        for h in self.inputs[1:]:
-            slope = h * h
-            np.subtract(1, slope, out=slope)
-            slopes.append(slope)
-        return slopes
+        if not self._slopes:
+            for h in self.inputs[1:]:
+                slope = h * h
+                self._slopes.append(np.subtract(1, slope, out=slope))
+        return self._slopes
 
 
 @dataclass(frozen=True)
@@ -133,26 +132,26 @@ class MLP:
         """dy^T J (P,) for dy (N, outputs): backpropagation."""
         dtheta = np.empty(self.size, dtype=dy.dtype)
         ones = np.ones(len(dy), dtype=dy.dtype)
-        d_layers = self.layers(dtheta)
+        d_layers, slopes = self.layers(dtheta), cache.slopes()
         for layer in reversed(range(len(d_layers))):
             d_weight, d_bias = d_layers[layer]
             np.matmul(cache.inputs[layer].T, dy, out=d_weight)
             np.matmul(ones, dy, out=d_bias)
             if layer > 0:
                 dy = dy @ cache.weights[layer].T
-                dy *= cache.slopes[layer - 1]
+                dy *= slopes[layer - 1]
         return dtheta
 
     def jvp(self, cache: MLPCache, dtheta: np.ndarray) -> np.ndarray:
         """J dtheta (N, outputs) for a direction dtheta (P,): forward-mode differentiation."""
-        d_input = None
+        d_input, slopes = None, cache.slopes()
         for layer, (d_weight, d_bias) in enumerate(self.layers(dtheta)):
             dy = cache.inputs[layer] @ d_weight
             dy += d_bias
             if d_input is not None:
                 dy += d_input @ cache.weights[layer]
-            if layer < len(cache.slopes):
-                dy *= cache.slopes[layer]
+            if layer < len(slopes):
+                dy *= slopes[layer]
             d_input = dy
         return dy
 

@@ -61,7 +61,7 @@ class Policy:
 
     def with_parameters(self, theta: np.ndarray) -> "Policy":
         """The same policy with other parameters."""
-        return replace(self, parameters=theta)
+        return Policy(self.network, self.distribution, theta, self.observation_statistics)
 
     def with_observation_statistics(self, statistics: RunningMoments | None) -> "Policy":
         """The same policy with other observation statistics."""
@@ -101,7 +101,7 @@ class Critic:
 
     def with_parameters(self, theta: np.ndarray) -> "Critic":
         """The same critic with other parameters."""
-        return replace(self, parameters=theta)
+        return Critic(self.network, theta, self.observation_statistics)
 
     def with_observation_statistics(self, statistics: RunningMoments | None) -> "Critic":
         """The same critic with other observation statistics."""

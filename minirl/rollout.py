@@ -177,6 +177,7 @@ def _collect(
     seen = np.stack(observations)
     chosen = np.stack(actions)
     rewards, terminated, truncated = (np.stack(column) for column in zip(*outcomes, strict=True))
+    rewards = rewards.astype(np.float64)
     # One batched pass instead of one per step.
     every_row = seen.reshape(-1, *seen.shape[2:])
     acted_on = policy.forward(every_row[: chosen.shape[0] * chosen.shape[1]])[0]

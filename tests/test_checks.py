@@ -35,11 +35,11 @@ class ForgottenBias(MLP):
 
 class ForgottenSlope(MLP):
     def jvp(self, cache, dtheta):
-        cache.slopes = [np.ones_like(slope) for slope in cache.slopes]
+        cache._slopes = [np.ones_like(slope) for slope in cache.slopes()]
         return super().jvp(cache, dtheta)
 
     def vjp(self, cache, dy):
-        cache.slopes = [np.ones_like(slope) for slope in cache.slopes]
+        cache._slopes = [np.ones_like(slope) for slope in cache.slopes()]
         return super().vjp(cache, dy)
 
 

@@ -91,8 +91,8 @@ def clipped_surrogate_loss(
     """
     gain = ratio * advantages
     clipped_gain = np.minimum(np.maximum(ratio, 1 - epsilon), 1 + epsilon) * advantages
-    weighted = batch.weight * np.minimum(gain, clipped_gain)
-    return -float(weighted.sum()), np.where(gain <= clipped_gain, -weighted, 0)
+    loss = -float(batch.weight @ np.minimum(gain, clipped_gain))
+    return loss, -batch.weight * gain * (gain <= clipped_gain)
 
 
 def kl_penalty(
