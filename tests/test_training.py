@@ -97,6 +97,33 @@ def test_histories_hold_raw_returns_under_a_reward_transform():
     assert "reward_scale" in history.columns()
 
 
+@dataclass(frozen=True)
+class Times:
+    """Rewards times a factor."""
+
+    factor: float
+
+    def init(self, num_envs):
+        return None
+
+    def transform(self, state, rollout, policy):
+        return None, self.factor * rollout.rewards, {}
+
+
+def test_learning_sees_the_transformed_rewards():
+    plain, same_rewards, negated = (
+        train(
+            "CartPole-v1",
+            "ppo",
+            total_steps=100,
+            settings=replace(SMALL, reward_transform=transform),
+        ).policy.parameters
+        for transform in (None, Times(1.0), Times(-1.0))
+    )
+    assert np.array_equal(plain, same_rewards)
+    assert not np.array_equal(plain, negated)
+
+
 def test_discount_states_changes_the_weights():
     settings = replace(SMALL, advantages=GAE(0.9, 0.95))
     plain = train("CartPole-v1", "trpo", total_steps=100, settings=settings)

@@ -170,6 +170,20 @@ def test_clip_fraction_counts_ratios_outside_the_interval():
     assert run(Unclipped())[1]["clip_fraction"] == 0
 
 
+def test_each_minibatch_gets_the_advantages_and_old_distributions_of_its_own_rows():
+    policy, batch = problem(8)
+
+    class Watching(PPO):
+        def step(self, state, minibatch, advantages, old, progress):
+            assert np.array_equal(advantages, minibatch.advantages)
+            first, _ = policy.forward(minibatch.observations)
+            assert np.allclose(old.eta, first.eta)
+            return super().step(state, minibatch, advantages, old, progress)
+
+    ppo = Watching(objective=FixedKL(1.0), epochs=2, minibatch_size=10)
+    ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
+
+
 def test_schedules_are_read_at_the_progress_of_training():
     policy, batch = problem(5)
     half = PPO(learning_rate=LinearSchedule(0.2, 0.0), epochs=2)
