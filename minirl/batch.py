@@ -104,7 +104,8 @@ class Batch:
         """One epoch: every row once, in random order, in equal parts of about `size` rows.
 
         The number of parts is N / size, rounded, so that none is a handful of stray rows; weights
-        are scaled by N/n, so that each minibatch estimates the whole batch's sum.
+        are scaled by N/n, so that each minibatch estimates the whole batch's sum. A single part is
+        the batch as it is.
 
         Yields
         ------

@@ -103,9 +103,8 @@ def train(
     }
     envs = make_vector_env(env, settings.num_envs)
     try:
-        # The last bits of a matrix product depend on the number of threads; small ones are
-        # also faster on one.
-        # Overflow shows as non-finite parameters, which are looked for after every update.
+        # The last bits of a matrix product depend on the number of threads, and small ones are
+        # faster on one. Overflow shows as non-finite parameters, which are looked for after every update.
         with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
             return _train(envs, algorithm, total_steps, seed, settings, policy, progress, described)
     finally:
@@ -174,6 +173,8 @@ def _train(
                 action_rng,
                 steps=settings.rollout_steps,
             )
+            if not rollout.valid.any():
+                continue  # reset rows only: nothing happened
             # (2) transform the rewards
             metrics: dict[str, float] = {}
             shaped = rollout

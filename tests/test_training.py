@@ -55,6 +55,14 @@ def test_steps_are_valid_transitions_and_the_last_rollout_is_completed():
     assert history.episode_ends[-1] <= steps[-1]
 
 
+def test_rollouts_of_a_single_row_may_hold_nothing_but_a_reset():
+    one = replace(SMALL, num_envs=1, rollout_steps=1)
+    history = train("CartPole-v1", "trpo", total_steps=60, settings=one).history
+    assert history.environment_steps == 60
+    assert len(history.rows) == 60
+    assert history.episode_returns.sum() > 0
+
+
 def test_settings_hold_everything_that_made_the_run():
     result = train("CartPole-v1", TRPO(max_kl=0.02), total_steps=100, seed=7, settings=SMALL)
     assert result.settings["env"] == "CartPole-v1"
