@@ -229,7 +229,7 @@ def trpo_seconds(seeds: int) -> str:
 
 def import_seconds(repeats: int) -> tuple[float, float]:
     """Median seconds to import minirl, and to import its dependencies alone."""
-    dependencies = "import numpy, scipy, matplotlib, gymnasium, tqdm.auto, threadpoolctl"
+    dependencies = "import numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"
 
     def run(code: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, "-c", code], check=True)

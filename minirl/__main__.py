@@ -20,6 +20,7 @@ from minirl.training import TrainingStopped, require_trainable, train
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     main = argparse.ArgumentParser(prog="python -m minirl", description="The textbook that runs.")
+    shown = argparse.ArgumentDefaultsHelpFormatter
     commands = main.add_subparsers(dest="command", required=True)
     names = ", ".join(ALGORITHMS)
     set_help = (
@@ -27,18 +28,20 @@ def parser() -> argparse.ArgumentParser:
         "learning_rate=LinearSchedule(1e-3); may be repeated"
     )
 
-    command = commands.add_parser("train", help="train one policy")
+    command = commands.add_parser("train", help="train one policy", formatter_class=shown)
     command.add_argument("env", help="Gymnasium id, e.g. CartPole-v1")
-    command.add_argument("--algorithm", default="ppo", help=f"{names} (default: ppo)")
+    command.add_argument("--algorithm", default="ppo", help=names)
     command.add_argument("--total-steps", type=int, default=100_000, help="environment steps")
-    command.add_argument("--num-envs", type=int, help="parallel environments")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--num-envs", type=int, help="parallel environments; None: the preset's")
+    command.add_argument("--seed", type=int, default=0, help="of all randomness")
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=set_help)
     command.add_argument(
         "--out", required=True, help="folder for policy.npz, history.csv and curve.png"
     )
 
-    command = commands.add_parser("compare", help="compare algorithms over several seeds")
+    command = commands.add_parser(
+        "compare", help="compare algorithms over several seeds", formatter_class=shown
+    )
     command.add_argument("env", help="Gymnasium id, e.g. CartPole-v1")
     command.add_argument(
         "--algorithms", nargs="+", default=["policy-gradient", "trpo", "ppo"], help=names
@@ -50,17 +53,21 @@ def parser() -> argparse.ArgumentParser:
         "--out", required=True, help="folder for curves.png, runs.csv and summary.json"
     )
 
-    command = commands.add_parser("evaluate", help="run a saved policy for fresh episodes")
+    command = commands.add_parser(
+        "evaluate", help="run a saved policy for fresh episodes", formatter_class=shown
+    )
     command.add_argument("policy", help="policy.npz of a training run")
-    command.add_argument("--env", help="default: the one it was trained on")
-    command.add_argument("--episodes", type=int, default=100)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--sampled", action="store_true", help="sample actions; default: greedy")
+    command.add_argument("--env", help="None: the one it was trained on")
+    command.add_argument("--episodes", type=int, default=100, help="how many")
+    command.add_argument("--seed", type=int, default=0, help="of all randomness")
+    command.add_argument("--sampled", action="store_true", help="sample actions")
 
-    command = commands.add_parser("watch", help="save one episode of a saved policy as a GIF")
+    command = commands.add_parser(
+        "watch", help="save one episode of a saved policy as a GIF", formatter_class=shown
+    )
     command.add_argument("policy", help="policy.npz of a training run")
-    command.add_argument("--env", help="default: the one it was trained on")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--env", help="None: the one it was trained on")
+    command.add_argument("--seed", type=int, default=0, help="of all randomness")
     command.add_argument("--out", required=True, help="e.g. agent.gif")
     return main
 
@@ -96,7 +103,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     if episodes:
         print(
             f"mean return of the last {min(episodes, WINDOW)} episodes: "
-            f"{result.history.final_return():.1f}"
+            f"{result.history.final_return():.2f}"
         )
     else:
         print("no episode has ended yet")
@@ -165,7 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         commands[arguments.command](arguments)
     except KeyboardInterrupt:
-        print("minirl: interrupted; finished runs are kept", file=sys.stderr)
+        print(
+            "minirl: interrupted; finished runs are kept, the same command goes on from them",
+            file=sys.stderr,
+        )
         return 130
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error

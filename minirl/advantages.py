@@ -34,7 +34,7 @@ def td_errors(
 ) -> np.ndarray:
     """delta_t = r_t + discount (1 - terminated_t) V(s_{t+1}) - V(s_t), all (T, E).
 
-    Source: Schulman et al. 2016 (GAE), the TD residual of equation 10.
+    Source: Schulman et al. 2016 (GAE), the TD residual.
     """
     return rewards + discount * np.where(terminated, 0.0, next_values) - values
 
@@ -68,7 +68,8 @@ def gae(
     lam = 0 is the TD error (little variance, biased by a wrong critic); lam = 1 is return minus
     value (unbiased). The sum ends with the episode or with the rollout.
 
-    Source: Schulman et al. 2016, equation 16, for episodes that end in either way.
+    Source: Schulman et al. 2016, the estimator GAE(gamma, lambda), for episodes that end in either
+    way.
 
     Examples
     --------
@@ -126,7 +127,8 @@ class RewardToGo:
     discount : float
         In [0, 1].
     baseline : {None, "batch", "critic"}
-        What is subtracted: nothing, the mean return of the rollout's valid rows, or V(s_t).
+        What is subtracted: nothing, the mean return of the rollout's valid rows (which holds each
+        row's own return, a bias of order 1/N), or V(s_t).
     """
 
     discount: float = 0.99

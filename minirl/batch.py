@@ -38,8 +38,6 @@ class Rollout:
     episode_ends, episode_returns, episode_lengths : ndarray (K,)
         The episodes that ended here, in the order of their ends: valid transitions of the rollout
         up to and including the row of the end, undiscounted sum of raw rewards, and steps.
-    group : ndarray (E,) of int, optional
-        Which columns answer the same prompt.
     """
 
     observations: np.ndarray
@@ -55,7 +53,6 @@ class Rollout:
     episode_ends: np.ndarray
     episode_returns: np.ndarray
     episode_lengths: np.ndarray
-    group: np.ndarray | None = None
 
     @property
     def done(self) -> np.ndarray:
@@ -125,10 +122,12 @@ class Batch:
 
     def normalized_advantages(self) -> np.ndarray:
         """Advantages (N,) with mean 0 and standard deviation 1; all 0 where they are constant."""
-        if np.ptp(self.advantages) == 0:
-            return np.zeros_like(self.advantages)  # rounding of the mean would be blown up
         centred = self.advantages - self.advantages.mean()
-        return centred / (centred.std() + 1e-8)
+        spread = centred.std()
+        rounding = 8 * np.finfo(spread.dtype).eps * np.abs(self.advantages).max()
+        if spread <= rounding:  # dividing would blow the rounding up to full steps
+            return np.zeros_like(self.advantages)
+        return centred / (spread + 1e-8)
 
 
 _COLUMNS = [field.name for field in fields(Batch)]

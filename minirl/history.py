@@ -63,11 +63,12 @@ class History:
         self.episodes.append(
             (before + rollout.episode_ends, rollout.episode_returns, rollout.episode_lengths)
         )
-        returns = self.episode_returns
+        finished = len(rollout.episode_returns) + (self.rows[-1]["episodes"] if self.rows else 0.0)
+        recent = self._recent_returns()
         row = {
             "environment_steps": float(before + rollout.valid.sum()),
-            "episodes": float(len(returns)),
-            "mean_return": float(returns[-WINDOW:].mean()) if len(returns) else float("nan"),
+            "episodes": float(finished),
+            "mean_return": float(recent.mean()) if len(recent) else float("nan"),
             "cpu_seconds": cpu_seconds,
             **update,
         }
@@ -86,8 +87,17 @@ class History:
 
     def final_return(self) -> float:
         """Mean return of the last 100 finished episodes; nan without any."""
-        returns = self.episode_returns[-WINDOW:]
-        return float(returns.mean()) if len(returns) else float("nan")
+        recent = self._recent_returns()
+        return float(recent.mean()) if len(recent) else float("nan")
+
+    def _recent_returns(self) -> np.ndarray:
+        """Returns of the last 100 finished episodes, or of all, looking back no further."""
+        parts: list[np.ndarray] = [np.zeros(0)]
+        for _, returns, _ in reversed(self.episodes):
+            parts.append(returns)
+            if sum(map(len, parts)) >= WINDOW:
+                break
+        return np.concatenate(parts[::-1])[-WINDOW:]
 
     def steps_to(self, threshold: float) -> int | None:
         """Environment steps when a mean over 100 episodes first reached `threshold`, or None."""

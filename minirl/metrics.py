@@ -28,7 +28,9 @@ GLOSSARY = {
         "rises towards the environment's threshold",
     ),
     "cpu_seconds": Metric(
-        "process CPU time since training began: simulation, critic, update", "seconds", "grows"
+        "CPU time of the training thread since training began: simulation, critic, update",
+        "seconds",
+        "grows",
     ),
     "gradient_equivalents": Metric(
         "the actor's matrix products so far, in units of one forward and backward pass over one "
@@ -71,6 +73,9 @@ GLOSSARY = {
         "fraction of TRPO's full step that the line search accepted; 0: refused, parameters kept",
         "",
         "1 or a little below; often 0 means that critic or batch are too poor",
+    ),
+    "cg_iterations": Metric(
+        "conjugate-gradient iterations done", "iterations", "the setting, or fewer"
     ),
     "cg_residual": Metric("|b - A x| / |b| when conjugate gradient stopped", "", "below 0.1"),
     "clip_fraction": Metric(

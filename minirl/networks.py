@@ -88,6 +88,8 @@ class MLP:
         for width in self.sizes:
             require_count("every width in sizes", width)
         require_positive("output_gain", self.output_gain)
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
 
     @cached_property
     def size(self) -> int:

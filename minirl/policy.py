@@ -61,6 +61,8 @@ class Policy:
 
     def with_parameters(self, theta: np.ndarray) -> "Policy":
         """The same policy with other parameters."""
+        # A NumPy float64 among the hyperparameters must not promote a float32 network.
+        theta = theta.astype(self.network.dtype, copy=False)
         return Policy(self.network, self.distribution, theta, self.observation_statistics)
 
     def with_observation_statistics(self, statistics: RunningMoments | None) -> "Policy":
@@ -101,6 +103,7 @@ class Critic:
 
     def with_parameters(self, theta: np.ndarray) -> "Critic":
         """The same critic with other parameters."""
+        theta = theta.astype(self.network.dtype, copy=False)
         return Critic(self.network, theta, self.observation_statistics)
 
     def with_observation_statistics(self, statistics: RunningMoments | None) -> "Critic":
@@ -158,14 +161,15 @@ def make_policy(
         outputs = int(action_space.n)
         network: Network = _network(observation_space, outputs, hidden_sizes, 0.01, dtype)
         return Policy(network, Categorical, network.init(rng))
-    if isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
-        k = action_space.shape[0]
+    is_vector = isinstance(action_space, spaces.Box) and len(action_space.shape) == 1
+    if is_vector and np.issubdtype(action_space.dtype, np.floating):
+        k = len(action_space.low)  # type: ignore[attr-defined]
         means = _network(observation_space, k, hidden_sizes, 0.01, dtype)
         network = WithLogStd(means, k, initial_log_std)
         return Policy(network, DiagonalGaussian, network.init(rng))
     raise ValueError(
         f"action space {action_space} is not supported: minirl takes Discrete actions numbered "
-        "from 0 and Box vectors of shape (k,)"
+        "from 0 and Box vectors of floats of shape (k,)"
     )
 
 

@@ -65,6 +65,7 @@ class ReturnScaling:
             history.append(sums)
             sums = np.where(done, 0.0, sums)
         moments = state.moments.update(np.stack(history)[rollout.valid])
-        scale = float(np.sqrt(moments.variance + EPSILON))
+        # A single reward, or always the same sum, says nothing about the scale.
+        scale = float(np.sqrt(moments.variance + EPSILON)) if moments.variance > 0 else 1.0
         rewards = np.clip(rollout.rewards / scale, -CLIP, CLIP)
         return replace(state, sums=sums, moments=moments), rewards, {"reward_scale": scale}

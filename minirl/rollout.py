@@ -16,6 +16,9 @@ from minirl.validation import require_count
 MakeEnv = str | Callable[[int], VectorEnv]
 
 
+RETURNED = "environment {} returned"
+
+
 class NonFiniteError(ValueError):
     """An environment returned, or a policy chose, something that is not a finite number."""
 
@@ -94,7 +97,8 @@ class Position:
 def start(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None = None) -> Position:
     """Reset all environments."""
     observations, _ = envs.reset(seed=seed, options=options)
-    _require_finite_row("observation", observations, 0)
+    observations = np.array(observations)
+    _require_finite_row(RETURNED, "observation", observations, 0)
     zeros = np.zeros(envs.num_envs)
     return Position(observations, zeros > 0, zeros.astype(int), zeros, 0)
 
@@ -162,9 +166,14 @@ def _collect(
     for row in range(steps):
         valid.append(~(ended | over))
         action = policy.act(current, rng)
-        current, reward, terminated, truncated, _ = envs.step(to_environment(action))
-        _require_finite_row("observation", current, position.rows + row)
-        _require_finite_row("reward", reward, position.rows + row)
+        _require_finite_row(
+            "the policy chose for environment {}", "action", action, position.rows + row
+        )
+        # Copied, because an environment may return the same arrays every time.
+        step = envs.step(to_environment(action))
+        current, reward, terminated, truncated = (np.array(array) for array in step[:4])
+        _require_finite_row(RETURNED, "observation", current, position.rows + row)
+        _require_finite_row(RETURNED, "reward", reward, position.rows + row)
         ended = terminated | truncated
         observations.append(current)
         actions.append(action)
@@ -182,6 +191,8 @@ def _collect(
     every_row = seen.reshape(-1, *seen.shape[2:])
     acted_on = policy.forward(every_row[: chosen.shape[0] * chosen.shape[1]])[0]
     log_probs = acted_on.log_prob(chosen.reshape(-1, *chosen.shape[2:])).reshape(rewards.shape)
+    if not np.isfinite(log_probs).all():
+        raise NonFiniteError("the policy's log-probabilities became non-finite")
     values = np.zeros(seen.shape[:2]) if critic is None else critic.values(every_row)
     values = values.reshape(seen.shape[:2])
     is_valid = np.stack(valid)
@@ -216,13 +227,13 @@ def _collect(
     return rollout, next_position
 
 
-def _require_finite_row(name: str, values: np.ndarray, row: int) -> None:
-    """Raise NonFiniteError naming the environment and the step (one cheap test if all is well)."""
+def _require_finite_row(who: str, name: str, values: np.ndarray, row: int) -> None:
+    """Raise NonFiniteError naming the environment and the row (one cheap test if all is well)."""
     if np.isfinite(values).all():
         return
     column = int(np.argwhere(~np.isfinite(values))[0][0])
     raise NonFiniteError(
-        f"environment {column} returned a non-finite {name} ({values[column]}) at its step {row}"
+        f"{who.format(column)} a non-finite {name} ({values[column]}) at its step {row}"
     )
 
 

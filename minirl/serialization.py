@@ -64,6 +64,8 @@ def prepare_folder(folder: Path | str) -> Path:
         Naming the folder and why it can't be used.
     """
     path = Path(folder)
+    if path.is_file():
+        raise ValueError(f"output folder {str(folder)!r} can't be written: it is a file")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -23,7 +23,7 @@ from minirl.critic_fit import CriticFit
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling, RewardTransform
 from minirl.rollout import MakeEnv
-from minirl.validation import require_count, require_finite, require_methods
+from minirl.validation import require_count, require_finite, require_flag, require_methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,8 @@ class Settings:
         for width in self.hidden_sizes:
             require_count("every width in hidden_sizes", width)
         require_finite("initial_log_std", self.initial_log_std)
+        require_flag("normalize_observations", self.normalize_observations)
+        require_flag("discount_states", self.discount_states)
         require_methods("advantages", self.advantages, "__call__", "discount")
         require_methods("critic_fit", self.critic_fit, "init", "fit")
         if self.reward_transform is not None:
@@ -101,7 +103,7 @@ class Preset:
 
 # One setting for all networks: the numbers of the common CartPole comparison.
 NETWORK_ALGORITHMS: dict[str, Algorithm] = {
-    "policy-gradient": PolicyGradient(learning_rate=1e-2, normalize_advantages=True),
+    "policy-gradient": PolicyGradient(learning_rate=3e-3, normalize_advantages=True),
     "natural-gradient": NaturalGradient(step_size=1.0, damping=0.1, normalize_advantages=True),
     "trpo": TRPO(max_kl=0.01, damping=0.1, normalize_advantages=True),
     "ppo": PPO(
@@ -148,13 +150,7 @@ FROZEN_LAKE = replace(
 
 PRESETS: dict[str, Preset] = {
     "CartPole-v1": GENERIC,
-    "Acrobot-v1": replace(
-        GENERIC,
-        algorithms={
-            **NETWORK_ALGORITHMS,
-            "policy-gradient": PolicyGradient(learning_rate=3e-3, normalize_advantages=True),
-        },
-    ),
+    "Acrobot-v1": GENERIC,
     # Rewards down to -16 a step: scaled, the common critic fit does.
     "Pendulum-v1": replace(
         GENERIC,
@@ -186,7 +182,6 @@ PRESETS: dict[str, Preset] = {
         ),
         algorithms={
             **NETWORK_ALGORITHMS,
-            "policy-gradient": PolicyGradient(learning_rate=3e-3, normalize_advantages=True),
             "natural-gradient": NaturalGradient(step_size=0.3, normalize_advantages=True),
         },
         rollout_steps=SHORT_ROLLOUTS,
@@ -268,7 +263,7 @@ def parse_value(text: str) -> Any:
         try:
             return ast.literal_eval(node)
         except ValueError:
-            raise ValueError("neither a literal nor a name from this list") from None
+            raise ValueError("neither a literal nor one of the names that follow") from None
 
     try:
         return build(ast.parse(text, mode="eval").body)

@@ -101,10 +101,12 @@ def train(
         "total_steps": int(total_steps),
         "seed": int(seed),
     }
+    if policy is not None:
+        described["initial_policy"] = "given"
     envs = make_vector_env(env, settings.num_envs)
     try:
         # The last bits of a matrix product depend on the number of threads, and small ones are
-        # faster on one. Overflow shows as non-finite parameters, which are looked for after every update.
+        # faster on one. Overflow shows as non-finite parameters, looked for after every update.
         with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
             return _train(envs, algorithm, total_steps, seed, settings, policy, progress, described)
     finally:
@@ -158,10 +160,10 @@ def _train(
     transform_state = transform.init(settings.num_envs) if transform else None
 
     history = History()
-    position = start(envs, seed=int(streams[0].generate_state(1)[0]))
-    began = time.process_time()
+    began = time.thread_time()
     bar = tqdm(total=total_steps, unit="step", unit_scale=True, disable=not progress)
     try:
+        position = start(envs, seed=int(streams[0].generate_state(1)[0]))
         while (steps := history.environment_steps) < total_steps:
             fraction = steps / total_steps
             # (1) collect
@@ -200,9 +202,11 @@ def _train(
             _require_finite(new_state.policy.parameters, "policy")
             _require_finite(new_critic_state.critic.parameters, "critic")
             # (6) only now learn the observation statistics, and go on
-            state, critic_state = _with_new_statistics(new_state, new_critic_state, batch)
+            state, critic_state = new_state, new_critic_state
+            if settings.normalize_observations:
+                state, critic_state = _with_new_statistics(state, critic_state, batch)
             history.record(
-                rollout, {**update_metrics, **fit_metrics, **metrics}, time.process_time() - began
+                rollout, {**update_metrics, **fit_metrics, **metrics}, time.thread_time() - began
             )
             bar.update(min(history.environment_steps, total_steps) - steps)
             bar.set_postfix(mean_return=f"{history.rows[-1]['mean_return']:.1f}")
@@ -224,11 +228,8 @@ def _require_finite(parameters: np.ndarray, name: str) -> None:
 
 
 def _with_new_statistics(state: Any, critic_state: Any, batch: Any) -> tuple[Any, Any]:
-    """Both states with this batch's observations added to the statistics, if they are kept."""
-    statistics = state.policy.observation_statistics
-    if statistics is None:
-        return state, critic_state
-    statistics = statistics.update(batch.observations)
+    """Both states with this batch's observations added to the statistics."""
+    statistics = state.policy.observation_statistics.update(batch.observations)
     return (
         replace(state, policy=state.policy.with_observation_statistics(statistics)),
         replace(critic_state, critic=critic_state.critic.with_observation_statistics(statistics)),

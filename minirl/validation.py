@@ -49,6 +49,12 @@ def require_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
+def require_flag(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
 def require_seed(value: Any) -> None:
     """Raise ValueError unless `value` is a whole number of at least 0."""
     if not _is_whole(value) or value < 0:

@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirl.advantages import GAE, RewardToGo, discounted_sums, gae, td_errors
 from minirl.batch import Rollout
+from minirl.envs.chain import Chain
+from minirl.policy import make_critic, make_policy
+from minirl.rollout import collect, start
 
 
 def make_rollout(rewards, values, next_values, terminated, truncated, valid=None):
@@ -138,6 +143,24 @@ def test_endless_chain_under_a_time_limit_has_value_one_over_one_minus_discount(
 
     assert abs(fixed_point(terminated_at_limit=False) - 10) < 1e-9
     assert fixed_point(terminated_at_limit=True) < 9  # the confusion costs more than a tenth
+
+
+def test_the_endless_chain_itself_under_its_time_limit():
+    """The same through the environment, autoreset and `collect`, with a fitted table critic."""
+    discount = 0.9
+    envs = SyncVectorEnv([lambda: TimeLimit(Chain(length=2, endless=True), 7)] * 3)
+    rng = np.random.default_rng(0)
+    policy = make_policy(envs.single_observation_space, envs.single_action_space, rng)
+    critic = make_critic(envs.single_observation_space, rng)
+    position = start(envs, seed=0)
+    for _ in range(60):
+        rollout, position = collect(envs, policy, critic, position, rng, steps=11)
+        assert not rollout.terminated.any()
+        returns = GAE(discount, 0.5)(rollout)[1][rollout.valid]
+        states = rollout.observations[rollout.valid]
+        means = np.bincount(states, returns, 2) / np.maximum(np.bincount(states, minlength=2), 1)
+        critic = critic.with_parameters(means)
+    assert np.allclose(critic.parameters, 1 / (1 - discount), atol=0.05)
 
 
 def test_gae_targets_are_advantages_plus_values():

@@ -186,6 +186,29 @@ def test_non_finite_numbers_are_named_with_environment_and_step(where, bad_value
         collected(Scripted(100), bad, steps=4, times=3)
 
 
+def test_an_environment_may_return_the_same_arrays_every_time():
+    def make(copy):
+        return SyncVectorEnv([lambda: Scripted(3), lambda: Scripted(5)], copy=copy)
+
+    seen = []
+    for copy in (True, False):
+        envs = make(copy)
+        rng = np.random.default_rng(0)
+        rollout, _ = collect(envs, random_policy(envs), CRITIC, start(envs, seed=0), rng, steps=9)
+        seen.append(rollout)
+    assert np.array_equal(seen[0].observations, seen[1].observations)
+    assert np.array_equal(seen[0].rewards, seen[1].rewards)
+    assert np.array_equal(seen[0].terminated, seen[1].terminated)
+
+
+def test_a_policy_that_is_not_finite_is_named():
+    envs = scripted(Scripted(5))
+    policy = random_policy(envs)
+    policy = policy.with_parameters(policy.parameters * np.nan)
+    with pytest.raises(NonFiniteError, match="policy"):
+        collect_episodes(envs, policy, None, None, max_steps=5)
+
+
 def test_cartpole_uses_gymnasiums_vectorised_version():
     envs = make_vector_env("CartPole-v1", 3)
     assert type(envs.unwrapped).__name__ == "CartPoleVectorEnv"

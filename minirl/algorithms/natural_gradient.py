@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from minirl.algorithms.policy_gradient import policy_gradient_loss, surrogate
+from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.optimizers import LinearSchedule, scheduled
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, conjugate_gradient
-from minirl.validation import require_count, require_non_negative, require_positive
+from minirl.validation import require_count, require_flag, require_non_negative, require_positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,9 @@ class NaturalGradient:
     damping : float
         Added to F's diagonal.
     cg_iterations : int
+        Conjugate-gradient iterations at most.
     normalize_advantages : bool
+        Whiten the batch's advantages: makes the step independent of the reward's scale.
     """
 
     step_size: float | LinearSchedule = 0.1
@@ -90,6 +92,7 @@ class NaturalGradient:
     normalize_advantages: bool = False
 
     def __post_init__(self) -> None:
+        require_flag("normalize_advantages", self.normalize_advantages)
         require_positive("step_size", scheduled(self.step_size, 0.0))
         require_non_negative("damping", self.damping)
         require_count("cg_iterations", self.cg_iterations)
@@ -126,15 +129,12 @@ class NaturalGradient:
         policy = policy.with_parameters(policy.parameters + step)
         # (5) what the step did
         new, _ = policy.forward(batch.observations)
-        ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
-        before = float(batch.weight @ advantages)
         products = len(solution.residual_norms) - 1
         return replace(state, policy=policy), {
-            "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
+            **step_report(old, new, batch, advantages),
             "expected_improvement": float(gradient @ step),
-            "kl": float(batch.weight @ old.kl(new)),
-            "entropy": float(batch.weight @ new.entropy()),
             "gradient_norm": solution.residual_norms[0],
+            "cg_iterations": float(products),
             "cg_residual": solution.relative_residual,
             "gradient_equivalents": len(batch) * (1 + products * 4 / 3),
         }

@@ -19,6 +19,7 @@ from minirl.distributions import Distribution
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
 from minirl.policy import Policy
 from minirl.validation import (
+    require_flag,
     require_methods,
     require_non_negative,
     require_positive,
@@ -60,6 +61,19 @@ def entropy_bonus(
     return loss, -weighted[:, None] * distribution.grad_entropy()
 
 
+def step_report(
+    old: Distribution, new: Distribution, batch: Batch, advantages: np.ndarray
+) -> dict[str, float]:
+    """What a step did to the policy: `surrogate_improvement`, `kl` and `entropy` (see metrics)."""
+    ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
+    before = float(batch.weight @ advantages)
+    return {
+        "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
+        "kl": float(batch.weight @ old.kl(new)),
+        "entropy": float(batch.weight @ new.entropy()),
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient:
     """One gradient step a batch.
@@ -67,21 +81,25 @@ class PolicyGradient:
     Parameters
     ----------
     learning_rate : float or LinearSchedule
+        Of the optimizer.
     normalize_advantages : bool
         Whiten the batch's advantages: makes the rate independent of the reward's scale.
     entropy_coefficient : float or LinearSchedule
         Weight of the entropy bonus, in units of advantage per nat.
     max_gradient_norm : float, optional
+        Longer gradients are shortened to this Euclidean norm.
     optimizer : Optimizer
+        Turns the gradient into a step.
     """
 
     learning_rate: float | LinearSchedule = 1e-2
-    normalize_advantages: bool = True
+    normalize_advantages: bool = False
     entropy_coefficient: float | LinearSchedule = 0.0
     max_gradient_norm: float | None = None
     optimizer: Optimizer = Adam()
 
     def __post_init__(self) -> None:
+        require_flag("normalize_advantages", self.normalize_advantages)
         require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
         require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
         require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
@@ -115,9 +133,8 @@ class PolicyGradient:
         # (4) what the step did
         new, _ = policy.forward(batch.observations)
         return replace(state, policy=policy, optimizer=optimizer), {
+            **step_report(old, new, batch, advantages),
             "policy_loss": loss,
-            "kl": float(batch.weight @ old.kl(new)),
-            "entropy": float(batch.weight @ new.entropy()),
             "gradient_norm": norm,
             "gradient_equivalents": float(len(batch)),
         }

@@ -7,7 +7,7 @@ With ratio_i = pi(a_i|s_i) / pi_old(a_i|s_i), several epochs of minibatch steps 
     (2) + beta * mean KL(pi_old || pi)                                            `FixedKL`    (3)
     (3) with beta halved or doubled to keep the KL near a target                  `AdaptiveKL` (4)
 
-(1) is the paper's equation 7, (3) and (4) its equation 8 and the rule below it.
+(1) is the paper's L^CLIP, (3) and (4) its L^KLPEN.
 """
 
 from dataclasses import dataclass, replace
@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from minirl.algorithms.policy_gradient import entropy_bonus, surrogate
+from minirl.algorithms.policy_gradient import entropy_bonus, step_report
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
 from minirl.policy import Policy
 from minirl.validation import (
     require_count,
+    require_flag,
     require_methods,
     require_non_negative,
     require_positive,
@@ -111,6 +112,7 @@ class PPO:
     ----------
     objective : Clipped, Unclipped, FixedKL or AdaptiveKL
     learning_rate : float or LinearSchedule
+        Of the optimizer.
     epochs : int
         Passes over the batch.
     minibatch_size : int
@@ -122,7 +124,9 @@ class PPO:
     entropy_coefficient : float or LinearSchedule
         Weight of the entropy bonus, in units of advantage per nat.
     max_gradient_norm : float, optional
+        Longer gradients are shortened to this Euclidean norm.
     optimizer : Optimizer
+        Turns each minibatch's gradient into a step.
     """
 
     objective: Clipped | Unclipped | FixedKL | AdaptiveKL = Clipped()
@@ -136,6 +140,7 @@ class PPO:
     optimizer: Optimizer = Adam()
 
     def __post_init__(self) -> None:
+        require_flag("normalize_advantages", self.normalize_advantages)
         require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
         require_count("epochs", self.epochs)
         require_count("minibatch_size", self.minibatch_size)
@@ -215,19 +220,16 @@ class PPO:
                     break
         # (5) what the epochs did
         new, _ = state.policy.forward(batch.observations)
-        kl = float(batch.weight @ old.kl(new))
-        ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
-        before = float(batch.weight @ advantages)
+        # Forward passes that decide something count: the old policy's for a penalty, the stop's.
+        forwards = (state.beta > 0) + epochs * (self.target_kl is not None)
         metrics = {
-            "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
-            "kl": kl,
-            "entropy": float(batch.weight @ new.entropy()),
+            **step_report(old, new, batch, advantages),
             "clip_fraction": float(np.mean(clip_fractions)),
             "kl_coefficient": state.beta,
             "epochs": float(epochs),
             "gradient_norm": float(np.mean(norms)),
-            "gradient_equivalents": float(epochs * len(batch)),
+            "gradient_equivalents": (epochs + forwards / 3) * len(batch),
         }
         if isinstance(self.objective, AdaptiveKL):
-            state = replace(state, beta=self.objective.next_beta(state.beta, kl))
+            state = replace(state, beta=self.objective.next_beta(state.beta, metrics["kl"]))
         return state, metrics

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minirl.algorithms.natural_gradient import natural_direction
-from minirl.algorithms.policy_gradient import policy_gradient_loss, surrogate
+from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report, surrogate
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, LineSearchResult, backtracking_line_search
-from minirl.validation import require_count, require_non_negative, require_positive
+from minirl.validation import require_count, require_flag, require_non_negative, require_positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,7 @@ class TRPO:
     line_search_shrink : float
         Factor between tries, in (0, 1).
     line_search_tries : int
+        Fractions tried at most before the old parameters are kept.
     normalize_advantages : bool
         Whiten the batch's advantages; the step is the same for any positive scale.
     """
@@ -101,6 +102,7 @@ class TRPO:
     normalize_advantages: bool = False
 
     def __post_init__(self) -> None:
+        require_flag("normalize_advantages", self.normalize_advantages)
         require_positive("max_kl", self.max_kl)
         require_non_negative("damping", self.damping)
         require_count("cg_iterations", self.cg_iterations)
@@ -153,17 +155,14 @@ class TRPO:
             policy = policy.with_parameters(policy.parameters + search.fraction * step)
         # (5) what the step did
         new, _ = policy.forward(batch.observations)
-        ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
-        before = float(batch.weight @ advantages)
         products = len(solution.residual_norms) - 1
         tries = len(search.refusals) + (search.fraction > 0)
         return replace(state, policy=policy), {
-            "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
+            **step_report(old, new, batch, advantages),
             "expected_improvement": search.fraction * float(gradient @ step),
-            "kl": float(batch.weight @ old.kl(new)),
-            "entropy": float(batch.weight @ new.entropy()),
             "accepted_fraction": search.fraction,
             "gradient_norm": solution.residual_norms[0],
+            "cg_iterations": float(products),
             "cg_residual": solution.relative_residual,
             "gradient_equivalents": len(batch) * (1 + products * 4 / 3 + tries / 3),
         }

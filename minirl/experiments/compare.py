@@ -33,7 +33,7 @@ from minirl.serialization import (
 )
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.training import require_trainable, train
-from minirl.validation import require_count
+from minirl.validation import require_count, require_seed
 
 HAS_MASK = hasattr(signal, "pthread_sigmask")  # not on Windows
 SCORES = ("final_training_return", "evaluation_return")
@@ -88,10 +88,7 @@ def run_seed(item: WorkItem) -> Run:
         seed=item.seed,
         settings=item.settings,
     )
-    # Training seeds are small numbers; this keeps evaluation episodes apart from theirs.
-    fresh = evaluate(
-        result.policy, item.env, episodes=item.evaluation_episodes, seed=1_000_000 + item.seed
-    )
+    fresh = evaluate(result.policy, item.env, episodes=item.evaluation_episodes, seed=item.seed)
     threshold = reward_threshold(item.env)
     steps = None if threshold is None else result.history.steps_to(threshold)
     return Run(
@@ -253,6 +250,9 @@ def _work_items(
     if isinstance(algorithms, str):
         raise ValueError(f"algorithms must be a list or a mapping, got the string {algorithms!r}")
     if not isinstance(algorithms, Mapping):
+        algorithms = list(algorithms)
+        if len(set(algorithms)) < len(algorithms):
+            raise ValueError(f"algorithms must be different, got {algorithms}")
         algorithms = {name: default_algorithm(name, env) for name in algorithms}
     if not algorithms:
         raise ValueError("algorithms must name at least one algorithm, got none")
@@ -265,21 +265,29 @@ def _work_items(
     if isinstance(settings, Mapping) and settings.keys() - algorithms.keys():
         unknown = sorted(settings.keys() - algorithms.keys())
         raise ValueError(f"settings name {unknown}, which are not among {list(algorithms)}")
-    items = []
-    # Seed by seed, so that an interrupted comparison has something of every algorithm.
     for seed in chosen_seeds:
-        for name, algorithm in algorithms.items():
-            if not name or Path(name).name != name or "\0" in name:
-                raise ValueError(f"algorithm name {name!r} can't be part of a file name")
-            own = settings.get(name) if isinstance(settings, Mapping) else settings
-            own = own or default_settings(env, algorithm)
-            require_trainable(env, algorithm, total_steps, seed, own)
-            items.append(
-                WorkItem(
-                    env, name, algorithm, own, int(seed), int(total_steps), evaluation_episodes
-                )
-            )
-    return items
+        require_seed(seed)
+    own_settings = {}
+    for name, algorithm in algorithms.items():
+        if not name or Path(name).name != name or "\0" in name:
+            raise ValueError(f"algorithm name {name!r} can't be part of a file name")
+        own = settings.get(name) if isinstance(settings, Mapping) else settings
+        own_settings[name] = own or default_settings(env, algorithm)
+        require_trainable(env, algorithm, total_steps, 0, own_settings[name])
+    # Seed by seed, so that an interrupted comparison has something of every algorithm.
+    return [
+        WorkItem(
+            env,
+            name,
+            algorithm,
+            own_settings[name],
+            int(seed),
+            int(total_steps),
+            int(evaluation_episodes),
+        )
+        for seed in chosen_seeds
+        for name, algorithm in algorithms.items()
+    ]
 
 
 def _prepare_worker() -> None:
@@ -509,7 +517,9 @@ def footnote(items: Sequence[WorkItem]) -> str:
         lines.append(
             f"Same for all: {shared.num_envs} environments, {_short(shared.advantages)}, hidden "
             f"{'x'.join(map(str, shared.hidden_sizes))}, observations "
-            f"{'normalised' if shared.normalize_observations else 'raw'}, "
+            f"{'normalised' if shared.normalize_observations else 'raw'}, rewards "
+            f"{_short(shared.reward_transform) if shared.reward_transform else 'raw'}, "
+            f"{'states discounted, ' if shared.discount_states else ''}{shared.dtype}, "
             f"{_short(shared.critic_fit)}."
         )
     for name, item in distinct.items():

@@ -77,7 +77,7 @@ def evaluate(
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
         with threadpool_limits(1):
             rollout = collect_episodes(
-                envs, policy, None, rng, max_steps=step_limit(envs), seed=seed
+                envs, policy, None, rng, max_steps=step_limit(envs), seed=_reset_seed(seed)
             )
     finally:
         envs.close()
@@ -89,9 +89,14 @@ def evaluate(
 
 
 def step_limit(envs: VectorEnv) -> int:
-    """The environment's time limit in steps, or 1,000 if it has none."""
-    limit = envs.spec.max_episode_steps if envs.spec else None
-    return limit or STEP_LIMIT
+    """The environment's time limit in steps, or 1,000 if it names none."""
+    spec = envs.envs[0].spec if isinstance(envs, SyncVectorEnv) else envs.spec
+    return (spec.max_episode_steps if spec else None) or STEP_LIMIT
+
+
+def _reset_seed(seed: int) -> int:
+    """A seed far from those of neighbours: parallel environments are given seed, seed + 1, ..."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> float:
@@ -110,18 +115,30 @@ def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> f
     require_seed(seed)
     if not isinstance(env, str):
         raise ValueError(f"env must be a Gymnasium id to be rendered, got {env!r}")
+    path = Path(path)
+    if path.suffix != ".gif" or not path.parent.is_dir():
+        raise ValueError(f"path must be a .gif in a folder that exists, got {str(path)!r}")
     if env.startswith("CartPole-"):
-        rollout, _ = _one_episode(policy, make_vector_env(env, 1), seed)
+        rollout, _ = _one_episode(policy, env, make_vector_env(env, 1), seed)
         observations = rollout.observations[rollout.valid]
         plots.animate_cartpole(observations, path, title=env)
     else:
-        rollout, frames = _one_episode(policy, _rendering_env(env), seed)
+        rollout, frames = _one_episode(policy, env, _rendering_env(env), seed)
         plots.save_gif(frames, path, fps=30)
     return float((rollout.rewards * rollout.valid).sum())
 
 
 def _rendering_env(env: str) -> VectorEnv:
     """One environment, as a vector of one, that keeps every frame it renders."""
+
+    try:
+        plain = gym.make(env)
+    except (gym.error.Error, ImportError) as error:
+        raise ValueError(f"environment {env!r} can't be made: {error}") from error
+    modes = plain.metadata.get("render_modes", [])
+    plain.close()
+    if "rgb_array" not in modes:
+        raise ValueError(f"{env} draws no pictures: its render modes are {modes}, not rgb_array")
 
     def make() -> gym.Env[Any, Any]:
         single = gym.make(env, render_mode="rgb_array")
@@ -133,13 +150,17 @@ def _rendering_env(env: str) -> VectorEnv:
         raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
 
 
-def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, list[np.ndarray]]:
+def _one_episode(
+    policy: Policy, env: str, envs: VectorEnv, seed: int
+) -> tuple[Rollout, list[np.ndarray]]:
     try:
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
-        rollout = collect_episodes(envs, policy, None, None, max_steps=step_limit(envs), seed=seed)
+        rollout = collect_episodes(
+            envs, policy, None, None, max_steps=step_limit(envs), seed=_reset_seed(seed)
+        )
         frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
     except (gym.error.Error, ImportError) as error:
-        raise ValueError(_CANNOT_RENDER.format(env=envs, error=error)) from error
+        raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
     finally:
         envs.close()
     return rollout, list(frames)

@@ -274,7 +274,7 @@ def _reading_aid(runs: Mapping[str, Sequence[Any]]) -> str:
         return "One seed per algorithm: a single draw, not a comparison."
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     return (
-        f"Thick: interquartile mean over {seeds}.  "
+        f"Thick: interquartile mean over {seeds}, as far as all have come.  "
         "Shaded: its 95 % bootstrap interval.  Thin: each seed."
     )
 

@@ -180,6 +180,9 @@ class PairComparison:
         if self.distinguishable:
             ahead = first if self.iqm_difference > 0 else second
             return f"{seeds} tell them apart, {ahead} is ahead"
+        low, high = self.difference_interval
+        if low > 0 or high < 0:
+            return f"{seeds} cannot tell them apart: a permutation test does not bear it out"
         return f"{seeds} cannot tell them apart"
 
 

@@ -161,7 +161,8 @@ def test_training_stops_after_the_epoch_that_passes_the_target():
         run(Unclipped(), epochs=int(metrics["epochs"]) - 1)[1] if metrics["epochs"] > 1 else None
     )
     assert one_less is None or one_less["kl"] <= 0.05
-    assert metrics["gradient_equivalents"] == metrics["epochs"] * 64
+    # a forward pass after each epoch decides whether to stop: a third of a gradient
+    assert np.isclose(metrics["gradient_equivalents"], metrics["epochs"] * 64 * 4 / 3)
 
 
 def test_clip_fraction_counts_ratios_outside_the_interval():

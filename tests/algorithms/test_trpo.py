@@ -40,9 +40,16 @@ def problem(seed, continuous=False, dtype="float64", n=64):
 
 
 @settings(max_examples=25, derandomize=True, deadline=None)
-@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([1e-3, 1e-2, 0.1, 1.0]))
-def test_the_constraint_holds_and_the_surrogate_improves_after_every_update(seed, box, max_kl):
-    policy, batch = problem(seed, box)
+@given(
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.sampled_from([1e-3, 1e-2, 0.1, 1.0]),
+    st.sampled_from(["float32", "float64"]),
+)
+def test_the_constraint_holds_and_the_surrogate_improves_after_every_update(
+    seed, box, max_kl, dtype
+):
+    policy, batch = problem(seed, box, dtype)
     algorithm = TRPO(max_kl=max_kl)
     state = algorithm.init(policy)
     for _ in range(3):
@@ -51,8 +58,8 @@ def test_the_constraint_holds_and_the_surrogate_improves_after_every_update(seed
         state, metrics = algorithm.update(state, batch, RNG(0), 0.0)
         new, _ = state.policy.forward(batch.observations)
         kl = old.kl(new).mean()
-        assert kl <= max_kl * (1 + 1e-9)
-        assert np.isclose(metrics["kl"], kl)
+        assert kl <= max_kl * (1 + 1e-5)
+        assert np.isclose(metrics["kl"], kl, rtol=1e-3, atol=1e-6)
         if metrics["accepted_fraction"] > 0:
             assert metrics["surrogate_improvement"] > 0
         else:
