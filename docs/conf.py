@@ -15,18 +15,16 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "minirl"
-exclude_patterns = ["_build", "speed-table.md", "metrics-table.md"]
+exclude_patterns = ["_build", "speed-table.md", "metrics-list.md"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_use_rtype = False
 napoleon_use_param = False
 napoleon_use_ivar = True
 
-rows = [
-    f"| `{name}` | {metric.meaning.replace('||', '&#124;&#124;').replace('|', '&#124;')} "
-    f"| {metric.unit} | {metric.healthy} |"
+entries = [
+    f"`{name}`{f' ({metric.unit})' if metric.unit else ''}\n: {metric.meaning}. "
+    f"*Healthy:* {metric.healthy}.\n"
     for name, metric in GLOSSARY.items()
 ]
-(HERE / "metrics-table.md").write_text(
-    "\n".join(["| name | what it is | unit | healthy |", "|---|---|---|---|", *rows]) + "\n"
-)
+(HERE / "metrics-list.md").write_text("\n".join(entries))
