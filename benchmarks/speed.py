@@ -271,7 +271,7 @@ def main() -> None:
     fastest = time_to_threshold(*FASTEST, 300_000, arguments.seeds)
     print(f"| CartPole-v1 to 475, PPO, fast settings | {fastest} | 0.6 s |", flush=True)
     print(f"| TRPO, 100k CartPole-v1 steps | {trpo_seconds(few)} | 3 s |", flush=True)
-    ours, dependencies = import_seconds(9)
+    ours, dependencies = import_seconds(21)
     print(
         f"| `import minirl` / its dependencies | {ours * 1e3:.0f} ms / {dependencies * 1e3:.0f} ms"
         f" = **{(ours - dependencies) * 1e3:+.0f} ms** | +50 ms |"
