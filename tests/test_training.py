@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import minirl
 from minirl import GAE, PPO, TRPO, CriticFit, Policy, PolicyGradient, Settings, train
@@ -256,3 +257,32 @@ def test_unsupported_spaces_are_named():
 
     with pytest.raises(ValueError, match="MultiDiscrete"):
         train(lambda n: SyncVectorEnv([Odd] * n), "ppo", total_steps=10, settings=SMALL)
+
+
+def test_the_critic_is_fitted_at_the_same_progress_as_the_policy():
+    seen = []
+
+    class Watching(CriticFit):
+        def fit(self, state, batch, rng, progress):
+            seen.append(progress)
+            return super().fit(state, batch, rng, progress)
+
+    algorithm = Misbehaving(lambda theta: theta, [])
+    settings = replace(SMALL, critic_fit=Watching(epochs=1))
+    train("CartPole-v1", algorithm, total_steps=600, settings=settings)
+    assert seen == algorithm.updates
+    assert seen[-1] > 0.5
+
+
+def test_training_uses_one_blas_thread():
+    """The number of threads decides the last bits of a product, so of the whole history."""
+    threads = []
+
+    def look(theta):
+        threads.extend(library["num_threads"] for library in threadpool_info())
+        return theta
+
+    with threadpool_limits(2):
+        train("CartPole-v1", Misbehaving(look, []), total_steps=600, settings=SMALL)
+    assert threads
+    assert set(threads) == {1}
