@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run rlhf test check bench docs clean
+.PHONY: run rlhf test check notebooks execute bench docs clean
 
 run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
 	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
@@ -20,6 +20,12 @@ check: $(VENV)/.dev  ## lint, format, types, floors
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(VENV)/bin/lint-imports
+
+notebooks: $(VENV)/.notebooks  ## step through the notebooks in JupyterLab
+	$(VENV)/bin/jupyter lab notebooks
+
+execute: $(VENV)/.docs  ## every notebook and solution from a clean kernel
+	$(PYTHON) notebooks/execute.py
 
 bench: $(VENV)/.run  ## speed as ratios to named bounds; keeps the table of docs/speed.md
 	$(PYTHON) benchmarks/speed.py > docs/speed-table.tmp
@@ -41,6 +47,6 @@ $(VENV)/.run: $(PYTHON) $(SETUP)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(PYTHON) $(SETUP)
+$(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.notebooks: $(VENV)/.%: $(PYTHON) $(SETUP)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check -e '.[$*]'
 	@touch $@

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minirl.algorithms import ALGORITHMS
 from minirl.experiments.compare import compare

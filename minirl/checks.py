@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.networks import Network
+from minirl.policy import Policy
 
 
 def finite_difference(
@@ -34,6 +36,37 @@ def _require_close(name: str, found: np.ndarray, truth: np.ndarray, tolerance: f
     if not error <= tolerance:
         raise AssertionError(f"{name} is off by {error:.2e} (tolerance {tolerance:.0e})")
     return error
+
+
+def enumerated_batch(policy: Policy, visitation: np.ndarray, action_values: np.ndarray) -> Batch:
+    """Every state-action pair of a finite MDP as one batch, each weighted by d(s) pi(a|s).
+
+    Sums over its rows are exact expectations: fed with it, an algorithm's `update` takes the step
+    that samples can only estimate.
+
+    Parameters
+    ----------
+    policy : Policy
+        For states numbered 0 .. S-1 and A actions.
+    visitation : ndarray (S,)
+        d(s), from `exact.tabular.state_visitation`.
+    action_values : ndarray (S, A)
+        Q(s, a), from `exact.tabular.action_values`.
+    """
+    states, actions = (index.ravel() for index in np.indices(action_values.shape))
+    new, _ = policy.forward(states)
+    log_probs = new.log_prob(actions)
+    probs = np.exp(log_probs)
+    values = (probs.reshape(action_values.shape) * action_values).sum(axis=1)[states]
+    return Batch(
+        observations=states,
+        actions=actions,
+        log_probs=log_probs,
+        values=values,
+        advantages=action_values.ravel() - values,
+        returns=action_values.ravel(),
+        weight=visitation[states] * probs,
+    )
 
 
 def check_jvp(

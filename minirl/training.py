@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.batch import Batch, Rollout, flatten

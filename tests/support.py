@@ -1,9 +1,8 @@
-"""A batch of every state-action pair of a small MDP with its exact weight and advantage."""
+"""A small MDP, a table policy on it, and the batch of all its state-action pairs."""
 
 import gymnasium as gym
-import numpy as np
 
-from minirl.batch import Batch
+from minirl.checks import enumerated_batch
 from minirl.distributions import Categorical
 from minirl.exact import FiniteMDP, tabular
 from minirl.networks import Table
@@ -25,17 +24,6 @@ def logits_of(mdp, policy):
 
 
 def exact_batch(mdp, policy):
-    """weight = d(s) pi(a|s), advantages = A(s, a): sums over rows are exact expectations."""
     probs = tabular.softmax_policy(logits_of(mdp, policy))
-    states, actions = (index.ravel() for index in np.indices(probs.shape))
     visitation = tabular.state_visitation(mdp, probs)
-    values = tabular.state_values(mdp, probs)
-    return Batch(
-        observations=states,
-        actions=actions,
-        log_probs=np.log(probs).ravel(),
-        values=values[states],
-        advantages=tabular.advantages(mdp, probs).ravel(),
-        returns=tabular.action_values(mdp, probs).ravel(),
-        weight=(visitation[:, None] * probs).ravel(),
-    )
+    return enumerated_batch(policy, visitation, tabular.action_values(mdp, probs))

@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
+from support import chain_mdp, logits_of, table_policy
 
 from minirl.checks import (
     check_fisher_product,
     check_jvp,
     check_vjp,
+    enumerated_batch,
     finite_difference,
     three_sigma,
 )
 from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.exact import tabular
 from minirl.networks import MLP, Table
 
 NETWORK = MLP((3, 4, 2), dtype="float64")
@@ -187,3 +190,18 @@ def test_samples_without_spread_are_right_only_if_equal(distance):
 def test_a_nan_is_never_right():
     with pytest.raises(AssertionError, match="nan standard errors"):
         three_sigma(np.array([1.0, np.nan, 2.0]), 1.0)
+
+
+def test_sums_over_an_enumerated_batch_are_exact_expectations():
+    mdp = chain_mdp()
+    policy = table_policy(mdp, np.random.default_rng(0))
+    probs = tabular.softmax_policy(logits_of(mdp, policy))
+    visitation = tabular.state_visitation(mdp, probs)
+    batch = enumerated_batch(policy, visitation, tabular.action_values(mdp, probs))
+    rewards = mdp.rewards[batch.observations, batch.actions]
+    values = tabular.state_values(mdp, probs)
+    assert np.isclose(batch.weight @ rewards, tabular.expected_return(mdp, probs))
+    assert np.allclose(batch.advantages, tabular.advantages(mdp, probs).ravel())
+    assert np.allclose(batch.values, values[batch.observations])
+    assert np.allclose(batch.returns - batch.values, batch.advantages)
+    assert np.allclose(np.exp(batch.log_probs), probs.ravel())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.experiments.evaluation import evaluate

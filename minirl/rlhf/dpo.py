@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit, log_expit
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minirl.envs.token_tasks import Paths, TokenTask, require_numbers
 from minirl.exact import sequences

@@ -1,0 +1,151 @@
+"""An answer beside the exact one: right, not yet (and why), or not answered yet."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["Verdict", "compare", "compare_function"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says of an answer; true only if the answer is right.
+
+    Parameters
+    ----------
+    outcome : {"right", "wrong", "unanswered"}
+    message : str
+        What the reader sees.
+    """
+
+    outcome: str
+    message: str
+
+    def __bool__(self) -> bool:
+        return self.outcome == "right"
+
+    def __repr__(self) -> str:
+        return self.message
+
+
+RIGHT = Verdict("right", "Right.")
+UNANSWERED = Verdict("unanswered", "Not answered yet: put your answer in place of the dots.")
+
+
+def compare(
+    answer: Any,
+    exact: ArrayLike,
+    *,
+    mistakes: Mapping[str, ArrayLike] | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+) -> Verdict:
+    """Compare a number, an array or a word with the exact one.
+
+    Parameters
+    ----------
+    answer : object
+        ``...`` and None count as not answered.
+    exact : array_like or str
+    mistakes : mapping, optional
+        From what to tell the reader to the answer that this mistake gives.
+    rtol, atol : float
+        Differences up to ``atol + rtol |exact|`` are right.
+
+    Examples
+    --------
+    >>> compare(0.5, 0.5)
+    Right.
+    >>> compare([1.0, 2.0], [1.0, 4.0], mistakes={"the discount is missing": [1.0, 2.0]})
+    Not yet: the discount is missing.
+    >>> compare([[1.0], [4.0]], [1.0, 4.0])
+    Not yet: the shape is (2, 1), it should be (2,).
+    >>> compare(..., 0.5)
+    Not answered yet: put your answer in place of the dots.
+    """
+    if answer is None or answer is ...:
+        return UNANSWERED
+    complaint = _difference(answer, exact, rtol, atol)
+    if complaint is None:
+        return RIGHT
+    for message, mistaken in (mistakes or {}).items():
+        if _difference(answer, mistaken, rtol, atol) is None:
+            return Verdict("wrong", f"Not yet: {message}.")
+    return Verdict("wrong", f"Not yet: {complaint}.")
+
+
+def compare_function(
+    answer: Callable[..., Any],
+    exact: Callable[..., ArrayLike],
+    cases: Iterable[tuple[Any, ...]],
+    *,
+    mistakes: Mapping[str, Callable[..., ArrayLike]] | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+) -> Verdict:
+    """Compare a function with the exact one on several cases.
+
+    Parameters
+    ----------
+    answer : callable
+        Returning None or ``...`` counts as not answered; an exception is the reader's to see.
+    exact : callable
+        Takes the same arguments.
+    cases : iterable of tuple
+        Arguments, by position. Arrays are copied before the answer gets them.
+    mistakes : mapping, optional
+        From what to tell the reader to the function with this mistake, which must agree with the
+        answer in every case.
+    rtol, atol : float
+        As for `compare`.
+
+    Examples
+    --------
+    >>> compare_function(lambda x: 2 * x, lambda x: x**2, [(2.0,), (3.0,)])
+    Not yet in case 2 of 2: off by up to 3.
+    """
+    cases = list(cases)
+    found = [answer(*(_copied(argument) for argument in case)) for case in cases]
+    if any(value is None or value is ... for value in found):
+        return UNANSWERED
+    complaints = [
+        _difference(value, exact(*case), rtol, atol)
+        for value, case in zip(found, cases, strict=True)
+    ]
+    if not any(complaints):
+        return RIGHT
+    for message, mistaken in (mistakes or {}).items():
+        if not any(
+            _difference(value, mistaken(*case), rtol, atol)
+            for value, case in zip(found, cases, strict=True)
+        ):
+            return Verdict("wrong", f"Not yet: {message}.")
+    number, complaint = next(
+        (number, text) for number, text in enumerate(complaints, start=1) if text is not None
+    )
+    return Verdict("wrong", f"Not yet in case {number} of {len(cases)}: {complaint}.")
+
+
+def _copied(argument: Any) -> Any:
+    return argument.copy() if isinstance(argument, np.ndarray) else argument
+
+
+def _difference(answer: Any, exact: ArrayLike, rtol: float, atol: float) -> str | None:
+    """What tells the answer from the exact one; None if nothing does."""
+    if isinstance(exact, str):
+        return None if answer == exact else f"{answer!r} is another word"
+    wanted = np.asarray(exact, np.float64)
+    try:
+        found = np.asarray(answer, np.float64)
+    except (TypeError, ValueError):
+        return f"the answer should be numbers, it is {answer!r}"
+    if found.shape != wanted.shape:
+        return f"the shape is {found.shape}, it should be {wanted.shape}"
+    if np.isnan(found).any() and not np.isnan(wanted).any():
+        return f"{np.count_nonzero(np.isnan(found))} of {found.size} numbers are not numbers (nan)"
+    if np.allclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True):
+        return None
+    return f"off by up to {np.nanmax(np.abs(found - wanted)):.3g}"
