@@ -130,7 +130,9 @@ GLOSSARY = {
         "nats/sentence",
         "0 at first, then near exact_reference_kl",
     ),
-    # Exact measurements on the token task, of the policy that acted
+    # Exact measurements, of the policy that acted; recorded by `measure`
+    "exact_return": Metric("J of a finite MDP, by a linear solve", "return", "rises"),
+    # The same on the token task
     "exact_objective": Metric(
         "J = E[r(x, y)] - beta KL(pi || pi_ref) over all responses", "reward", "rises towards J*"
     ),

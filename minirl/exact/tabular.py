@@ -365,6 +365,40 @@ def expected_gae(mdp: FiniteMDP, policy: ArrayLike, values: ArrayLike, lam: floa
     return np.asarray(delta + decay * mdp.transitions @ state_gae)
 
 
+def gae_variance(
+    env: Any, policy: ArrayLike, values: ArrayLike, *, discount: float, lam: float
+) -> FloatArray:
+    """Variance (S, A) of the GAE(discount, lam) advantage of (s, a), from the published outcomes.
+
+    With x = discount lam, the estimate is ``G = delta + x G'``, so its second moment solves
+    ``E[G^2] = E[delta^2 + 2 x delta E[G']] + x^2 E[G'^2]``; the square of `expected_gae` is taken
+    off. It needs the outcomes themselves, not their mean rewards, hence the environment.
+
+    Parameters
+    ----------
+    env : gymnasium.Env
+        As for `FiniteMDP.from_gymnasium`; episodes have no time limit.
+    values : array_like (S,)
+        The critic, right or wrong.
+    lam : float
+        In [0, 1].
+    """
+    mdp = FiniteMDP.from_gymnasium(env, discount)
+    policy, values = _checked_policy(mdp, policy), np.asarray(values, np.float64)
+    mean = expected_gae(mdp, policy, values, lam)
+    state_mean, decay = (policy * mean).sum(1), discount * lam
+    now = np.zeros_like(mean)
+    for state, actions in env.unwrapped.P.items():
+        for action, outcomes in actions.items():
+            for probability, next_state, reward, terminated in outcomes:
+                goes_on = 0.0 if terminated else 1.0
+                delta = reward + goes_on * discount * values[next_state] - values[state]
+                later = goes_on * decay * state_mean[next_state]
+                now[state, action] += probability * delta * (delta + 2.0 * later)
+    state_square = _solve(_state_chain(mdp, policy), decay**2, (policy * now).sum(1))
+    return np.asarray(now + decay**2 * mdp.transitions @ state_square - mean**2)
+
+
 # ---------------------------------------------------------------- the pieces
 
 

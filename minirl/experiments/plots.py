@@ -639,6 +639,7 @@ def save_gif(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
 
 def _agg_figure(width: float, height: float, dpi: float = DPI) -> Figure:
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    figure.set_layout_engine("none")  # the layout is ours, whatever the reader's style says
     FigureCanvasAgg(figure)  # registers itself as the figure's canvas
     return figure
 

@@ -213,6 +213,7 @@ class DPO:
         """
         _require_of_task(preferences, task)
         require_model(reference, task)
+        # (1) the steps of both answers, and what the reference thinks of them, once and for all
         first = task.paths(preferences.prompts, preferences.first)
         second = task.paths(preferences.prompts, preferences.second)
         reference_margins = (
@@ -224,6 +225,7 @@ class DPO:
                 f"reference gives probability 0 to an answer of pair {pair}: it has no log-ratio; "
                 "smooth the reference"
             )
+        # (2) start at the reference: all margins 0, the loss log 2
         policy, state = reference, self.optimizer.init(reference.parameters)
         rows: list[dict[str, float]] = []
         order = np.zeros(0, dtype=np.int64)
@@ -231,10 +233,12 @@ class DPO:
         with one_core():
             for step in tqdm(range(self.steps), unit="step", disable=not progress):
                 row = measure(policy) if measure else {}
+                # (3) the next pairs of the shuffled order
                 if len(order) < size:
                     order = rng.permutation(len(preferences))
                 pairs, order = order[:size], order[size:]
                 labels = preferences.labels[pairs]
+                # (4) margins, loss and gradient
                 loss, gradient, margins = self.loss_and_gradient(
                     policy,
                     Paths(*(column[pairs] for column in first)),
@@ -242,6 +246,7 @@ class DPO:
                     reference_margins[pairs],
                     labels,
                 )
+                # (5) the step
                 state, theta = self.optimizer.step(
                     state,
                     policy.parameters,

@@ -242,11 +242,11 @@ def fit_reward_model(
         If the fit does not converge.
     """
     require_non_negative("ridge", ridge)
-    differences, labels = features.differences(preferences), preferences.labels
-    if ridge == 0:
+    differences, labels = features.differences(preferences), preferences.labels  # (1)
+    if ridge == 0:  # (2)
         _require_connected(features, differences)
         _require_two_sided(differences, labels)
-    found = scipy.optimize.minimize(
+    found = scipy.optimize.minimize(  # (3)
         bradley_terry_loss,
         np.zeros(features.size),
         args=(differences, labels, ridge),
@@ -257,7 +257,7 @@ def fit_reward_model(
     )
     # Not `found.success`: close to the minimum the loss changes by less than rounding, and the
     # search may give up on a gradient of 1e-8 that it cannot improve.
-    norm = float(np.linalg.norm(found.jac))
+    norm = float(np.linalg.norm(found.jac))  # (4)
     if not norm <= 1e-6:
         raise RuntimeError(
             f"the reward model's fit did not converge: gradient norm {norm:.1e} after {found.nit} "

@@ -359,11 +359,11 @@ def fine_tune(
         For demonstrations that are empty or not of this task, a block longer than the stream or too
         short to hold a prompt and a word, or `smoothing` not above 0.
     """
-    blocks = pack(token_stream(task, demonstrations), block_size)
-    tokens = training_tokens(task, blocks, mask_prompt=mask_prompt)
-    log_probs = smoothed_optimum(tokens.counts, smoothing)
-    policy = full_prefix_policy(task, expand_bigrams(task, log_probs))
-    policy.parameters.setflags(write=False)
+    blocks = pack(token_stream(task, demonstrations), block_size)  # (1)
+    tokens = training_tokens(task, blocks, mask_prompt=mask_prompt)  # (2)
+    log_probs = smoothed_optimum(tokens.counts, smoothing)  # (3)
+    policy = full_prefix_policy(task, expand_bigrams(task, log_probs))  # (4)
+    policy.parameters.setflags(write=False)  # (5)
     return FineTuned(
         policy=policy,
         loss=language_model_loss(log_probs, tokens.counts, smoothing=0.0)[0],

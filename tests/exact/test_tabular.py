@@ -18,6 +18,7 @@ from minirl.exact.tabular import (
     expected_return,
     finite_horizon_values,
     fisher_matrix,
+    gae_variance,
     natural_gradient,
     optimal_values,
     performance_difference,
@@ -362,6 +363,41 @@ def test_gae_is_the_discounted_sum_of_td_errors():
             total += (0.9 * lam) ** t * now @ (policy * delta).sum(1)
             now = np.einsum("s,sa,sat->t", now, policy, mdp.transitions)
         assert estimates[s, a] == pytest.approx(total, abs=1e-12)
+
+
+def whole_futures(table, policy, values, discount, decay, state, action, steps):
+    """Every future of (state, action) as (probability, GAE), by walking the tree of outcomes."""
+    for probability, following, reward, terminated in table[state][action]:
+        bootstrap = 0.0 if terminated else discount * values[following]
+        delta = reward + bootstrap - values[state]
+        if terminated or steps == 1:
+            yield probability, delta
+            continue
+        for choice, chance in enumerate(policy[following]):
+            rest = whole_futures(
+                table, policy, values, discount, decay, following, choice, steps - 1
+            )
+            for later, gae in rest:
+                yield probability * chance * later, delta + decay * gae
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_gae_variance_is_that_of_all_futures(lam):
+    env, policy, values = Chain(length=2, slip=0.3), [[0.4, 0.6], [0.2, 0.8]], [0.3, -0.5]
+    found = gae_variance(env, policy, values, discount=0.4, lam=lam)
+    for s, a in np.ndindex(2, 2):
+        futures = whole_futures(env.P, policy, values, 0.4, 0.4 * lam, s, a, steps=10)
+        probability, gae = np.array(list(futures)).T
+        assert probability.sum() == pytest.approx(1.0)
+        variance = probability @ gae**2 - (probability @ gae) ** 2
+        assert found[s, a] == pytest.approx(variance, rel=1e-4)
+
+
+def test_gae_variance_where_nothing_is_left_to_chance():
+    env, policy = Chain(length=3, slip=0.0), np.tile([0.0, 1.0], (3, 1))
+    values = [0.1, -0.2, 0.4]
+    found = gae_variance(env, policy, values, discount=1.0, lam=1.0)
+    np.testing.assert_allclose(found, 0.0, atol=1e-12)
 
 
 # ------------------------------------------------------------ errors

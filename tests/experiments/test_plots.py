@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -374,6 +375,14 @@ def test_stride_keeps_the_last_state():
     frames = list(cartpole_frames(states, stride=3))  # 0, 3, 6 and 7
     assert len(frames) == 4
     np.testing.assert_array_equal(frames[-1], list(cartpole_frames(states))[-1])
+
+
+def test_a_readers_layout_changes_no_picture():
+    states = np.zeros((1, 4))
+    (plain,) = cartpole_frames(states)
+    with rc_context({"figure.constrained_layout.use": True}):
+        (styled,) = cartpole_frames(states)
+    np.testing.assert_array_equal(styled, plain)
 
 
 def test_animation_has_a_frame_a_step_and_stands_still_at_the_end(tmp_path):

@@ -27,6 +27,7 @@ from minirl.rlhf.dpo import (
 )
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
+from minirl.rlhf.reward_model import bradley_terry_loss, one_hot
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
 
 CAT = describe_the_cat()
@@ -579,3 +580,17 @@ def test_an_excluding_reference_has_no_implicit_reward():
         implicit_reward(REFERENCE, REFERENCE, CAT, 0.0)
     with pytest.raises(ValueError, match="beta"):
         ipo_loss(np.zeros(1), np.ones(1), 0.0)
+
+
+def test_among_tilted_references_the_loss_is_that_of_a_reward_model():
+    """pi_w, the optimum of the rewards w.f, has the Bradley-Terry loss of w: one estimator."""
+    features, preferences = one_hot(CAT), some_pairs(60, 21, "soft")
+    weights = np.random.default_rng(22).normal(size=features.size)
+    tilted = Objective(CAT, REFERENCE, features.rewards(weights), BETA).optimal_policy
+    likelihood, _ = bradley_terry_loss(
+        weights, features.differences(preferences), preferences.labels
+    )
+    loss, _, _ = loss_and_gradient(DPO(beta=BETA), tilted, preferences)
+    assert loss == pytest.approx(likelihood, abs=1e-12)
+    loss, _, _ = loss_and_gradient(DPO(beta=0.4), tilted, preferences)
+    assert abs(loss - likelihood) > 1e-3
