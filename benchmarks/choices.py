@@ -209,7 +209,8 @@ def table() -> str:
     for choice in choices():
         key = (choice.environment, choice.algorithm, choice.name)
         found = np.array(scores[key])
-        start = f"| {key[0]} | {key[1]} | {key[2]} | {interquartile_mean(found):.0f} |"
+        label = choice.name.replace("|", r"\|")
+        start = f"| {key[0]} | {key[1]} | {label} | {interquartile_mean(found):.0f} |"
         if choice.name == "default":
             lines.append(f"{start} | |")
             continue

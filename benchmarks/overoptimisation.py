@@ -1,0 +1,162 @@
+"""How often a reward model is hacked, and what helps: the tables that notebook 09 reads.
+
+    python benchmarks/overoptimisation.py        (about five minutes on two cores)
+
+Writes two files to benchmarks/results/overoptimisation, all numbers exact expectations:
+
+optimum.csv   100 corpora x ten reward models: the gold reward of the reference, of the learned
+              reward's exact optimum at its peak, at three betas and at the end (beta = 0.02), with
+              the KL at the peak and at the end, and of best-of-n
+ppo.csv       16 corpora x two reward models: PPO without a KL penalty, at its peak, when its KL
+              first passed 2 nats, and at the end
+
+Corpus k is `np.random.default_rng(k)`, as in the notebook.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from scipy.special import log_softmax
+from tqdm import tqdm
+
+from minirl import rlhf
+from minirl.exact import sequences
+from minirl.experiments.alignment import SENTENCES
+from minirl.machine import one_core
+from minirl.rlhf.preferences import Preferences
+from minirl.rlhf.reward_model import Features
+from minirl.serialization import write_text
+
+CORPORA, PPO_CORPORA, MEMBERS = 100, 16, 8
+BETAS = np.geomspace(20.0, 0.02, 60)
+REPORTED_BETAS, REPORTED_BEST_OF = (1.0, 0.3, 0.1), (4, 16, 64, 4096)
+STOP_AT = 2.0  # nats of KL
+RESULTS = Path(__file__).parent / "results" / "overoptimisation"
+OPTIMUM_HEADER = [
+    "corpus,labels,model,reference,peak,kl_at_peak",
+    *(f"beta_{beta:g}" for beta in REPORTED_BETAS),
+    "end,kl_at_end",
+    *(f"best_of_{n}" for n in REPORTED_BEST_OF),
+]
+PPO_HEADER = ["corpus,labels,model,reference,peak,kl_at_peak,stopped,end,kl_at_end"]
+
+
+def courtesy_features(task: rlhf.TokenTask) -> Features:
+    """The bag of words, with a weight for each number of courtesies instead of one for each."""
+    bag = rlhf.bag_of_words(task)
+    courtesies = bag.shared[:, [1, 3]].sum(axis=1)  # `Great_question!` and `:)`
+    numbers = (courtesies[:, None] == np.arange(1, 6)).astype(float)
+    return Features(task, bag.by_prompt, np.column_stack([bag.shared[:, [0, 2, 4]], numbers]))
+
+
+def reward_models(
+    task: rlhf.TokenTask, log_reference: np.ndarray, hard: Preferences, soft: Preferences, seed: int
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Labels and kind, and rewards (X, N); an ensemble's members are centred to be comparable."""
+    bag, courtesy = rlhf.bag_of_words(task), courtesy_features(task)
+    for count in (300, 3_000, 30_000):
+        few = hard.rows(slice(0, count))
+        yield count, "hard", rlhf.fit_reward_model(bag, few).rewards()
+        yield count, "courtesy", rlhf.fit_reward_model(courtesy, few).rewards()
+    few = soft.rows(slice(0, 3_000))
+    yield 3_000, "soft", rlhf.fit_reward_model(bag, few).rewards()
+    for count in (300, 3_000):
+        rng = np.random.default_rng(seed)
+        drawn = [hard.rows(rng.integers(count, size=count)) for _ in range(MEMBERS)]
+        members = np.array(
+            [rlhf.fit_reward_model(bag, rows).centred(log_reference).rewards() for rows in drawn]
+        )
+        yield count, "mean - spread", members.mean(axis=0) - members.std(axis=0)
+        if count == 3_000:
+            yield count, f"worst of {MEMBERS}", members.min(axis=0)
+
+
+def follow_the_optimum(
+    log_reference: np.ndarray, learned: np.ndarray, gold: np.ndarray
+) -> list[float]:
+    """The columns of optimum.csv from `peak` on."""
+
+    def point(log_probs: np.ndarray) -> tuple[float, float]:
+        kl = sequences.kl(log_probs, log_reference)
+        return sequences.expected_reward(log_probs, gold), kl
+
+    def optimum(beta: float) -> tuple[float, float]:
+        return point(log_softmax(log_reference + learned / beta, axis=1))
+
+    path = [point(log_reference), *map(optimum, BETAS)]
+    best_of = (sequences.best_of_n(log_reference, learned, n) for n in REPORTED_BEST_OF)
+    return [
+        *max(path),
+        *(optimum(beta)[0] for beta in REPORTED_BETAS),
+        *path[-1],
+        *(point(log_probs)[0] for log_probs in best_of),
+    ]
+
+
+def follow_ppo(
+    objective: rlhf.Objective, learned: np.ndarray, seed: int
+) -> tuple[float, float, float, float, float]:
+    """The columns of ppo.csv from `peak` on; `objective` knows the gold rewards."""
+
+    result = rlhf.align(
+        objective.task,
+        objective.reference,
+        learned,
+        "ppo",
+        sentences=SENTENCES["ppo"],
+        beta=None,
+        seed=seed,
+        measure=objective.measure,
+    )
+    rows = [*result.history.rows, objective.measure(result.policy)]
+    path = [(row["exact_reward"], row["exact_reference_kl"]) for row in rows]
+    stopped = next((gold for gold, kl in path if kl > STOP_AT), path[-1][0])
+    return *max(path), stopped, *path[-1]
+
+
+def lines_of(corpus: int) -> tuple[list[str], list[str]]:
+    """The lines of one corpus in both files."""
+    with one_core():
+        return _lines_of(corpus)
+
+
+def _lines_of(corpus: int) -> tuple[list[str], list[str]]:
+    task, rng = rlhf.arithmetic(), np.random.default_rng(corpus)
+    gold = task.utilities
+    reference = rlhf.fine_tune(task, rlhf.sample_demonstrations(task, 2_000, rng)).policy
+    pairs = rlhf.sample_pairs(reference, task, 30_000, rng)
+    annotator = rlhf.Annotator()
+    hard, soft = annotator.hard(pairs, gold, rng), annotator.soft(pairs, gold)
+    objective = rlhf.Objective(task, reference, gold, 1.0)
+    log_reference, start = objective.reference_log_probs, objective.start
+    optimum, ppo = [], []
+    for count, kind, learned in reward_models(task, log_reference, hard, soft, corpus):
+        begins = f"{corpus},{count},{kind}"
+        numbers = follow_the_optimum(log_reference, learned, gold)
+        optimum.append(_line(begins, start, *numbers))
+        if corpus < PPO_CORPORA and kind == "hard" and count < 30_000:
+            ppo.append(_line(begins, start, *follow_ppo(objective, learned, corpus)))
+    return optimum, ppo
+
+
+def _line(begins: str, *numbers: float) -> str:
+    return ",".join([begins, *(f"{number:.4f}" for number in numbers)])
+
+
+def main() -> None:
+    """Write both files."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = list(tqdm(pool.map(lines_of, range(CORPORA)), total=CORPORA, unit="corpus"))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name, header, files in zip(
+        ("optimum", "ppo"), (OPTIMUM_HEADER, PPO_HEADER), zip(*found, strict=True), strict=True
+    ):
+        lines = [",".join(header), *(line for of_corpus in files for line in of_corpus)]
+        write_text(RESULTS / f"{name}.csv", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
