@@ -9,6 +9,7 @@ Fails if a cell raises or prints a warning.
 import argparse
 import os
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,15 +31,16 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
     notebook = nbformat.read(path, as_version=4)
     cells = list(notebook.cells)
     notebook.cells.append(nbformat.v4.new_code_cell(CPU_SECONDS))
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=600,
-        record_timing=False,
-        config=Config(KernelManager={"transport": "ipc"}),
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    client.execute()
+    with tempfile.TemporaryDirectory() as sockets:
+        NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=600,
+            record_timing=False,
+            coalesce_streams=True,
+            config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            resources={"metadata": {"path": str(path.parent)}},
+        ).execute()
     seconds = float(notebook.cells.pop().outputs[0].data["text/plain"])
     notebook.cells = cells
     notebook.metadata = {

@@ -1,0 +1,161 @@
+"""Checks of notebook 10: implicit reward, the DPO loss and its slope, what pi* can tell."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, log_expit, log_softmax
+
+from minirl.exact import sequences
+from minirl.exercises.verdict import Verdict, compare, compare_function
+from minirl.rlhf import dpo
+
+__all__ = ["implicit_reward", "dpo_loss", "margin_slopes", "recovered_reward", "unchanged"]
+
+BETA = 0.3
+# Exercise 5: what each letter does to a table of rewards (X, N) and to beta.
+CHANGES: dict[str, Callable[[np.ndarray, float], tuple[np.ndarray, float]]] = {
+    "A": lambda rewards, beta: (rewards + np.arange(1.0, 1.0 + len(rewards))[:, None], beta),
+    "B": lambda rewards, beta: (2 * rewards, beta),
+    "C": lambda rewards, beta: (rewards + np.arange(rewards.shape[1]) % 3, beta),
+    "D": lambda rewards, beta: (2 * rewards, 2 * beta),
+}
+
+
+def _language() -> tuple[np.ndarray, np.ndarray]:
+    """A reference (X, C, V) and rewards (X, N): 2 prompts, 3 words, responses of at most 2."""
+    rng = np.random.default_rng(0)
+    return log_softmax(rng.normal(size=(2, 4, 4)), axis=2), rng.normal(size=(2, 13))
+
+
+def _optimum(log_reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.ndarray:
+    log_policy, _ = sequences.soft_optimal_policy(log_reference, rewards, beta)
+    return sequences.response_log_probs(log_policy)
+
+
+def implicit_reward(answer: Callable[..., Any]) -> Verdict:
+    """`answer(log_probs, reference_log_probs, beta)`: implicit rewards (M,) of M responses.
+
+    `log_probs` are log pi(y|x) (M,), `reference_log_probs` log pi_ref(y|x) (M,), in nats.
+    """
+    rng = np.random.default_rng(1)
+    return compare_function(
+        answer,
+        lambda own, reference, beta: beta * (own - reference),
+        [(np.log(rng.random(4)), np.log(rng.random(4)), beta) for beta in (0.1, 0.3, 2.0)],
+        mistakes={
+            "the ratio is upside down: what the policy makes more likely has the higher reward": (
+                lambda own, reference, beta: beta * (reference - own)
+            ),
+            "beta is missing: the log-ratio alone is r / beta": lambda own, ref, beta: own - ref,
+            "beta divides, it should multiply": lambda own, ref, beta: (own - ref) / beta,
+        },
+    )
+
+
+def dpo_loss(answer: Callable[..., Any]) -> Verdict:
+    """`answer(chosen, rejected, beta)`: the DPO loss of M hard labels, a number.
+
+    `chosen` and `rejected` are the log-ratios log(pi / pi_ref) of both answers, (M,) each.
+    """
+
+    def loss(margins: np.ndarray) -> float:
+        return dpo.dpo_loss(margins, np.ones(len(margins)))[0]
+
+    rng = np.random.default_rng(2)
+    return compare_function(
+        answer,
+        lambda chosen, rejected, beta: loss(beta * (chosen - rejected)),
+        [(3 * rng.normal(size=5), 3 * rng.normal(size=5), beta) for beta in (0.1, 0.3)],
+        mistakes={
+            "beta is missing: the margin is a difference of implicit rewards": (
+                lambda chosen, rejected, beta: loss(chosen - rejected)
+            ),
+            "this prefers the rejected answers": (
+                lambda chosen, rejected, beta: loss(beta * (rejected - chosen))
+            ),
+            "this is the mean log-likelihood, the loss is minus that": (
+                lambda chosen, rejected, beta: -loss(beta * (chosen - rejected))
+            ),
+            "this is the sum over pairs, the loss is their mean": (
+                lambda chosen, rejected, beta: -log_expit(beta * (chosen - rejected)).sum()
+            ),
+        },
+    )
+
+
+def margin_slopes(answer: Callable[..., Any]) -> Verdict:
+    """`answer(margins, labels)`: the derivative of the DPO loss by each of M margins, (M,).
+
+    `labels` (M,) in [0, 1] are the probabilities that the first answer is preferred.
+    """
+    rng = np.random.default_rng(3)
+    return compare_function(
+        answer,
+        lambda margins, labels: dpo.dpo_loss(margins, labels)[1],
+        [(rng.normal(size=4), np.eye(4)[0]), (3 * rng.normal(size=6), rng.random(6))],
+        mistakes={
+            "the sign is turned: along this the loss falls, the derivative points uphill": (
+                lambda margins, labels: -dpo.dpo_loss(margins, labels)[1]
+            ),
+            "the loss is a mean: each pair has 1/M of the weight": (
+                lambda margins, labels: expit(margins) - labels
+            ),
+            "this takes every first answer for the chosen one; the labels must enter": (
+                lambda margins, labels: -expit(-margins) / len(margins)
+            ),
+        },
+    )
+
+
+def recovered_reward(answer: Callable[..., Any]) -> Verdict:
+    """`answer(log_optimum, log_reference, beta)`: rewards (X, N) of which pi* is the optimum.
+
+    Takes log pi*(y|x) and log pi_ref(y|x) of all responses, (X, N) each; the rewards are to have
+    mean 0 under pi_ref for each prompt.
+    """
+    log_reference, rewards = _language()
+    log_probs = sequences.response_log_probs(log_reference)
+
+    def mean(table: np.ndarray) -> np.ndarray:
+        return np.asarray((np.exp(log_probs) * table).sum(axis=1, keepdims=True))
+
+    def implicit(optimum: np.ndarray, reference: np.ndarray, beta: float) -> np.ndarray:
+        return np.asarray(beta * (optimum - reference))
+
+    return compare_function(
+        answer,
+        lambda *_: rewards - mean(rewards),
+        [(_optimum(log_reference, rewards, beta), log_probs, beta) for beta in (BETA, 2.0)],
+        mistakes={
+            "the constants are still in it: the mean under pi_ref is not 0": implicit,
+            "this is centred on the plain mean of the responses, not on that under pi_ref": (
+                lambda *case: implicit(*case) - implicit(*case).mean(axis=1, keepdims=True)
+            ),
+            "one constant for all prompts will not do: Z depends on x": (
+                lambda *case: implicit(*case) - mean(implicit(*case)).mean()
+            ),
+        },
+    )
+
+
+def unchanged(answer: Any) -> Verdict:
+    """Which changes of reward and beta leave pi* as it is: letters of `CHANGES`, such as "BC"."""
+    log_reference, rewards = _language()
+    before = _optimum(log_reference, rewards, BETA)
+    after = {key: _optimum(log_reference, *CHANGES[key](rewards, BETA)) for key in CHANGES}
+    kept = {key for key in CHANGES if np.allclose(after[key], before)}
+    if isinstance(answer, (list, tuple, set)) and all(isinstance(part, str) for part in answer):
+        answer = "".join(answer)
+    if not isinstance(answer, str):
+        return compare(answer, "")
+    named = set(answer.upper()) - set(" ,")
+    mistakes = {
+        "doubled rewards at the same beta make a nat of KL half as dear": "B" in named,
+        "C adds something that differs between answers to one prompt": "C" in named,
+        "another change leaves every difference within a prompt, over beta, as it was": (
+            named < kept
+        ),
+    }
+    hints = {hint: "".join(sorted(named)) for hint, made in mistakes.items() if made}
+    return compare("".join(sorted(named)), "".join(sorted(kept)), mistakes=hints)

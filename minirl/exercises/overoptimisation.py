@@ -1,0 +1,135 @@
+"""Checks of notebook 09: best-of-n, the slope of gold, where to stop, a careful ensemble."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from minirl.exact import sequences
+from minirl.exercises.verdict import Verdict, compare_function
+
+__all__ = ["best_beta", "best_of_n", "careful_reward", "gold_slope"]
+
+
+def best_of_n(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(reference, rewards, n) -> probabilities``; arrays (N,), rewards all differ."""
+
+    def exact(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        return np.exp(sequences.best_of_n(np.log(reference)[None], rewards[None], n)[0])
+
+    def at_most(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        return np.array([reference[rewards <= reward].sum() ** n for reward in rewards])
+
+    rng = np.random.default_rng(0)
+    cases = [(rng.dirichlet(np.ones(5)), rng.normal(size=5), n) for n in (1, 2, 7)]
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "this is the chance that no draw is better; subtract that all are worse": at_most,
+            "n p F^(n-1) holds for densities; here a response can be drawn twice": (
+                lambda p, rewards, n: n * p * at_most(p, rewards, 1) ** (n - 1)
+            ),
+            "this is the worst of n": lambda p, rewards, n: exact(p, -rewards, n),
+        },
+    )
+
+
+def _gold_at(t: float, log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+    """Gold reward of the optimum of the learned reward at beta = 1/t, arrays (X, N)."""
+    return sequences.expected_reward(log_softmax(log_probs + t * learned, axis=1), gold)
+
+
+def gold_slope(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(log_probs, learned, gold) -> d gold / d t``, from arrays (X, N)."""
+
+    def exact(log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        h = 1e-4
+        rise = _gold_at(h, log_probs, learned, gold) - _gold_at(-h, log_probs, learned, gold)
+        return rise / (2 * h)
+
+    def pooled(log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        p = np.exp(log_probs) / len(log_probs)
+        return float((p * learned * gold).sum() - (p * learned).sum() * (p * gold).sum())
+
+    rng = np.random.default_rng(1)
+    cases = [
+        (log_softmax(rng.normal(size=(3, 6)), axis=1), *(rng.normal(size=(2, 3, 6)) + 1))
+        for _ in range(2)
+    ]
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "means are taken over all prompts together; a prompt has a policy of its own": pooled,
+            "this is how fast the learned reward rises": lambda p, r, u: exact(p, r, r),
+            "this is the sum over prompts, not their mean": lambda *case: 3 * exact(*case),
+        },
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def best_beta(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(reference, learned, gold) -> beta``, from arrays (N,), to three digits."""
+
+    def exact(reference: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        arrays = np.log(reference)[None], learned[None], gold[None]
+        grid = np.geomspace(0.05, 20, 400)
+        best = grid[np.argmax([_gold_at(1 / beta, *arrays) for beta in grid])]
+        found = minimize_scalar(
+            lambda t: -_gold_at(t, *arrays), bounds=(0.97 / best, 1.03 / best), method="bounded"
+        )
+        return float(1 / found.x)
+
+    courtesies = np.arange(6)
+    cases = [
+        (np.array([0.45, 0.35, 0.15, 0.04, 0.008, 0.002]), slope * courtesies, utility)
+        for slope, utility in (
+            (0.9, np.array([0.0, 1.0, 1.5, -1.0, -3.5, -6.0])),
+            (0.7, np.array([0.0, 1.0, 2.0, 2.5, 1.0, -2.0])),
+        )
+    ]
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "this is t = 1 / beta": lambda *case: 1 / exact(*case),
+            "this is the largest beta, where the policy is still the reference": lambda *case: 20.0,
+        },
+        rtol=3e-3,
+    )
+
+
+def careful_reward(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(members, log_ref) -> (X, N)``, members (K, X, N) not centred yet."""
+
+    def uncentred(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        return np.asarray(members.mean(axis=0) - members.std(axis=0))
+
+    def exact(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        means = (np.exp(log_ref) * members).sum(axis=2, keepdims=True)
+        return uncentred(members - means, log_ref)
+
+    rng = np.random.default_rng(2)
+    cases = []
+    for members in (2, 5):
+        offsets = 3 * rng.normal(size=(members, 3, 1))
+        log_ref = log_softmax(rng.normal(size=(3, 4)), axis=1)
+        cases.append((rng.normal(size=(members, 3, 4)) + offsets, log_ref))
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "the members are not centred: their free constants count as disagreement": uncentred,
+            "centred by the plain mean over responses, not by the reference's": (
+                lambda members, log_ref: exact(members, np.full(log_ref.shape, -np.log(4)))
+            ),
+        },
+    )

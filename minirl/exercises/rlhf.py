@@ -1,0 +1,164 @@
+"""Checks of notebook 08: the objective, the KL of a batch, shaped rewards, the optimum, k3."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.envs.token_tasks import arithmetic
+from minirl.exact import sequences
+from minirl.exercises.verdict import Verdict, compare_function
+from minirl.rlhf.kl import KLPenalty, k1
+from minirl.rlhf.language_model import full_prefix_policy
+from minirl.rollout import collect_episodes
+
+__all__ = ["k3_loss_gradient", "objective", "sentence_kl", "shaped_rewards", "soft_optimum"]
+
+
+def objective(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(log_pi, log_ref, rewards, beta) -> J``; arrays (X, N), a number comes back."""
+
+    def exact(log_pi: np.ndarray, log_ref: np.ndarray, rewards: np.ndarray, beta: float) -> float:
+        return sequences.expected_reward(log_pi, rewards) - beta * sequences.kl(log_pi, log_ref)
+
+    def backwards(log_pi: np.ndarray, log_ref: np.ndarray, r: np.ndarray, beta: float) -> float:
+        return sequences.expected_reward(log_pi, r) - beta * sequences.kl(log_ref, log_pi)
+
+    rng = np.random.default_rng(0)
+    cases = []
+    for beta in (0.3, 2.0):
+        tables = [log_softmax(rng.normal(size=(2, 7)), axis=1) for _ in range(2)]
+        cases.append((*tables, rng.normal(size=(2, 7)), beta))
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "this is the KL of the reference from the policy; the mean is over the policy's "
+            "responses": backwards,
+            "this is the sum over prompts, J is their mean": lambda *case: 2 * exact(*case),
+            "the KL is added, it is a price": lambda p, q, r, beta: exact(p, q, r, -beta),
+        },
+    )
+
+
+def sentence_kl(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(log_ratios, valid) -> nats per sentence``, from arrays (T, E)."""
+
+    def exact(log_ratios: np.ndarray, valid: np.ndarray) -> float:
+        return float(k1(np.where(valid, log_ratios, 0.0).sum(axis=0)).mean())
+
+    rng = np.random.default_rng(1)
+    lengths = np.array([3, 1, 4]), np.array([2, 5, 2, 1])
+    cases = [(rng.normal(size=(5, len(n))), np.arange(5)[:, None] < n) for n in lengths]
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "this is nats per token: the tokens of a sentence are summed, sentences averaged": (
+                lambda ratios, valid: ratios[valid].mean()
+            ),
+            "rows after the end of a sentence are counted": (
+                lambda ratios, valid: ratios.sum(axis=0).mean()
+            ),
+        },
+    )
+
+
+def shaped_rewards(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(rewards, log_probs, reference_log_probs, beta) -> (T, E)``, all rows valid."""
+    task, rng = arithmetic(), np.random.default_rng(2)
+    shape = len(task.prompts), task.num_contexts, len(task.vocabulary)
+    tables = [log_softmax(rng.normal(size=shape), axis=2) for _ in range(2)]
+    policy, reference = (full_prefix_policy(task, table) for table in tables)
+    envs = TokenGenerationVectorEnv(1, task, rng.normal(size=(shape[0], task.num_responses)))
+    cases, exact = [], {}
+    for beta in (0.3, 1.0):
+        rollout = collect_episodes(envs, policy, None, rng, max_steps=6, seed=4)
+        theirs = reference.forward(rollout.observations[:, 0])[0].log_prob(rollout.actions[:, 0])
+        cases.append((rollout.rewards, rollout.log_probs, theirs[:, None], beta))
+        exact[beta] = KLPenalty(reference, beta).transform(beta, rollout, policy)[1]
+
+    def at_the_end(
+        rewards: np.ndarray, own: np.ndarray, theirs: np.ndarray, beta: float
+    ) -> np.ndarray:
+        last = np.arange(len(rewards))[:, None] == len(rewards) - 1
+        return np.asarray(rewards - last * beta * (own - theirs).sum(axis=0))
+
+    return compare_function(
+        answer,
+        lambda rewards, own, theirs, beta: exact[beta],
+        cases,
+        mistakes={
+            "the sign of the penalty: a token likelier than under the reference must cost": (
+                lambda rewards, own, theirs, beta: rewards + beta * (own - theirs)
+            ),
+            "the price of the whole sentence falls on its last token; each token should pay where "
+            "it was chosen": at_the_end,
+        },
+    )
+
+
+def soft_optimum(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(reference, rewards, beta) -> probabilities``, all (3,)."""
+
+    def exact(reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.ndarray:
+        # A tree of two words and L = 1: the responses are nothing, word 0, word 1.
+        log_reference = np.log(np.roll(reference, -1))[None, None]
+        optimum, _ = sequences.soft_optimal_policy(log_reference, rewards[None], beta)
+        return np.asarray(np.exp(sequences.response_log_probs(optimum))[0])
+
+    rng = np.random.default_rng(5)
+    cases = [(softmax(rng.normal(size=3)), rng.normal(size=3), beta) for beta in (0.3, 2.0)]
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "the reference is missing: this is softmax(rewards / beta)": (
+                lambda reference, rewards, beta: softmax(rewards / beta)
+            ),
+            "rewards are multiplied by beta; a high price must keep the policy near": (
+                lambda reference, rewards, beta: exact(reference, rewards, 1 / beta)
+            ),
+            "the weights are right, they do not sum to 1 yet": (
+                lambda reference, rewards, beta: reference * np.exp(rewards / beta)
+            ),
+        },
+    )
+
+
+def k3_loss_gradient(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(policy, reference) -> gradient by the logits``, all (3,)."""
+
+    def loss_gradient(
+        slope: Callable[[np.ndarray], np.ndarray],
+    ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        def gradient(policy: np.ndarray, reference: np.ndarray) -> np.ndarray:
+            log_policy = np.log(np.roll(policy, -1))[None, None]
+            coefficients = policy * slope(np.log(policy / reference))
+            by_token = sequences.score_sum(log_policy, coefficients[None])[0, 0]
+            return np.roll(by_token, 1)
+
+        return gradient
+
+    rng = np.random.default_rng(6)
+    cases = [(softmax(rng.normal(size=3)), softmax(rng.normal(size=3))) for _ in range(2)]
+    exact = loss_gradient(lambda u: -np.expm1(-u))
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "this is the gradient of KL(policy || reference), which k2 has": (
+                loss_gradient(lambda u: u)
+            ),
+            "the sign: a loss falls towards the reference": lambda p, q: -exact(p, q),
+            "that is k1: as a loss it has no gradient on average; k3 has one": (
+                lambda policy, reference: np.zeros(3)
+            ),
+        },
+    )

@@ -1,0 +1,226 @@
+"""Checks of notebook 11: four bugs to mend, to measure, to recognise and to catch.
+
+`mystery_run` holds three bugs; whoever wants to guess reads it afterwards.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from minirl.advantages import GAE, discounted_sums, gae, td_errors
+from minirl.algorithms.trpo import TRPO, backtracking_line_search
+from minirl.batch import Batch, Rollout, flatten
+from minirl.critic_fit import value_loss
+from minirl.envs.chain import Chain
+from minirl.exact import FiniteMDP, tabular
+from minirl.exercises.verdict import Verdict, compare, compare_function
+from minirl.settings import default_settings
+from minirl.solvers import LineSearchResult
+from minirl.training import train
+
+__all__ = ["critic_loss", "time_limit_error", "diagnosis", "gae_test"]
+
+BUGS = (
+    "time limit as death",
+    "trace across episodes",
+    "reset row",
+    "N x N critic loss",
+    "KL direction",
+    "failed search kept",
+)
+
+
+def critic_loss(answer: Callable[..., Any]) -> Verdict:
+    """The mended loss: a float, from values (N, 1), returns (N,) and weight (N,)."""
+
+    def exact(values: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> float:
+        nothing = np.zeros_like(returns)
+        batch = Batch(nothing, nothing, nothing, nothing, nothing, returns, weight)
+        return value_loss(values[:, 0], batch)[0]
+
+    def square(values: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> float:
+        return float(0.5 * np.sum(weight * (values - returns) ** 2))
+
+    rng = np.random.default_rng(0)
+    cases = [(rng.normal(size=(n, 1)), rng.normal(size=n), rng.random(n)) for n in (3, 5)]
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "every value is still compared with every return; print the shape of the error": square,
+            "the rows have weights of their own: sum weight times error squared": (
+                lambda v, r, w: 0.5 * np.mean((v[:, 0] - r) ** 2)
+            ),
+            "the factor 1/2 is missing": lambda v, r, w: 2 * exact(v, r, w),
+        },
+    )
+
+
+def time_limit_error(answer: Callable[..., Any]) -> Verdict:
+    """True value minus what the bug makes of it, (limit,) at t = 0 .. limit - 1.
+
+    From discount and limit, where every step earns 1 for ever and episodes are cut after `limit`.
+    """
+
+    def exact(discount: float, limit: int) -> np.ndarray:
+        mdp = FiniteMDP.from_gymnasium(Chain(length=1, endless=True), discount)
+        policy = np.full((1, 2), 0.5)
+        left = [tabular.finite_horizon_values(mdp, policy, limit - t)[0] for t in range(limit)]
+        return tabular.state_values(mdp, policy)[0] - np.array(left)
+
+    return compare_function(
+        answer,
+        exact,
+        [(0.9, 4), (0.99, 50)],
+        mistakes={
+            "this is the wrong value; the error is the true value minus it": (
+                lambda discount, limit: 1 / (1 - discount) - exact(discount, limit)
+            ),
+            "at time t there are limit - t steps left, the current one among them": (
+                lambda discount, limit: exact(discount, limit) / discount
+            ),
+            "this is the error of the first step only; the answer has one for each t": (
+                lambda discount, limit: exact(discount, limit)[0]
+            ),
+        },
+        rtol=1e-5,
+    )
+
+
+def mystery_run(letter: str, *, bugged: bool = True, seed: int = 6) -> dict[str, np.ndarray]:
+    """Metrics over the updates of a TRPO run on the chain; "A", "B" and "C" have a bug each.
+
+    With ``bugged=False`` the same run in good health. max_kl is 0.01, discount 0.9.
+    """
+    settings = replace(
+        default_settings("minirl/Chain-v0", "trpo"),
+        num_envs=4,
+        rollout_steps=32,
+        advantages=GAE(discount=0.9, lam=0.95),
+    )
+    bug: AbstractContextManager[Any] = _MYSTERIES[letter] if bugged else nullcontext(None)
+    with bug:
+        run = train("minirl/Chain-v0", TRPO(), total_steps=5_000, seed=seed, settings=settings)
+    columns = run.history.columns()
+    return {name: column for name, column in columns.items() if name != "cpu_seconds"}
+
+
+def diagnosis(answer: Mapping[str, Any]) -> Verdict:
+    """Which of `BUGS` the mystery runs "A", "B" and "C" have: letter -> bug."""
+    truth = {"A": "reset row", "B": "failed search kept", "C": "N x N critic loss"}
+    symptoms = {
+        "time limit as death": "hardly any of these episodes reaches its limit of 100 steps",
+        "trace across episodes": "look at the counts and at explained_variance once more",
+        "reset row": "gradient work and environment_steps grow together here as they do in health",
+        "N x N critic loss": "its critic would give one value to all, and explain nothing",
+        "KL direction": "kl would pass max_kl often and by little, not enormously or never",
+        "failed search kept": "here kl never passes max_kl",
+    }
+    verdict = compare(..., 0.0)
+    for letter, bug in truth.items():
+        given = answer.get(letter, ...)
+        hints = {f"{letter}: {hint}": name for name, hint in symptoms.items() if name != bug}
+        verdict = compare(given, bug, mistakes=hints)
+        if not verdict:
+            break
+    return verdict
+
+
+def gae_test(answer: Callable[[Callable[..., np.ndarray]], Any]) -> Verdict:
+    """A test: takes a `gae`, and raises AssertionError if, and only if, it is broken."""
+    calls = 0
+
+    def catches(function: Callable[..., np.ndarray]) -> float:
+        def counted(*arguments: Any, **options: Any) -> np.ndarray:
+            nonlocal calls
+            calls += 1
+            return function(*arguments, **options)
+
+        try:
+            answer(counted)
+        except AssertionError:
+            return 1.0
+        return 0.0
+
+    found = [catches(function) for function in (gae, *_BROKEN.values())]
+    missed = [name for name, seen in zip(_BROKEN, found[1:], strict=True) if not seen]
+    hint = f"the test does not see {' nor '.join(missed)}"
+    if found[0]:
+        hint = "the test fails the healthy gae"
+    return compare(found if calls else ..., [0.0, 1.0, 1.0, 1.0], mistakes={hint: found})
+
+
+# ---------------------------------------------------------------- the broken ones
+
+
+def _across_episodes(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    *,
+    discount: float,
+    lam: float,
+) -> np.ndarray:
+    deltas = td_errors(rewards, values, next_values, terminated, discount)
+    return discounted_sums(deltas, np.zeros_like(terminated), discount * lam)
+
+
+def _death(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    **options: float,
+) -> np.ndarray:
+    return gae(rewards, values, next_values, terminated | truncated, truncated, **options)
+
+
+def _life(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    **options: float,
+) -> np.ndarray:
+    return gae(rewards, values, next_values, terminated & False, terminated | truncated, **options)
+
+
+_BROKEN: dict[str, Callable[..., np.ndarray]] = {
+    "a trace that runs on into the next episode": _across_episodes,
+    "a time limit treated as death": _death,
+    "a value expected after death": _life,
+}
+
+
+def _with_reset_rows(rollout: Rollout, *estimates: np.ndarray, **options: Any) -> Batch:
+    return flatten(replace(rollout, valid=np.ones_like(rollout.valid)), *estimates, **options)
+
+
+def _shortest_step(
+    refuse: Callable[[float], str | None], *, shrink: float, tries: int
+) -> LineSearchResult:
+    found = backtracking_line_search(refuse, shrink=shrink, tries=tries)
+    return found if found.fraction > 0 else found._replace(fraction=shrink ** (tries - 1))
+
+
+def _square_loss(
+    values: np.ndarray, batch: Batch, clip_range: float | None = None
+) -> tuple[float, np.ndarray]:
+    error = values[:, None] - batch.returns
+    return float(0.5 * (error**2).mean()), error.mean(axis=1) / len(batch)
+
+
+_MYSTERIES: dict[str, AbstractContextManager[Any]] = {
+    "A": patch("minirl.training.flatten", _with_reset_rows),
+    "B": patch("minirl.algorithms.trpo.backtracking_line_search", _shortest_step),
+    "C": patch("minirl.critic_fit.value_loss", _square_loss),
+}

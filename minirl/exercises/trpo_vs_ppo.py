@@ -1,0 +1,187 @@
+"""Checks of notebook 05: what updates cost, what a trust region can gain, what scores can tell."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minirl.algorithms import PPO, TRPO
+from minirl.algorithms.trpo import full_step
+from minirl.batch import Batch
+from minirl.distributions import Categorical
+from minirl.exercises.verdict import Verdict, compare_function
+from minirl.experiments import statistics
+from minirl.networks import MLP
+from minirl.policy import Policy
+from minirl.solvers import conjugate_gradient
+
+__all__ = ["update_cost", "best_gain", "interquartile_mean", "verdict", "cost_ratio"]
+
+
+def update_cost(answer: Callable[[int, int, int, int], Any]) -> Verdict:
+    """Gradient-equivalents of one update, counted from its settings.
+
+    Parameters
+    ----------
+    answer : callable
+        (transitions, gradients, fisher_products, forwards) -> a number, each count in passes over
+        all transitions; compared with what real updates of TRPO and PPO report.
+    """
+    counted: dict[tuple[int, ...], float] = {}
+    for rows, iterations, max_kl in ((30, 3, 1e-3), (30, 6, 3.0)):
+        trpo = TRPO(max_kl=max_kl, damping=0.01, cg_iterations=iterations)
+        policy, batch, rng = _small_problem(rows)
+        _, found = trpo.update(trpo.init(policy), batch, rng, 0.0)
+        refused = round(np.log(found["accepted_fraction"]) / np.log(trpo.line_search_shrink))
+        counted[rows, 1, iterations, refused + 1] = found["gradient_equivalents"]
+    for target_kl, forwards in ((None, 0), (1e9, 4)):
+        ppo = PPO(epochs=4, minibatch_size=10, target_kl=target_kl)
+        policy, batch, rng = _small_problem(50)
+        _, found = ppo.update(ppo.init(policy), batch, rng, 0.0)
+        counted[50, 4, 0, forwards] = found["gradient_equivalents"]
+    return compare_function(
+        answer,
+        lambda *case: counted[case],
+        counted,
+        mistakes={
+            "a Fisher-vector product is one jvp and one vjp, of 2 each where a gradient is 3": (
+                lambda n, g, products, f: n * (g + products + f / 3)
+            ),
+            "a forward pass is a third of a gradient": (
+                lambda n, g, products, f: n * (g + 4 / 3 * products + f)
+            ),
+            "a pass goes over all transitions": (lambda n, g, p, f: g + 4 / 3 * p + f / 3),
+        },
+    )
+
+
+def best_gain(answer: Callable[[np.ndarray, np.ndarray, float], Any]) -> Verdict:
+    """The largest g^T s over the steps with s^T F s / 2 <= max_kl.
+
+    Parameters
+    ----------
+    answer : callable
+        (gradient (P,), fisher (P, P), max_kl) -> a number, compared with TRPO's undamped step.
+    """
+
+    def exact(gradient: np.ndarray, fisher: np.ndarray, max_kl: float) -> float:
+        solution = conjugate_gradient(fisher.dot, gradient, iterations=50)
+        return float(gradient @ full_step(solution, 0.0, max_kl))
+
+    rng = np.random.default_rng(0)
+    cases = []
+    for size, max_kl in ((2, 0.01), (4, 0.03)):
+        root = rng.standard_normal((size, size))
+        cases.append((rng.standard_normal(size), root @ root.T + 0.1 * np.eye(size), max_kl))
+    return compare_function(
+        answer,
+        exact,
+        cases,
+        mistakes={
+            "the KL is half of s^T F s": lambda g, f, k: np.sqrt(k * g @ np.linalg.solve(f, g)),
+            "the ball is measured by F, not by the parameters' length": (
+                lambda g, f, k: np.sqrt(2 * k * g @ g)
+            ),
+            "this is F where its inverse belongs: little curvature lets a step go far": (
+                lambda g, f, k: np.sqrt(2 * k * g @ f @ g)
+            ),
+        },
+    )
+
+
+def interquartile_mean(answer: Callable[[np.ndarray], Any]) -> Verdict:
+    """The mean of the middle half.
+
+    Parameters
+    ----------
+    answer : callable
+        scores (n,) -> a number; floor(n / 4) scores are cut off at each end.
+    """
+    rng = np.random.default_rng(0)
+    return compare_function(
+        answer,
+        statistics.interquartile_mean,
+        [(rng.exponential(size=n),) for n in (10, 5, 8, 3)],
+        mistakes={
+            "the scores must be sorted first": lambda s: s[
+                len(s) // 4 : len(s) - len(s) // 4
+            ].mean(),
+            "that is the mean of all": np.mean,
+        },
+    )
+
+
+def verdict(answer: Callable[[float, float], Any]) -> Verdict:
+    """Which of two algorithms is ahead, from the interval of first minus second.
+
+    Parameters
+    ----------
+    answer : callable
+        (low, high) -> "first", "second" or "cannot tell", compared with `compare_scores`.
+    """
+    rng = np.random.default_rng(0)
+    cases, exact = [], {}
+    for shift in (3.0, 0.3, -3.0, -0.3):
+        first, second = rng.standard_normal((2, 10)) + np.array([[shift], [0.0]])
+        pair = statistics.compare_scores(first, second, rng)
+        ahead = "first" if pair.iqm_difference > 0 else "second"
+        cases.append(pair.difference_interval)
+        exact[pair.difference_interval] = ahead if pair.distinguishable else "cannot tell"
+    return compare_function(
+        answer,
+        lambda *interval: exact[interval],
+        cases,
+        mistakes={
+            "an interval that holds 0 tells nothing about the sign": (
+                lambda low, high: "first" if low + high > 0 else "second"
+            ),
+            "it is first minus second, and more is better": (
+                lambda low, high: "second" if low > 0 else "first" if high < 0 else "cannot tell"
+            ),
+        },
+    )
+
+
+def cost_ratio(answer: Callable[[float, float, float, float, float], Any]) -> Verdict:
+    """TRPO's cost over PPO's where a step of the environment costs c gradient-equivalents.
+
+    Parameters
+    ----------
+    answer : callable
+        (trpo_steps, trpo_work, ppo_steps, ppo_work, c) -> a number; work in gradient-equivalents
+        per environment step.
+    """
+    return compare_function(
+        answer,
+        lambda t, t_work, p, p_work, c: t * (c + t_work) / (p * (c + p_work)),
+        [(70e3, 15.0, 60e3, 10.0, 20.0), (50e3, 15.0, 60e3, 8.0, 1e6)],
+        mistakes={
+            "the environment's own cost is missing": (
+                lambda t, t_work, p, p_work, c: t * t_work / (p * p_work)
+            ),
+            "the work is per step: every step pays both": (
+                lambda t, t_work, p, p_work, c: (t * c + t_work) / (p * c + p_work)
+            ),
+        },
+    )
+
+
+def _small_problem(rows: int) -> tuple[Policy, Batch, np.random.Generator]:
+    """A policy, a batch whose advantages ask for a large change, and a generator."""
+    rng = np.random.default_rng(rows)
+    network = MLP((3, 8, 2), dtype="float64")
+    policy = Policy(network, Categorical, network.init(rng))
+    observations = rng.standard_normal((rows, 3))
+    old, _ = policy.forward(observations)
+    actions = old.sample(rng)
+    advantages = rng.standard_normal(rows)
+    batch = Batch(
+        observations=observations,
+        actions=actions,
+        log_probs=old.log_prob(actions),
+        values=np.zeros(rows),
+        advantages=advantages,
+        returns=advantages,
+        weight=np.full(rows, 1 / rows),
+    )
+    return policy, batch, rng
