@@ -32,8 +32,8 @@ bench: $(VENV)/.run  ## speed as ratios to named bounds; keeps the table of docs
 	mv docs/speed-table.tmp docs/speed-table.md
 	cat docs/speed-table.md
 
-docs: $(VENV)/.docs  ## the documentation, in docs/_build/index.html
-	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build
+docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
+	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) results docs/_build build dist *.egg-info

@@ -1,0 +1,38 @@
+"""docs/equations.csv tells the truth: functions, tests and notebook sections are there."""
+
+import csv
+import functools
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TABLE = (ROOT / "docs" / "equations.csv").read_text().splitlines()
+ROWS = list(csv.DictReader(TABLE, delimiter=";"))
+
+
+def resolve(dotted):
+    parts = dotted.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        return functools.reduce(getattr, parts[cut:], module)
+    raise AssertionError(f"{dotted} cannot be imported")
+
+
+def test_there_is_an_equation_from_every_notebook():
+    assert {row["section"].split(".")[0] for row in ROWS} == {str(n) for n in range(1, 12)}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
+def test_function_test_and_section_exist(row):
+    assert callable(resolve(row["function"]))
+    file, name = row["test"].split("::")
+    assert re.search(rf"^def {re.escape(name)}\(", (ROOT / file).read_text(), re.M), row["test"]
+    number, _ = row["section"].split(".")
+    [notebook] = (ROOT / "notebooks").glob(f"{int(number):02}_*.ipynb")
+    assert re.search(rf'"## {re.escape(row["section"])} ', notebook.read_text()), row["section"]
