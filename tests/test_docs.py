@@ -1,4 +1,4 @@
-"""docs/equations.csv tells the truth: functions, tests and notebook sections are there."""
+"""The docs and the code agree: functions, tests, notebook sections, numbered steps."""
 
 import csv
 import functools
@@ -36,3 +36,12 @@ def test_function_test_and_section_exist(row):
     number, _ = row["section"].split(".")
     [notebook] = (ROOT / "notebooks").glob(f"{int(number):02}_*.ipynb")
     assert re.search(rf'"## {re.escape(row["section"])} ', notebook.read_text()), row["section"]
+
+
+@pytest.mark.parametrize("name", ["policy_gradient", "natural_gradient", "trpo", "ppo"])
+def test_the_pseudocode_has_the_numbers_and_words_of_the_comments(name):
+    code = (ROOT / "minirl" / "algorithms" / f"{name}.py").read_text()
+    page = (ROOT / "docs" / f"{name.replace('_', '-')}.md").read_text()
+    comments = re.findall(r"# (\(\d\)) (.*)", code)
+    assert len(comments) >= 4
+    assert re.findall(r"^\| (\(\d\)) \| (.*?) \|", page, re.M) == comments
