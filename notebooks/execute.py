@@ -3,7 +3,7 @@
     python notebooks/execute.py                  # all of them, solutions included; keeps no outputs
     python notebooks/execute.py --store 03 04    # those whose file name holds 03 or 04, in place
 
-Fails if a cell raises or prints a warning.
+Fails if a cell raises, prints a warning, takes too long or kills its kernel.
 """
 
 import argparse
@@ -15,9 +15,11 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 from traitlets.config import Config
+
+from minirl.serialization import write_text
 
 HERE = Path(__file__).parent
 CPU_SECONDS = "import os; round(sum(os.times()[:4]), 1)"  # of the kernel and its children
@@ -81,11 +83,11 @@ def main() -> int:
     def attempt(path: Path) -> tuple[Path, float, list[str]]:
         try:
             notebook, seconds = execute(path)
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             return path, 0.0, [str(error)]
         found = complaints(notebook)
         if arguments.store and not found:
-            nbformat.write(notebook, path)
+            write_text(path, nbformat.writes(notebook) + "\n")
         return path, seconds, found
 
     with ThreadPoolExecutor(arguments.workers) as pool:

@@ -29,6 +29,15 @@ def source(path, kind):
     return "\n\n".join("".join(cell["source"]) for cell in cells(path, kind))
 
 
+def stored_verdicts(path):
+    printed = [
+        "".join(output.get("text", output.get("data", {}).get("text/plain", [])))
+        for cell in cells(path, "code")
+        for output in cell["outputs"]
+    ]
+    return re.findall(r"\b(?:Right\.|Not yet).*", "\n".join(printed))
+
+
 def checks_of(path):
     return importlib.import_module(f"minirl.exercises.{path.stem[3:]}")
 
@@ -61,6 +70,20 @@ def test_the_first_cell_says_what_it_teaches_and_what_it_takes(path):
     assert "It takes" in first
 
 
+@pytest.mark.parametrize("path", SOLUTIONS, ids=named)
+def test_solutions_bear_the_title_of_their_notebook(path):
+    ours, theirs = (
+        source(of, "markdown").splitlines()[0] for of in (path, path.parents[1] / path.name)
+    )
+    assert ours == theirs.replace("# ", "# Solutions ", 1)
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=named)
+def test_each_exercise_has_a_number_and_a_name(path):
+    numbers = re.findall(r"^\*\*(\d)\. \w", source(path, "markdown"), flags=re.MULTILINE)
+    assert numbers == [str(1 + index) for index in range(len(checks_of(path).__all__))]
+
+
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=named)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", source(path, "markdown")):
@@ -82,13 +105,14 @@ def test_each_exercise_is_posed_and_stands_unanswered(path):
 @pytest.mark.parametrize("path", SOLUTIONS, ids=named)
 def test_each_check_passes_the_solution_and_fails_the_mistake(path, monkeypatch):
     checks = checks_of(path)
-    outcomes = {name: [] for name in checks.__all__}
+    outcomes, messages = {name: [] for name in checks.__all__}, []
 
     def recording(name, check):
         @functools.wraps(check)
         def recorded(answer):
             verdict = check(answer)
             outcomes[name].append(verdict.outcome)
+            messages.append(verdict.message)
             return verdict
 
         return recorded
@@ -100,3 +124,4 @@ def test_each_check_passes_the_solution_and_fails_the_mistake(path, monkeypatch)
     for name, found in outcomes.items():
         assert {"right", "wrong"} <= set(found), f"{name}: {found}"
         assert found[0] == "right", f"{name}: the solution comes first, it was {found[0]}"
+    assert stored_verdicts(path) == messages, "stale; mend: notebooks/execute.py --store solutions"

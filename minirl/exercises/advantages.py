@@ -1,6 +1,6 @@
 """Checks of notebook 2: TD errors, GAE with its two masks, and what ends an episode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +10,7 @@ import minirl.envs
 from minirl import advantages as estimators
 from minirl.envs.chain import Chain
 from minirl.exact import FiniteMDP, tabular
-from minirl.exercises.verdict import Verdict, compare, compare_function
+from minirl.exercises.verdict import Verdict, compare, compare_function, unanswered
 
 __all__ = ["td_errors", "gae", "lambda_returns", "constant_error", "which_end"]
 
@@ -152,6 +152,8 @@ def constant_error(answer: Callable[..., Any]) -> Verdict:
 
 def which_end(answer: Any) -> Verdict:
     """Four bools: termination or not, at the chain's exit, its limit, Pendulum's, a sentence's."""
+    if not unanswered(answer) and not (isinstance(answer, Sized) and len(answer) == 4):
+        return Verdict("wrong", "Not yet: give four answers, one for each end.")
     minirl.envs.register_environments()
 
     def terminates(identifier: str, actions: list[Any], **options: Any) -> bool:

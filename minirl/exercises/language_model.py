@@ -29,7 +29,7 @@ def num_responses(answer: Callable[[int, int], Any]) -> Verdict:
             "these are the contexts; the responses of L words, which are cut, are missing": (
                 lambda W, L: _task(W, L).num_contexts
             ),
-            "after EOS nothing follows, so it is no ninth word": lambda W, L: (W + 1) ** L,
+            "after EOS nothing follows, so it is not one more word": lambda W, L: (W + 1) ** L,
             "the empty response, an EOS at once, is one too": (
                 lambda W, L: _task(W, L).num_responses - 1
             ),

@@ -8,7 +8,7 @@ import numpy as np
 from minirl.algorithms.ppo import AdaptiveKL, clipped_surrogate_loss
 from minirl.batch import Batch
 from minirl.distributions import Categorical
-from minirl.exercises.verdict import Verdict, compare, compare_function
+from minirl.exercises.verdict import UNANSWERED, Verdict, compare, compare_function, unanswered
 
 __all__ = [
     "clipped_objective",
@@ -42,6 +42,12 @@ def clipped_objective(answer: Callable[..., Any]) -> Verdict:
             "that is the larger product": lambda ratio, advantages, epsilon: (
                 np.minimum(ratio, np.clip(ratio, 1 - epsilon, 1 + epsilon)) * advantages
             ),
+            "that is the maximum; pessimism takes the smaller of the two": (
+                lambda ratio, advantages, epsilon: np.maximum(
+                    ratio * advantages, np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
+                )
+            ),
+            "nothing is clipped": lambda ratio, advantages, epsilon: ratio * advantages,
         },
     )
 
@@ -114,9 +120,12 @@ def silent_fraction(answer: Callable[..., Any]) -> Verdict:
 
 def far_but_free(answer: Any) -> Verdict:
     """Check logits (3,) whose clipped gradient is zero and whose KL(old || new) exceeds 1 nat."""
-    if answer is None or answer is ...:
-        return compare(answer, 0.0)
-    logits = np.asarray(answer, np.float64)
+    if unanswered(answer):
+        return UNANSWERED
+    try:
+        logits = np.asarray(answer, np.float64)
+    except (TypeError, ValueError):
+        logits = np.array(np.nan)
     if logits.shape != OLD.shape or not np.isfinite(logits).all():
         return Verdict("wrong", f"Not yet: give three finite logits, not {answer!r}.")
     log_probs = Categorical(logits[None]).log_prob

@@ -17,7 +17,7 @@ from minirl.batch import Batch, Rollout, flatten
 from minirl.critic_fit import value_loss
 from minirl.envs.chain import Chain
 from minirl.exact import FiniteMDP, tabular
-from minirl.exercises.verdict import Verdict, compare, compare_function
+from minirl.exercises.verdict import UNANSWERED, Verdict, compare, compare_function, unanswered
 from minirl.settings import default_settings
 from minirl.solvers import LineSearchResult
 from minirl.training import train
@@ -116,12 +116,19 @@ def diagnosis(answer: Mapping[str, Any]) -> Verdict:
     symptoms = {
         "time limit as death": "hardly any of these episodes reaches its limit of 100 steps",
         "trace across episodes": "look at the counts and at explained_variance once more",
-        "reset row": "gradient work and environment_steps grow together here as they do in health",
+        "reset row": (
+            "critic_gradient_equivalents / 10 (its epochs) equals environment_steps here, as in "
+            "health"
+        ),
         "N x N critic loss": "its critic would give one value to all, and explain nothing",
         "KL direction": "kl would pass max_kl often and by little, not enormously or never",
         "failed search kept": "here kl never passes max_kl",
     }
-    verdict = compare(..., 0.0)
+    if unanswered(answer):
+        return UNANSWERED
+    if not isinstance(answer, Mapping):
+        return Verdict("wrong", f"Not yet: give a dict from letter to bug, not {answer!r}.")
+    verdict = UNANSWERED
     for letter, bug in truth.items():
         given = answer.get(letter, ...)
         hints = {f"{letter}: {hint}": name for name, hint in symptoms.items() if name != bug}
@@ -133,6 +140,10 @@ def diagnosis(answer: Mapping[str, Any]) -> Verdict:
 
 def gae_test(answer: Callable[[Callable[..., np.ndarray]], Any]) -> Verdict:
     """A test: takes a `gae`, and raises AssertionError if, and only if, it is broken."""
+    if unanswered(answer):
+        return UNANSWERED
+    if not callable(answer):
+        return Verdict("wrong", f"Not yet: give a function that takes a gae, not {answer!r}.")
     calls = 0
 
     def catches(function: Callable[..., np.ndarray]) -> float:
@@ -148,11 +159,13 @@ def gae_test(answer: Callable[[Callable[..., np.ndarray]], Any]) -> Verdict:
         return 0.0
 
     found = [catches(function) for function in (gae, *_BROKEN.values())]
+    if not calls:
+        return Verdict("unanswered", "Not answered yet: the test never calls the gae it is given.")
     missed = [name for name, seen in zip(_BROKEN, found[1:], strict=True) if not seen]
     hint = f"the test does not see {' nor '.join(missed)}"
     if found[0]:
         hint = "the test fails the healthy gae"
-    return compare(found if calls else ..., [0.0, 1.0, 1.0, 1.0], mistakes={hint: found})
+    return compare(found, [0.0, 1.0, 1.0, 1.0], mistakes={hint: found})
 
 
 # ---------------------------------------------------------------- the broken ones

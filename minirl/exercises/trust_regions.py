@@ -81,8 +81,9 @@ def accepted_fraction(answer: Callable[..., Any]) -> Verdict:
         answer,
         lambda f, kls, gains, max_kl: first(f, (kls <= max_kl) & (gains > 0)),
         [
-            (fractions, np.array([0.05, 0.012, 0.003, 0.001]), np.array([5, 4, 2, 3]), 0.01),
-            (fractions, np.array([0.03, 0.009, 0.002, 0.001]), np.array([-2, -1, 1, 3]), 0.01),
+            # A KL of just max_kl is accepted, an improvement of just 0 is not.
+            (fractions, np.array([0.05, 0.012, 0.01, 0.001]), np.array([5, 4, 2, 3]), 0.01),
+            (fractions, np.array([0.03, 0.009, 0.002, 0.001]), np.array([-2, 0, 1, 3]), 0.01),
             (fractions, np.array([0.03, 0.02, 0.013, 0.012]), np.array([1, 2, 3, 4]), 0.01),
         ],
         mistakes={

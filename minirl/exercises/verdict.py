@@ -1,13 +1,14 @@
 """An answer beside the exact one: right, not yet (and why), or not answered yet."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["Verdict", "compare", "compare_function"]
+__all__ = ["Verdict", "compare", "compare_function", "unanswered"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ RIGHT = Verdict("right", "Right.")
 UNANSWERED = Verdict("unanswered", "Not answered yet: put your answer in place of the dots.")
 
 
+def unanswered(answer: Any) -> bool:
+    """Whether this is None, ``...``, or a list or tuple in which a ``...`` is left."""
+    parts = answer if isinstance(answer, list | tuple) else [answer]
+    return answer is None or any(part is ... for part in parts)
+
+
 def compare(
     answer: Any,
     exact: ArrayLike,
@@ -48,7 +55,7 @@ def compare(
     Parameters
     ----------
     answer : object
-        ``...`` and None count as not answered.
+        Not answered if `unanswered` says so.
     exact : array_like or str
     mistakes : mapping, optional
         From what to tell the reader to the answer that this mistake gives.
@@ -66,7 +73,7 @@ def compare(
     >>> compare(..., 0.5)
     Not answered yet: put your answer in place of the dots.
     """
-    if answer is None or answer is ...:
+    if unanswered(answer):
         return UNANSWERED
     complaint = _difference(answer, exact, rtol, atol)
     if complaint is None:
@@ -91,11 +98,12 @@ def compare_function(
     Parameters
     ----------
     answer : callable
-        Returning None or ``...`` counts as not answered; an exception is the reader's to see.
+        Returning None or ``...`` in every case counts as not answered; in some cases only, as
+        wrong. An exception is the reader's to see.
     exact : callable
         Takes the same arguments.
     cases : iterable of tuple
-        Arguments, by position. Arrays are copied before the answer gets them.
+        Arguments, by position. Arguments are copied before the answer gets them.
     mistakes : mapping, optional
         From what to tell the reader to the function with this mistake, which must agree with the
         answer in every case.
@@ -108,8 +116,8 @@ def compare_function(
     Not yet in case 2 of 2: off by up to 3.
     """
     cases = list(cases)
-    found = [answer(*(_copied(argument) for argument in case)) for case in cases]
-    if any(value is None or value is ... for value in found):
+    found = [answer(*deepcopy(case)) for case in cases]
+    if all(unanswered(value) for value in found):
         return UNANSWERED
     complaints = [
         _difference(value, exact(*case), rtol, atol)
@@ -129,13 +137,13 @@ def compare_function(
     return Verdict("wrong", f"Not yet in case {number} of {len(cases)}: {complaint}.")
 
 
-def _copied(argument: Any) -> Any:
-    return argument.copy() if isinstance(argument, np.ndarray) else argument
-
-
 def _difference(answer: Any, exact: ArrayLike, rtol: float, atol: float) -> str | None:
     """What tells the answer from the exact one; None if nothing does."""
+    if answer is None or answer is ...:
+        return "nothing is returned"
     if isinstance(exact, str):
+        if not isinstance(answer, str):
+            return f"the answer should be a word, it is {answer!r}"
         return None if answer == exact else f"{answer!r} is another word"
     wanted = np.asarray(exact, np.float64)
     try:

@@ -1,9 +1,9 @@
-"""Right answers written in an unusual way are right, and a lucky constant is not."""
+"""Unusual right answers are right, lucky ones are not, and no answer makes a check crash."""
 
 import numpy as np
 import pytest
 
-from minirl.exercises import dpo, silent_bugs
+from minirl.exercises import advantages, dpo, ppo, silent_bugs, trust_regions
 
 
 @pytest.mark.parametrize("answer", ["AD", "d, a", ["A", "D"], ("D", "A"), {"A", "D"}])
@@ -43,3 +43,57 @@ def test_a_test_of_gae_may_pass_the_masks_by_name():
         np.testing.assert_allclose(found.ravel(), [1.0, 105.0, 6.0])
 
     assert silent_bugs.gae_test(my_test)
+
+
+@pytest.mark.parametrize("within", [np.less, np.less_equal])
+@pytest.mark.parametrize("better", [np.greater, np.greater_equal])
+def test_a_line_search_must_be_right_at_its_boundaries(within, better):
+    def accepted(fractions, kls, improvements, max_kl):
+        passes = within(kls, max_kl) & better(improvements, 0)
+        return fractions[passes.argmax()] if passes.any() else 0.0
+
+    right = within is np.less_equal and better is np.greater
+    assert trust_regions.accepted_fraction(accepted).outcome == ("right" if right else "wrong")
+
+
+@pytest.mark.parametrize("check", [silent_bugs.diagnosis, silent_bugs.gae_test, ppo.far_but_free])
+@pytest.mark.parametrize("answer", [..., None, [..., ..., ...], [...] * 4])
+def test_dots_anywhere_are_no_answer(check, answer):
+    assert check(answer).outcome == "unanswered"
+
+
+@pytest.mark.parametrize("check", [silent_bugs.diagnosis, silent_bugs.gae_test, ppo.far_but_free])
+@pytest.mark.parametrize("answer", ["abc", 3, [[1.0], [2.0, 3.0]], np.ones(2)])
+def test_answers_of_another_kind_are_told_what_to_give(check, answer):
+    found = check(answer)
+    assert found.outcome == "wrong"
+    assert found.message.startswith("Not yet: give ")
+
+
+def test_a_test_that_never_calls_its_gae_is_unanswered_and_told_why():
+    def stub(gae): ...
+
+    def own(gae):
+        np.testing.assert_allclose(np.ones(3).cumsum(), [1, 2, 3])
+
+    def raising(gae):
+        raise AssertionError
+
+    for test in (stub, own, raising):
+        verdict = silent_bugs.gae_test(test)
+        assert verdict.outcome == "unanswered"
+        assert verdict.message == "Not answered yet: the test never calls the gae it is given."
+
+
+def test_a_nan_logit_is_a_wrong_answer():
+    assert ppo.far_but_free([0.0, np.nan, 1.0]).outcome == "wrong"
+
+
+@pytest.mark.parametrize("answer", [True, [], [True], [True] * 3, [True] * 5, "death"])
+def test_four_ends_need_four_answers(answer):
+    said = advantages.which_end(answer).message
+    assert said == "Not yet: give four answers, one for each end."
+
+
+def test_dots_for_the_four_ends_are_no_answer():
+    assert advantages.which_end([...] * 4).outcome == "unanswered"

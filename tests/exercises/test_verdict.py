@@ -27,6 +27,8 @@ def test_only_right_is_true():
         (np.inf, "wrong"),
         (None, "unanswered"),
         (..., "unanswered"),
+        ([..., ...], "unanswered"),
+        ((1.0, ...), "unanswered"),
     ],
 )
 def test_outcomes_of_a_number(answer, outcome):
@@ -36,6 +38,12 @@ def test_outcomes_of_a_number(answer, outcome):
 def test_words():
     assert compare("truncated", "truncated")
     assert compare("terminated", "truncated").message == "Not yet: 'terminated' is another word."
+
+
+@pytest.mark.parametrize("answer", [np.ones(3), 1.0, ["truncated"]])
+def test_no_word_where_a_word_is_asked_for(answer):
+    said = compare(answer, "truncated").message
+    assert said == f"Not yet: the answer should be a word, it is {answer!r}."
 
 
 def test_tolerances_are_the_callers():
@@ -79,6 +87,37 @@ def test_a_stub_is_unanswered():
     def stub(x): ...
 
     assert compare_function(stub, square, [(2.0,)]).outcome == "unanswered"
+    assert compare_function(lambda x: [...] * 2, square, [(2.0,)]).outcome == "unanswered"
+
+
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_nothing_in_some_cases_only_is_a_wrong_answer(nothing):
+    def forgetful(x):
+        return x**2 if x > 0 else nothing
+
+    found = compare_function(forgetful, square, [(2.0,), (-2.0,)])
+    assert found.outcome == "wrong"
+    assert found.message == "Not yet in case 2 of 2: nothing is returned."
+
+
+def test_nothing_is_wrong_even_where_nan_is_right():
+    found = compare_function(lambda x: x if x else None, lambda x: x or np.nan, [(1.0,), (0.0,)])
+    assert found.outcome == "wrong"
+
+
+def test_tolerances_of_a_function_are_the_callers():
+    def near(x):
+        return x**2 + 1e-4
+
+    assert compare_function(near, square, [(2.0,)]).outcome == "wrong"
+    assert compare_function(near, square, [(2.0,)], rtol=1e-2)
+    assert compare_function(near, square, [(2.0,)], atol=1e-3)
+
+
+def test_tolerances_of_a_function_hold_for_its_mistakes():
+    mistakes = {"that doubles": lambda x: 2 * x}
+    found = compare_function(lambda x: 2 * x + 1e-4, square, [(3.0,)], mistakes=mistakes, rtol=1e-2)
+    assert found.message == "Not yet: that doubles."
 
 
 def test_an_answer_cannot_change_the_case_it_is_judged_by():
@@ -87,6 +126,19 @@ def test_an_answer_cannot_change_the_case_it_is_judged_by():
         return x
 
     assert not compare_function(spoiling, lambda x: x, [(np.ones(2),)])
+
+
+def test_an_answer_may_use_up_its_arguments():
+    def appending(numbers, nested):
+        numbers.append(nested.pop()[0])
+        return sum(numbers)
+
+    def exact(numbers, nested):
+        return sum(numbers) + nested[-1][0]
+
+    case = [1.0, 2.0], [np.array([3.0])]
+    assert compare_function(appending, exact, [case])
+    assert case == ([1.0, 2.0], [np.array([3.0])])
 
 
 def test_an_exception_is_the_readers_to_see():
