@@ -22,7 +22,7 @@ check: $(VENV)/.dev  ## lint, format, types, floors
 	$(VENV)/bin/lint-imports
 
 notebooks: $(VENV)/.notebooks  ## step through the notebooks in JupyterLab
-	$(VENV)/bin/jupyter lab notebooks
+	$(VENV)/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 execute: $(VENV)/.docs  ## every notebook and solution from a clean kernel
 	$(PYTHON) notebooks/execute.py

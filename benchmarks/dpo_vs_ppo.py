@@ -19,6 +19,7 @@ repeat         0 with everything of `seed` its own; 1, 2, ... learn again, with 
 
 import argparse
 import csv
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.dpo import dpo_loss, path_log_probs
+from minirl.serialization import write_text
 from minirl.settings import default_algorithm, default_settings
 
 BETA = 0.3
@@ -234,11 +236,13 @@ def main() -> None:
         setup = Setup(SEEDS[0], repeat)
         jobs += [(setup, job) for job in repeated(setup)]
     Setup(0).dpo(300, "soft", 10)  # loads what is loaded once
-    with one_core(), arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    with one_core():
         for setup, (method, learn) in tqdm(jobs, unit="run", file=sys.stderr):
             writer.writerow(setup.row(method, learn))
+    write_text(arguments.out, table.getvalue())
     print(f"{time.process_time():.0f} s of CPU")
 
 

@@ -15,6 +15,7 @@ call goes on from those it finds there (delete the file to begin anew). About 20
 
 import argparse
 import csv
+import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 import minirl
 from minirl.experiments.statistics import bootstrap_interval
+from minirl.serialization import write_text
 
 STEPS = {
     "CartPole-v1": 60_000,
@@ -117,19 +119,20 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     """All rows, in the order of seeds, tasks and objectives."""
     tasks, objectives = list(STEPS), [RANDOM, *OBJECTIVES]
     path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            sorted(
-                rows,
-                key=lambda row: (
-                    row["seed"],
-                    tasks.index(str(row["task"])),
-                    objectives.index(str(row["objective"])),
-                ),
-            )
+    table = io.StringIO()
+    writer = csv.DictWriter(table, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        sorted(
+            rows,
+            key=lambda row: (
+                row["seed"],
+                tasks.index(str(row["task"])),
+                objectives.index(str(row["objective"])),
+            ),
         )
+    )
+    write_text(path, table.getvalue())
 
 
 def normalise(rows: list[Row]) -> None:

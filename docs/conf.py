@@ -38,7 +38,6 @@ html_css_files = ["minirl.css"]
 mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a network
 exclude_patterns = [
     "_build",
-    "choices-table.md",
     "equations-list.md",
     "metrics-list.md",
     "speed-table.md",

@@ -45,3 +45,21 @@ def test_the_pseudocode_has_the_numbers_and_words_of_the_comments(name):
     comments = re.findall(r"# (\(\d\)) (.*)", code)
     assert len(comments) >= 4
     assert re.findall(r"^\| (\(\d\)) \| (.*?) \|", page, re.M) == comments
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("rlhf/sft", "supervised-fine-tuning"),
+        ("rlhf/reward_model", "reward-model"),
+        ("rlhf/dpo", "dpo"),
+        ("training", "rlhf"),
+    ],
+)
+def test_numbered_steps_are_as_many_in_the_page_as_in_the_code(name, page):
+    code = (ROOT / "minirl" / f"{name}.py").read_text()
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    pseudocode = text.split("## Pseudocode")[1].split("\n## ")[0]
+    steps = re.findall(r"# \((\d)\)", code)
+    assert len(steps) >= 3
+    assert steps == re.findall(r"^(\d)\. ", pseudocode, re.M) == sorted(steps)
