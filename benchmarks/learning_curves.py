@@ -10,6 +10,7 @@ Everything but `cpu_seconds` comes out the same on the same machine.
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,16 @@ def curve_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-def average_return(run: Run) -> float:
-    """`mean_return` averaged over the environment steps of the run: high for early learning."""
-    steps, returns = run.columns["environment_steps"], run.columns["mean_return"]
+def average_return(columns: Mapping[str, np.ndarray]) -> float:
+    """`mean_return` averaged over the environment steps of a run: high for early learning."""
+    steps, returns = columns["environment_steps"], columns["mean_return"]
     known = np.isfinite(returns)
     return float(np.average(returns[known], weights=np.diff(steps, prepend=0)[known]))
 
 
 def score_cells(run: Run) -> list[str]:
     """The scores of one run; the last cell is empty if the threshold was never reached."""
-    scores = (average_return(run), run.final_training_return, run.evaluation_return)
+    scores = (average_return(run.columns), run.final_training_return, run.evaluation_return)
     return [*(_cell(score, ".6g") for score in scores), _cell(run.steps_to_threshold, ".0f")]
 
 

@@ -54,8 +54,8 @@ def enumerated_batch(policy: Policy, visitation: np.ndarray, action_values: np.n
         Q(s, a), from `exact.tabular.action_values`.
     """
     states, actions = (index.ravel() for index in np.indices(action_values.shape))
-    new, _ = policy.forward(states)
-    log_probs = new.log_prob(actions)
+    distribution, _ = policy.forward(states)
+    log_probs = distribution.log_prob(actions)
     probs = np.exp(log_probs)
     values = (probs.reshape(action_values.shape) * action_values).sum(axis=1)[states]
     return Batch(

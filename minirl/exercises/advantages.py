@@ -46,18 +46,9 @@ def td_errors(answer: Callable[..., Any]) -> Verdict:
 def gae(answer: Callable[..., Any]) -> Verdict:
     """Advantages (T,), from rewards, values, next_values, terminated, truncated, discount, lam."""
 
-    def exact(
-        rewards: np.ndarray,
-        values: np.ndarray,
-        next_values: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        discount: float,
-        lam: float,
-    ) -> np.ndarray:
-        return estimators.gae(
-            rewards, values, next_values, terminated, truncated, discount=discount, lam=lam
-        )
+    def exact(*case: Any) -> np.ndarray:
+        *steps, discount, lam = case
+        return estimators.gae(*steps, discount=discount, lam=lam)
 
     def trace_runs_on(r: Any, v: Any, after: Any, over: Any, cut: Any, *decay: float) -> np.ndarray:
         deltas = estimators.td_errors(r, v, after, over, decay[0])

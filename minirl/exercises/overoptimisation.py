@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare_function
 
-__all__ = ["best_beta", "best_of_n", "careful_reward", "gold_slope"]
+__all__ = ["best_of_n", "gold_slope", "best_beta", "careful_reward"]
 
 
 def best_of_n(answer: Callable[..., Any]) -> Verdict:

@@ -14,7 +14,7 @@ from minirl.rlhf.kl import KLPenalty, k1
 from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rollout import collect_episodes
 
-__all__ = ["k3_loss_gradient", "objective", "sentence_kl", "shaped_rewards", "soft_optimum"]
+__all__ = ["objective", "sentence_kl", "shaped_rewards", "soft_optimum", "k3_loss_gradient"]
 
 
 def objective(answer: Callable[..., Any]) -> Verdict:

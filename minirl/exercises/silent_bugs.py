@@ -171,46 +171,37 @@ def gae_test(answer: Callable[[Callable[..., np.ndarray]], Any]) -> Verdict:
 # ---------------------------------------------------------------- the broken ones
 
 
-def _across_episodes(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    next_values: np.ndarray,
-    terminated: np.ndarray,
-    truncated: np.ndarray,
-    *,
-    discount: float,
-    lam: float,
-) -> np.ndarray:
-    deltas = td_errors(rewards, values, next_values, terminated, discount)
-    return discounted_sums(deltas, np.zeros_like(terminated), discount * lam)
+Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _death(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    next_values: np.ndarray,
-    terminated: np.ndarray,
-    truncated: np.ndarray,
-    **options: float,
-) -> np.ndarray:
-    return gae(rewards, values, next_values, terminated | truncated, truncated, **options)
+def _gae_with(no_next_value: Mask, trace_stops: Mask) -> Callable[..., np.ndarray]:
+    """A gae whose two masks are made otherwise, from terminated and truncated (T, E)."""
 
+    def broken(
+        rewards: np.ndarray,
+        values: np.ndarray,
+        next_values: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        *,
+        discount: float,
+        lam: float,
+    ) -> np.ndarray:
+        over = no_next_value(terminated, truncated)
+        deltas = td_errors(rewards, values, next_values, over, discount)
+        return discounted_sums(deltas, trace_stops(terminated, truncated), discount * lam)
 
-def _life(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    next_values: np.ndarray,
-    terminated: np.ndarray,
-    truncated: np.ndarray,
-    **options: float,
-) -> np.ndarray:
-    return gae(rewards, values, next_values, terminated & False, terminated | truncated, **options)
+    return broken
 
 
 _BROKEN: dict[str, Callable[..., np.ndarray]] = {
-    "a trace that runs on into the next episode": _across_episodes,
-    "a time limit treated as death": _death,
-    "a value expected after death": _life,
+    "a trace that runs on into the next episode": _gae_with(
+        lambda terminated, _: terminated, lambda terminated, _: terminated & False
+    ),
+    "a time limit treated as death": _gae_with(np.logical_or, np.logical_or),
+    "a value expected after death": _gae_with(
+        lambda terminated, _: terminated & False, np.logical_or
+    ),
 }
 
 

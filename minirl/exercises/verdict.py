@@ -103,7 +103,7 @@ def compare_function(
     exact : callable
         Takes the same arguments.
     cases : iterable of tuple
-        Arguments, by position. Arguments are copied before the answer gets them.
+        Arguments, by position; copied before the answer gets them.
     mistakes : mapping, optional
         From what to tell the reader to the function with this mistake, which must agree with the
         answer in every case.

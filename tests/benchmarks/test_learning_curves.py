@@ -55,7 +55,7 @@ def test_curves_have_few_digits_and_empty_cells_for_nan(script):
 
 def test_the_average_weighs_each_update_by_its_steps_once_episodes_have_ended(script):
     run = make_run([10, 20, 50], [np.nan, 1.0, 3.0])
-    assert script.average_return(run) == pytest.approx((10 * 1.0 + 30 * 3.0) / 40)
+    assert script.average_return(run.columns) == pytest.approx((10 * 1.0 + 30 * 3.0) / 40)
     assert script.score_cells(run) == ["2.5", "3", "7", ""]
     assert script.score_cells(make_run([10], [3.0], threshold=10.0))[-1] == "10"
 
