@@ -227,6 +227,8 @@ def fit_reward_model(
 ) -> RewardModel:
     """Minimise `bradley_terry_loss`, by Newton steps in a trust region that begin at w = 0.
 
+    The numbers beside the lines are the steps of docs/reward-model.md.
+
     Parameters
     ----------
     ridge : float
