@@ -342,8 +342,8 @@ def fine_tune(
     """Pack the demonstrations, count, and take the optimum of the smoothed loss.
 
     The bigram model cannot represent the demonstrations, so the result is imperfect however many
-    there are. The smoothing keeps every response possible. The numbers beside the lines are the steps of
-    docs/supervised-fine-tuning.md.
+    there are. The smoothing keeps every response possible. The numbers beside the lines are the
+    steps of docs/supervised-fine-tuning.md.
 
     Parameters
     ----------
