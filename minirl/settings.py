@@ -202,6 +202,38 @@ TOKENS = Preset(
     },
 )
 
+# CleanRL's settings for continuous control, those of the PPO paper's MuJoCo runs: one environment,
+# everything scaled. TRPO has its paper's bound and damping.
+MUJOCO_OPTIMIZER = Adam(epsilon=1e-5)
+MUJOCO = Preset(
+    settings=Settings(
+        num_envs=1,
+        rollout_steps=2048,
+        normalize_observations=True,
+        reward_transform=ReturnScaling(discount=0.99),
+        critic_fit=CriticFit(
+            learning_rate=LinearSchedule(3e-4),
+            epochs=10,
+            minibatch_size=64,
+            value_clip=0.2,
+            max_gradient_norm=0.5,
+            optimizer=MUJOCO_OPTIMIZER,
+        ),
+    ),
+    algorithms={
+        **NETWORK_ALGORITHMS,
+        "ppo": PPO(
+            learning_rate=LinearSchedule(3e-4),
+            epochs=10,
+            minibatch_size=64,
+            normalize_advantages=True,
+            max_gradient_norm=0.5,
+            optimizer=MUJOCO_OPTIMIZER,
+        ),
+    },
+    own_settings={"policy-gradient": {"rollout_steps": 512}},
+)
+
 PRESETS: dict[str, Preset] = {
     "CartPole-v1": GENERIC,
     "Acrobot-v1": GENERIC,
@@ -228,6 +260,11 @@ PRESETS: dict[str, Preset] = {
             normalize_observations=True, reward_transform=ReturnScaling(discount=0.99)
         ),
     ),
+    "HalfCheetah-v5": MUJOCO,
+    "Hopper-v5": MUJOCO,
+    "InvertedPendulum-v5": MUJOCO,
+    "Swimmer-v5": MUJOCO,
+    "Walker2d-v5": MUJOCO,
     "minirl/LQR-v0": Preset(
         settings=Settings(
             advantages=GAE(discount=0.95, lam=0.95),
