@@ -6,6 +6,7 @@ Tests reach it as the top-level module `environments`, by a fixture that puts th
 
 import multiprocessing
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,13 @@ def wide(num_envs, length=5):
     return SyncVectorEnv([lambda: Steady(length=length)] * num_envs)
 
 
+def wait_for(path):
+    """Return when the file is there; half a minute at most."""
+    patience = time.monotonic() + 30
+    while not Path(path).exists() and time.monotonic() < patience:
+        time.sleep(0.02)
+
+
 @dataclass(frozen=True)
 class DiesInWorker:
     """Policy gradient that takes its worker process down, once the file `after` exists."""
@@ -76,10 +84,50 @@ class DiesInWorker:
 
     def update(self, state, batch, rng, progress):
         if multiprocessing.parent_process() is not None:
-            patience = time.monotonic() + 30
-            while not Path(self.after).exists() and time.monotonic() < patience:
-                time.sleep(0.02)
+            wait_for(self.after)
             os._exit(7)
+        return PolicyGradient().update(state, batch, rng, progress)
+
+
+@dataclass(frozen=True)
+class DiesOften:
+    """Policy gradient that kills its worker process `deaths` times, then lives.
+
+    Every death leaves a file in `folder`, and waits for the file `after`.
+    """
+
+    folder: str
+    deaths: int
+    after: str
+
+    def init(self, policy):
+        return PolicyGradient().init(policy)
+
+    def update(self, state, batch, rng, progress):
+        if multiprocessing.parent_process() is not None:
+            wait_for(self.after)
+            for death in range(self.deaths):
+                try:
+                    (Path(self.folder) / f"death{death}").touch(exist_ok=False)
+                except FileExistsError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+        return PolicyGradient().update(state, batch, rng, progress)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Policy gradient that leaves its worker's process id in `folder`, and waits for `go` there."""
+
+    folder: str
+
+    def init(self, policy):
+        return PolicyGradient().init(policy)
+
+    def update(self, state, batch, rng, progress):
+        if multiprocessing.parent_process() is not None:
+            (Path(self.folder) / f"{os.getpid()}.held").touch()
+            wait_for(Path(self.folder) / "go")
         return PolicyGradient().update(state, batch, rng, progress)
 
 

@@ -7,8 +7,9 @@ import json
 import math
 import signal
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import combinations
 from numbers import Integral
@@ -97,6 +98,15 @@ def run_seed(item: WorkItem) -> Run:
         fresh.mean,
         float("nan") if steps is None else float(steps),
     )
+
+
+def run_for(call: str, item: WorkItem) -> Run:
+    """`run_seed` for one call of `compare`.
+
+    Dask knows a result, an error too, by its function and arguments: without `call`, a second
+    comparison would be handed the first one's error instead of running again what was lost.
+    """
+    return run_seed(item)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +215,8 @@ def compare(
     ValueError
         For bad arguments, or a folder that can't be written or holds another experiment.
     RuntimeError
-        If a worker process dies; finished seeds are kept in `out`.
+        If a worker process dies, or `executor` loses a run (Dask: its workers died too often, or
+        the cluster is gone); finished seeds are kept in `out`.
     """
     require_count("workers", workers)
     items = _work_items(algorithms, env, total_steps, seeds, settings, evaluation_episodes)
@@ -323,8 +334,9 @@ def _finished(
     if executor is not None:
         futures: dict[Future[Run], WorkItem] = {}
         try:
-            futures.update({executor.submit(run_seed, item): item for item in items})
-            yield from _as_completed(futures)
+            call = uuid.uuid4().hex
+            futures.update({executor.submit(run_for, call, item): item for item in items})
+            yield from _as_completed(futures, executor)
         finally:
             for future in futures:
                 future.cancel()
@@ -352,7 +364,7 @@ def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[Wor
     try:
         with _holding_interrupts():
             futures = {pool.submit(run_seed, item): item for item in items}
-        yield from _as_completed(futures)
+        yield from _as_completed(futures, pool)
     except BaseException:
         # Not cancelled first: the pool's thread must find its futures as it left them.
         for process in set(multiprocessing.active_children()) - before:
@@ -372,7 +384,14 @@ def _naming(item: WorkItem) -> Iterator[None]:
         raise
 
 
-def _as_completed(futures: dict[Future[Run], WorkItem]) -> Iterator[tuple[WorkItem, Run]]:
+def _package(value: object) -> str:
+    """The top-level package that defines the class of a value."""
+    return type(value).__module__.partition(".")[0]
+
+
+def _as_completed(
+    futures: dict[Future[Run], WorkItem], executor: Executor
+) -> Iterator[tuple[WorkItem, Run]]:
     for future in as_completed(futures):
         item = futures[future]
         try:
@@ -382,6 +401,15 @@ def _as_completed(futures: dict[Future[Run], WorkItem]) -> Iterator[tuple[WorkIt
             raise RuntimeError(
                 "a worker process died (out of memory, killed, or a script that lacks "
                 'if __name__ == "__main__"); finished seeds are kept'
+            ) from error
+        except Exception as error:
+            # An error of the executor's own package is its own, and no run's.
+            if not isinstance(error, CancelledError) and _package(error) != _package(executor):
+                raise
+            raise RuntimeError(
+                f"{item.name}, seed {item.seed}, was lost with its worker or cluster "
+                f"({type(error).__name__}); finished seeds are kept in `out`, call again for the "
+                "others"
             ) from error
         yield item, run
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -247,18 +247,22 @@ def test_a_run_does_not_depend_on_its_company(finished):
 class Stops(ThreadPoolExecutor):
     """Computes `left` items, one after the other, then fails."""
 
-    def __init__(self, left):
+    def __init__(self, left, error=ConnectionError):
         super().__init__(1)
-        self.left = left
+        self.left, self.error = left, error
 
-    def submit(self, function, item):
-        return super().submit(self._compute, function, item)
+    def submit(self, function, *arguments):
+        return super().submit(self._compute, function, *arguments)
 
-    def _compute(self, function, item):
+    def _compute(self, function, *arguments):
         if self.left == 0:
-            raise ConnectionError("the cluster has gone")
+            raise self.error
         self.left -= 1
-        return function(item)
+        return function(*arguments)
+
+
+class Lost(Exception):
+    """An error from where the executor comes from, and from nowhere in a run."""
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -281,6 +285,15 @@ def test_an_interrupted_comparison_resumes(count, finished, trained, tmp_path):
     assert rows_of(tmp_path / "runs.csv", ["cpu_seconds"]) == rows_of(
         folder / "runs.csv", ["cpu_seconds"]
     )
+
+
+@pytest.mark.parametrize("error", [Lost, CancelledError])
+def test_a_run_that_its_executor_loses_ends_with_what_is_kept(error, tmp_path):
+    lost = rf"ppo, seed 3, was lost.*\({error.__name__}\).*finished seeds are kept in `out`"
+    with Stops(1, error) as executor, pytest.raises(RuntimeError, match=lost) as caught:
+        small(seeds=[3], out=tmp_path, executor=executor)
+    assert isinstance(caught.value.__cause__, error)
+    assert stored(tmp_path) == ["policy-gradient-seed3.npz"]
 
 
 def test_what_is_stored_is_not_trained_again_and_what_is_missing_is(finished, trained, tmp_path):

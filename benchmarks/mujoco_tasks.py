@@ -1,8 +1,8 @@
 """PPO and TRPO on five MuJoCo tasks, one million steps, three seeds, beside published results.
 
     pip install -e '.[mujoco]'
-    python benchmarks/mujoco.py            (about three hours on one core)
-    python benchmarks/mujoco.py --table    (the table of docs/results.md, from the stored runs)
+    python benchmarks/mujoco_tasks.py            (about three hours on one core)
+    python benchmarks/mujoco_tasks.py --table    (the table of docs/results.md, from the stored runs)
 
 Settings are the presets of minirl/settings.py. Runs go to benchmarks/results/mujoco as they finish:
 scores.csv with a line a run and curves.csv with a line every 20 updates. benchmarks/policies gets
