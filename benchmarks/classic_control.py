@@ -1,0 +1,242 @@
+"""Policy gradient, TRPO and PPO on classic control, ten seeds, beside published results.
+
+    python benchmarks/classic_control.py            (about an hour on one core)
+    python benchmarks/classic_control.py --table    (the tables of docs/results.md, from the file)
+
+Settings are the presets of minirl/settings.py, which were chosen on other seeds, and `CLEANRL`
+below, CleanRL's for PPO on classic control: the published runs that fail on MountainCar, and the
+same with normalised observations, which don't. Runs go to benchmarks/results/classic_control.csv as
+they finish, and a second call goes on from those it finds there (delete the file to begin anew).
+benchmarks/policies gets the last policy of seed 0 of each task and algorithm, never the best
+seed's.
+
+first_success    environment steps until an episode of MountainCar first reached the flag in time
+velocity_effect  how much the last policy of MountainCar heeds velocity: the standard deviation over
+                 velocities of P(push right) - P(push left), averaged over positions
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import minirl
+from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
+from minirl.rollout import reward_threshold
+
+RESULTS = Path(__file__).parent / "results" / "classic_control.csv"
+POLICIES = Path(__file__).parent / "policies"
+COLUMNS = ["env", "method", "seed", "steps", "final_training_return", "evaluation_return"]
+COLUMNS += ["steps_to_threshold", "cpu_seconds", "first_success", "velocity_effect"]
+
+STEPS = {
+    "CartPole-v1": 100_000,
+    "Acrobot-v1": 200_000,
+    "Pendulum-v1": 200_000,
+    "MountainCar-v0": 300_000,
+    "MountainCarContinuous-v0": 100_000,
+}
+PRESETS = ("policy-gradient", "trpo", "ppo")
+ADAM = minirl.Adam(epsilon=1e-5)
+CLEANRL = minirl.PPO(
+    learning_rate=minirl.LinearSchedule(2.5e-4),
+    epochs=4,
+    minibatch_size=128,
+    normalize_advantages=True,
+    entropy_coefficient=0.01,
+    max_gradient_norm=0.5,
+    optimizer=ADAM,
+)
+CLEANRL_SETTINGS = minirl.Settings(
+    num_envs=4,
+    rollout_steps=128,
+    advantages=minirl.GAE(discount=0.99, lam=0.95),
+    critic_fit=minirl.CriticFit(
+        learning_rate=minirl.LinearSchedule(2.5e-4),
+        epochs=4,
+        minibatch_size=128,
+        value_clip=0.2,
+        max_gradient_norm=0.5,
+        optimizer=ADAM,
+    ),
+)
+CLEANRL_STEPS = 500_000
+# Method -> the settings of CleanRL's runs, and of the ones that mend MountainCar.
+VARIANTS = {
+    "ppo, CleanRL's settings": CLEANRL_SETTINGS,
+    "ppo, CleanRL's settings, observations normalised": replace(
+        CLEANRL_SETTINGS, normalize_observations=True
+    ),
+}
+CLEANRL_ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
+
+PUBLISHED = [
+    ("CartPole-v1", "PPO", "CleanRL", "500k", "490.0 ± 6.1"),
+    ("CartPole-v1", "PPO", "RL Zoo", "100k", "500 ± 0"),
+    ("CartPole-v1", "TRPO", "RL Zoo", "100k", "500 ± 0"),
+    ("Acrobot-v1", "PPO", "CleanRL", "500k", "-86.4 ± 1.3"),
+    ("Acrobot-v1", "PPO", "RL Zoo", "1M", "-73.5 ± 18.2"),
+    ("Acrobot-v1", "TRPO", "RL Zoo", "100k", "-83.1 ± 18.6"),
+    ("Pendulum-v1", "PPO", "RL Zoo", "100k", "-172 ± 104"),
+    ("Pendulum-v1", "TRPO", "RL Zoo", "100k", "-175 ± 128"),
+    ("MountainCar-v0", "PPO", "CleanRL", "500k", "-200 ± 0"),
+    ("MountainCar-v0", "PPO", "RL Zoo", "1M", "-110.4 ± 19.5"),
+    ("MountainCar-v0", "TRPO", "RL Zoo", "100k", "-107.3 ± 13.2"),
+    ("MountainCarContinuous-v0", "PPO", "RL Zoo", "20k", "88.3 ± 2.6"),
+    ("MountainCarContinuous-v0", "TRPO", "RL Zoo", "50k", "92.5 ± 0.4"),
+]
+
+
+class Item(NamedTuple):
+    """One run."""
+
+    env: str
+    method: str
+    seed: int
+
+
+def wanted(seeds: int) -> list[Item]:
+    """All runs, seed by seed."""
+    return [
+        Item(env, method, seed)
+        for seed in range(seeds)
+        for env in STEPS
+        for method in (*PRESETS, *(VARIANTS if env in CLEANRL_ENVIRONMENTS else ()))
+        # What mends MountainCar is asked there only.
+        if env == "MountainCar-v0" or "normalised" not in method
+    ]
+
+
+def run(item: Item) -> list[str]:
+    """Train and evaluate one seed: its line of the file."""
+    if item.method in VARIANTS:
+        steps, settings = CLEANRL_STEPS, VARIANTS[item.method]
+        result = minirl.train(
+            item.env, CLEANRL, total_steps=steps, seed=item.seed, settings=settings
+        )
+    else:
+        steps = STEPS[item.env]
+        result = minirl.train(item.env, item.method, total_steps=steps, seed=item.seed)
+        if item.seed == 0:
+            name = f"{item.env.split('-')[0].lower()}-{item.method}.npz"
+            minirl.save_policy(POLICIES / name, result.policy, result.settings)
+    fresh = minirl.evaluate(result.policy, item.env, episodes=100, seed=item.seed)
+    threshold = reward_threshold(item.env)
+    reached = None if threshold is None else result.history.steps_to(threshold)
+    numbers = [
+        result.history.final_return(),
+        fresh.mean,
+        np.nan if reached is None else reached,
+        result.history.columns()["cpu_seconds"][-1],
+        *(_exploration(result) if item.env == "MountainCar-v0" else (np.nan, np.nan)),
+    ]
+    cells = ("" if np.isnan(number) else f"{number:.6g}" for number in numbers)
+    return [item.env, item.method, str(item.seed), str(steps), *cells]
+
+
+def _exploration(result: minirl.Result) -> tuple[float, float]:
+    """`first_success` and `velocity_effect`."""
+    in_time = np.flatnonzero(result.history.episode_lengths < 200)
+    first = result.history.episode_ends[in_time[0]] if len(in_time) else np.nan
+    positions, velocities = np.linspace(-1.2, 0.5, 30), np.linspace(-0.07, 0.07, 30)
+    states = np.stack(np.meshgrid(positions, velocities, indexing="ij"), axis=-1)
+    policy, _ = result.policy.forward(states.reshape(-1, 2).astype(np.float32))
+    left, right = (np.exp(policy.log_prob(np.full(900, action))) for action in (0, 2))
+    return float(first), float((right - left).reshape(30, 30).std(axis=1).mean())
+
+
+def finished(items: list[Item], workers: int) -> Iterator[list[str]]:
+    """Lines of the runs, as they finish."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(run, item) for item in items]):
+            yield future.result()
+
+
+def rows() -> list[dict[str, str]]:
+    """The stored runs."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def score(lines: list[dict[str, str]], column: str) -> str:
+    """Interquartile mean over seeds with its 95 % interval."""
+    scores = [float(line[column]) for line in lines]
+    low, high = bootstrap_interval(scores, np.random.default_rng(0))
+    digits = ".0f" if max(map(abs, scores)) >= 300 else ".1f"
+    return f"{interquartile_mean(scores):{digits}} [{low:{digits}}, {high:{digits}}]"
+
+
+def table() -> str:
+    """For each task the methods of minirl, then what others published."""
+    lines = [
+        "| task | method | steps | last 100 training episodes | greedy episodes | "
+        "threshold reached |",
+        "|---|---|---|---|---|---|",
+    ]
+    stored = rows()
+    for env in STEPS:
+        methods = dict.fromkeys(row["method"] for row in stored if row["env"] == env)
+        for method in methods:
+            own = [row for row in stored if (row["env"], row["method"]) == (env, method)]
+            reached = [float(row["steps_to_threshold"]) for row in own if row["steps_to_threshold"]]
+            when = f", median {np.median(reached) / 1e3:.0f}k" if reached else ""
+            lines.append(
+                f"| {env} | **{method}** | {int(own[0]['steps']) // 1000}k | "
+                f"{score(own, 'final_training_return')} | {score(own, 'evaluation_return')} | "
+                + ("" if env == "Pendulum-v1" else f"{len(reached)} of {len(own)}{when}")
+                + " |"
+            )
+        for env_name, algorithm, source, steps, published in PUBLISHED:
+            if env_name == env:
+                # The Zoo's are greedy episodes of one run, CleanRL's the end of training.
+                cells = f"| {published}" if source == "RL Zoo" else f"{published} |"
+                lines.append(f"| {env} | {algorithm}, {source} | {steps} | {cells} | |")
+    return "\n".join(lines)
+
+
+def exploration_table() -> str:
+    """What MountainCar's policies saw and heed."""
+    lines = [
+        "| method | seeds that reached the flag | first time, median | effect of velocity |",
+        "|---|---|---|---|",
+    ]
+    stored = [row for row in rows() if row["env"] == "MountainCar-v0"]
+    for method in dict.fromkeys(row["method"] for row in stored):
+        own = [row for row in stored if row["method"] == method]
+        first = [float(row["first_success"]) for row in own if row["first_success"]]
+        effect = np.median([float(row["velocity_effect"]) for row in own])
+        when = f"{np.median(first) / 1e3:.0f}k" if first else ""
+        lines.append(f"| {method} | {len(first)} of {len(own)} | {when} | {effect:.3f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10, help="how many")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--table", action="store_true", help="print the tables, train nothing")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        POLICIES.mkdir(exist_ok=True)
+        done = {Item(row["env"], row["method"], int(row["seed"])) for row in rows()}
+        missing = [item for item in wanted(arguments.seeds) if item not in done]
+        for line in tqdm(finished(missing, arguments.workers), total=len(missing), unit="run"):
+            fresh = not RESULTS.exists()
+            with RESULTS.open("a", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerows([COLUMNS, line] if fresh else [line])
+    print(f"{table()}\n\n{exploration_table()}")
+
+
+if __name__ == "__main__":
+    main()
