@@ -16,7 +16,7 @@ from minirl.validation import require_count, require_seed
 
 _CANNOT_RENDER = (
     "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' brings what Gymnasium's "
-    "own environments need"
+    "own environments need, and without a screen MuJoCo's need the variable MUJOCO_GL=egl"
 )
 STEP_LIMIT = 1000  # for environments without a time limit of their own
 
@@ -136,12 +136,14 @@ def _rendering_env(env: str) -> VectorEnv:
     except (gym.error.Error, ImportError) as error:
         raise ValueError(f"environment {env!r} can't be made: {error}") from error
     modes = plain.metadata.get("render_modes", [])
+    # MuJoCo's runners leave the picture, unless the camera goes with them.
+    camera = {"camera_name": "track"} if hasattr(plain.unwrapped, "camera_name") else {}
     plain.close()
     if "rgb_array" not in modes:
         raise ValueError(f"{env} draws no pictures: its render modes are {modes}, not rgb_array")
 
     def make() -> gym.Env[Any, Any]:
-        single = gym.make(env, render_mode="rgb_array")
+        single = gym.make(env, render_mode="rgb_array", **camera)
         return gym.wrappers.RenderCollection(single, pop_frames=False)
 
     try:
@@ -159,7 +161,9 @@ def _one_episode(
             envs, policy, None, None, max_steps=step_limit(envs), seed=_reset_seed(seed)
         )
         frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
-    except (gym.error.Error, ImportError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # each renderer has errors of its own
         raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
     finally:
         envs.close()

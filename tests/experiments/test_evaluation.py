@@ -244,6 +244,43 @@ def test_an_environment_that_draws_itself_becomes_a_gif(tmp_path):
     assert frames in (5, 6)  # Pillow joins two equal frames at the end
 
 
+class LikeMuJoCo(Chain):
+    """Draws what MuJoCo's tasks do: through a camera, with errors of its own kind."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+    screen, cameras = True, []
+
+    def __init__(self, render_mode=None, camera_name=None):
+        super().__init__(slip=0.0)
+        self.render_mode, self.camera_name = render_mode, camera_name
+
+    def render(self):
+        if not self.screen:
+            raise Exception("no OpenGL")
+        self.cameras.append(self.camera_name)
+        return np.full((10, 10, 3), len(self.cameras), np.uint8)
+
+
+@pytest.fixture
+def like_mujoco(monkeypatch):
+    monkeypatch.setattr(LikeMuJoCo, "cameras", [])
+    gym.register("LikeMuJoCo-v0", LikeMuJoCo, max_episode_steps=20)
+    yield LikeMuJoCo
+    del gym.registry["LikeMuJoCo-v0"]
+
+
+def test_the_camera_goes_with_the_runner(like_mujoco, tmp_path):
+    watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+    assert set(like_mujoco.cameras) == {"track"}
+
+
+def test_a_renderer_s_own_error_is_told_in_one_line(like_mujoco, monkeypatch, tmp_path):
+    monkeypatch.setattr(like_mujoco, "screen", False)
+    with pytest.raises(ValueError, match=r"LikeMuJoCo-v0.*no OpenGL.*MUJOCO_GL=egl"):
+        watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_watch_needs_an_id(tmp_path, environments):
     with pytest.raises(ValueError, match="env must be a Gymnasium id"):
         watch(always(RIGHT), environments.steady, tmp_path / "agent.gif")
