@@ -1,8 +1,9 @@
-"""What each silent choice of an implementation is worth: one changed at a time, many seeds.
+"""What each silent choice of an implementation is worth: one changed at a time, ten seeds.
 
-    python benchmarks/choices.py                # about twenty minutes on one core; goes on where
+    python benchmarks/choices.py                # about half an hour on one core; goes on where
                                                 # it stopped; keeps benchmarks/results/choices.csv
     python benchmarks/choices.py --table        # the table of docs/choices.md, from that file
+    python benchmarks/choices.py --figure docs/choices.png    # with those of rlhf_choices.py
 
 The score of a run is the mean over its environment steps of the 100-episode mean return: it sees
 how fast a run learns as well as where it ends. Finished runs are not told apart by version: delete
@@ -11,21 +12,21 @@ the file after a change of the package.
 
 import argparse
 import contextlib
-import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from learning_curves import average_return  # the script beside this one
-from tqdm import tqdm
+import rlhf_choices  # these three are the files beside this one
+import stored
+from learning_curves import average_return
 
 import minirl
 from minirl.advantages import AdvantageEstimator
 from minirl.algorithms import trpo
-from minirl.batch import Rollout
+from minirl.batch import Batch, Rollout
 from minirl.experiments.statistics import compare_scores, interquartile_mean
 
 RESULTS = Path(__file__).parent / "results" / "choices.csv"
@@ -77,6 +78,39 @@ def with_kl_reversed() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def with_damping_in_the_step() -> Iterator[None]:
+    full_step = trpo.full_step
+
+    def damped(solution: Any, damping: float, max_kl: float) -> np.ndarray:
+        return full_step(solution, 0.0, max_kl)
+
+    with mock.patch.object(trpo, "full_step", damped):
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhitenedPerMinibatch(minirl.PPO):
+    """Advantages normalised within each minibatch instead of the batch."""
+
+    def step(
+        self, state: Any, minibatch: Batch, advantages: np.ndarray, *others: Any
+    ) -> tuple[Any, float, float]:
+        whitened = replace(minibatch, advantages=advantages).normalized_advantages()
+        return super().step(state, minibatch, whitened, *others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedActions(minirl.PPO):
+    """Learns from the action that Pendulum received, as if the Gaussian had drawn it."""
+
+    def update(self, state: Any, batch: Batch, *others: Any) -> tuple[Any, dict[str, float]]:
+        received = np.clip(batch.actions, -2, 2)
+        old, _ = state.policy.forward(batch.observations)
+        batch = replace(batch, actions=received, log_probs=old.log_prob(received))
+        return super().update(state, batch, *others)
+
+
 @dataclass(frozen=True)
 class Choice:
     """One departure from an environment's preset."""
@@ -84,14 +118,16 @@ class Choice:
     environment: str
     algorithm: str
     name: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    kind: type | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     during: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
     def train(self, seed: int) -> minirl.Result:
-        algorithm = replace(
-            minirl.default_algorithm(self.algorithm, self.environment), **self.fields
-        )
+        default = minirl.default_algorithm(self.algorithm, self.environment)
+        kind = self.kind or type(default)
+        own = {item.name: getattr(default, item.name) for item in fields(default)}
+        algorithm = kind(**{**own, **self.changes})
         settings = replace(
             minirl.default_settings(self.environment, self.algorithm), **self.settings
         )
@@ -116,14 +152,15 @@ def choices() -> list[Choice]:
 
     cartpole, pendulum = "CartPole-v1", "Pendulum-v1"
     add(cartpole, "ppo", "default")
-    add(cartpole, "ppo", "advantages not normalised", fields={"normalize_advantages": False})
-    add(cartpole, "ppo", "learning rate not annealed", fields={"learning_rate": 1e-3})
-    add(cartpole, "ppo", "entropy bonus 0.01", fields={"entropy_coefficient": 0.01})
-    add(cartpole, "ppo", "gradient norm at most 0.5", fields={"max_gradient_norm": 0.5})
-    add(cartpole, "ppo", "stops at a KL of 0.02", fields={"target_kl": 0.02})
-    add(cartpole, "ppo", "minibatches of 64", fields={"minibatch_size": 64})
-    add(cartpole, "ppo", "4 epochs", fields={"epochs": 4})
-    add(cartpole, "ppo", "no clipping", fields={"objective": minirl.Unclipped()})
+    add(cartpole, "ppo", "advantages not normalised", changes={"normalize_advantages": False})
+    add(cartpole, "ppo", "advantages whitened per minibatch", kind=WhitenedPerMinibatch)
+    add(cartpole, "ppo", "learning rate not annealed", changes={"learning_rate": 1e-3})
+    add(cartpole, "ppo", "entropy bonus 0.01", changes={"entropy_coefficient": 0.01})
+    add(cartpole, "ppo", "gradient norm at most 0.5", changes={"max_gradient_norm": 0.5})
+    add(cartpole, "ppo", "stops at a KL of 0.02", changes={"target_kl": 0.02})
+    add(cartpole, "ppo", "minibatches of 64", changes={"minibatch_size": 64})
+    add(cartpole, "ppo", "4 epochs", changes={"epochs": 4})
+    add(cartpole, "ppo", "no clipping", changes={"objective": minirl.Unclipped()})
     clipped = {"critic_fit": replace(fit, value_clip=0.2)}
     add(cartpole, "ppo", "value clipping 0.2", settings=clipped)
     add(cartpole, "ppo", "lambda 1", settings={"advantages": replace(gae, lam=1.0)})
@@ -134,19 +171,20 @@ def choices() -> list[Choice]:
     add(cartpole, "ppo", "float64", settings={"dtype": "float64"})
 
     add(cartpole, "trpo", "default")
-    add(cartpole, "trpo", "advantages not normalised", fields={"normalize_advantages": False})
-    add(cartpole, "trpo", "damping 0.001", fields={"damping": 1e-3})
-    add(cartpole, "trpo", "damping 1", fields={"damping": 1.0})
-    add(cartpole, "trpo", "3 CG iterations", fields={"cg_iterations": 3})
-    add(cartpole, "trpo", "max_kl 0.003", fields={"max_kl": 0.003})
-    add(cartpole, "trpo", "max_kl 0.03", fields={"max_kl": 0.03})
+    add(cartpole, "trpo", "advantages not normalised", changes={"normalize_advantages": False})
+    add(cartpole, "trpo", "damping 0.001", changes={"damping": 1e-3})
+    add(cartpole, "trpo", "damping 1", changes={"damping": 1.0})
+    add(cartpole, "trpo", "damping shortens the step", during=with_damping_in_the_step)
+    add(cartpole, "trpo", "3 CG iterations", changes={"cg_iterations": 3})
+    add(cartpole, "trpo", "max_kl 0.003", changes={"max_kl": 0.003})
+    add(cartpole, "trpo", "max_kl 0.03", changes={"max_kl": 0.03})
     add(cartpole, "trpo", "line search without KL check", during=without_kl_check)
     add(cartpole, "trpo", "KL(new || old) in the line search", during=with_kl_reversed)
     add(cartpole, "trpo", "time limit as death", settings={"advantages": TimeLimitIsDeath(gae)})
 
     add(cartpole, "policy-gradient", "default")
     unnormalised = {"normalize_advantages": False}
-    add(cartpole, "policy-gradient", "advantages not normalised", fields=unnormalised)
+    add(cartpole, "policy-gradient", "advantages not normalised", changes=unnormalised)
     for baseline in (None, "batch", "critic"):
         estimator = minirl.RewardToGo(discount=0.99, baseline=baseline)
         label = f"reward-to-go, baseline {baseline}"
@@ -158,6 +196,7 @@ def choices() -> list[Choice]:
     add(pendulum, "ppo", "observations normalised", settings={"normalize_observations": True})
     death = {"advantages": TimeLimitIsDeath(pendulum_gae)}
     add(pendulum, "ppo", "time limit as death", settings=death)
+    add(pendulum, "ppo", "log-probability of the clipped action", kind=ClippedActions)
     far = {"advantages": gae, "reward_transform": minirl.ReturnScaling(discount=0.99)}
     add(pendulum, "ppo", "discount 0.99", settings=far)
     return found
@@ -169,69 +208,156 @@ def score(history: minirl.History) -> tuple[float, float, float]:
     return average_return(columns), history.final_return(), float(columns["kl"].mean())
 
 
-def run(seeds: int) -> None:
-    done = {(row["environment"], row["algorithm"], row["choice"], row["seed"]) for row in rows()}
-    work = [
+def run(item: tuple[Choice, int]) -> list[str]:
+    choice, seed = item
+    numbers = score(choice.train(seed).history)
+    where = [choice.environment, choice.algorithm, choice.name, str(seed)]
+    return [*where, *(f"{number:.6g}" for number in numbers)]
+
+
+def run_missing(seeds: int, workers: int) -> None:
+    done = {tuple(row[name] for name in COLUMNS[:4]) for row in stored.read(RESULTS)}
+    missing = [
         (choice, seed)
         for seed in range(seeds)
         for choice in choices()
         if (choice.environment, choice.algorithm, choice.name, str(seed)) not in done
     ]
-    RESULTS.parent.mkdir(exist_ok=True)
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if fresh:
-            writer.writerow(COLUMNS)
-        for choice, seed in tqdm(work, unit="run"):
-            numbers = score(choice.train(seed).history)
-            where = [choice.environment, choice.algorithm, choice.name, seed]
-            writer.writerow([*where, *(f"{number:.6g}" for number in numbers)])
-            file.flush()
+    for line in stored.finished(run, missing, workers):
+        stored.append(RESULTS, COLUMNS, [line])
 
 
-def rows() -> list[dict[str, str]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
+@dataclass(frozen=True)
+class Effect:
+    """A choice against the default: interquartile means, 95 % interval of their difference."""
+
+    environment: str
+    algorithm: str
+    name: str
+    score: float
+    difference: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    verdict: str = ""
+
+
+def effects() -> list[Effect]:
+    """Of every choice, in order; those called default have no difference."""
+    scores: dict[tuple[str, str, str], list[float]] = {}
+    for row in stored.read(RESULTS):
+        key = (row["environment"], row["algorithm"], row["choice"])
+        scores.setdefault(key, []).append(float(row["score"]))
+    return [
+        effect((choice.environment, choice.algorithm, choice.name), scores) for choice in choices()
+    ]
+
+
+def effect(key: tuple[str, str, str], scores: dict[tuple[str, str, str], list[float]]) -> Effect:
+    found, default = scores[key], scores[key[0], key[1], "default"]
+    middle = interquartile_mean(found)
+    if key[2] == "default":
+        return Effect(*key, middle)
+    pair = compare_scores(found, default, np.random.default_rng(0))
+    verdict = "cannot tell"
+    if pair.distinguishable:
+        verdict = "better" if pair.iqm_difference > 0 else "worse"
+    return Effect(*key, middle, pair.iqm_difference, *pair.difference_interval, verdict)
 
 
 def table() -> str:
-    scores: dict[tuple[str, str, str], list[float]] = {}
-    for row in rows():
-        key = (row["environment"], row["algorithm"], row["choice"])
-        scores.setdefault(key, []).append(float(row["score"]))
     lines = [
         "| environment | algorithm | choice | score | difference to the default | verdict |",
         "|---|---|---|---|---|---|",
     ]
-    for choice in choices():
-        key = (choice.environment, choice.algorithm, choice.name)
-        found = np.array(scores[key])
-        label = choice.name.replace("|", r"\|")
-        start = f"| {key[0]} | {key[1]} | {label} | {interquartile_mean(found):.0f} |"
-        if choice.name == "default":
+    for found in effects():
+        label = found.name.replace("|", r"\|")
+        start = f"| {found.environment} | {found.algorithm} | {label} | {found.score:.0f} |"
+        if found.name == "default":
             lines.append(f"{start} | |")
             continue
-        default = scores[(key[0], key[1], "default")]
-        pair = compare_scores(found, default, np.random.default_rng(0))
-        low, high = pair.difference_interval
-        verdict = "cannot tell"
-        if pair.distinguishable:
-            verdict = "better" if pair.iqm_difference > 0 else "worse"
-        difference = f"{pair.iqm_difference:+.0f} [{low:+.0f}, {high:+.0f}]"
-        lines.append(f"{start} {difference} | {verdict} |")
+        difference = f"{found.difference:+.0f} [{found.low:+.0f}, {found.high:+.0f}]"
+        lines.append(f"{start} {difference} | {found.verdict} |")
     return "\n".join(lines)
+
+
+# Okabe and Ito's colours, told apart by shape too.
+LOOKS = {"worse": ("#D55E00", "v"), "better": ("#0072B2", "^"), "cannot tell": ("#666666", "o")}
+
+
+def draw(path: Path) -> None:
+    """One figure of all effects, a panel for each task and algorithm, each in its own units."""
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    columns = [
+        [("CartPole-v1", "ppo")],
+        [("CartPole-v1", "trpo"), ("CartPole-v1", "policy-gradient")],
+        [("Pendulum-v1", "ppo")],
+    ]
+    panels: dict[tuple[str, str], list[Effect]] = {}
+    for found in effects():
+        if found.name != "default":
+            panels.setdefault((found.environment, found.algorithm), []).append(found)
+    token_scores = rlhf_choices.scores()
+    for found in (effect(key, token_scores) for key in token_scores):
+        if found.name != "default":
+            panels.setdefault((found.environment, "all"), []).append(found)
+    columns[2].append((rlhf_choices.TASK, "all"))
+    figure = plt.figure(figsize=(15, 7.5), layout="constrained")
+    for half, keys in zip(figure.subfigures(1, 3), columns, strict=True):
+        heights = [len(panels[key]) + 1.5 for key in keys]
+        for axes, key in zip(
+            np.atleast_1d(half.subplots(len(keys), 1, height_ratios=heights)), keys, strict=True
+        ):
+            draw_panel(axes, key, panels[key])
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="none", label=verdict)
+        for verdict, (colour, marker) in LOOKS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(
+        "One choice changed at a time: difference to the default, interquartile mean of 10 seeds "
+        "with 95 % interval"
+    )
+    figure.savefig(path, dpi=110)
+
+
+def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
+    for place, one in enumerate(found):
+        colour, marker = LOOKS[one.verdict]
+        axes.plot([one.low, one.high], [place, place], color=colour)
+        axes.plot(one.difference, place, color=colour, marker=marker)
+        name = one.name if key[1] != "all" else f"{one.algorithm}: {one.name}"
+        axes.annotate(
+            name,
+            (0, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(yticks=[], ylim=(len(found) - 0.4, -0.6))
+    token_task = key[0] == rlhf_choices.TASK
+    axes.set_title("token task" if token_task else f"{key[0]}, {key[1]}", fontsize=10)
+    axes.set_xlabel("fraction of the optimum" if token_task else "mean return over 60,000 steps")
+    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10, help="how many")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--table", action="store_true", help="print the table, train nothing")
+    parser.add_argument("--figure", type=Path, help="draw all effects, train nothing")
     arguments = parser.parse_args()
+    if arguments.figure:
+        draw(arguments.figure)
+        return
     if not arguments.table:
-        run(arguments.seeds)
+        run_missing(arguments.seeds, arguments.workers)
     print(table())
 
 

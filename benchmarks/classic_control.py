@@ -16,16 +16,12 @@ velocity_effect  how much the last policy of MountainCar heeds velocity: the sta
 """
 
 import argparse
-import csv
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+import stored  # the file beside this one
 
 import minirl
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
@@ -68,12 +64,11 @@ CLEANRL_SETTINGS = minirl.Settings(
     ),
 )
 CLEANRL_STEPS = 500_000
+NORMALISED = "ppo, CleanRL's settings, observations normalised"
 # Method -> the settings of CleanRL's runs, and of the ones that mend MountainCar.
 VARIANTS = {
     "ppo, CleanRL's settings": CLEANRL_SETTINGS,
-    "ppo, CleanRL's settings, observations normalised": replace(
-        CLEANRL_SETTINGS, normalize_observations=True
-    ),
+    NORMALISED: replace(CLEANRL_SETTINGS, normalize_observations=True),
 }
 CLEANRL_ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
 
@@ -103,15 +98,13 @@ class Item(NamedTuple):
 
 
 def wanted(seeds: int) -> list[Item]:
-    """All runs, seed by seed."""
-    return [
-        Item(env, method, seed)
-        for seed in range(seeds)
-        for env in STEPS
-        for method in (*PRESETS, *(VARIANTS if env in CLEANRL_ENVIRONMENTS else ()))
-        # What mends MountainCar is asked there only.
-        if env == "MountainCar-v0" or "normalised" not in method
-    ]
+    """All runs: those of the presets, seed by seed, then CleanRL's."""
+    own = [(env, method) for env in STEPS for method in PRESETS]
+    published = [(env, method) for env in CLEANRL_ENVIRONMENTS for method in VARIANTS]
+    # What mends MountainCar is asked there only.
+    published.remove(("CartPole-v1", NORMALISED))
+    published.remove(("Acrobot-v1", NORMALISED))
+    return [Item(*run, seed) for runs in (own, published) for seed in range(seeds) for run in runs]
 
 
 def run(item: Item) -> list[str]:
@@ -152,21 +145,6 @@ def _exploration(result: minirl.Result) -> tuple[float, float]:
     return float(first), float((right - left).reshape(30, 30).std(axis=1).mean())
 
 
-def finished(items: list[Item], workers: int) -> Iterator[list[str]]:
-    """Lines of the runs, as they finish."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, item) for item in items]):
-            yield future.result()
-
-
-def rows() -> list[dict[str, str]]:
-    """The stored runs."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def score(lines: list[dict[str, str]], column: str) -> str:
     """Interquartile mean over seeds with its 95 % interval."""
     scores = [float(line[column]) for line in lines]
@@ -182,11 +160,11 @@ def table() -> str:
         "threshold reached |",
         "|---|---|---|---|---|---|",
     ]
-    stored = rows()
+    runs = stored.read(RESULTS)
     for env in STEPS:
-        methods = dict.fromkeys(row["method"] for row in stored if row["env"] == env)
+        methods = dict.fromkeys(row["method"] for row in runs if row["env"] == env)
         for method in methods:
-            own = [row for row in stored if (row["env"], row["method"]) == (env, method)]
+            own = [row for row in runs if (row["env"], row["method"]) == (env, method)]
             reached = [float(row["steps_to_threshold"]) for row in own if row["steps_to_threshold"]]
             when = f", median {np.median(reached) / 1e3:.0f}k" if reached else ""
             lines.append(
@@ -209,9 +187,9 @@ def exploration_table() -> str:
         "| method | seeds that reached the flag | first time, median | effect of velocity |",
         "|---|---|---|---|",
     ]
-    stored = [row for row in rows() if row["env"] == "MountainCar-v0"]
-    for method in dict.fromkeys(row["method"] for row in stored):
-        own = [row for row in stored if row["method"] == method]
+    runs = [row for row in stored.read(RESULTS) if row["env"] == "MountainCar-v0"]
+    for method in dict.fromkeys(row["method"] for row in runs):
+        own = [row for row in runs if row["method"] == method]
         first = [float(row["first_success"]) for row in own if row["first_success"]]
         effect = np.median([float(row["velocity_effect"]) for row in own])
         when = f"{np.median(first) / 1e3:.0f}k" if first else ""
@@ -228,13 +206,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.table:
         POLICIES.mkdir(exist_ok=True)
-        done = {Item(row["env"], row["method"], int(row["seed"])) for row in rows()}
+        done = {Item(row["env"], row["method"], int(row["seed"])) for row in stored.read(RESULTS)}
         missing = [item for item in wanted(arguments.seeds) if item not in done]
-        for line in tqdm(finished(missing, arguments.workers), total=len(missing), unit="run"):
-            fresh = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerows([COLUMNS, line] if fresh else [line])
+        for line in stored.finished(run, missing, arguments.workers):
+            stored.append(RESULTS, COLUMNS, [line])
     print(f"{table()}\n\n{exploration_table()}")
 
 

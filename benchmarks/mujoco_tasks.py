@@ -2,7 +2,8 @@
 
     pip install -e '.[mujoco]'
     python benchmarks/mujoco_tasks.py            (about three hours on one core)
-    python benchmarks/mujoco_tasks.py --table    (the table of docs/results.md, from the stored runs)
+    python benchmarks/mujoco_tasks.py --table    (the table of docs/results.md)
+    python benchmarks/mujoco_tasks.py --figure docs/mujoco.png
 
 Settings are the presets of minirl/settings.py. Runs go to benchmarks/results/mujoco as they finish:
 scores.csv with a line a run and curves.csv with a line every 20 updates. benchmarks/policies gets
@@ -12,15 +13,11 @@ begin anew).
 """
 
 import argparse
-import csv
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+import stored  # the file beside this one
 
 import minirl
 
@@ -38,7 +35,7 @@ UPDATES_A_LINE = 20
 PUBLISHED = {
     "ppo": {
         "CleanRL": ("1443 ± 46", "2383 ± 272", "2288 ± 572", "", "963 ± 22"),
-        "PPO paper": ("~1800", "~2330", "~3460", "~108", ""),
+        "the paper": ("~1800", "~2330", "~3460", "~108", ""),
         "Spinning Up": ("1738 ± 526", "1792 ± 535", "1216 ± 327", "108 ± 22", ""),
     },
     "trpo": {
@@ -54,6 +51,16 @@ class Item(NamedTuple):
     env: str
     algorithm: str
     seed: int
+
+
+def wanted(seeds: int) -> list[Item]:
+    """All runs, seed by seed."""
+    return [
+        Item(env, algorithm, seed)
+        for seed in range(seeds)
+        for env in ENVIRONMENTS
+        for algorithm in ALGORITHMS
+    ]
 
 
 class Finished(NamedTuple):
@@ -83,36 +90,10 @@ def run(item: Item) -> Finished:
     return Finished([*head, *(f"{score:.6g}" for score in scores)], curves)
 
 
-def finished(items: list[Item], workers: int) -> Iterator[Finished]:
-    """The runs, as they finish."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, item) for item in items]):
-            yield future.result()
-
-
-def append(path: Path, columns: list[str], lines: list[list[str]]) -> None:
-    """Add lines to a CSV file, with its head if it is new."""
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if fresh:
-            writer.writerow(columns)
-        writer.writerows(lines)
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    """The lines of one of the stored files."""
-    path = RESULTS / name
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def table() -> str:
     """Mean over seeds, smallest and largest, for each task; published numbers beneath."""
     found: dict[tuple[str, str], list[float]] = {}
-    for row in rows("scores.csv"):
+    for row in stored.read(RESULTS / "scores.csv"):
         scores = found.setdefault((row["algorithm"], row["env"]), [])
         scores.append(float(row["final_training_return"]))
     lines = [
@@ -131,27 +112,89 @@ def table() -> str:
     return "\n".join(lines)
 
 
+# Okabe and Ito's, as in minirl's other figures.
+LOOKS = {"ppo": ("#D55E00", "-"), "trpo": ("#0072B2", "--")}
+
+
+def draw(path: Path) -> None:
+    """Learning curves: thin lines are seeds, thick ones their mean; right of them, the others'."""
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for row in stored.read(RESULTS / "curves.csv"):
+        seeds = curves.setdefault((row["env"], row["algorithm"]), {})
+        point = (float(row["environment_steps"]) / 1e6, float(row["mean_return"]))
+        seeds.setdefault(row["seed"], []).append(point)
+    figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
+    for place, (axes, env) in enumerate(zip(grid.flat[:5], ENVIRONMENTS, strict=True)):
+        for side, algorithm in enumerate(ALGORITHMS):
+            colour, line = LOOKS[algorithm]
+            seeds = [np.array(seed).T for seed in curves.get((env, algorithm), {}).values()]
+            for steps, returns in seeds:
+                axes.plot(steps, returns, line, color=colour, linewidth=0.7, alpha=0.6)
+            if seeds:
+                mean = np.mean([returns for _, returns in seeds], axis=0)
+                axes.plot(seeds[0][0], mean, line, color=colour, linewidth=2)
+            for number, cells in enumerate(PUBLISHED[algorithm].values()):
+                middle, _, spread = cells[place].removeprefix("~").partition(" ± ")
+                if middle:
+                    axes.errorbar(
+                        1.04 + 0.03 * (3 * side + number),
+                        float(middle),
+                        float(spread or 0),
+                        color=colour,
+                        marker="osD"[number],
+                        markersize=4,
+                        clip_on=False,
+                    )
+        axes.set_title(env)
+        axes.set_xlabel("million environment steps")
+        axes.set_ylabel("mean return, last 100 episodes")
+        axes.set_xticks([0, 0.5, 1])
+        axes.spines[["top", "right"]].set_visible(False)
+    legend = [
+        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=f"minirl {name.upper()}")
+        for name, (colour, line) in LOOKS.items()
+    ]
+    legend += [
+        Line2D(
+            [],
+            [],
+            color=LOOKS[name][0],
+            linestyle="none",
+            marker=marker,
+            label=f"{source} {name.upper()}",
+        )
+        for name, sources in PUBLISHED.items()
+        for marker, source in zip("osD", sources, strict=False)
+    ]
+    grid.flat[5].axis("off")
+    grid.flat[5].legend(handles=legend, loc="center", frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Run what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--table", action="store_true", help="print the table, train nothing")
+    parser.add_argument("--figure", type=Path, help="draw the curves, train nothing")
     arguments = parser.parse_args()
+    if arguments.figure:
+        draw(arguments.figure)
+        return
     if not arguments.table:
-        RESULTS.mkdir(parents=True, exist_ok=True)
         POLICIES.mkdir(exist_ok=True)
-        done = {Item(row["env"], row["algorithm"], int(row["seed"])) for row in rows("scores.csv")}
-        items = [
-            Item(env, algorithm, seed)
-            for seed in range(arguments.seeds)
-            for env in ENVIRONMENTS
-            for algorithm in ALGORITHMS
-        ]
-        missing = [item for item in items if item not in done]
-        for one in tqdm(finished(missing, arguments.workers), total=len(missing), unit="run"):
-            append(RESULTS / "curves.csv", CURVES, one.curves)
-            append(RESULTS / "scores.csv", SCORES, [one.scores])
+        done = {
+            Item(row["env"], row["algorithm"], int(row["seed"]))
+            for row in stored.read(RESULTS / "scores.csv")
+        }
+        missing = [item for item in wanted(arguments.seeds) if item not in done]
+        for one in stored.finished(run, missing, arguments.workers):
+            stored.append(RESULTS / "curves.csv", CURVES, one.curves)
+            stored.append(RESULTS / "scores.csv", SCORES, [one.scores])
     print(table())
 
 

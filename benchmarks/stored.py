@@ -1,0 +1,45 @@
+"""Finished runs in a CSV file: what the long scripts of this folder share.
+
+A script lists its runs, skips those that the file holds, and appends a line as each one finishes.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The lines of a file by column; none if there is no file yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Add lines to a file, under its head if it is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if fresh:
+            writer.writerow(columns)
+        writer.writerows(lines)
+
+
+def finished(
+    run: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """run(item) of each item, as they finish, in so many processes, with a progress bar."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run, item) for item in items]
+        for future in tqdm(as_completed(futures), total=len(items), unit="run"):
+            yield future.result()
