@@ -1,0 +1,645 @@
+"""How minirl's time grows: with networks, minibatches, environments, sentences and vocabularies.
+
+    python benchmarks/scaling.py             # measure; keeps the file where PyTorch is installed
+    python benchmarks/scaling.py --table     # the tables of docs/speed-scaling.md, from the file
+    python benchmarks/scaling.py --figure    # docs/scaling.png, from the file
+
+About two minutes of CPU time. Beside minirl stand a bound (the bare matrix products, the
+environments alone, Adam alone) and, where it can be imported, the same work in PyTorch: its eager
+mode on one thread, as lean as it can be written. They take turns, each turn lasting at least ten
+milliseconds; benchmarks/results/scaling.csv keeps medians and quartiles of CPU time, and of the
+ratio to minirl's time in the same turn.
+"""
+
+import argparse
+import csv
+import importlib.util
+import io
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from alignment import adam_alone  # the scripts beside this one
+from speed import bare_fisher_gemms, bare_gemms, random_batch
+from tqdm import tqdm
+
+import minirl
+from minirl import rlhf
+from minirl.algorithms.natural_gradient import fisher_vector_product
+from minirl.exact import sequences
+from minirl.machine import one_core
+from minirl.networks import MLP
+from minirl.rlhf.align import ENVIRONMENT
+from minirl.rollout import collect, start
+from minirl.serialization import write_text
+from minirl.settings import default_algorithm, default_settings
+
+RESULTS = Path(__file__).parent / "results" / "scaling.csv"
+FIGURE = Path(__file__).parents[1] / "docs" / "scaling.png"
+WIDTHS = (64, 128, 256, 512)
+ROWS = (64, 256, 1024, 4096)
+KERNELS = [(width, rows) for width in (64, 512) for rows in (256, 4096)]
+ENVIRONMENTS = (8, 32, 128, 512, 1024)
+STEPS = 32  # of every environment, in one rollout
+SENTENCES = ((8, 2), (8, 3), (8, 4), (8, 5), (8, 6), (4, 5), (12, 5), (16, 5))  # words, length
+PROMPTS = 4
+TURNS, LONG_TURNS = 15, 5
+TURN_SECONDS = 0.01
+MINIRL, BOUND, TORCH = "minirl", "bound", "PyTorch"
+PPO_STEP, FISHER, ROLLOUT = "PPO minibatch step", "Fisher-vector product", "rollout"
+PRODUCT, TANH = "matrix product alone", "tanh alone"
+ALIGN_PPO, ALIGN_TRPO, OPTIMUM = "align PPO", "align TRPO", "exact optimum"
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the file; times in microseconds, ratios to minirl's time, sizes 0 if unused."""
+
+    work: str
+    width: int  # of both hidden layers
+    rows: int  # of a minibatch, or environments of a rollout
+    words: int  # of a vocabulary, without EOS
+    length: int  # of the longest sentence, in words
+    contender: str
+    lower: float
+    median: float
+    upper: float
+    ratio_lower: float
+    ratio: float
+    ratio_upper: float
+
+
+def cpu_seconds(work: Work, calls: int) -> float:
+    """CPU seconds a call, of the whole process: PyTorch may work in threads of its own."""
+    began = time.process_time()
+    for _ in range(calls):
+        work()
+    return (time.process_time() - began) / calls
+
+
+def take_turns(contenders: Sequence[Work], turns: int) -> np.ndarray:
+    """CPU seconds (turns, contenders) a call, after calls that warm up and are not counted."""
+    calls = []
+    for work in contenders:
+        work()
+        calls.append(max(1, math.ceil(TURN_SECONDS / max(cpu_seconds(work, 2), 1e-6))))
+    return np.array(
+        [
+            [cpu_seconds(work, count) for work, count in zip(contenders, calls, strict=True)]
+            for _ in range(turns)
+        ]
+    )
+
+
+def measurements(
+    work: str, sizes: tuple[int, int, int, int], names: Sequence[str], seconds: np.ndarray
+) -> Iterator[Measurement]:
+    """Medians and quartiles of `seconds` (turns, contenders); minirl is the first contender."""
+    times = np.percentile(seconds, (25, 50, 75), axis=0).T * 1e6
+    ratios = np.percentile(seconds / seconds[:, :1], (25, 50, 75), axis=0).T
+    for name, found, ratio in zip(names, times, ratios, strict=True):
+        yield Measurement(work, *sizes, name, *found.tolist(), *ratio.tolist())
+
+
+# Networks and minibatches
+
+
+def ppo_step(width: int, rows: int) -> dict[str, Work]:
+    """One Adam step of the policy on the clipped surrogate, and one of the critic."""
+    rng = np.random.default_rng(0)
+    spaces = cartpole_spaces()
+    settings = {"hidden_sizes": (width, width)}
+    algorithm, fit = minirl.PPO(), minirl.CriticFit()
+    state = algorithm.init(minirl.make_policy(*spaces, rng, **settings))
+    critic_state = fit.init(minirl.make_critic(spaces[0], rng, **settings))
+    batch = random_batch(rows, rng)
+    policy_products = bare_gemms(rows, (4, width, width, 2), rng)
+    critic_products = bare_gemms(rows, (4, width, width, 1), rng)
+
+    def ours() -> None:
+        algorithm.step(state, batch, batch.advantages, None, 0.0)
+        fit.step(critic_state, batch, 1e-3)
+
+    def bound() -> None:
+        policy_products()
+        critic_products()
+
+    return {MINIRL: ours, BOUND: bound}
+
+
+def torch_ppo_step(width: int, rows: int) -> Work:
+    """The same step: one backward pass of the joint loss, one fused Adam over both networks."""
+    import torch
+
+    policy, critic = torch_network(width, 2), torch_network(width, 1)
+    optimizer = torch.optim.Adam([*policy.parameters(), *critic.parameters()], 3e-4, fused=True)
+    batch = random_batch(rows, np.random.default_rng(0))
+    observations, actions, old_log_probs, advantages, returns = (
+        torch.from_numpy(column)
+        for column in (
+            batch.observations,
+            batch.actions[:, None],
+            batch.log_probs,
+            batch.advantages,
+            batch.returns,
+        )
+    )
+
+    def step() -> None:
+        log_probs = torch.log_softmax(policy(observations), 1).gather(1, actions)[:, 0]
+        ratio = torch.exp(log_probs - old_log_probs)
+        clipped = torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+        errors = critic(observations)[:, 0] - returns
+        loss = 0.5 * (errors * errors).mean() - clipped.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def fisher_product(width: int, rows: int) -> dict[str, Work]:
+    """F v on a cached forward pass."""
+    rng = np.random.default_rng(0)
+    network = MLP((4, width, width, 2), 0.01)
+    policy = minirl.Policy(network, minirl.Categorical, network.init(rng))
+    batch = random_batch(rows, rng)
+    distribution, cache = policy.forward(batch.observations)
+    vector = rng.standard_normal(network.size).astype("float32")
+    return {
+        MINIRL: lambda: fisher_vector_product(policy, cache, distribution, batch.weight, vector),
+        BOUND: bare_fisher_gemms(rows, (4, width, width, 2), rng),
+    }
+
+
+def torch_fisher_product(width: int, rows: int) -> Work:
+    """F v as sb3-contrib does it: the gradient of (grad KL . v), on a graph that is kept."""
+    import torch
+
+    policy = torch_network(width, 2)
+    parameters = list(policy.parameters())
+    observations = torch.from_numpy(random_batch(rows, np.random.default_rng(0)).observations)
+    log_probs = torch.log_softmax(policy(observations), 1)
+    old = log_probs.detach()
+    kl = (old.exp() * (old - log_probs)).sum(1).mean()
+    flat = torch.cat([g.ravel() for g in torch.autograd.grad(kl, parameters, create_graph=True)])
+    vector = torch.randn(len(flat))
+
+    def product() -> torch.Tensor:
+        found = torch.autograd.grad((flat * vector).sum(), parameters, retain_graph=True)
+        return torch.cat([g.ravel() for g in found])
+
+    return product
+
+
+def torch_network(width: int, outputs: int) -> Any:
+    """Two hidden layers with tanh, as minirl's."""
+    from torch import nn
+
+    layers = []
+    for inputs, units in pairwise((4, width, width)):
+        layers += [nn.Linear(inputs, units), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+def kernels(width: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A hidden layer's input, its weights, and room for the result."""
+    rng = np.random.default_rng(0)
+    layer, weights = rng.standard_normal((rows, width)), rng.standard_normal((width, width))
+    return layer.astype("float32"), weights.astype("float32"), np.empty((rows, width), "float32")
+
+
+def matrix_product(width: int, rows: int) -> dict[str, Work]:
+    """NumPy's, into a ready-made array."""
+    layer, weights, result = kernels(width, rows)
+    return {MINIRL: lambda: np.matmul(layer, weights, out=result)}
+
+
+def torch_matrix_product(width: int, rows: int) -> Work:
+    """PyTorch's."""
+    import torch
+
+    layer, weights, result = map(torch.from_numpy, kernels(width, rows))
+    return lambda: torch.mm(layer, weights, out=result)
+
+
+def tanh(width: int, rows: int) -> dict[str, Work]:
+    """NumPy's, into a ready-made array."""
+    layer, _, result = kernels(width, rows)
+    return {MINIRL: lambda: np.tanh(layer, out=result)}
+
+
+def torch_tanh(width: int, rows: int) -> Work:
+    """PyTorch's."""
+    import torch
+
+    layer, _, result = map(torch.from_numpy, kernels(width, rows))
+    return lambda: torch.tanh(layer, out=result)
+
+
+def cartpole_spaces() -> tuple[Any, Any]:
+    """Observation and action space."""
+    envs = minirl.make_vector_env("CartPole-v1", 1)
+    envs.close()
+    return envs.single_observation_space, envs.single_action_space
+
+
+# Environments
+
+
+def rollout(width: int, environments: int) -> dict[str, Work]:
+    """`STEPS` steps of every environment, with log-probabilities, values and book-keeping."""
+    rng = np.random.default_rng(0)
+    spaces = cartpole_spaces()
+    policy = minirl.make_policy(*spaces, rng, hidden_sizes=(width, width))
+    critic = minirl.make_critic(spaces[0], rng, hidden_sizes=(width, width))
+    envs = minirl.make_vector_env("CartPole-v1", environments)
+    position = start(envs, seed=0)
+
+    def ours() -> None:
+        nonlocal position
+        _, position = collect(envs, policy, critic, position, rng, steps=STEPS)
+
+    alone = minirl.make_vector_env("CartPole-v1", environments)
+    alone.reset(seed=0)
+    actions = rng.integers(2, size=(STEPS, environments))
+
+    def bound() -> None:
+        for action in actions:
+            alone.step(action)
+
+    return {MINIRL: ours, BOUND: bound}
+
+
+def torch_rollout(width: int, environments: int) -> Work:
+    """The same: only the policy acts inside the loop, the rest follows in one pass."""
+    import torch
+
+    policy, critic = torch_network(width, 2), torch_network(width, 1)
+    envs = minirl.make_vector_env("CartPole-v1", environments)
+    current = np.array(envs.reset(seed=0)[0])
+
+    def collect_twin() -> tuple[Any, ...]:
+        nonlocal current
+        seen, chosen, outcomes = [], [], []
+        with torch.no_grad():
+            for _ in range(STEPS):
+                observations = torch.from_numpy(current)
+                probs = torch.softmax(policy(observations), 1)
+                action = torch.multinomial(probs, 1)
+                step = envs.step(action[:, 0].numpy())
+                seen.append(observations)
+                chosen.append(action)
+                current, *outcome = (np.array(array) for array in step[:4])
+                outcomes.append(outcome)
+            rows, actions = torch.cat(seen), torch.cat(chosen)
+            log_probs = torch.log_softmax(policy(rows), 1).gather(1, actions)
+            values = critic(rows)
+        return log_probs, values, [np.stack(column) for column in zip(*outcomes, strict=True)]
+
+    return collect_twin
+
+
+# Sentences
+
+
+def token_task(words: int, length: int) -> rlhf.TokenTask:
+    """A language without meaning: only its size counts here."""
+    return rlhf.TokenTask(
+        prompts=tuple(f"prompt{number}" for number in range(PROMPTS)),
+        vocabulary=(*(f"word{number}" for number in range(words)), "<eos>"),
+        max_words=length,
+        utility=lambda prompt, words, cut: 0.0,
+        demonstrations=lambda prompt: {},
+    )
+
+
+def sentence_works(words: int, length: int) -> dict[str, dict[str, Callable[[], float]]]:
+    """CPU seconds of one update of PPO and TRPO, of the exact optimum, and of Adam alone."""
+    task = token_task(words, length)
+    rng = np.random.default_rng(0)
+    rewards = rng.standard_normal((PROMPTS, task.num_responses))
+    uniform = np.full((PROMPTS, task.num_contexts, words + 1), -np.log(words + 1.0))
+    reference = rlhf.full_prefix_policy(task, uniform)
+    ppo = default_algorithm("ppo", ENVIRONMENT)
+    sentences = default_settings(ENVIRONMENT, "ppo").num_envs
+    adam_steps = ppo.epochs * round(sentences / ppo.minibatch_size)
+
+    def update(name: str) -> float:
+        """The second of two: the first one also resets the environments."""
+        sampled = 2 * default_settings(ENVIRONMENT, name).num_envs
+        history = rlhf.align(task, reference, rewards, name, sentences=sampled).history
+        first, second = history.columns()["cpu_seconds"]
+        return float(second - first)
+
+    def seconds_of(work: Work) -> Callable[[], float]:
+        return lambda: cpu_seconds(work, 1)
+
+    return {
+        ALIGN_PPO: {
+            MINIRL: lambda: update("ppo"),
+            BOUND: seconds_of(lambda: adam_alone(reference.parameters.size, adam_steps)),
+        },
+        ALIGN_TRPO: {MINIRL: lambda: update("trpo")},
+        OPTIMUM: {
+            MINIRL: seconds_of(lambda: sequences.soft_optimal_policy(uniform, rewards, 0.3)),
+        },
+    }
+
+
+# Measuring
+
+
+GRIDS = (
+    (PPO_STEP, ppo_step, torch_ppo_step, [(width, rows) for width in WIDTHS for rows in ROWS]),
+    (FISHER, fisher_product, torch_fisher_product, [(w, rows) for w in WIDTHS for rows in ROWS]),
+    (PRODUCT, matrix_product, torch_matrix_product, KERNELS),
+    (TANH, tanh, torch_tanh, KERNELS),
+    (ROLLOUT, rollout, torch_rollout, [(64, environments) for environments in ENVIRONMENTS]),
+)
+
+
+def measure(with_torch: bool) -> Iterator[Measurement]:
+    """Everything, one point after the other."""
+    points = sum(len(grid) for *_, grid in GRIDS) + len(SENTENCES)
+    with tqdm(total=points, unit="point") as bar:
+        for work, ours, twin, grid in GRIDS:
+            for width, rows in grid:
+                contenders = ours(width, rows)
+                if with_torch:
+                    contenders[TORCH] = twin(width, rows)
+                seconds = take_turns(list(contenders.values()), TURNS)
+                yield from measurements(work, (width, rows, 0, 0), list(contenders), seconds)
+                bar.update()
+        for words, length in SENTENCES:
+            works = sentence_works(words, length)
+            for contenders in works.values():
+                for run in contenders.values():
+                    run()  # not counted
+            turns = [
+                {work: [run() for run in contenders.values()] for work, contenders in works.items()}
+                for _ in range(LONG_TURNS)
+            ]
+            for work, contenders in works.items():
+                seconds = np.array([turn[work] for turn in turns])
+                yield from measurements(work, (0, 0, words, length), list(contenders), seconds)
+            bar.update()
+
+
+def to_csv(found: Sequence[Measurement]) -> str:
+    """The file's text; four digits are more than the machine repeats."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Measurement)])
+    for line in found:
+        writer.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in astuple(line))
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Measurement]:
+    """What `to_csv` wrote."""
+    kinds = {field.name: field.type for field in fields(Measurement)}
+    return [
+        Measurement(**{name: kinds[name](value) for name, value in row.items()})
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+# Tables and the figure
+
+
+def select(found: Sequence[Measurement], work: str, contender: str) -> list[Measurement]:
+    """The lines of one work and one contender, in the file's order."""
+    return [line for line in found if (line.work, line.contender) == (work, contender)]
+
+
+def with_quartiles(low: float, middle: float, high: float) -> str:
+    """Three significant digits at most."""
+    low, middle, high = (f"{float(f'{value:.3g}'):,g}" for value in (low, middle, high))
+    return f"{middle} [{low}, {high}]"
+
+
+def ratio_cell(found: Sequence[Measurement], line: Measurement, contender: str) -> str:
+    """A contender's time over minirl's for the work of a minirl line."""
+    for other in select(found, line.work, contender):
+        if (other.width, other.rows, other.words, other.length) == (
+            line.width,
+            line.rows,
+            line.words,
+            line.length,
+        ):
+            return with_quartiles(other.ratio_lower, other.ratio, other.ratio_upper)
+    return ""
+
+
+def network_table(found: Sequence[Measurement], work: str) -> str:
+    """Time and ratios against width and rows."""
+    lines = [
+        "| hidden layers | rows | minirl, us | PyTorch / minirl | bare products / minirl |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for line in select(found, work, MINIRL):
+        cells = [
+            f"{line.width}x{line.width}",
+            str(line.rows),
+            with_quartiles(line.lower, line.median, line.upper),
+            ratio_cell(found, line, TORCH),
+            ratio_cell(found, line, BOUND),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def kernel_table(found: Sequence[Measurement]) -> str:
+    """A matrix product and a tanh of one hidden layer, in both libraries."""
+    lines = [
+        "| hidden layer | rows | product in NumPy, us | PyTorch / NumPy "
+        "| tanh in NumPy, us | PyTorch / NumPy |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    works = [select(found, work, MINIRL) for work in (PRODUCT, TANH)]
+    for pair in zip(*works, strict=True):
+        cells = [f"{pair[0].width}x{pair[0].width}", str(pair[0].rows)]
+        for line in pair:
+            cells.append(with_quartiles(line.lower, line.median, line.upper))
+            cells.append(ratio_cell(found, line, TORCH))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def environment_table(found: Sequence[Measurement]) -> str:
+    """Microseconds a transition against the number of environments."""
+    lines = [
+        "| environments | minirl, us a transition | PyTorch / minirl "
+        "| environments alone / minirl |",
+        "|---:|---:|---:|---:|",
+    ]
+    for line in select(found, ROLLOUT, MINIRL):
+        transitions = STEPS * line.rows
+        times = (value / transitions for value in (line.lower, line.median, line.upper))
+        cells = [
+            str(line.rows),
+            with_quartiles(*times),
+            ratio_cell(found, line, TORCH),
+            ratio_cell(found, line, BOUND),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def sentence_table(found: Sequence[Measurement]) -> str:
+    """Milliseconds against words and length of sentences."""
+    lines = [
+        "| words | longest sentence | contexts | table entries | PPO update, ms "
+        "| Adam alone / PPO | TRPO update, ms | exact optimum, ms |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    works = [select(found, work, MINIRL) for work in (ALIGN_PPO, ALIGN_TRPO, OPTIMUM)]
+    for ppo, trpo, optimum in zip(*works, strict=True):
+        cells = [
+            str(ppo.words),
+            str(ppo.length),
+            f"{contexts(ppo):,}",
+            f"{entries(ppo):,}",
+            in_milliseconds(ppo),
+            ratio_cell(found, ppo, BOUND),
+            in_milliseconds(trpo),
+            in_milliseconds(optimum),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def in_milliseconds(line: Measurement) -> str:
+    """Median and quartiles."""
+    return with_quartiles(line.lower / 1e3, line.median / 1e3, line.upper / 1e3)
+
+
+def contexts(line: Measurement) -> int:
+    """Prompts and prefixes of all sentences of a task: the rows of its table."""
+    return PROMPTS * sum(line.words**words for words in range(line.length))
+
+
+def entries(line: Measurement) -> int:
+    """Parameters of the language model: a column for each word, and for the end."""
+    return contexts(line) * (line.words + 1)
+
+
+def tables(found: Sequence[Measurement]) -> list[str]:
+    """Those of docs/speed-scaling.md, in its order."""
+    return [
+        network_table(found, PPO_STEP),
+        network_table(found, FISHER),
+        kernel_table(found),
+        environment_table(found),
+        sentence_table(found),
+    ]
+
+
+def draw(found: Sequence[Measurement], path: Path) -> None:
+    """Six panels of time against size, both logarithmic."""
+    from matplotlib.figure import Figure
+
+    from minirl.experiments.plots import BLACK, BLUE, DASHED, DOTTED, ORANGE, SOLID, VERMILLION
+
+    styles = {
+        MINIRL: (VERMILLION, SOLID, "o"),
+        TORCH: (BLUE, DASHED, "s"),
+        BOUND: (BLACK, DOTTED, "."),
+    }
+    figure = Figure(figsize=(11.4, 6.6), layout="constrained", facecolor="white")
+    panels = figure.subplots(2, 3)
+
+    def curve(axes: Any, lines: list[Measurement], of: Callable[..., float], style: Any) -> None:
+        color, stroke, marker = style
+        x = [of(line) for line in lines]
+        per = [STEPS * line.rows if line.work == ROLLOUT else 1 for line in lines]
+        scale = 1e3 if lines[0].length else 1.0
+        low, middle, high = (
+            [getattr(line, name) / scale / n for line, n in zip(lines, per, strict=True)]
+            for name in ("lower", "median", "upper")
+        )
+        axes.plot(x, middle, color=color, linestyle=stroke, marker=marker, markersize=5)
+        axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+    def panel(axes: Any, title: str, x_label: str, y_label: str) -> None:
+        axes.set(xscale="log", yscale="log", title=title, xlabel=x_label, ylabel=y_label)
+        axes.grid(color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    def keep(lines: list[Measurement], name: str, size: int) -> list[Measurement]:
+        return [line for line in lines if getattr(line, name) == size]
+
+    shown = [
+        (PPO_STEP, "width", "rows", 256, "PPO minibatch step, 256 rows", "hidden units a layer"),
+        (PPO_STEP, "rows", "width", 64, "PPO minibatch step, 64x64", "rows of the minibatch"),
+        (FISHER, "width", "rows", 1024, "Fisher-vector product, 1024 rows", "hidden units a layer"),
+        (FISHER, "rows", "width", 64, "Fisher-vector product, 64x64", "rows of the batch"),
+        (ROLLOUT, "rows", "width", 64, "rollout, CartPole-v1, 64x64", "environments"),
+    ]
+    for axes, (work, x_name, fixed, size, title, x_label) in zip(panels.flat, shown, strict=False):
+        for contender, style in styles.items():
+            lines = keep(select(found, work, contender), fixed, size)
+            if lines:
+                curve(axes, lines, lambda line, name=x_name: getattr(line, name), style)
+        sizes = sorted({getattr(line, x_name) for line in select(found, work, MINIRL)})
+        y_label = "CPU µs a transition" if work == ROLLOUT else "CPU µs"
+        panel(axes, title, x_label, y_label)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+    last = panels.flat[-1]
+    for work, style in (
+        (ALIGN_PPO, (VERMILLION, SOLID, "o")),
+        (ALIGN_TRPO, (BLUE, DASHED, "s")),
+        (OPTIMUM, (ORANGE, DOTTED, "^")),
+    ):
+        by_size = sorted(select(found, work, MINIRL), key=entries)
+        curve(last, by_size, entries, style)
+        last.lines[-1].set_label(work.removeprefix("align "))
+    panel(last, "token task: one update", "table entries", "CPU ms")
+    last.legend(loc="upper left", frameon=False)
+    names = {MINIRL: "minirl", TORCH: "PyTorch, eager", BOUND: "bound (products; environments)"}
+    handles = [
+        last.plot([], [], color=color, linestyle=stroke, marker=marker, label=names[contender])[0]
+        for contender, (color, stroke, marker) in styles.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure, or show what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true", help="print the stored tables")
+    parser.add_argument("--figure", action="store_true", help=f"draw {FIGURE.name}")
+    arguments = parser.parse_args()
+    if arguments.table or arguments.figure:
+        found = from_csv(RESULTS.read_text())
+        if arguments.figure:
+            draw(found, FIGURE)
+    else:
+        with_torch = importlib.util.find_spec("torch") is not None
+        if with_torch:
+            import torch
+
+            torch.set_num_threads(1)
+        with one_core():
+            found = list(measure(with_torch))
+        if with_torch:
+            write_text(RESULTS, to_csv(found))
+    if not arguments.figure:
+        print("\n\n".join(tables(found)))
+        print(f"\n{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}")
+
+
+if __name__ == "__main__":
+    main()
