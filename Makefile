@@ -1,9 +1,10 @@
 # Each target sets itself up: python3 (3.11 or newer) and make are all it needs.
 VENV ?= .venv
+PEERS := .venv-peers
 PYTHON := $(VENV)/bin/python
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run rlhf test check notebooks execute bench docs clean
+.PHONY: run rlhf test check notebooks execute bench bench-peers mutation docs clean
 
 run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
 	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
@@ -32,11 +33,20 @@ bench: $(VENV)/.run  ## speed as ratios to named bounds; keeps the table of docs
 	mv docs/speed-table.tmp docs/speed-table.md
 	cat docs/speed-table.md
 
+bench-peers:  ## other libraries on the same tasks; keeps the tables of docs/speed-peers.md
+	$(MAKE) --no-print-directory VENV=$(PEERS) $(PEERS)/.bench
+	$(PEERS)/bin/python benchmarks/peers.py > docs/speed-peers-table.tmp
+	mv docs/speed-peers-table.tmp docs/speed-peers-table.md
+	cat docs/speed-peers-table.md
+
+mutation: $(VENV)/.mutation  ## small faults that the tests must notice, for hours; docs/tests.md
+	$(PYTHON) benchmarks/mutation.py
+
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) results docs/_build build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) results docs/_build build dist *.egg-info
 
 $(VENV)/bin/python:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -47,6 +57,7 @@ $(VENV)/.run: $(PYTHON) $(SETUP)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.notebooks: $(VENV)/.%: $(PYTHON) $(SETUP)
+$(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.notebooks $(VENV)/.bench $(VENV)/.mutation: \
+		$(VENV)/.%: $(PYTHON) $(SETUP)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check -e '.[$*]'
 	@touch $@

@@ -211,6 +211,14 @@ def test_discounted_sums_do_not_change_their_input():
     assert np.array_equal(terms, np.ones((3, 1)))
 
 
+def test_float32_rewards_are_summed_in_float64():
+    """2^24 + 1 is no float32."""
+    terms = np.array([[1.0], [2.0**24]], dtype="float32")
+    sums = discounted_sums(terms, np.zeros((2, 1), dtype=bool), 1.0)
+    assert sums.dtype == np.float64
+    assert sums[0] == 2**24 + 1
+
+
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
 def test_bad_discounts_and_lambdas_are_refused(bad):
     with pytest.raises(ValueError, match="discount must lie in"):
@@ -320,6 +328,23 @@ def test_a_group_of_equal_returns_teaches_nothing(value):
     root = 1.5**0.5
     np.testing.assert_allclose(advantages[0, 3:], [-root, 0.0, root], atol=1e-14)
     np.testing.assert_allclose(LeaveOneOut()(rollout)[0][0, :3], 0.0, atol=1e-14)
+
+
+def test_where_all_returns_are_zero_nothing_is_taught():
+    advantages, _ = GroupNormalized()(whole_episodes(np.zeros((2, 4)), [2] * 4, [0, 0, 1, 1]))
+    assert (advantages == 0).all()
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_group_normalized_knows_no_unit_of_reward(unit):
+    """Nor does the rounding of equal returns: in any unit, it is nothing."""
+    rollout = two_groups()
+    scaled, _ = GroupNormalized()(replace(rollout, rewards=unit * rollout.rewards))
+    expected, _ = GroupNormalized()(rollout)
+    np.testing.assert_allclose(scaled, expected, atol=1e-12)
+    equal = unit * np.array([[0.1, 0.7, 0.2], [0.2, 0.1, 0.7], [0.7, 0.2, 0.1]])
+    advantages, _ = GroupNormalized()(whole_episodes(equal, [3] * 3, [0, 0, 0]))
+    assert (advantages == 0).all()
 
 
 @pytest.mark.parametrize("estimator", [LeaveOneOut(), GroupNormalized()], ids=repr)

@@ -260,6 +260,13 @@ def test_the_order_of_episodes_is_random_and_seeded():
     assert drawn(rng) != drawn(rng)  # each epoch has its own
 
 
+def test_the_rows_of_an_episode_stay_in_order_of_time():
+    batch = episode_batch([20] * 10)
+    for rows, part in batch.minibatches(5, np.random.default_rng(0)):
+        for episode in set(part.episodes):
+            assert (np.diff(rows[part.episodes == episode]) > 0).all()
+
+
 def test_a_single_part_of_episodes_is_the_batch_as_it_is():
     batch = episode_batch([2, 3])
     ((rows, part),) = batch.minibatches(2, np.random.default_rng(0))
@@ -288,4 +295,13 @@ def test_normalized_advantages_have_mean_zero_and_deviation_one(dtype):
 def test_constant_advantages_normalise_to_zero(dtype, constant, n):
     """Also where their computed mean is rounded, so that it is not one of them."""
     batch = make_batch(n, advantages=np.full(n, constant, dtype=dtype))
-    np.testing.assert_array_equal(batch.normalized_advantages(), np.zeros(n))
+    normalized = batch.normalized_advantages()
+    assert normalized.shape == (n,)
+    assert normalized.dtype == dtype
+    np.testing.assert_array_equal(normalized, 0.0)
+
+
+def test_a_spread_near_zero_is_not_blown_up():
+    """1e-8 is added to the deviation: a deviation of 1e-8 becomes 1/2, not 1."""
+    batch = make_batch(2, advantages=np.array([1e-8, -1e-8]))
+    np.testing.assert_allclose(batch.normalized_advantages(), [0.5, -0.5], rtol=1e-12)

@@ -145,6 +145,30 @@ def test_the_tolerance_is_the_callers():
     check_jvp(FlippedJvp((3, 4, 2), dtype="float64"), theta, x, rng, tolerance=10.0)
 
 
+class OffByAQuarter:
+    """y = theta x, with a derivative a quarter too large."""
+
+    def forward(self, theta, x):
+        return theta * x, x
+
+    def jvp(self, cache, dtheta):
+        return dtheta * cache + 0.25
+
+
+@pytest.mark.parametrize(("x", "error"), [(1e-3, 0.25), (1e3, 0.25 / 1e3)])
+def test_errors_are_relative_to_the_truth_above_one_and_absolute_below(x, error):
+    """And an error of the tolerance itself is tolerated."""
+
+    class Ones:
+        def standard_normal(self, shape):
+            return np.ones(shape)
+
+    arguments = OffByAQuarter(), np.zeros(1), np.array([x]), Ones()
+    found = check_jvp(*arguments, tolerance=1.0)
+    assert found == pytest.approx(error, rel=1e-6)
+    assert check_jvp(*arguments, tolerance=found) == found
+
+
 # ------------------------------------------------------------ three_sigma
 
 
@@ -157,6 +181,14 @@ def test_z_scores_by_hand():
     with pytest.raises(AssertionError, match=r"3\.5 standard errors"):
         three_sigma(samples, 0.0)
     three_sigma(samples, 0.0, sigmas=4.0)
+    z = float(three_sigma(samples, 1.0))
+    assert three_sigma(samples, 1.0, sigmas=z) == z  # the bound itself is inside
+
+
+def test_each_entry_has_its_own_mean_and_spread():
+    """Entries 1, 2, 3 and 10, 20, 30: standard errors 1 / sqrt(3) and 10 / sqrt(3)."""
+    samples = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
+    np.testing.assert_allclose(three_sigma(samples, [2.0, 10.0]), [0.0, np.sqrt(3)], rtol=1e-14)
 
 
 def test_one_wrong_entry_of_many_is_enough():

@@ -51,6 +51,7 @@ def test_value_loss_by_hand():
         (0.0, 2.0, 0.5 * 2.0**2, -2.0),  # away from it, below
         (2.0, 1.9, 0.5 * 0.4**2, 0.0),  # overshot, yet nearer than the clipped value: no push
         (3.0, 1.9, 0.5 * 1.1**2, 1.1),  # overshot beyond it: pulled back
+        (2.0, 1.75, 0.5 * 0.25**2, 0.25),  # overshot, the two losses equal: as without clipping
     ],
 )
 def test_clipped_value_loss_by_hand(value, target, loss, derivative):
@@ -115,6 +116,14 @@ def test_explained_variance_by_hand():
     assert explained_variance(np.full(3, 2.0), returns) == 0.0
     np.testing.assert_allclose(explained_variance(returns / 2, returns), 0.75, rtol=1e-15)
     np.testing.assert_allclose(explained_variance(-returns, returns), -3.0, rtol=1e-15)
+
+
+def test_explained_variance_of_float32_is_computed_in_float64():
+    """A thousand returns near 1000 that vary by a hundredth."""
+    returns = np.random.default_rng(11).normal(1e3, 1e-2, 1000).astype("float32")
+    values = (returns + np.random.default_rng(12).normal(0, 5e-3, 1000)).astype("float32")
+    exact = 1 - np.var((returns - values).astype(float)) / np.var(returns.astype(float))
+    np.testing.assert_allclose(explained_variance(values, returns), exact, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -267,6 +276,13 @@ def test_table_fit_by_hand():
     np.testing.assert_allclose(metrics["explained_variance"], 1 - (14 / 3) / (74 / 9))
     assert metrics["critic_gradient_equivalents"] == 3
     assert len(metrics) == 3
+
+
+def test_states_that_a_table_has_not_seen_keep_their_values():
+    """The last ones too, though the batch does not tell how many there are."""
+    batch = make_batch([1, 1], [3.0, 5.0])
+    state, _ = table_fit(TableFit(rate=1.0), batch, [7.0, 8.0, 9.0, 10.0])
+    assert state.critic.parameters.tolist() == [7.0, 4.0, 9.0, 10.0]
 
 
 def test_table_fit_jumps_to_or_approaches_the_mean_of_each_states_returns():

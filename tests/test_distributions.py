@@ -209,6 +209,14 @@ def test_gaussian_samples_follow_the_normal_distribution():
     three_sigma((actions[:, 0] - 1.0) * (actions[:, 1] + 2.0), 0.0)
 
 
+def test_an_action_is_the_mean_plus_the_spread_times_the_generators_noise():
+    """So the same generator moves the actions of two policies alike, never against each other."""
+    eta = random_eta(np.random.default_rng(14), rows=3)
+    noise = np.random.default_rng(15).standard_normal((3, 2))
+    actions = DiagonalGaussian(eta).sample(np.random.default_rng(15))
+    np.testing.assert_array_equal(actions, eta[:, :2] + np.exp(eta[:, 2:]) * noise)
+
+
 class FixedDraws:
     """A generator whose uniform numbers are the given ones."""
 

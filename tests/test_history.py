@@ -104,6 +104,14 @@ def test_mean_and_final_return_look_at_the_last_hundred_episodes():
     assert history.rows[1]["mean_return"] == 1000.0  # of all, if fewer
 
 
+def test_the_last_hundred_episodes_of_updates_that_finish_many():
+    history = History()
+    for value in (1.0, 3.0):
+        ends = np.arange(1, 61)
+        history.record(rollout([1] * 60, ends, np.full(60, value), np.ones(60)), {}, 0.0)
+    assert history.final_return() == pytest.approx((40 * 1 + 60 * 3) / 100)
+
+
 def test_gradient_equivalents_are_totals_and_other_metrics_are_not():
     history = History()
     for update in range(3):
@@ -120,6 +128,14 @@ def test_an_update_that_reports_no_gradient_equivalents_leaves_the_total_as_it_w
     for update in ({"gradient_equivalents": 10.0}, {}, {"gradient_equivalents": 5.0}):
         history.record(rollout([1]), update, 0.0)
     assert history.columns()["gradient_equivalents"][-1] == 15.0
+
+
+def test_a_total_may_begin_late():
+    history = History()
+    for update in ({}, {"gradient_equivalents": 5.0}, {"gradient_equivalents": 5.0}):
+        history.record(rollout([1]), update, 0.0)
+    totals = history.columns()["gradient_equivalents"]
+    np.testing.assert_array_equal(totals, [np.nan, 5.0, 10.0])
 
 
 def test_recording_does_not_change_the_update_it_was_given():
@@ -178,3 +194,5 @@ def test_csv_gives_every_number_back():
         np.testing.assert_array_equal(read, values)
     assert rows[0]["mean_return"] == rows[1]["kl"] == ""
     assert "nan" not in history.to_csv()
+    assert history.to_csv().count("\n") == 3
+    assert "\r" not in history.to_csv()

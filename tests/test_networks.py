@@ -100,9 +100,11 @@ def test_vjp_is_the_adjoint_of_jvp(network):
 
 def test_table_vjp_adds_up_repeated_states():
     network = Table(3, 2)
-    _, cache = network.forward(np.zeros(6), np.array([2, 0, 2]))
     dy = np.array([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
+    _, cache = network.forward(np.zeros(6), np.array([2, 0, 2]))
     np.testing.assert_array_equal(network.vjp(cache, dy), [3.0, 4.0, 0.0, 0.0, 11.0, 22.0])
+    _, cache = network.forward(np.zeros(6), np.array([1, 0, 1]))  # never in the last state
+    np.testing.assert_array_equal(network.vjp(cache, dy), [3.0, 4.0, 11.0, 22.0, 0.0, 0.0])
 
 
 @each_network
@@ -240,6 +242,7 @@ def test_float32_agrees_with_float64():
         (lambda: MLP((3,)), r"sizes .* \(3,\)"),
         (lambda: MLP((3, 0, 2)), "width in sizes .* got 0"),
         (lambda: MLP((3, 2.5)), "width in sizes .* got 2.5"),
+        (lambda: MLP((3, 2), dtype="float16"), "dtype must be .* got 'float16'"),
         (lambda: MLP((3, 2), output_gain=0.0), "output_gain .* got 0.0"),
         (lambda: MLP((3, 2), output_gain=math.nan), "output_gain .* got nan"),
         (lambda: Linear(0, 2), "inputs .* got 0"),

@@ -49,6 +49,10 @@ def test_float32_samples_are_counted_in_float64():
     moments = RunningMoments.empty((1,)).update(samples)
     assert moments.mean.dtype == moments.variance.dtype == np.float64
     np.testing.assert_allclose(moments.mean, np.float32(0.1), rtol=1e-15)
+    samples = np.random.default_rng(2).normal(1e3, 1e-2, size=(1000, 1)).astype("float32")
+    moments = RunningMoments.empty((1,)).update(samples)
+    exact = samples.astype("float64").var(axis=0)
+    np.testing.assert_allclose(moments.variance, exact, rtol=1e-12)
 
 
 def test_an_update_leaves_the_old_moments_alone():

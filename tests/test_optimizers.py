@@ -77,6 +77,15 @@ def test_adam_is_bit_for_bit_the_formula_in_textbook_order(dtype, settings_):
             assert found.tobytes() == truth.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_starts_with_zero_moments_of_every_parameter(dtype):
+    state = Adam().init(np.ones(3, dtype=dtype))
+    for moment in (state.mean, state.square):
+        assert moment.dtype == dtype
+        assert moment.tolist() == [0.0, 0.0, 0.0]
+    assert state.steps == 0
+
+
 def test_adams_first_step_is_the_learning_rate_against_the_sign():
     """m-hat / sqrt(v-hat) = g / |g| at t = 1, whatever the scale; nothing moves at g = 0."""
     adam = Adam()

@@ -8,7 +8,14 @@ from minirl.checks import three_sigma
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
-from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy
+from minirl.policy import (
+    Critic,
+    Policy,
+    empty_statistics,
+    make_critic,
+    make_policy,
+    require_fit,
+)
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
 STATES = spaces.Discrete(6)
@@ -105,6 +112,43 @@ def test_an_unsupported_space_is_named(space):
         with pytest.raises(ValueError, match="minirl takes") as caught:
             make()
         assert str(caught.value).startswith(f"{role} {space} is not supported")
+
+
+def test_a_box_of_whole_numbers_is_no_action_space():
+    """A Gaussian draws no whole numbers; as observations they are numbers like others."""
+    steps = spaces.Box(0, 5, (2,), dtype=np.int64)
+    with pytest.raises(ValueError, match="action space .* is not supported"):
+        make_policy(VECTOR, steps, np.random.default_rng(0))
+    policy = make_policy(steps, CHOICES, np.random.default_rng(0))
+    assert policy.act(np.array([[1, 4]])).shape == (1,)
+
+
+PAIRS = [(VECTOR, CHOICES), (VECTOR, FORCES), (STATES, CHOICES), (STATES, FORCES)]
+
+
+@pytest.mark.parametrize(("observation_space", "action_space"), PAIRS, ids=str)
+def test_a_policy_fits_the_spaces_it_was_made_for_and_no_others(observation_space, action_space):
+    """Others: another width, number of states, of actions, or kind of either."""
+    rng = np.random.default_rng(9)
+    policy = make_policy(observation_space, action_space, rng, hidden_sizes=(8, 8))
+    require_fit(policy, observation_space, action_space)
+    one_more_or_less = [
+        *((spaces.Box(-1.0, 1.0, (n,)), action_space) for n in (2, 4)),
+        *((spaces.Discrete(n), action_space) for n in (5, 7)),
+        *((observation_space, spaces.Box(-1.0, 1.0, (n,))) for n in (1, 3)),
+        *((observation_space, spaces.Discrete(n)) for n in (3, 5)),
+    ]
+    of_another_kind = [pair for pair in PAIRS if pair != (observation_space, action_space)]
+    for other in one_more_or_less + of_another_kind:
+        with pytest.raises(ValueError, match="does not fit the observation space") as caught:
+            require_fit(policy, *other)
+        assert all(str(space) in str(caught.value) for space in other)
+
+
+def test_two_logits_for_two_choices_are_no_mean_and_spread_of_one_force():
+    policy = make_policy(VECTOR, spaces.Discrete(2), np.random.default_rng(10))
+    with pytest.raises(ValueError, match="does not fit"):
+        require_fit(policy, VECTOR, spaces.Box(-1.0, 1.0, (1,)))
 
 
 def test_only_box_observations_have_statistics():
@@ -233,3 +277,15 @@ def test_new_parameters_and_statistics_leave_the_old_one_untouched(old):
     assert normalised.network is old.network
     with pytest.raises(AttributeError):
         old.parameters = before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_new_parameters_take_the_networks_dtype(dtype):
+    """A NumPy number among the hyperparameters makes float64 of a float32 step."""
+    rng = np.random.default_rng(11)
+    for old in (
+        make_policy(VECTOR, CHOICES, rng, dtype=dtype),
+        make_critic(VECTOR, rng, dtype=dtype),
+    ):
+        assert old.with_parameters(old.parameters * np.float64(0.5)).parameters.dtype == dtype
+        assert old.with_parameters(old.parameters.astype("float32")).parameters.dtype == dtype

@@ -172,6 +172,16 @@ def test_a_rollout_of_reset_rows_alone_is_survived():
     np.testing.assert_allclose(metrics["reward_scale"], 1.0)
 
 
+@pytest.mark.parametrize("value", [3.0, 1e-6])
+def test_a_single_reward_says_nothing_about_the_scale_and_stays_what_it_is(value):
+    no, yes = np.zeros((1, 1), dtype=bool), np.ones((1, 1), dtype=bool)
+    scaling = ReturnScaling()
+    rollout = make_rollout(np.full((1, 1), value), no, yes)
+    _, scaled, metrics = scaling.transform(scaling.init(1), rollout, POLICY)
+    assert scaled == value
+    assert metrics["reward_scale"] == 1.0
+
+
 @pytest.mark.parametrize("discount", [-0.1, 1.1, math.nan])
 def test_an_impossible_discount_is_named(discount):
     with pytest.raises(ValueError, match=f"discount must .*got {discount}"):

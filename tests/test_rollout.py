@@ -19,6 +19,7 @@ from minirl.rollout import (
     collect,
     collect_episodes,
     make_vector_env,
+    reward_threshold,
     start,
 )
 
@@ -128,6 +129,15 @@ def test_episodes_are_counted_across_rollouts():
     assert ends == [valid[: row + 1].sum() for row, _ in np.argwhere(done)]
 
 
+def test_an_episode_over_many_rollouts_has_its_whole_return():
+    """Rewards 1, 2, 3, ...; three rows a rollout, so that three steps end with one at first."""
+    rollouts = collected(Scripted(3), Scripted(4), Scripted(10), steps=3, times=8)
+    lengths = np.concatenate([rollout.episode_lengths for rollout in rollouts])
+    returns = np.concatenate([rollout.episode_returns for rollout in rollouts])
+    assert np.bincount(lengths)[[3, 4, 10]].tolist() == [6, 5, 2]
+    np.testing.assert_array_equal(returns, lengths * (lengths + 1) / 2)
+
+
 @settings(derandomize=True, max_examples=60, deadline=None, database=None)
 @given(
     st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.3, 0.8]), st.integers(0, 2**31)
@@ -185,6 +195,17 @@ def test_actions_are_stored_as_sampled_and_clipped_only_for_the_environment():
     )
 
 
+def test_the_environment_receives_actions_of_its_own_type():
+    class Short(Scripted):
+        action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    environment = Short(3)
+    envs = scripted(environment)
+    policy = random_policy(envs)  # in float64
+    collect(envs, policy, None, start(envs, seed=0), np.random.default_rng(0), steps=2)
+    assert {action.dtype for action in environment.received} == {np.dtype("float32")}
+
+
 def test_without_a_critic_values_are_zero():
     (rollout,) = collected(Scripted(2), steps=3, critic=None)
     assert not rollout.values.any()
@@ -200,6 +221,25 @@ def test_whole_episodes_one_a_column():
     assert rollout.valid.sum(axis=0).tolist() == [2, 4]
     assert (rollout.rewards * rollout.valid).sum(axis=0).tolist() == [3, 10]
     assert rollout.episode_returns.tolist() == [3, 10]
+    assert rollout.values[:, 1].tolist() == [0, 1, 2, 3]
+    assert rollout.next_values[:, 1].tolist() == [1, 2, 3, 4]
+
+
+def test_environments_are_asked_for_groups_only_where_there_are_some():
+    asked = []
+
+    class Asked(Scripted):
+        def reset(self, *, seed=None, options=None):
+            asked.append(options)
+            return super().reset(seed=seed)
+
+    for group_size in (1, 2):
+        envs = scripted(Asked(2), Asked(2))
+        rollout = collect_episodes(
+            envs, random_policy(envs), None, None, max_steps=2, group_size=group_size
+        )
+        assert (rollout.group is None) == (group_size == 1)
+    assert asked == [None, None, {"group_size": 2}, {"group_size": 2}]
 
 
 @pytest.fixture
@@ -277,6 +317,17 @@ def test_non_finite_numbers_are_named_with_environment_and_step(where, bad_value
         collected(Scripted(100), bad, steps=4, times=3)
 
 
+def test_an_observation_that_is_not_finite_at_the_reset_is_named():
+    class Lost(Scripted):
+        def reset(self, *, seed=None, options=None):
+            observation, info = super().reset(seed=seed)
+            return observation * np.nan, info
+
+    message = r"environment 1 returned a non-finite observation \(.*nan.*\) at its step 0"
+    with pytest.raises(NonFiniteError, match=message):
+        start(scripted(Scripted(3), Lost(3)), seed=0)
+
+
 def test_an_environment_may_return_the_same_arrays_every_time():
     def make(copy):
         return SyncVectorEnv([lambda: Scripted(3), lambda: Scripted(5)], copy=copy)
@@ -296,7 +347,13 @@ def test_a_policy_that_is_not_finite_is_named():
     envs = scripted(Scripted(5))
     policy = random_policy(envs)
     policy = policy.with_parameters(policy.parameters * np.nan)
-    with pytest.raises(NonFiniteError, match="policy"):
+    message = r"the policy chose for environment 0 a non-finite action \(\[nan\]\) at its step 0"
+    with pytest.raises(NonFiniteError, match=message):
+        collect_episodes(envs, policy, None, None, max_steps=5)
+    envs = make_vector_env("minirl/Chain-v0", 2)  # a choice is finite even where its logits are not
+    policy = random_policy(envs)
+    policy = policy.with_parameters(policy.parameters * np.nan)
+    with pytest.raises(NonFiniteError, match="log-probabilities became non-finite"):
         collect_episodes(envs, policy, None, None, max_steps=5)
 
 
@@ -327,6 +384,12 @@ def test_other_autoreset_modes_are_refused(mode):
 def test_unknown_environments_are_named(env):
     with pytest.raises(ValueError, match=f"environment '{env}' can't be made"):
         make_vector_env(env, 1)
+
+
+def test_the_return_that_solves_an_environment_is_gymnasiums_if_there_is_one():
+    assert reward_threshold("CartPole-v1") == 475
+    assert reward_threshold("Pendulum-v1") is None
+    assert reward_threshold(steady) is None  # a factory has no specification
 
 
 def test_an_environment_instance_is_refused():

@@ -2,12 +2,18 @@ import functools
 import json
 import os
 import pickle
+import platform
+import shutil
 import stat
+import subprocess
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minirl import serialization
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.experiments.evaluation import evaluate
 from minirl.networks import MLP, Linear, Table, WithLogStd
@@ -110,6 +116,13 @@ def test_the_name_is_the_one_given(tmp_path):
     save_policy(tmp_path / "agent", small_policy(), {})  # np.savez would append .npz
     assert [path.name for path in tmp_path.iterdir()] == ["agent"]
     load_policy(str(tmp_path / "agent"))
+
+
+def test_the_file_says_with_which_versions_it_was_made(tmp_path):
+    save_policy(tmp_path / "policy.npz", small_policy(), {})
+    with np.load(tmp_path / "policy.npz") as file:
+        header = json.loads(str(file["header"]))
+    assert header["versions"] == versions()
 
 
 # Files that are not a policy
@@ -278,7 +291,7 @@ def test_write_atomically_writes(tmp_path):
     write_atomically(str(path), lambda file: file.write(b"second"))
     assert path.read_bytes() == b"second"
     assert os.listdir(tmp_path) == ["file"]
-    assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444  # colleagues may read it
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # colleagues may read it
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
@@ -310,6 +323,20 @@ def test_the_target_is_untouched_while_writing(tmp_path):
 
     write_atomically(path, write)
     assert path.read_bytes() == b"new"
+
+
+def test_the_temporary_file_is_a_hidden_neighbour(tmp_path):
+    """In the same folder, hence on the same disk: only there is replacing one step."""
+    seen = []
+
+    def write(file):
+        seen.extend(os.listdir(tmp_path))
+        (tmp_path / seen[0]).unlink()  # somebody tidies up
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "file", write)
+    assert [name[:6] for name in seen] == [".file."]
 
 
 def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
@@ -350,6 +377,17 @@ class Example:
     sizes: tuple = (3, 4)
 
 
+def test_a_folder_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="output folder must have a name, got ''"):
+        prepare_folder("")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder closed to everybody")
+def test_a_folder_that_is_there_but_takes_no_files_is_named():
+    with pytest.raises(ValueError, match="output folder '/proc/self' can't be written"):
+        prepare_folder("/proc/self")
+
+
 def test_describe_is_json_ready_and_complete():
     value = {"a": Example(LinearSchedule(0.5)), 3: [True, None, "x", 1.5]}
     assert json.loads(json.dumps(describe(value))) == {
@@ -367,11 +405,17 @@ def test_describe_gives_numpy_numbers_as_numbers():
     assert json.loads(json.dumps(described)) == [0.5, 3, 0.1, True]
 
 
+def test_describe_falls_back_to_what_python_prints():
+    assert describe([1j, slice(2)]) == ["1j", "slice(None, 2, None)"]
+
+
 def test_describe_names_functions_and_tells_partial_ones_apart():
     name = f"{prepare_folder.__module__}.prepare_folder"
     assert describe(prepare_folder) == name
     three, four = (describe(functools.partial(prepare_folder, folder)) for folder in "34")
-    assert "prepare_folder" in json.dumps(three)
+    assert three == {"partial": name, "arguments": ["3"]}
+    keyword = describe(functools.partial(prepare_folder, folder="3"))
+    assert keyword == {"partial": name, "arguments": [["folder", "3"]]}
     assert three != four
 
 
@@ -382,12 +426,55 @@ def test_describe_says_the_same_of_equal_objects():
         def __init__(self, rate):
             self.rate = rate
 
-    assert describe(Own(0.5)) == describe(Own(0.5))
+    assert describe(Own(0.5)) == describe(Own(0.5)) == {"type": "Own", "rate": 0.5}
     assert describe(Own(0.5)) != describe(Own(0.25))
 
 
 def test_versions_name_what_numbers_depend_on():
     found = versions()
     assert found["numpy"] == np.__version__
-    assert {"python", "scipy", "gymnasium"} <= found.keys()
+    assert found["python"] == platform.python_version()
+    assert {"minirl-numpy", "scipy", "gymnasium"} <= found.keys()
     json.dumps(found)
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(serialization, "version", missing)
+    assert versions().keys() - {"commit"} == {"python"}
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    command = ["git", "-C", str(folder), *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An empty folder that minirl takes for its own repository."""
+    monkeypatch.setattr(serialization, "__file__", str(tmp_path / "minirl" / "serialization.py"))
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_minirls_own_repository_gives_the_commit_and_says_if_files_have_changed(package):
+    assert "commit" not in versions()  # no repository
+    git(package, "init", "-q")
+    assert "commit" not in versions()  # none that has a commit, which is no error
+    (package / "file").write_text("committed")
+    git(package, "add", "file")
+    git(package, "commit", "-q", "-m", "first")
+    commit = git(package, "rev-parse", "HEAD")
+    assert commit.startswith(versions()["commit"])
+    assert len(versions()["commit"]) >= 7
+    (package / "file").write_text("changed")
+    assert versions()["commit"].endswith("-dirty")
+
+
+def test_without_git_there_is_no_commit(package, monkeypatch):
+    (package / ".git").mkdir()
+    monkeypatch.setenv("PATH", "")
+    assert "commit" not in versions()

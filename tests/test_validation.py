@@ -7,10 +7,14 @@ import pytest
 
 from minirl.validation import (
     require_count,
+    require_finite,
+    require_flag,
     require_fraction,
+    require_methods,
     require_non_negative,
     require_positive,
     require_positive_or_none,
+    require_seed,
 )
 
 
@@ -20,6 +24,8 @@ from minirl.validation import (
         (require_positive, [1e-300, 1, 1e300], [0, -1.0, math.nan, math.inf, -math.inf]),
         (require_non_negative, [0, 0.0, 5.0], [-1e-300, math.nan, math.inf]),
         (require_fraction, [0, 0.5, 1], [-1e-9, 1 + 1e-9, math.nan, math.inf]),
+        (require_finite, [-1e300, 0, 2.5], [math.nan, math.inf, -math.inf, "1", True]),
+        (require_flag, [True, False], [0, 1, None, "no", np.True_]),
         (require_count, [1, np.int64(3)], [0, -1, 1.5, 2.0, True]),
     ],
 )
@@ -50,3 +56,18 @@ def test_none_is_allowed_only_where_it_is_said():
     require_positive_or_none("norm", 0.5)
     with pytest.raises(ValueError, match="norm"):
         require_positive_or_none("norm", 0.0)
+
+
+def test_a_seed_is_a_whole_number_from_0_on():
+    for seed in (0, 7, np.int64(3)):
+        require_seed(seed)
+    for seed in (-1, 1.0, True, None):
+        with pytest.raises(ValueError, match=rf"^seed must be .*got {seed!r}$"):
+            require_seed(seed)
+
+
+def test_methods_are_all_there_or_named():
+    require_methods("text", "abc", "upper", "lower")
+    for methods in (("upper", "fly"), ("fly", "upper"), ("fly",)):
+        with pytest.raises(ValueError, match=f"^text must have {', '.join(methods)}, got 'abc'$"):
+            require_methods("text", "abc", *methods)

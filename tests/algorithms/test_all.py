@@ -1,4 +1,4 @@
-"""What all algorithms owe: metrics that are what the glossary says, schedules read at progress."""
+"""What all algorithms owe: honest metrics, and hyperparameters that do what they say."""
 
 from dataclasses import replace
 
@@ -7,11 +7,13 @@ import pytest
 from gymnasium import spaces
 
 from minirl.algorithms import PPO, TRPO, NaturalGradient, PolicyGradient
+from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL
 from minirl.batch import Batch
+from minirl.checks import finite_difference
 from minirl.critic_fit import CriticFit
 from minirl.metrics import GLOSSARY
 from minirl.optimizers import SGD, LinearSchedule
-from minirl.policy import make_critic, make_policy
+from minirl.policy import Policy, make_critic, make_policy
 
 RNG = np.random.default_rng
 STATES = spaces.Box(-1, 1, (4,))
@@ -58,6 +60,149 @@ def test_metrics_are_what_the_glossary_says(algorithm):
     assert np.isclose(metrics["surrogate_improvement"], improvement)
 
 
+class CountedNetwork:
+    """A network that counts its matrix products per layer and row."""
+
+    def __init__(self, network):
+        self.network, self.products, self.jvps = network, 0, 0
+        self.dtype = network.dtype
+
+    def forward(self, theta, x):
+        self.products += len(x)
+        return self.network.forward(theta, x)
+
+    def vjp(self, cache, dy):
+        self.products += 2 * len(dy)
+        return self.network.vjp(cache, dy)
+
+    def jvp(self, cache, dtheta):
+        self.jvps += 1
+        dy = self.network.jvp(cache, dtheta)
+        self.products += 2 * len(dy)
+        return dy
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reports"),
+    [
+        (PolicyGradient(), 1),
+        (NaturalGradient(cg_iterations=4), 1),
+        (TRPO(cg_iterations=4), 1),
+        (PPO(epochs=3, minibatch_size=16), 2),
+        (PPO(epochs=3, minibatch_size=16, target_kl=1.0), 2),
+        (PPO(epochs=3, minibatch_size=16, objective=FixedKL(0.5)), 1),
+        (PPO(epochs=3, minibatch_size=16, objective=AdaptiveKL(0.1, beta=0.5), target_kl=1.0), 1),
+    ],
+    ids=repr,
+)
+def test_gradient_equivalents_are_counted_matrix_products(algorithm, reports):
+    """A gradient is three products; forward passes that only report what a step did are free."""
+    policy, batch = problem()
+    network = CountedNetwork(policy.network)
+    policy = Policy(network, policy.distribution, policy.parameters)
+    _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    counted = (network.products - reports * len(batch)) / 3
+    assert np.isclose(metrics["gradient_equivalents"], counted, rtol=1e-12)
+    assert metrics.get("cg_iterations", 0) == network.jvps
+    assert metrics.get("epochs", 3) == 3
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [*ALGORITHMS[:3], PPO(epochs=1, minibatch_size=48)],
+    ids=lambda algorithm: type(algorithm).__name__,
+)
+def test_the_gradient_norm_is_that_of_the_surrogates_differences(algorithm):
+    policy, batch = problem()
+
+    def objective(theta):
+        new, _ = policy.with_parameters(theta).forward(batch.observations)
+        ratio = np.exp(new.log_prob(batch.actions) - batch.log_probs)
+        return float((batch.weight * batch.advantages) @ ratio)
+
+    units = np.eye(policy.network.size)
+    truth = [finite_difference(objective, policy.parameters, unit) for unit in units]
+    _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    assert np.isclose(metrics["gradient_norm"], np.linalg.norm(truth), rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
+def test_normalize_advantages_whitens_them_once_over_the_whole_batch(algorithm):
+    policy, batch = problem()
+    batch = replace(batch, advantages=3 + 5 * batch.advantages)
+    white = (batch.advantages - batch.advantages.mean()) / batch.advantages.std()
+    switched = replace(algorithm, normalize_advantages=True)
+    by_switch, _ = switched.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    by_hand, _ = algorithm.update(
+        algorithm.init(policy), replace(batch, advantages=white), RNG(1), 0.0
+    )
+    assert np.allclose(by_switch.policy.parameters, by_hand.policy.parameters, rtol=1e-6)
+    without, _ = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    assert not np.allclose(without.policy.parameters, by_hand.policy.parameters, rtol=1e-3)
+
+
+FIRST_ORDER = [
+    PolicyGradient(learning_rate=0.5, optimizer=SGD()),
+    PPO(learning_rate=0.5, optimizer=SGD(), epochs=1, minibatch_size=48),
+]
+
+
+@pytest.mark.parametrize("algorithm", FIRST_ORDER, ids=["PolicyGradient", "PPO"])
+def test_the_entropy_bonus_adds_its_coefficient_times_the_gradient_of_the_mean_entropy(algorithm):
+    policy, batch = problem()
+
+    def entropy(theta):
+        probs = policy.with_parameters(theta).forward(batch.observations)[0].probs
+        return -float(batch.weight @ (probs * np.log(probs)).sum(axis=1))
+
+    units = np.eye(policy.network.size)
+    truth = np.array([finite_difference(entropy, policy.parameters, unit) for unit in units])
+    plain, _ = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    with_bonus = replace(algorithm, entropy_coefficient=0.3)
+    state, _ = with_bonus.update(with_bonus.init(policy), batch, RNG(1), 0.0)
+    difference = state.policy.parameters - plain.policy.parameters
+    assert np.allclose(difference, 0.5 * 0.3 * truth, atol=1e-9)
+
+
+@pytest.mark.parametrize("algorithm", FIRST_ORDER, ids=["PolicyGradient", "PPO"])
+def test_a_gradient_beyond_its_limit_is_shortened_and_reported_at_full_length(algorithm):
+    policy, batch = problem()
+    steps, norms = [], []
+    for limit in (None, 0.01):
+        limited = replace(algorithm, max_gradient_norm=limit)
+        state, metrics = limited.update(limited.init(policy), batch, RNG(1), 0.0)
+        steps.append(state.policy.parameters - policy.parameters)
+        norms.append(metrics["gradient_norm"])
+    assert norms[0] == norms[1] > 0.1
+    assert np.allclose(steps[1], steps[0] * (0.01 / norms[0]), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("learner", "steps"),
+    [(PolicyGradient(), 1), (PPO(epochs=3, minibatch_size=16), 9), (CriticFit(epochs=2), 2)],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_optimizers_state_is_carried_from_update_to_update(learner, steps):
+    """Adam's moments, one a parameter from the start, and its count of steps."""
+    policy, batch = problem()
+    critic = make_critic(STATES, RNG(2), dtype="float64")
+    of_critic = isinstance(learner, CriticFit)
+    learn, start = (learner.fit, critic) if of_critic else (learner.update, policy)
+    state = learner.init(start)
+    for done in range(3):
+        assert state.optimizer.steps == done * steps
+        assert state.optimizer.mean.shape == state.optimizer.square.shape == start.parameters.shape
+        state, _ = learn(state, batch, RNG(1), 0.0)
+
+
+@pytest.mark.parametrize("make", [PolicyGradient, PPO, CriticFit], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("missing", ["init", "step"])
+def test_an_optimizer_without_one_of_its_verbs_is_refused(make, missing):
+    only = type("Half", (), {name: lambda *_: None for name in {"init", "step"} - {missing}})()
+    with pytest.raises(ValueError, match="^optimizer must have init, step"):
+        make(optimizer=only)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS[1:3], ids=["NaturalGradient", "TRPO"])
 def test_the_expected_improvement_is_that_of_a_linear_surrogate(algorithm):
     policy, batch = problem()
@@ -76,8 +221,14 @@ def test_the_expected_improvement_is_that_of_a_linear_surrogate(algorithm):
         (lambda rate: NaturalGradient(step_size=rate), "policy"),
         (lambda rate: PPO(learning_rate=rate, optimizer=SGD()), "policy"),
         (lambda rate: CriticFit(learning_rate=rate, optimizer=SGD()), "critic"),
+        (lambda weight: PolicyGradient(entropy_coefficient=weight, optimizer=SGD()), "policy"),
+        (lambda weight: PPO(entropy_coefficient=weight, optimizer=SGD()), "policy"),
+        (lambda epsilon: PPO(objective=Clipped(epsilon), learning_rate=0.05), "policy"),
     ],
-    ids=["PolicyGradient", "NaturalGradient", "PPO", "CriticFit"],
+    ids=[
+        *("PolicyGradient", "NaturalGradient", "PPO", "CriticFit"),
+        *("entropy in PolicyGradient", "entropy in PPO", "epsilon"),
+    ],
 )
 def test_schedules_are_read_at_the_progress_of_training(make, field):
     policy, batch = problem()

@@ -89,6 +89,19 @@ def test_undamped_converged_direction_is_the_exact_natural_gradient(env):
     assert np.allclose(solution.x, truth, atol=1e-6 * np.abs(truth).max())
 
 
+@pytest.mark.parametrize("damping", [0.01, 1.0])
+def test_the_damped_direction_solves_the_damped_dense_system(damping):
+    mdp = chain_mdp()
+    policy = table_policy(mdp, RNG(7))
+    old, cache, gradient = gradient_of(policy, batch := exact_batch(mdp, policy))
+    fisher = tabular.fisher_matrix(mdp, logits_of(mdp, policy))
+    truth = np.linalg.solve(fisher + damping * np.eye(len(fisher)), gradient)
+    solution = natural_direction(
+        policy, cache, old, batch, gradient, damping=damping, iterations=20
+    )
+    assert np.allclose(solution.x, truth, rtol=1e-9, atol=1e-12)
+
+
 def test_one_update_is_one_step_of_fixed_size():
     mdp = chain_mdp()
     policy = table_policy(mdp, RNG(4))

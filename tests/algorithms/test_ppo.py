@@ -1,5 +1,7 @@
 """PPO: the clipped objective by hand and by differences, its reductions, its penalties."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -148,6 +150,8 @@ def test_the_adaptive_coefficient_follows_the_papers_rule():
     assert rule.next_beta(1.0, 0.0201) == 1.0
     assert rule.next_beta(1.0, 0.0449) == 1.0
     assert rule.next_beta(1.0, 0.0451) == 2.0
+    for edge in (2.0, 4.5):
+        assert AdaptiveKL(target=3.0).next_beta(1.0, edge) == 1.0
     state, metrics = run(AdaptiveKL(target=1e-9, beta=1.5))
     assert metrics["kl_coefficient"] == 1.5
     assert state.beta == 3.0
@@ -165,10 +169,27 @@ def test_training_stops_after_the_epoch_that_passes_the_target():
     assert np.isclose(metrics["gradient_equivalents"], metrics["epochs"] * 64 * 4 / 3)
 
 
+def test_a_kl_equal_to_the_target_has_not_passed_it():
+    after_one = run(Unclipped(), epochs=1)[1]["kl"]
+    assert run(Unclipped(), epochs=2, target_kl=after_one)[1]["epochs"] == 2
+    assert run(Unclipped(), epochs=2, target_kl=after_one * 0.999)[1]["epochs"] == 1
+
+
 def test_clip_fraction_counts_ratios_outside_the_interval():
     assert run(Clipped(0.2), epochs=1, minibatch_size=64)[1]["clip_fraction"] == 0
     assert run(Clipped(1e-4))[1]["clip_fraction"] > 0.5
     assert run(Unclipped())[1]["clip_fraction"] == 0
+
+
+def test_the_clip_fraction_by_hand():
+    """Ratios 1, 1.5, 0.8 and 2 and epsilon 0.5: the edge is inside, only the last outside."""
+    policy, batch = problem(9, n=4)
+    log_probs = batch.log_probs - np.log([1.0, 1.5, 0.8, 2.0])
+    edge = np.exp(batch.log_probs - log_probs)[1]  # 1.5 to the last bit
+    ppo = PPO(objective=Clipped(edge - 1))
+    batch = replace(batch, log_probs=log_probs)
+    _, _, clip_fraction = ppo.step(ppo.init(policy), batch, batch.advantages, None, 0.0)
+    assert clip_fraction == 0.25
 
 
 def test_each_minibatch_gets_the_advantages_and_old_distributions_of_its_own_rows():
@@ -221,6 +242,7 @@ def test_constant_advantages_and_batches_of_one_stay_finite(n):
         (lambda: PPO(epochs=0), "epochs"),
         (lambda: PPO(minibatch_size=1.5), "minibatch_size"),
         (lambda: PPO(target_kl=0.0), "target_kl"),
+        (lambda: PPO(max_gradient_norm=0.0), "max_gradient_norm"),
         (lambda: PPO(objective="clipped"), "objective"),
         (lambda: PPO(entropy_coefficient=float("nan")), "entropy_coefficient"),
         (lambda: Clipped(0.0), "epsilon"),

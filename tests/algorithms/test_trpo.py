@@ -11,7 +11,7 @@ import minirl  # noqa: F401  (registers the environments)
 from minirl.algorithms import TRPO
 from minirl.algorithms.natural_gradient import fisher_vector_product, natural_direction
 from minirl.algorithms.policy_gradient import policy_gradient_loss
-from minirl.algorithms.trpo import full_step
+from minirl.algorithms.trpo import full_step, trust_region_search
 from minirl.batch import Batch
 from minirl.exact import tabular
 from minirl.policy import make_policy
@@ -120,9 +120,29 @@ def test_a_refused_search_leaves_the_parameters_unchanged():
     assert state.policy.parameters is policy.parameters
     assert metrics["kl"] == 0
     assert metrics["expected_improvement"] == 0
+    products_and_one_try = metrics["cg_iterations"] * 4 / 3 + 1 / 3
+    assert np.isclose(metrics["gradient_equivalents"], len(batch) * (1 + products_and_one_try))
     # With more tries the same step is accepted in part: the refusal above was the search's doing.
     more = TRPO(max_kl=3.0, damping=1e-3, cg_iterations=50, line_search_tries=20)
     assert 0 < more.update(more.init(policy), batch, RNG(0), 0.0)[1]["accepted_fraction"] < 1
+
+
+def test_the_search_says_why_it_refused_and_allows_the_bound_itself():
+    policy, batch = problem(5)
+    old, cache = policy.forward(batch.observations)
+    uphill = -policy.vjp(cache, policy_gradient_loss(old, batch, batch.advantages)[1])
+    step = 1e-2 * uphill / np.linalg.norm(uphill)
+    new, _ = policy.with_parameters(policy.parameters + step).forward(batch.observations)
+    kl = float(batch.weight @ old.kl(new))
+
+    def search(step, max_kl):
+        return trust_region_search(
+            policy, old, batch, batch.advantages, step, max_kl=max_kl, shrink=0.5, tries=2
+        )
+
+    assert search(step, kl) == (1.0, ())
+    assert search(step, kl / 2) == (0.5, ("KL above max_kl",))
+    assert search(-step, kl) == (0.0, ("surrogate not improved",) * 2)
 
 
 @pytest.mark.parametrize("n", [1, 16])
@@ -170,6 +190,7 @@ def test_gradient_equivalents_count_products_and_tries():
         ("max_kl", float("nan")),
         ("damping", -0.1),
         ("cg_iterations", 0),
+        ("line_search_shrink", 0.0),
         ("line_search_shrink", 1.0),
         ("line_search_tries", 0),
     ],

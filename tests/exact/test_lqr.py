@@ -143,6 +143,36 @@ def test_discounting_alone_can_make_a_gain_stable():
     assert expected_return(walk, [[0.0]], [-np.inf]) == pytest.approx(-4.0)
 
 
+def test_without_a_future_only_the_first_step_counts():
+    """Discount 0: from a state of variance 3, the action -s/2 + noise of variance 1/4."""
+    one = [[1.0]]
+    problem = LQRProblem(one, one, [[2.0]], [[4.0]], one, [[3.0]], discount=0.0)
+    expected = -(2 + 4 / 4) * 3 - 4 * 1 / 4
+    assert expected_return(problem, [[-0.5]], [np.log(0.5)]) == pytest.approx(expected)
+
+
+def test_a_gain_on_the_edge_of_stability_has_no_finite_return():
+    """A state that doubles in every step, at discount 1/4: each step costs as much as the last."""
+    one = [[1.0]]
+    edge = LQRProblem([[2.0]], one, one, one, one, one, discount=0.25)
+    with pytest.raises(ValueError, match="spectral radius is 1 for gain"):
+        expected_return(edge, [[0.0]], [0.0])
+
+
+def test_everything_is_computed_in_float64_whatever_is_handed_in():
+    base = random_problem(np.random.default_rng(3))
+    names = ("A", "B", "Q", "R", "noise_covariance", "start_covariance")
+    short = [getattr(base, name).astype("float32") for name in names]
+    problem, exact = (
+        LQRProblem(*matrices, 0.9) for matrices in (short, [m.astype(float) for m in short])
+    )
+    assert problem.A.dtype == problem.start_covariance.dtype == np.float64
+    gain = optimal_gain(exact).astype("float32")
+    log_std = np.array([0.1, -0.2], dtype="float32")
+    found = expected_return(problem, gain, log_std)
+    assert found == expected_return(exact, gain.astype(float), log_std.astype(float))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -272,6 +272,8 @@ def test_nothing_lies_above_the_frontier():
     _, reference, rewards = random_task(11)
     betas = np.geomspace(20.0, 0.02, 50)
     frontier = sequences.reward_kl_frontier(reference, rewards, betas)
+    np.testing.assert_array_equal(frontier.betas, betas)
+    assert sequences.reward_kl_frontier(reference, rewards, [2, 1]).betas.dtype == np.float64
     for curve in (frontier.rewards, frontier.kls, frontier.objectives):
         assert (np.diff(curve) > 0.0).all()
     rng = np.random.default_rng(11)
@@ -291,7 +293,7 @@ def test_nothing_lies_above_the_frontier():
             assert not above(*sequences.evaluate(policy, reference, rewards, beta)[1:])
 
 
-@trees
+@pytest.mark.parametrize("tree", [TREE, (3, 1, 4), (2, 4, 1), (2, 1, 1)])
 def test_policy_of_is_the_inverse_of_response_log_probs(tree):
     policy, reference, rewards = random_task(12, tree)
     found = sequences.policy_of(sequences.response_log_probs(policy), tree[1])
@@ -327,6 +329,12 @@ def test_best_of_n_against_every_draw(n):
     close(np.exp(found), expected, atol=1e-15)
     close(np.exp(found).sum(1), 1.0, rtol=1e-14)
     assert sequences.kl(found, log_probs) <= sequences.best_of_n_kl_bound(n) + 1e-15
+
+
+def test_rewards_tie_if_they_agree_to_twelve_decimals():
+    coin = np.log([[0.5, 0.5]])
+    close(np.exp(sequences.best_of_n(coin, np.array([[0.3, 0.3 + 2e-13]]), 2)), 0.5)
+    close(np.exp(sequences.best_of_n(coin, np.array([[0.3, 0.3 + 2e-12]]), 2)), [[0.25, 0.75]])
 
 
 def test_best_of_n_bound_is_nearly_met_by_many_untied_responses():
@@ -394,13 +402,17 @@ def test_errors():
         ("rewards must be finite", s.best_of_n, rewards, unknown, 2),
         ("beta must be .* at least 0", s.evaluate, policy, reference, rewards, -0.1),
         ("beta must be .* at least 0", s.action_values, policy, reference, rewards, np.nan),
+        ("beta must be .* at least 0", s.evaluate, policy, reference, rewards, np.inf),
         ("beta must be .* above 0", s.soft_optimal_policy, reference, rewards, 0.0),
         ("beta must be .* above 0", s.soft_optimal_policy, reference, rewards, np.inf),
         ("betas must be .* above 0", s.reward_kl_frontier, reference, rewards, [0.3, 0.0]),
+        ("betas must be .* above 0", s.reward_kl_frontier, reference, rewards, [0.3, np.inf]),
         ("betas must be a list", s.reward_kl_frontier, reference, rewards, 0.3),
         ("prompt 1, context 4, token 2", s.policy_gradient, policy, excluding, rewards, 0.3),
         ("prompt 1, response 15", s.evaluate, policy, excluding, rewards, 0.3),
         ("words must be W .* got 4 for 40", s.policy_of, rewards, 4),
+        ("words must be W .* got 0 for 40", s.policy_of, rewards, 0),
+        ("words must be W .* got 1 for 1", s.policy_of, rewards[:, :1], 1),
         ("3 is none of these for the 13 words", s.policy_of, rewards, 13),
         ("n must be a whole number of at least 1, got 0", s.best_of_n, rewards, rewards, 0),
         ("n must be a whole number of at least 1, got 1.5", s.best_of_n_kl_bound, 1.5),

@@ -1,5 +1,7 @@
 """The oracle for finite MDPs against sums over time, enumeration, derivatives and print."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -179,6 +181,14 @@ def test_policy_iteration_walks_past_ties_at_discount_one():
     assert expected_return(mdp, policy) == pytest.approx(1.0)
 
 
+def test_where_nothing_is_earned_the_uniform_policy_is_optimal():
+    """Every action ties, at a margin of zero."""
+    mdp = FiniteMDP(np.zeros((2, 3, 2)), np.zeros((2, 3)), [1.0, 0.0], 0.9)
+    values, policy = optimal_values(mdp)
+    assert values.tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(policy, 1 / 3)
+
+
 # ------------------------------------------------------------ gradients
 
 
@@ -323,6 +333,15 @@ def test_trpo_bound_by_hand():
     assert trpo_lower_bound(mdp, new, old) == pytest.approx(expected)
 
 
+def test_trpo_bound_by_hand_at_another_discount():
+    """At discount 3/4 the coin earns v = 1/2 + 3/8 v = 4/5 and |A| = 1/5: 4/5 * (3/4) / (1/16)."""
+    mdp = FiniteMDP([[[0.0], [1.0]]], [[1.0, 0.0]], [1.0], 0.75)
+    old, new = [[0.5, 0.5]], [[0.25, 0.75]]
+    kl = 0.5 * np.log(2.0) + 0.5 * np.log(2.0 / 3.0)
+    expected = surrogate(mdp, new, old) - 48 / 5 * kl
+    assert trpo_lower_bound(mdp, new, old) == pytest.approx(expected)
+
+
 def test_kl_has_a_direction():
     old, new = [[0.5, 0.5]], [[1.0, 0.0]]
     assert state_kl(old, new) == np.inf
@@ -400,7 +419,40 @@ def test_gae_variance_where_nothing_is_left_to_chance():
     np.testing.assert_allclose(found, 0.0, atol=1e-12)
 
 
-# ------------------------------------------------------------ errors
+# ------------------------------------------------------------ precision, errors
+
+
+def test_everything_is_computed_in_float64_whatever_is_handed_in():
+    """The truth of a float32 table is that of the same numbers in float64, to the last bit."""
+    rng = np.random.default_rng(7)
+    base = random_mdp(rng)
+    short = [array.astype("float32") for array in (base.transitions, base.rewards)]
+    mdp, exact = (
+        FiniteMDP(*tables, base.start, 0.9)
+        for tables in (short, [array.astype(float) for array in short])
+    )
+    assert mdp.transitions.dtype == mdp.rewards.dtype == np.float64
+    logits, values = rng.normal(size=(4, 3)).astype("float32"), rng.normal(size=4).astype("float32")
+    half = np.full((4, 3), [0.5, 0.25, 0.25], dtype="float32")
+    other = np.full((4, 3), [0.25, 0.5, 0.25], dtype="float32")
+    for question, arguments in (
+        (lambda mdp, logits: softmax_policy(logits), (logits,)),
+        (state_values, (half,)),
+        (lambda mdp, old, new: state_kl(old, new), (half, other)),
+        (lambda mdp, policy, values: expected_gae(mdp, policy, values, 0.7), (half, values)),
+    ):
+        found = question(mdp, *arguments)
+        truth = question(exact, *(argument.astype(float) for argument in arguments))
+        assert found.dtype == np.float64
+        assert found.tobytes() == truth.tobytes()
+    chain, policy = Chain(length=4), np.full((4, 2), 0.5)
+    found, truth = (
+        gae_variance(chain, policy, v, discount=0.9, lam=0.7)
+        for v in (values, values.astype(float))
+    )
+    assert found.tobytes() == truth.tobytes()
+    whole = FiniteMDP([[[0], [1]]], [[1, 0]], [1], 0.5)
+    assert whole.start.dtype == whole.rewards.dtype == np.float64
 
 
 def test_improper_policies_are_explained_at_discount_one():
@@ -427,6 +479,8 @@ def test_improper_policies_are_explained_at_discount_one():
     ("changes", "message"),
     [
         ({"transitions": np.zeros((2, 3))}, r"transitions must have shape \(S, A, S\)"),
+        ({"transitions": np.zeros((2, 3, 3))}, r"\(S, A, S\), got \(2, 3, 3\)"),
+        ({"transitions": np.zeros((0, 3, 0))}, r"\(S, A, S\), got \(0, 3, 0\)"),
         ({"transitions": np.full((2, 3, 2), 0.6)}, "row sums up to 1.2"),
         ({"transitions": np.full((2, 3, 2), -0.1)}, "entries from -0.1"),
         ({"transitions": np.full((2, 3, 2), np.nan)}, "transitions must be probabilities"),
@@ -453,9 +507,14 @@ def test_wrong_problems_are_named(changes, message):
 def test_wrong_arguments_are_named():
     mdp = FiniteMDP.from_gymnasium(Chain(), 0.9)
     uniform = np.full((5, 2), 0.5)
+    half_published = SimpleNamespace(unwrapped=SimpleNamespace(P=Chain().P))
+    with pytest.raises(TypeError, match="initial_state_distrib"):
+        FiniteMDP.from_gymnasium(half_published, 0.9)
     with pytest.raises(TypeError, match="CartPoleEnv does not"):
         FiniteMDP.from_gymnasium(gymnasium.make("CartPole-v1"), 0.9)
-    for policy in (np.full((5, 3), 1 / 3), np.full((5, 2), 0.4), np.tile([1.5, -0.5], (5, 1))):
+    wrong = [np.full((5, 3), 1 / 3), np.full((5, 2), 0.4), np.tile([1.5, -0.5], (5, 1))]
+    almost = np.tile([0.5, 0.5 + 1e-7], (5, 1))
+    for policy in (*wrong, almost):
         with pytest.raises(ValueError, match="policy must"):
             state_values(mdp, policy)
     with pytest.raises(ValueError, match="state_discount must be in"):

@@ -75,6 +75,14 @@ def test_aligning_is_training_with_the_penalty_written_out(name):
     assert not np.array_equal(other_seed.policy.parameters, aligned.policy.parameters)
 
 
+def test_seed_0_and_silence_if_nothing_else_is_asked_for(capsys):
+    task = CAT, REFERENCE, UTILITIES, "policy-gradient"
+    plain = align(*task, sentences=1)
+    assert capsys.readouterr().err == ""
+    same(plain, align(*task, sentences=1, seed=0, progress=True))
+    assert "100%" in capsys.readouterr().err
+
+
 def test_without_a_penalty_there_is_none():
     written_out = train(
         partial(TokenGenerationVectorEnv, task=CAT, rewards=UTILITIES),

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -387,6 +388,14 @@ def test_an_epoch_sees_every_pair_once():
     close(rates, 0.1 * (1 - np.arange(6) / 6), atol=1e-12)
 
 
+def test_pair_by_pair_too_an_epoch_sees_each_once():
+    preferences, recorder = some_pairs(6, 13, "soft"), Recorder([])
+    method = DPO(beta=BETA, steps=6, minibatch_size=1, optimizer=recorder)
+    method.fit(REFERENCE, CAT, preferences, np.random.default_rng(14))
+    _, exact, _ = loss_and_gradient(method, REFERENCE, preferences)
+    close(sum(gradient for gradient, _ in recorder.seen) / 6, exact, atol=1e-12)
+
+
 def test_agreement_is_the_share_of_margins_with_the_sign_of_the_label():
     preferences = some_pairs(40, 13, "hard")
     method = DPO(steps=4, learning_rate=0.1)
@@ -414,6 +423,27 @@ def test_the_same_seed_gives_the_same_policy_and_another_another():
     )
     assert one.tobytes() == same.tobytes()
     assert not np.array_equal(one, other)
+
+
+def test_progress_is_shown_in_steps_if_asked_for(capsys):
+    pairs, dpo = some_pairs(10, 3, "soft"), DPO(steps=3)
+    silent = dpo.fit(REFERENCE, CAT, pairs, np.random.default_rng(0))
+    assert capsys.readouterr().err == ""
+    shown = dpo.fit(REFERENCE, CAT, pairs, np.random.default_rng(0), progress=True)
+    assert re.search(r"3/3 .*\dstep/s", capsys.readouterr().err)
+    assert shown.rows == silent.rows
+
+
+def test_the_optimizer_begins_at_the_references_parameters():
+    began = []
+
+    class Watched(SGD):
+        def init(self, theta):
+            began.append(theta)
+
+    dpo = DPO(steps=1, optimizer=Watched())
+    dpo.fit(REFERENCE, CAT, some_pairs(10, 3, "soft"), np.random.default_rng(0))
+    assert began == [REFERENCE.parameters]
 
 
 def test_the_reference_is_never_touched():

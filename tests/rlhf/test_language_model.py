@@ -5,7 +5,9 @@ import pytest
 import scipy.special
 from cat import describe_the_cat
 
+from minirl.distributions import Categorical
 from minirl.envs.token_tasks import arithmetic
+from minirl.policy import Policy
 from minirl.rlhf import DPO, Objective, Preferences
 from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
 
@@ -39,6 +41,19 @@ def test_a_table_comes_back_from_its_policy():
     )
     unnormalised = full_prefix_policy(CAT, RANDOM + np.arange(26.0).reshape(2, 13, 1))
     np.testing.assert_allclose(log_table(unnormalised, CAT), RANDOM, rtol=0, atol=1e-13)
+
+
+def test_a_table_is_normalised_in_float64_whatever_the_policy_computes_in():
+    """A network other than a table may be float32."""
+
+    class Network:
+        def forward(self, theta, x):
+            return theta.reshape(26, 4)[x], None
+
+    short = Policy(Network(), Categorical, RANDOM.astype("float32"))
+    table = log_table(short, CAT)
+    assert table.dtype == np.float64
+    np.testing.assert_allclose(np.exp(table).sum(axis=2), 1.0, rtol=1e-14)
 
 
 def test_the_policy_sees_the_environments_observations():

@@ -67,6 +67,14 @@ def test_rows_take_all_four_fields_along(selection):
     np.testing.assert_array_equal(pairs.labels, [0.5, 0.75])
 
 
+@pytest.mark.parametrize("labels", [[1, 0], [True, False], np.array([1, 0], dtype="float32")])
+def test_lists_become_arrays_and_labels_float64(labels):
+    pairs = Preferences([0, 1], [5, 6], [8, 9], labels)
+    assert pairs.labels.dtype == np.float64
+    assert pairs.labels.tolist() == [1.0, 0.0]
+    assert pairs.chosen.tolist() == [5, 9]
+
+
 @pytest.mark.parametrize("name", ["chosen", "rejected"])
 def test_a_soft_label_chooses_nothing(name):
     message = "only hard labels, 0 or 1, say which answer was chosen, got 0.5 in row 1"
@@ -132,6 +140,17 @@ def test_identical_pairs_are_dropped_and_counted(count):
     dropped = np.array([sample_pairs(policy, CAT, count, rng).identical for _ in range(60)])
     three_sigma(dropped, count * (1 - q) / q, sigmas=4)
     assert dropped.var(ddof=1) == pytest.approx(count * (1 - q) / q**2, rel=0.8)
+
+
+def test_there_are_as_many_pairs_as_asked_for_where_most_answers_are_alike():
+    """'soft soft' with 39 tokens of 40, to either prompt: one pair in seven differs."""
+    log_probs = np.full((2, CAT.num_contexts, 4), np.log(1 / 120))
+    log_probs[:, :, 2] = np.log(39 / 40)
+    log_probs[:, CAT.response("soft soft"), [2, 3]] = np.log([1 / 120, 39 / 40])
+    pairs = sample_pairs(full_prefix_policy(CAT, log_probs), CAT, 500, np.random.default_rng(9))
+    assert len(pairs.first) == 500
+    assert (pairs.first != pairs.second).all()
+    assert pairs.identical > 2000
 
 
 def test_a_policy_with_one_answer_gives_no_pairs():
@@ -227,6 +246,23 @@ def test_an_impossible_annotator_is_refused(field, value):
 def test_scores_by_hand(upvotes, score):
     refused, accepted = stack_exchange_score([upvotes, upvotes], [False, True])
     assert (refused, accepted) == ((-1, -1) if score is None else (score, score + 1))
+
+
+def test_scores_and_votes_are_whole_numbers():
+    assert stack_exchange_score([0.0, 5.0], [True, False]).dtype == np.int64
+    questions = sample_questions(
+        random_policy(np.random.default_rng(0)), CAT, 3, np.random.default_rng(1)
+    )
+    assert questions.upvotes.dtype == np.int64
+    assert questions.accepted.dtype == bool
+
+
+def test_six_answers_and_noise_of_one_if_nothing_else_is_asked_for():
+    policy = random_policy(np.random.default_rng(0))
+    plain = sample_questions(policy, CAT, 20, np.random.default_rng(1))
+    asked = sample_questions(policy, CAT, 20, np.random.default_rng(1), answers=6, noise=1.0)
+    assert plain.responses.shape == (20, 6)
+    np.testing.assert_array_equal(plain.upvotes, asked.upvotes)
 
 
 def test_votes_without_noise_follow_the_utility():

@@ -160,7 +160,8 @@ def test_gradient_and_hessian_against_finite_differences():
             at,
             direction,
         )
-        hessian = bradley_terry_hessian(at, differences, labels, ridge)
+        ridges = (ridge,) if ridge else ()  # none, if nothing else is asked for
+        hessian = bradley_terry_hessian(at, differences, labels, *ridges)
         np.testing.assert_allclose(hessian @ direction, bend, atol=1e-7)
 
 
@@ -483,6 +484,17 @@ def test_calibration_against_a_loop():
     assert found.error == pytest.approx(error)
 
 
+def test_calibration_by_hand():
+    """Two pairs predicted at 0.9, one of which is preferred, and one alone at 0.3."""
+    found = calibration(np.array([0.9, 0.9, 0.3]), np.array([1.0, 0.0, 0.3]))
+    assert found.counts.tolist() == [1, 2]
+    np.testing.assert_allclose(found.predicted, [0.3, 0.9])
+    np.testing.assert_allclose(found.observed, [0.3, 0.5])
+    assert found.error == pytest.approx(2 / 3 * 0.4)
+    tenth = np.array([0.0, 0.099, 0.1])  # ten bins, if nothing else is asked for
+    assert calibration(tenth, tenth).counts.tolist() == [2, 1]
+
+
 def test_the_truth_is_calibrated_and_an_overconfident_model_is_not():
     rng = np.random.default_rng(16)
     pairs = cat_pairs(rng, 20_000)
@@ -503,6 +515,8 @@ def test_the_truth_is_calibrated_and_an_overconfident_model_is_not():
     [
         (np.full((3, 1), 0.5), np.full(3, 0.5), "one number a pair, got shapes (3, 1) and (3,)"),
         (np.full(3, 0.5), np.full(4, 0.5), "one number a pair, got shapes (3,) and (4,)"),
+        (np.full((2, 2), 0.5), np.full((2, 2), 0.5), "a pair, got shapes (2, 2) and (2, 2)"),
+        (np.zeros(0), np.zeros(0), "one number a pair, got shapes (0,) and (0,)"),
         (np.array([0.5, 1.5]), np.zeros(2), "predicted must lie in [0, 1], got 0.5 to 1.5"),
         (np.zeros(2), np.array([-1.0, 1.0]), "labels must lie in [0, 1], got -1.0 to 1.0"),
         (np.array([np.nan]), np.zeros(1), "predicted must lie in [0, 1], got nan to nan"),

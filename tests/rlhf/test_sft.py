@@ -264,6 +264,11 @@ def test_the_tail_is_dropped():
     assert dog == pytest.approx(0.05 / 8.2)
 
 
+def test_a_block_holds_32_tokens_if_nothing_else_is_asked_for():
+    nodes = np.full(16, CAT.response("soft cat"))  # four tokens each: prompt, two words, EOS
+    assert fine_tune(CAT, Corpus(np.zeros(16, int), nodes)).blocks == 2
+
+
 def test_nothing_changes_the_reference():
     tuned = fine_tune(CAT, TWO_SENTENCES, block_size=9)
     before = tuned.policy.parameters.copy()
@@ -412,6 +417,7 @@ def test_bad_demonstrations(corpus, message):
         ({"smoothing": 0}, "smoothing must be a finite number above 0, got 0; .* infinite"),
         ({"smoothing": -0.1}, "smoothing must be a finite number above 0, got -0.1"),
         ({"smoothing": math.nan}, "smoothing must be a finite number above 0, got nan"),
+        ({"smoothing": math.inf}, "smoothing must be a finite number above 0, got inf"),
         ({"mask_prompt": 1}, "mask_prompt must be True or False, got 1"),
     ],
 )

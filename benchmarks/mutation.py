@@ -1,0 +1,281 @@
+"""Mutation testing: how many small faults in the package do its own fast tests notice?
+
+    python benchmarks/mutation.py                       # all modules; goes on where it stopped
+    python benchmarks/mutation.py networks rlhf/kl      # these modules
+    python benchmarks/mutation.py --survivors networks  # only what survived last time
+    python benchmarks/mutation.py --table               # the table of docs/tests.md again
+
+mutmut (extra `mutation`; not on Windows) changes one thing at a time (a sign, a number,
+an argument, a comparison), each module is judged by its own test file, and a change that no test
+notices survives. It happens in a copy below results/mutation, where all verdicts are kept as well:
+a module is run again when it or its tests have changed. The table goes into
+benchmarks/results/mutation.csv, what survived into results/mutation/survivors.csv, with the columns
+of tests/mutants-equivalent.csv: the list of the changes that no test can notice, with the reason.
+
+Left out: changes of messages only (whatever is raised, the name by which a check like
+`require_count` or `_levels` calls its value).
+mutmut leaves out docstrings, annotations, class bodies, module constants and decorated functions.
+A mutant counts as killed, too, when its tests take 15 times as long as they should: on a machine
+with much else to do that may be the machine's fault, so the table counts these apart.
+
+Two modules of 278 mutants took 41 s of CPU time; all 31 take an hour or two beside other work.
+"""
+
+import argparse
+import ast
+import contextlib
+import copy
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / "results" / "mutation"
+TABLE = ROOT / "benchmarks" / "results" / "mutation.csv"
+EQUIVALENT = ROOT / "tests" / "mutants-equivalent.csv"
+CHANGE = ["module", "function", "before", "after"]
+COLUMNS = ["module", "mutants", "killed", "timed out", "survived", "equivalent"]
+
+MODULES = [
+    *("distributions", "networks", "optimizers", "solvers", "advantages", "normalization"),
+    *("batch", "policy", "critic_fit"),
+    *(f"algorithms/{name}" for name in ("policy_gradient", "natural_gradient", "trpo", "ppo")),
+    *(f"exact/{name}" for name in ("tabular", "lqr", "sequences")),
+    *("rlhf/language_model", "rlhf/kl", "rlhf/sft", "rlhf/preferences", "rlhf/reward_model"),
+    *("rlhf/align", "rlhf/dpo", "rlhf/best_of_n"),
+    *("reward_transforms", "rollout", "checks", "history", "metrics", "serialization"),
+    "validation",
+]
+# beside the test file that bears the module's name
+MORE_TESTS = {
+    module: ["algorithms/all"]
+    for module in MODULES
+    if module.startswith("algorithms/") or module == "critic_fit"
+}
+
+CONFIG = """
+[mutmut]
+source_paths = minirl
+only_mutate = minirl/{module}.py
+pytest_add_cli_args = -p
+    no:cacheprovider
+    --no-header
+pytest_add_cli_args_test_selection = {tests}
+timeout_constant = 2
+timeout_multiplier = 15
+use_git_change_detection = false
+"""
+SURVIVED = {0, 5, 33}  # tests pass; no test selected; no test reaches the function
+TIMED_OUT = {24, -24, 36, 152, 255}
+MEMORY = 6 * 2**30  # bytes
+
+
+def test_files(module: str) -> list[str]:
+    """The test files that judge a module, relative to the root."""
+    names = [module, *MORE_TESTS.get(module, [])]
+    return [str(Path("tests", name).with_name(f"test_{Path(name).name}.py")) for name in names]
+
+
+class WithoutMessages(ast.NodeTransformer):
+    """Blanks what a user only reads, so that changes of messages leave no difference."""
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        if isinstance(node.exc, ast.Call):
+            node.exc.args = []
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        name = node.func.id.lstrip("_") if isinstance(node.func, ast.Name) else ""
+        if (name.startswith("require_") or name == "levels") and len(node.args) > 1:
+            first = node.args[0]
+            if isinstance(first, ast.JoinedStr | ast.Constant):  # what the check calls its value
+                node.args[0] = ast.Constant(None)
+        self.generic_visit(node)
+        return node
+
+
+def mutants_of(module: str) -> dict[str, tuple[str, str, str]]:
+    """(function, line before, line after) of each mutant that changes more than a message."""
+    from mutmut.mutation.file_mutation import mutate_file_contents
+
+    path = f"minirl/{module}.py"
+    code = mutate_file_contents(path, Path(path).read_text()).code
+    lines = code.split("\n")
+    functions = {
+        node.name: node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name
+    }
+
+    def text(name: str) -> list[str]:
+        node = functions[name]
+        plain = name.partition("__mutmut_")[0].rpartition("ǁ")[2].removeprefix("x_")
+        source = lines[node.lineno - 1 : node.end_lineno]
+        return [line.replace(name, plain).strip() for line in source]
+
+    def meaning(name: str) -> str:
+        node = copy.deepcopy(functions[name])
+        node.name = ""
+        return ast.dump(WithoutMessages().visit(node))
+
+    mutants, meanings = {}, {}
+    for name in functions:
+        start = name.partition("__mutmut_")[0]
+        original = start + "__mutmut_orig"
+        if name == original:
+            continue
+        meanings.setdefault(original, meaning(original))
+        if meaning(name) == meanings[original]:
+            continue
+        old, new = text(original), text(name)
+        while old and new and old[0] == new[0]:
+            old, new = old[1:], new[1:]
+        while old and new and old[-1] == new[-1]:
+            old, new = old[:-1], new[:-1]
+        function = start.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+        key = "minirl." + module.replace("/", ".") + "." + name
+        mutants[key] = (function, " ".join(old), " ".join(new))
+    return mutants
+
+
+def fingerprint(paths: list[str]) -> str:
+    """A short hash of these files of the tree."""
+    return hashlib.sha256(b"".join((ROOT / path).read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def limit_memory() -> None:
+    """An endless list must not take the machine down."""
+    import resource  # not on Windows, where mutmut does not run either
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def run(module: str, only_survivors: bool) -> None:
+    """Judge the mutants of one module by its tests; the verdicts go into the module's file."""
+    record = WORK / (module.replace("/", ".") + ".json")
+    source, tests = fingerprint([f"minirl/{module}.py"]), fingerprint(test_files(module))
+    old = json.loads(record.read_text()) if record.exists() else {"source": "", "tests": ""}
+    if old["source"] != source:
+        old = {"source": source, "tests": "", "verdicts": {}}
+    if old["tests"] == tests and not only_survivors:
+        return
+
+    shutil.rmtree("mutants", ignore_errors=True)
+    for folder in ("minirl", "tests"):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(ROOT / folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    config = CONFIG.format(module=module, tests="\n    ".join(test_files(module)))
+    Path("setup.cfg").write_text((ROOT / "setup.cfg").read_text() + config)
+
+    mutants = mutants_of(module)
+    names = [
+        name for name in mutants if not only_survivors or old["verdicts"].get(name, 0) in SURVIVED
+    ]
+    if names:
+        print(f"{module}: {len(names)} mutants", file=sys.stderr, flush=True)
+        mutmut = Path(sys.executable).with_name("mutmut")
+        outcome = subprocess.run(
+            [mutmut, "run", "--max-children", "1", *names],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            preexec_fn=limit_memory,
+        )
+        meta = Path(f"mutants/minirl/{module}.py.meta")
+        verdicts = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+        if outcome.returncode or any(verdicts.get(name) is None for name in names):
+            raise SystemExit(f"{module}: mutmut failed\n{outcome.stdout[-3000:]}{outcome.stderr}")
+        old["verdicts"] |= {name: verdicts[name] for name in names}
+    record.write_text(json.dumps(old | {"tests": tests, "mutants": mutants}, indent=0))
+
+
+def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
+    """One row a module that has been run, and one row a survivor that is not equivalent."""
+    with EQUIVALENT.open(newline="") as file:
+        equivalent = {tuple(row[key] for key in CHANGE) for row in csv.DictReader(file)}
+    rows, survivors, used = [], [], set()
+    for module in modules:
+        record = WORK / (module.replace("/", ".") + ".json")
+        if not record.exists():
+            continue
+        data = json.loads(record.read_text())
+        row = dict.fromkeys(COLUMNS, 0) | {"module": module, "mutants": len(data["mutants"])}
+        for name, change in data["mutants"].items():
+            verdict, place = data["verdicts"][name], (module, *change)
+            if verdict not in SURVIVED:
+                row["killed"] += 1
+                row["timed out"] += verdict in TIMED_OUT
+            elif place in equivalent:
+                row["equivalent"] += 1
+                used.add(place)
+            else:
+                row["survived"] += 1
+                survivors.append(dict(zip(CHANGE, place, strict=True)))
+        rows.append(row)
+    for place in sorted(equivalent - used):
+        if any(row["module"] == place[0] for row in rows):
+            print(f"no such survivor: {place}", file=sys.stderr)
+    return rows, survivors
+
+
+def table(rows: list[dict]) -> str:
+    """The Markdown table of docs/tests.md."""
+    total = {key: sum(row[key] for row in rows) for key in COLUMNS[1:]}
+    lines = [[*COLUMNS, "killed, %", "of the non-equivalent, %"], ["---"] + ["---:"] * 7]
+    for row in [*rows, {"module": "all"} | total]:
+        non_equivalent = row["mutants"] - row["equivalent"]
+        shares = [100 * row["killed"] / n if n else 100 for n in (row["mutants"], non_equivalent)]
+        lines.append([f"{row[key]}" for key in COLUMNS] + [f"{share:.1f}" for share in shares])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def kept_rows() -> list[dict]:
+    """The rows of the kept file."""
+    if not TABLE.exists():
+        return []
+    with TABLE.open(newline="") as file:
+        return [
+            {key: value if key == "module" else int(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_rows(path: Path, columns: list[str], rows: list[dict]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("modules", nargs="*", default=MODULES, help="such as rlhf/kl; default all")
+    parser.add_argument("--survivors", action="store_true", help="only what survived last time")
+    parser.add_argument("--table", action="store_true", help="run nothing, print the kept table")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.modules) - set(MODULES):
+        parser.error(f"no such module: {', '.join(sorted(unknown))}; one of {', '.join(MODULES)}")
+    if arguments.table:
+        print(table(kept_rows()))
+        return
+    copy_of_the_tree = WORK / "tree"
+    copy_of_the_tree.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(copy_of_the_tree):
+        (copy_of_the_tree / "minirl").mkdir(exist_ok=True)  # mutmut looks for it when imported
+        for module in arguments.modules:
+            run(module, arguments.survivors)
+            rows, survivors = tabulate(MODULES)
+            by_module = {row["module"]: row for row in [*kept_rows(), *rows]}
+            rows = [by_module[name] for name in MODULES if name in by_module]
+            write_rows(TABLE, COLUMNS, rows)
+            write_rows(WORK / "survivors.csv", CHANGE, survivors)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
