@@ -1,52 +1,514 @@
-"""What each method reaches on the token task, over fresh corpora and seeds: a table for the docs.
+"""How near each method comes to the optimum of J, over beta, corpora and seeds.
 
-    python benchmarks/alignment_reach.py        (about three minutes)
+    python benchmarks/alignment_reach.py            # 20 CPU minutes; goes on where it stopped
+    python benchmarks/alignment_reach.py --table    # the tables of docs/results-rlhf.md, no runs
+    python benchmarks/alignment_reach.py --figure docs/results-rlhf.png
 
-Six fine-tuning corpora, two seeds each; none of them was used to choose a setting.
+Five prices of KL, six fine-tuning corpora that chose no setting, two seeds on each. Every method
+runs at each beta with its preset, which was chosen at beta = 0.3, and, where that is not enough,
+with settings found on corpora 0 and 1 (`SET`). Kept in benchmarks/results/alignment_reach.csv, one
+row a run:
+
+method, settings     what learned; "preset", or what was changed
+beta, corpus, seed   of J; of the demonstrations; of pairs, judgements, minibatches and rollouts
+sentences, labels    sampled in all; scored by the gold reward, or pairs labelled. Of best-of-n: n,
+                     for one answer. Of exact optima: 0
+cpu_seconds          of learning, without the pairs; 0 where nothing learns
+fraction, gold, kl   (J - J_ref) / (J* - J_ref); gold reward and KL in nats, per sentence, exact
+
+A fraction of 0 is the reference. Finished runs are not told apart by version: delete the file after
+a change of the package. The figure also reads results/dpo_vs_ppo_compute.csv.
 """
 
-from statistics import median
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import stored  # the scripts beside this one
+from dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, markdown, median, of_budgets
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from minirl import rlhf
-from minirl.experiments.alignment import SENTENCES
+from minirl.exact import sequences
+from minirl.experiments.alignment import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
+from minirl.experiments.alignment_plots import MARKERS, MINUS, OTHER_MARKERS
+from minirl.experiments.plots import (
+    BLACK,
+    BLUE,
+    DOTTED,
+    GREEN,
+    GREY,
+    KNOWN_STYLES,
+    ORANGE,
+    PURPLE,
+    SOLID,
+    VERMILLION,
+)
+from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
+from minirl.machine import one_core
+from minirl.optimizers import LinearSchedule
+from minirl.policy import Policy
+from minirl.rlhf.align import ENVIRONMENT
+from minirl.rlhf.language_model import log_table
+from minirl.rlhf.preferences import Pairs
+from minirl.settings import default_algorithm, default_settings
 
-CORPORA = range(100, 106)
+STORED = Path(__file__).parent / "results" / "alignment_reach.csv"
+BETAS, CORPORA, SEEDS = (0.03, 0.1, 0.3, 1.0, 3.0), range(100, 106), (0, 1)
+TUNED_AT = 0.3
+UPPER_SHOWN = -9.0, 0.0, 0.9, 0.99, 0.999, 0.9999
+LOWER_SHOWN = 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998
+KEY = ["method", "settings", "beta", "corpus", "seed"]
+COLUMNS = [*KEY, "sentences", "labels", "cpu_seconds", "fraction", "gold", "kl"]
+Row = dict[str, str]
+
+# Preferences: method -> loss, pairs, kind of labels, steps.
+PREFERENCES = {
+    "DPO, 3,000 probabilities": ("dpo", 3_000, "soft", DPO_STEPS["gold"]),
+    "DPO, 3,000 judgements": ("dpo", 3_000, "hard", DPO_STEPS["learned"]),
+    "DPO, 30,000 judgements": ("dpo", 30_000, "hard", DPO_STEPS["gold"]),
+    "IPO, 3,000 probabilities": ("ipo", 3_000, "soft", DPO_STEPS["gold"]),
+    "IPO, 3,000 judgements": ("ipo", 3_000, "hard", DPO_STEPS["learned"]),
+}
+IPO_OPTIMUM = "IPO, its exact optimum"
+METHODS = (*SENTENCES, *PREFERENCES, IPO_OPTIMUM, "best-of-n")
+# Where the preset falls short: (method, beta) -> what to change. Found on corpora 0 and 1.
+SET: dict[tuple[str, float], dict[str, float]] = {
+    **{(name, 1.0): {"learning_rate": 9.0} for name in ("policy-gradient", "rloo")},
+    **{(name, 3.0): {"learning_rate": 3.0} for name in ("policy-gradient", "rloo")},
+    ("natural-gradient", 3.0): {"step_size": 0.1},
+    ("trpo", 3.0): {"max_kl": 0.001},
+    **{(name, 3.0): {"annealed_from": 0.02} for name in ("ppo", "grpo")},
+    **{("DPO, 3,000 probabilities", beta): {"steps": 2_400} for beta in (0.03, 0.1)},
+    ("DPO, 3,000 judgements", 0.03): {"steps": 600},
+    ("DPO, 3,000 judgements", 0.1): {"steps": 300},
+    ("DPO, 3,000 judgements", 1.0): {"steps": 50},
+    ("DPO, 3,000 judgements", 3.0): {"steps": 25},
+    **{("IPO, 3,000 probabilities", beta): {"tau_divisor": 7} for beta in BETAS if beta > 0.03},
+    **{("IPO, 3,000 judgements", beta): {"tau_divisor": 7} for beta in BETAS if beta > 0.1},
+    **{("best-of-n", beta): {"n": 64} for beta in (0.03, 0.1)},
+    ("best-of-n", 1.0): {"n": 4},
+    ("best-of-n", 3.0): {"n": 2},
+}
+# What limits IPO, at one beta: its tau, its steps, its rate, or its pairs.
+IPO_TAU_DIVISORS = (1, 2, 4, 7, 10)
+IPO_CHANGES: list[dict[str, float]] = [
+    {"steps": 150},
+    {"steps": 1_200},
+    {"annealed_from": 0.03},
+    {"annealed_from": 0.3},
+    {"pairs": 30_000},
+    {"tau_divisor": 2},
+    {"tau_divisor": 4},
+    {"tau_divisor": 10},
+    {"tau_divisor": 7, "steps": 150},
+    {"tau_divisor": 7, "pairs": 30_000},
+]
+
+
+class Outcome(NamedTuple):
+    """A distribution over responses (X, N), and what it was made from."""
+
+    log_probs: np.ndarray
+    sentences: int = 0
+    labels: int = 0
+    cpu_seconds: float = 0.0
+
+
+class Case:
+    """One beta on one corpus with one seed: the reference, labelled pairs, all methods."""
+
+    def __init__(self, beta: float, corpus: int, seed: int) -> None:
+        self.task, self.seed = rlhf.arithmetic(), [corpus, seed]
+        rng = np.random.default_rng(corpus)
+        demonstrations = rlhf.sample_demonstrations(self.task, 2_000, rng)
+        self.reference = rlhf.fine_tune(self.task, demonstrations).policy
+        self.gold = self.task.utilities
+        self.objective = rlhf.Objective(self.task, self.reference, self.gold, beta)
+        self.pairs: dict[int, tuple[Pairs, dict[str, rlhf.Preferences]]] = {}
+
+    def labelled(self, pairs: int) -> tuple[Pairs, dict[str, rlhf.Preferences]]:
+        """Pairs, and the annotator's probabilities ("soft") and judgements ("hard") of them."""
+        if pairs not in self.pairs:
+            rng, annotator = np.random.default_rng([*self.seed, pairs]), rlhf.Annotator()
+            drawn = rlhf.sample_pairs(self.reference, self.task, pairs, rng)
+            soft, hard = annotator.soft(drawn, self.gold), annotator.hard(drawn, self.gold, rng)
+            self.pairs[pairs] = drawn, {"soft": soft, "hard": hard}
+        return self.pairs[pairs]
+
+    def learn(self, method: str, changes: dict[str, float]) -> Outcome:
+        """What the method with these changes of its preset comes to."""
+        log_reference = self.objective.reference_log_probs
+        if method == "best-of-n":
+            n = int(changes.get("n", REPORTED_BEST_OF))
+            return Outcome(sequences.best_of_n(log_reference, self.gold, n), n, n)
+        if method == IPO_OPTIMUM:
+            tau = self.objective.beta / changes.get("tau_divisor", 1)
+            log_probs = log_reference + win_rates(log_reference, self.gold) / tau
+            normaliser = np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
+            return Outcome(log_probs - normaliser)
+        if method in SENTENCES:
+            return self._reinforce(method, dict(changes))
+        return self._prefer(method, changes)
+
+    def _reinforce(self, method: str, changes: dict) -> Outcome:
+        if "annealed_from" in changes:
+            changes["learning_rate"] = LinearSchedule(changes.pop("annealed_from"))
+        began = time.process_time()
+        policy = rlhf.align(
+            self.task,
+            self.reference,
+            self.gold,
+            replace(default_algorithm(method, ENVIRONMENT), **changes),
+            sentences=SENTENCES[method],
+            beta=self.objective.beta,
+            seed=1_000 * self.seed[1] + self.seed[0],
+            settings=default_settings(ENVIRONMENT, method),
+        ).policy
+        seconds = time.process_time() - began
+        return self._outcome(policy, SENTENCES[method], SENTENCES[method], seconds)
+
+    def _prefer(self, method: str, changes: dict[str, float]) -> Outcome:
+        loss, pairs, kind, steps = PREFERENCES[method]
+        drawn, preferences = self.labelled(int(changes.get("pairs", pairs)))
+        fit = rlhf.DPO(
+            beta=self.objective.beta / changes.get("tau_divisor", 1),
+            loss=loss,  # type: ignore[arg-type]
+            steps=int(changes.get("steps", steps)),
+            learning_rate=LinearSchedule(changes.get("annealed_from", 0.1)),
+        ).fit
+        rng = np.random.default_rng([*self.seed, 1])
+        began = time.process_time()
+        policy = fit(self.reference, self.task, preferences[kind], rng).policy
+        seconds = time.process_time() - began
+        labels = len(preferences[kind])
+        return self._outcome(policy, 2 * (labels + drawn.identical), labels, seconds)
+
+    def _outcome(self, policy: Policy, *used: float) -> Outcome:
+        return Outcome(sequences.response_log_probs(log_table(policy, self.task)), *used)
+
+    def judge(self, outcome: Outcome) -> dict[str, object]:
+        """A row, but for its key."""
+        objective = self.objective
+        kl = sequences.kl(outcome.log_probs, objective.reference_log_probs)
+        gold = sequences.expected_reward(outcome.log_probs, self.gold)
+        gain = gold - objective.beta * kl - objective.start
+        return {
+            "sentences": outcome.sentences,
+            "labels": outcome.labels,
+            "cpu_seconds": f"{outcome.cpu_seconds:.3f}",
+            "fraction": f"{gain / (objective.optimum - objective.start):.4f}",
+            "gold": f"{gold:.4f}",
+            "kl": f"{kl:.4f}",
+        }
+
+
+def win_rates(log_reference: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """q (X, N): how probably a response is preferred to one of the reference's, exact.
+
+    >>> win_rates(np.log([[0.25, 0.75]]), np.array([[0.0, 0.0]]))
+    array([[0.5, 0.5]])
+    """
+    found = np.empty(rewards.shape)
+    for prompt, row in enumerate(rewards.round(12)):
+        values, which = np.unique(row, return_inverse=True)
+        shares = np.bincount(which, np.exp(log_reference[prompt]))
+        found[prompt] = (expit(values[:, None] - values) @ shares)[which]
+    return found
+
+
+def told(changes: dict[str, float]) -> str:
+    """Changes of a preset in words, the entry of the column "settings".
+
+    >>> told({"tau_divisor": 7, "steps": 2400})
+    'tau = beta / 7, 2,400 steps'
+    """
+    words = {
+        "learning_rate": "learning rate {:g}",
+        "annealed_from": "learning rate {:g}, annealed",
+        "step_size": "step size {:g}",
+        "max_kl": "max_kl {:g}",
+        "steps": "{:,} steps",
+        "tau_divisor": "tau = beta / {:g}",
+        "pairs": "{:,} pairs",
+        "n": "n = {:g}",
+    }
+    return ", ".join(words[name].format(value) for name, value in changes.items()) or "preset"
+
+
+def runs(beta: float, seed: int) -> list[tuple[str, dict[str, float]]]:
+    """All methods at a beta, with the changes of their presets; what limits IPO on one seed."""
+    found: list[tuple[str, dict[str, float]]] = []
+    for method in METHODS:
+        found.append((method, {}))
+        if (method, beta) in SET:
+            found.append((method, SET[method, beta]))
+    found.append(("DPO, 3,000 judgements", {"steps": 600}))
+    found += [("best-of-n", {"n": n}) for n in BEST_OF if n != REPORTED_BEST_OF]
+    found += [(IPO_OPTIMUM, {"tau_divisor": divisor}) for divisor in IPO_TAU_DIVISORS[1:]]
+    if (beta, seed) == (TUNED_AT, SEEDS[0]):
+        found += [("IPO, 3,000 probabilities", changes) for changes in IPO_CHANGES]
+    return [run for number, run in enumerate(found) if run not in found[:number]]
+
+
+# ---------------------------------------------------------------- running
+
+
+def missing(rows: Sequence[Row]) -> list[tuple[float, int, int, list[tuple[str, dict]]]]:
+    """Beta, corpus, seed and the runs that the rows lack, where they lack some."""
+    done = {tuple(row[column] for column in KEY) for row in rows}
+    found = []
+    for beta in sorted(BETAS, key=lambda beta: abs(np.log(beta / TUNED_AT))):
+        for corpus in CORPORA:
+            for seed in SEEDS:
+                lacking = [
+                    (method, changes)
+                    for method, changes in runs(beta, seed)
+                    if (method, told(changes), f"{beta:g}", str(corpus), str(seed)) not in done
+                ]
+                if lacking:
+                    found.append((beta, corpus, seed, lacking))
+    return found
+
+
+def rows_of(job: tuple[float, int, int, list[tuple[str, dict]]]) -> list[Row]:
+    """Run a job of `missing`."""
+    beta, corpus, seed, wanted = job
+    with one_core():
+        case = Case(beta, corpus, seed)
+        return [
+            {
+                "method": method,
+                "settings": told(changes),
+                "beta": f"{beta:g}",
+                "corpus": str(corpus),
+                "seed": str(seed),
+                **{key: str(value) for key, value in case.judge(outcome).items()},
+            }
+            for method, changes in wanted
+            for outcome in [case.learn(method, changes)]
+        ]
+
+
+def run(workers: int) -> None:
+    """Run what the file lacks."""
+    jobs = missing(stored.read(STORED))
+    for rows in stored.finished(rows_of, jobs, workers):
+        stored.append(STORED, COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
+
+
+# ---------------------------------------------------------------- telling
+
+
+class Summary(NamedTuple):
+    """Of some runs: interquartile mean over corpora, its 95 % interval, the smallest run."""
+
+    middle: float
+    low: float
+    high: float
+    smallest: float
+
+    def __str__(self) -> str:
+        digits = 1 if self.low < -1 else 3
+        return f"{self.middle:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Summary | None:
+    """Of the rows of a method; seeds are averaged first, since they share a corpus."""
+    by_corpus: dict[str, list[float]] = {}
+    for row in rows:
+        if (row["method"], row["settings"], row["beta"]) == (method, settings, f"{beta:g}"):
+            by_corpus.setdefault(row["corpus"], []).append(float(row["fraction"]))
+    if not by_corpus:
+        return None
+    means = [float(np.mean(fractions)) for fractions in by_corpus.values()]
+    interval = bootstrap_interval(means, np.random.default_rng(0))
+    return Summary(interquartile_mean(means), *interval, min(map(min, by_corpus.values())))
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The tables of docs/results-rlhf.md that these rows make, by title."""
+    header = ["method", *(f"beta = {beta:g}" for beta in BETAS)]
+    found = {
+        (name, beta): summary(rows, name, "preset", beta) for name in METHODS for beta in BETAS
+    }
+    middle = [[name, *(found[name, beta] for beta in BETAS)] for name in METHODS]
+    smallest = [
+        [
+            name,
+            *("" if not (cell := found[name, beta]) else f"{cell.smallest:.3f}" for beta in BETAS),
+        ]
+        for name in METHODS
+    ]
+    changed = []
+    for (name, beta), changes in SET.items():
+        own = summary(rows, name, told(changes), beta)
+        if own:
+            preset = found[name, beta]
+            line = [name, f"{beta:g}", told(changes), preset, own, f"{own.smallest:.3f}"]
+            changed.append(line)
+    changed.sort(key=lambda line: (METHODS.index(line[0]), float(line[1])))
+    of_set = ["method", "beta", "settings", "preset", "set", "smallest, set"]
+    return {
+        "Presets: fraction of the optimum": markdown(header, middle),
+        "Presets: the smallest of the runs": markdown(header, smallest),
+        "Settings for the beta": markdown(of_set, changed),
+        f"What a run used, at beta = {TUNED_AT:g} with the preset (medians)": used(rows),
+        f"IPO at beta = {TUNED_AT:g}": ipo(rows),
+    }
+
+
+def used(rows: Sequence[Row]) -> str:
+    """Sentences, labels and CPU seconds of the presets."""
+    lines = []
+    for name in METHODS:
+        own = [
+            row
+            for row in rows
+            if (row["method"], row["settings"], row["beta"]) == (name, "preset", f"{TUNED_AT:g}")
+        ]
+        if own and name != IPO_OPTIMUM:
+            sentences, labels, seconds = (
+                median(own, column) for column in ("sentences", "labels", "cpu_seconds")
+            )
+            lines.append([name, f"{sentences:,.0f}", f"{labels:,.0f}", f"{seconds:.2f}"])
+    return markdown(["method", "sentences", "labels", "CPU seconds"], lines)
+
+
+def ipo(rows: Sequence[Row]) -> str:
+    """What IPO reaches at one beta, beside the exact optimum of its own objective."""
+    name, lines = "IPO, 3,000 probabilities", []
+    for changes in sorted(
+        [{}, SET[name, TUNED_AT], *IPO_CHANGES], key=lambda found: found.get("tau_divisor", 1)
+    ):
+        divisor = changes.get("tau_divisor", 1)
+        others = {key: value for key, value in changes.items() if key != "tau_divisor"}
+        of_tau = told({"tau_divisor": divisor} if divisor != 1 else {})
+        own = summary(rows, name, told(changes), TUNED_AT)
+        optimum = summary(rows, IPO_OPTIMUM, of_tau, TUNED_AT)
+        lines.append([f"beta / {divisor:g}", told(others), own, optimum])
+    return markdown(["tau", "settings", "trained", "exact optimum of its objective"], lines)
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def place(fractions: ArrayLike) -> np.ndarray:
+    """Where fractions stand on an axis that keeps 0.9, 0.99 and 0.999 equally far apart."""
+    return -np.log10(1 - np.asarray(fractions))
+
+
+def fraction_axis(ax: Axes, shown: Sequence[float], lowest: float, highest: float) -> None:
+    """Ticks and limits of such an axis."""
+    ax.set_yticks(place(shown), [f"{fraction:g}".replace("-", MINUS) for fraction in shown])
+    ax.set_ylim(place(lowest), place(highest))
+
+
+def curve(
+    ax: Axes, x: Sequence[float], points: Sequence[Summary], style: dict[str, Any], label: str
+) -> None:
+    """Interquartile means joined, with their intervals."""
+    middle, low, high = place([point[:3] for point in points]).T
+    error = np.maximum([middle - low, high - middle], 0)
+    ax.errorbar(x, middle, error, label=label, capsize=2, linewidth=1.4, **style)
+
+
+def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
+    """Fractions against beta in three groups; against sentences and compute for three methods."""
+    drawn = Figure(figsize=(11, 9), layout="constrained")
+    FigureCanvasAgg(drawn)
+    upper, lower = drawn.subplots(2, 3, height_ratios=(1.15, 1))
+    preferences = dict(zip(PREFERENCES, (BLUE, VERMILLION, GREEN, ORANGE, PURPLE), strict=True))
+    titles = "Sampling while learning", "From pairs", "Search"
+    groups = tuple(SENTENCES), tuple(PREFERENCES), ("best-of-n",)
+    for ax, title, group in zip(upper, titles, groups, strict=True):
+        for number, name in enumerate(group):
+            color, line = KNOWN_STYLES.get(name, (preferences.get(name, BLACK), SOLID))
+            aside = 1.05 ** (number - (len(group) - 1) / 2)  # intervals stand side by side
+            marker = MARKERS.get(name, OTHER_MARKERS[number % len(OTHER_MARKERS)])[0]
+            style = {"color": color, "marker": marker, "markersize": 5}
+            of_preset = {beta: summary(rows, name, "preset", beta) for beta in BETAS}
+            own = {
+                beta: summary(rows, name, told(SET[name, beta]), beta)
+                for beta in BETAS
+                if (name, beta) in SET
+            }
+            label = f"{name}, n = {REPORTED_BEST_OF}" if name == "best-of-n" else name
+            shown = {beta: found for beta, found in of_preset.items() if found}
+            at = [beta * aside for beta in shown]
+            curve(ax, at, list(shown.values()), {**style, "linestyle": line}, label)
+            shown = {beta: found for beta, found in own.items() if found}
+            at = [beta * aside for beta in shown]
+            hollow = {**style, "linestyle": "none", "markerfacecolor": "white"}
+            if shown:
+                curve(ax, at, list(shown.values()), hollow, "_")
+        ax.set_title(title)
+        ax.set(xscale="log", xlabel="beta (reward per nat), log scale")
+        ax.set_xticks(BETAS, [f"{beta:g}" for beta in BETAS])
+        ax.minorticks_off()
+        fraction_axis(ax, UPPER_SHOWN, -30.0, 0.99995)
+        ax.plot([], [], "o", color=GREY, markerfacecolor="white", label="set for the beta")
+        ax.legend(fontsize=8, loc="lower left")
+    lines = {
+        "PPO, preset": (VERMILLION, "D", SOLID),
+        "PPO, set": (VERMILLION, "D", DOTTED),
+        "TRPO, preset": (BLUE, "^", SOLID),
+        "TRPO, set": (BLUE, "^", DOTTED),
+        "DPO, probabilities": (BLACK, "P", SOLID),
+        "DPO, set": (BLACK, "P", DOTTED),
+        "DPO, judgements": (GREEN, "s", SOLID),
+        "policy gradient, gold": (ORANGE, "o", "none"),
+    }
+    for ax, column in zip(lower, ("sentences", *COMPUTES), strict=True):
+        for name, (color, marker, line) in lines.items():
+            # DPO's budgets differ in sentences, those of its set settings in steps.
+            if name == {"sentences": "DPO, set"}.get(column, "DPO, probabilities"):
+                continue
+            if name == "DPO, judgements" and column != "sentences":
+                continue
+            found = of_budgets(compute, name)
+            style = {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
+            at = [median(group, column) for group in found]
+            curve(ax, at, [Summary(*fraction(group), 0.0) for group in found], style, name)
+        ax.set(xscale="log", xlabel=f"{NAMES.get(column, column)}, log scale")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        fraction_axis(ax, LOWER_SHOWN, 0.6, 0.99995)
+        ax.legend(fontsize=8, loc="upper left")
+    lower[0].set_title("Equal sentences, beta = 0.3")
+    lower[1].set_title("Equal gradient-equivalents, beta = 0.3")
+    lower[2].set_title("Equal CPU time, beta = 0.3")
+    for ax in (upper[0], lower[0]):
+        ax.set_ylabel("fraction of the optimum")
+    for ax in drawn.axes:
+        ax.grid(color="#dddddd", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    drawn.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Print the table."""
-    task, annotator = rlhf.arithmetic(), rlhf.Annotator()
-    found: dict[str, list[float]] = {}
-    for corpus in CORPORA:
-        demonstrations = rlhf.sample_demonstrations(task, 2000, np.random.default_rng(corpus))
-        reference = rlhf.fine_tune(task, demonstrations).policy
-        objective = rlhf.Objective(task, reference, task.utilities, 0.3)
-        for seed in (corpus, corpus + 1000):
-            rng = np.random.default_rng(seed)
-            pairs = rlhf.sample_pairs(reference, task, 30_000, rng)
-            soft = annotator.soft(pairs, task.utilities).rows(slice(0, 3000))
-            hard = annotator.hard(pairs, task.utilities, rng)
-            few = hard.rows(slice(0, 3000))
-            policies = {
-                name: rlhf.align(
-                    task, reference, task.utilities, name, sentences=sentences, seed=seed
-                ).policy
-                for name, sentences in SENTENCES.items()
-            }
-            for name, dpo, labels in [
-                ("DPO, 3,000 soft labels", rlhf.DPO(), soft),
-                ("DPO, 3,000 hard labels, 150 steps", rlhf.DPO(steps=150), few),
-                ("DPO, 3,000 hard labels, 600 steps", rlhf.DPO(), few),
-                ("DPO, 30,000 hard labels", rlhf.DPO(), hard),
-            ]:
-                policies[name] = dpo.fit(reference, task, labels, rng).policy
-            for name, policy in policies.items():
-                found.setdefault(name, []).append(objective.fraction_of_optimum(policy))
-    print("| method | smallest | median | largest |\n|---|---|---|---|")
-    for name, fractions in found.items():
-        print(f"| {name} | {min(fractions):.3f} | {median(fractions):.3f} | {max(fractions):.3f} |")
+    """Run, or tell what has been run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=1, help="processes, one core each")
+    parser.add_argument("--table", action="store_true", help="print the tables, run nothing")
+    parser.add_argument("--figure", type=Path, help="draw to this file, run nothing")
+    arguments = parser.parse_args()
+    if arguments.figure:
+        figure(stored.read(STORED), stored.read(COMPUTE), arguments.figure)
+    elif not arguments.table:
+        run(arguments.workers)
+    if not arguments.figure:
+        for title, table in tables(stored.read(STORED)).items():
+            print(f"{title}\n\n{table}\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""DPO and PPO with the same sentences, the same answers of the annotator, the same CPU time.
+"""DPO, PPO and TRPO with the same sentences, the same answers of the annotator, the same compute.
 
     python benchmarks/dpo_vs_ppo.py --out benchmarks/results/dpo_vs_ppo.csv   (5 CPU minutes)
+    python benchmarks/dpo_vs_ppo.py --compute --out benchmarks/results/dpo_vs_ppo_compute.csv
+    python benchmarks/dpo_vs_ppo.py --table   (of docs/results-rlhf.md, from the second file)
 
-One process, one core. Each seed has its own demonstrations, reference, pairs and judgements; beta
-is 0.3, and every policy is judged by its exact J under the gold reward. One row a run:
+One process, one core. Runs that the file at `--out` holds are left as they are, so its seconds may
+come from several days: delete it after a change of the package. `--compute` (3 CPU minutes) runs
+what compares compute, methods in turn, and adds the column gradient_equivalents.
+
+Each seed has its own demonstrations, reference, pairs and judgements; beta is 0.3, and every policy
+is judged by its exact J under the gold reward. One row a run:
 
 method         what learned, and from what
 pairs          preference pairs, 0 for none
@@ -15,14 +21,15 @@ cpu_seconds    of the process: pairs, reward model and learning, without judging
 fraction       (J - J_ref) / (J* - J_ref); then gold reward and KL of the policy, per sentence
 repeat         0 with everything of `seed` its own; 1, 2, ... learn again, with another seed for
                minibatches and rollouts, from the reference, pairs and judgements of `seed`
+gradient_equivalents  of the policy's updates, as `minirl.metrics` counts them: 1 for a forward and
+               backward pass over one token. Sampling and the critic's table are not counted
 """
 
 import argparse
-import csv
-import io
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -30,21 +37,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import stored  # the script beside this one
 from tqdm import tqdm
 
 from minirl import rlhf
+from minirl.algorithms import Algorithm
+from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
 from minirl.machine import one_core
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.dpo import dpo_loss, path_log_probs
-from minirl.serialization import write_text
 from minirl.settings import default_algorithm, default_settings
 
 BETA = 0.3
 SEEDS = range(200, 208)  # none of them chose a setting
 REPEATS = range(1, 6)
-PPO_SENTENCES = 2_048, 4_096, 8_192, 16_384, 51_200
+SENTENCES = 2_048, 4_096, 8_192, 16_384, 51_200
+TRPO_UPDATES = 64  # the preset has 60, and no budget is a multiple of that
+# Found on seeds 20 to 22, for rollouts of the presets' sizes or a sixteenth of the budget: the best
+# of three learning rates for PPO, of five bounds for TRPO, of four rates for DPO's steps.
+RATE_OF_PPO = dict(zip(SENTENCES, (0.1, 0.1, 0.2, 0.1, 0.05), strict=True))
+MAX_KL_OF_TRPO = dict(zip(SENTENCES, (0.1, 0.05, 0.05, 0.02, 0.01), strict=True))
+RATE_OF_STEPS = {25: 0.5, 50: 0.3, 100: 0.2, 200: 0.2, 600: 0.1}
+SENTENCES_A_PAIR = 2.302  # 2, and the identical ones that are dropped
 PAIRS = 300, 1_000, 3_000, 10_000, 30_000
 STEPS = 25, 50, 100, 200
 RATES = 0.03, 0.1, 0.3
@@ -52,6 +68,27 @@ RATE_STEPS = 75, 150, 600
 HELD_OUT = 10  # one pair in ten decides when to stop
 COLUMNS = ["method", "seed", "repeat", "pairs", "sentences", "answers", "steps", "learning_rate"]
 COLUMNS += ["cpu_seconds", "fraction", "gold", "kl"]
+RESULTS = Path(__file__).parent / "results"
+COMPUTE = RESULTS / "dpo_vs_ppo_compute.csv"
+OF_SENTENCES = [
+    "PPO, preset",
+    "PPO, set",
+    "TRPO, preset",
+    "TRPO, set",
+    "DPO, probabilities",
+    "DPO, judgements",
+]
+FAMILIES = [
+    ("PPO, preset", "PPO, set"),
+    ("TRPO, preset", "TRPO, set"),
+    ("DPO, probabilities", "DPO, set"),
+]
+COMPUTES = {
+    "gradient_equivalents": (100_000, 200_000, 500_000, 1_000_000, 3_000_000),
+    "cpu_seconds": (0.15, 0.4, 0.8, 1.6, 3.0),
+}
+NAMES = {"gradient_equivalents": "gradient-equivalents", "cpu_seconds": "CPU seconds"}
+Job = tuple[str, Callable[[], "Learned"]]
 
 
 class Learned(NamedTuple):
@@ -63,6 +100,7 @@ class Learned(NamedTuple):
     answers: int = 0
     steps: int = 0
     learning_rate: float = 0.0
+    gradient_equivalents: float = 0.0
 
 
 class Setup:
@@ -99,7 +137,15 @@ class Setup:
         method = rlhf.DPO(beta=BETA, steps=steps, learning_rate=LinearSchedule(rate))
         rng = np.random.default_rng([self.seed, self.repeat, 1])
         policy = method.fit(self.reference, self.task, preferences, rng).policy
-        return Learned(policy, pairs, sentences, pairs, steps, rate)
+        work = self.tokens(preferences) * (
+            steps * min(method.minibatch_size, pairs) / pairs + 1 / 3
+        )
+        return Learned(policy, pairs, sentences, pairs, steps, rate, work)
+
+    def tokens(self, preferences: rlhf.Preferences) -> int:
+        """Of both answers of all pairs."""
+        answers = preferences.first, preferences.second
+        return sum(self.task.paths(preferences.prompts, one).valid.sum() for one in answers)
 
     def dpo_stopped(self, pairs: int) -> Learned:
         """DPO on nine tenths of hard labels; of all its policies, the best for the other tenth."""
@@ -132,7 +178,7 @@ class Setup:
         keep_best(last.policy)
         return Learned(best[1], pairs, sentences, pairs, 600, 0.1)
 
-    def ppo(self, sentences: int, pairs: int = 0) -> Learned:
+    def ppo(self, sentences: int, pairs: int = 0, rate: float = 0.05) -> Learned:
         """PPO on the gold reward, or on a reward model of hard labels of some pairs.
 
         Rollouts of 512 sentences; smaller ones where the budget would leave fewer than 16 updates.
@@ -142,30 +188,52 @@ class Setup:
             preferences, sampled = self.labelled(pairs, "hard")
             rewards = rlhf.fit_reward_model(rlhf.bag_of_words(self.task), preferences).rewards()
         size = min(512, sentences // 16)
-        policy = rlhf.align(
+        algorithm = replace(
+            default_algorithm("ppo", ENVIRONMENT),
+            minibatch_size=size // 4,
+            learning_rate=LinearSchedule(rate),
+        )
+        result = self.align(algorithm, sentences, rewards, size)
+        return result._replace(
+            pairs=pairs, sentences=sampled + sentences, answers=pairs or sentences
+        )
+
+    def trpo(self, sentences: int) -> Learned:
+        """TRPO on the gold reward with the preset's bound, on smaller rollouts."""
+        algorithm = default_algorithm("trpo", ENVIRONMENT)
+        return self.align(algorithm, sentences, self.gold, min(1_024, sentences // TRPO_UPDATES))
+
+    def trpo_set(self, sentences: int) -> Learned:
+        """TRPO on the gold reward: fewer and larger steps, for the budget."""
+        algorithm = replace(
+            default_algorithm("trpo", ENVIRONMENT), max_kl=MAX_KL_OF_TRPO[sentences]
+        )
+        return self.align(algorithm, sentences, self.gold, min(1_024, sentences // 16))
+
+    def align(
+        self, algorithm: Algorithm, sentences: int, rewards: np.ndarray, size: int
+    ) -> Learned:
+        """An algorithm that samples while it learns, with rollouts of `size` sentences."""
+        result = rlhf.align(
             self.task,
             self.reference,
             rewards,
-            replace(default_algorithm("ppo", ENVIRONMENT), minibatch_size=size // 4),
+            algorithm,
             sentences=sentences,
             beta=BETA,
             seed=self.seed + 1000 * self.repeat,
-            settings=replace(default_settings(ENVIRONMENT, "ppo"), num_envs=size),
-        ).policy
-        return Learned(policy, pairs, sampled + sentences, pairs or sentences)
+            settings=replace(default_settings(ENVIRONMENT, algorithm), num_envs=size),
+        )
+        columns = result.history.columns()
+        sampled, work = (columns[name][-1] for name in ("episodes", "gradient_equivalents"))
+        return Learned(
+            result.policy, 0, int(sampled), int(sampled), gradient_equivalents=float(work)
+        )
 
     def policy_gradient(self, sentences: int) -> Learned:
         """The policy gradient on the gold reward, with its defaults."""
-        policy = rlhf.align(
-            self.task,
-            self.reference,
-            self.gold,
-            "policy-gradient",
-            sentences=sentences,
-            beta=BETA,
-            seed=self.seed + 1000 * self.repeat,
-        ).policy
-        return Learned(policy, 0, sentences, sentences)
+        algorithm = default_algorithm("policy-gradient", ENVIRONMENT)
+        return self.align(algorithm, sentences, self.gold, 256)
 
     def model_optimum(self, pairs: int) -> Learned:
         """The exact optimum of a reward model: what PPO on it can reach at best."""
@@ -184,18 +252,20 @@ class Setup:
             "method": method,
             "seed": self.seed,
             "repeat": self.repeat,
-            **{name: getattr(learned, name) for name in learned._fields if name != "policy"},
+            **{name: getattr(learned, name) for name in learned._fields[1:-1]},
             "cpu_seconds": f"{seconds:.3f}",
             "fraction": f"{self.objective.fraction_of_optimum(learned.policy):.4f}",
             "gold": f"{found.reward:.4f}",
             "kl": f"{found.kl:.4f}",
+            "gradient_equivalents": round(learned.gradient_equivalents),
         }
 
 
-def runs(setup: Setup) -> list[tuple[str, Callable[[], Learned]]]:
+def runs(setup: Setup) -> list[Job]:
     """All runs of a seed, in the order of the table."""
-    found: list[tuple[str, Callable[[], Learned]]] = [
-        *(("PPO, gold", partial(setup.ppo, sentences)) for sentences in PPO_SENTENCES),
+    found: list[Job] = [
+        *(("PPO, gold", partial(setup.ppo, sentences)) for sentences in SENTENCES),
+        *(("TRPO, gold", partial(setup.trpo, sentences)) for sentences in SENTENCES),
         ("policy gradient, gold", partial(setup.policy_gradient, 51_200)),
     ]
     for pairs in PAIRS:
@@ -216,7 +286,7 @@ def runs(setup: Setup) -> list[tuple[str, Callable[[], Learned]]]:
     return found
 
 
-def repeated(setup: Setup) -> list[tuple[str, Callable[[], Learned]]]:
+def repeated(setup: Setup) -> list[Job]:
     """The runs that learn again from the same data."""
     return [
         ("PPO, gold", partial(setup.ppo, 51_200)),
@@ -226,23 +296,147 @@ def repeated(setup: Setup) -> list[tuple[str, Callable[[], Learned]]]:
     ]
 
 
+def runs_of_compute(setup: Setup) -> list[Job]:
+    """What compares compute, and DPO with as many sentences as the others sample."""
+    found: list[Job] = [("policy gradient, gold", partial(setup.policy_gradient, 51_200))]
+    for sentences in SENTENCES:
+        pairs = round(sentences / SENTENCES_A_PAIR)
+        found += [
+            ("PPO, preset", partial(setup.ppo, sentences)),
+            ("TRPO, preset", partial(setup.trpo, sentences)),
+            ("DPO, probabilities", partial(setup.dpo, pairs, "soft")),
+            ("PPO, set", partial(setup.ppo, sentences, rate=RATE_OF_PPO[sentences])),
+            ("TRPO, set", partial(setup.trpo_set, sentences)),
+            ("DPO, judgements", partial(setup.dpo, pairs, "hard", 150)),
+        ]
+    for steps, rate in RATE_OF_STEPS.items():
+        found.append(("DPO, set", partial(setup.dpo, 3_000, "soft", steps, rate)))
+    return found
+
+
+def lacking(
+    jobs: Sequence[tuple[Setup, Job]], rows: Sequence[dict[str, str]]
+) -> list[tuple[Setup, Job]]:
+    """The jobs whose rows are missing; those of one method, seed and repeat run in their order."""
+    held = Counter((row["method"], row["seed"], row["repeat"]) for row in rows)
+    found = []
+    for setup, (method, learn) in jobs:
+        key = method, str(setup.seed), str(setup.repeat)
+        if held[key]:
+            held[key] -= 1
+        else:
+            found.append((setup, (method, learn)))
+    return found
+
+
+def of_budgets(rows: Sequence[dict[str, str]], method: str) -> list[list[dict[str, str]]]:
+    """The rows of a method in groups of one budget each, as they stand in the file."""
+    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        if row["method"] == method:
+            # Pairs tell budgets of DPO apart; its sentences differ from seed to seed.
+            budget = row["pairs"], row["steps"], "" if row["steps"] != "0" else row["sentences"]
+            found.setdefault(budget, []).append(row)
+    return list(found.values())
+
+
+def fraction(rows: Sequence[dict[str, str]]) -> tuple[float, float, float]:
+    """Interquartile mean of the fractions over seeds, and its 95 % bootstrap interval."""
+    found = [float(row["fraction"]) for row in rows]
+    return interquartile_mean(found), *bootstrap_interval(found, np.random.default_rng(0))
+
+
+def median(rows: Sequence[dict[str, str]], column: str) -> float:
+    """Of a column of numbers."""
+    return float(np.median([float(row[column]) for row in rows]))
+
+
+def told(numbers: tuple[float, float, float]) -> str:
+    """A mean and its interval."""
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
+
+
+def best_within(
+    rows: Sequence[dict[str, str]], methods: Sequence[str], column: str, budget: float
+) -> str:
+    """The largest interquartile mean among settings whose median use is within the budget."""
+    fitting = [
+        fraction(group)
+        for name in methods
+        for group in of_budgets(rows, name)
+        if median(group, column) <= budget
+    ]
+    return told(max(fitting)) if fitting else ""
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A table."""
+    cells = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in cells)
+
+
+def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
+    """The tables of docs/results-rlhf.md that the runs of `--compute` make, by title."""
+    by_sentences = [
+        [
+            f"{sentences:,}",
+            *(told(fraction(of_budgets(rows, name)[place])) for name in OF_SENTENCES),
+        ]
+        for place, sentences in enumerate(SENTENCES)
+    ]
+    found = {"Equal sentences": markdown(["sentences", *OF_SENTENCES], by_sentences)}
+    for column, budgets in COMPUTES.items():
+        lines = [
+            [f"{budget:,}", *(best_within(rows, names, column, budget) for names in FAMILIES)]
+            for budget in budgets
+        ]
+        header = [f"{NAMES[column]}, at most", "PPO", "TRPO", "DPO, probabilities"]
+        found[f"Equal {NAMES[column]}"] = markdown(header, lines)
+    header = ["method", "pairs", "steps", "sentences", "gradient-equivalents", "CPU s", "fraction"]
+    lines = [
+        [
+            name,
+            f"{int(group[0]['pairs']):,}",
+            group[0]["steps"],
+            f"{median(group, 'sentences'):,.0f}",
+            f"{median(group, 'gradient_equivalents'):,.0f}",
+            f"{median(group, 'cpu_seconds'):.2f}",
+            told(fraction(group)),
+        ]
+        for name in dict.fromkeys(row["method"] for row in rows)
+        for group in of_budgets(rows, name)
+    ]
+    return {**found, "All runs (medians)": markdown(header, lines)}
+
+
 def main() -> None:
-    """Write the table."""
+    """Write or print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
+    parser.add_argument("--out", type=Path, help="the CSV to write, or to add methods to")
+    parser.add_argument("--compute", action="store_true", help="the runs that compare compute")
+    parser.add_argument("--table", action="store_true", help="print the stored table, run nothing")
     arguments = parser.parse_args()
-    jobs = [(setup, job) for setup in map(Setup, SEEDS) for job in runs(setup)]
-    for repeat in REPEATS:
-        setup = Setup(SEEDS[0], repeat)
-        jobs += [(setup, job) for job in repeated(setup)]
+    if arguments.table:
+        for title, table in tables(stored.read(COMPUTE)).items():
+            print(f"{title}\n\n{table}\n")
+        return
+    if not arguments.out:
+        parser.error("--out must name the CSV to write, or ask for --table")
+    columns = COLUMNS
+    if arguments.compute:
+        columns = [*COLUMNS, "gradient_equivalents"]
+        jobs = [(setup, job) for setup in map(Setup, SEEDS) for job in runs_of_compute(setup)]
+    else:
+        jobs = [(setup, job) for setup in map(Setup, SEEDS) for job in runs(setup)]
+        for repeat in REPEATS:
+            setup = Setup(SEEDS[0], repeat)
+            jobs += [(setup, job) for job in repeated(setup)]
+    jobs = lacking(jobs, stored.read(arguments.out))
     Setup(0).dpo(300, "soft", 10)  # loads what is loaded once
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
     with one_core():
         for setup, (method, learn) in tqdm(jobs, unit="run", file=sys.stderr):
-            writer.writerow(setup.row(method, learn))
-    write_text(arguments.out, table.getvalue())
+            row = setup.row(method, learn)
+            stored.append(arguments.out, columns, [[row[column] for column in columns]])
     print(f"{time.process_time():.0f} s of CPU")
 
 
