@@ -123,7 +123,9 @@ class DPO:
     Parameters
     ----------
     beta : float
-        Of the KL penalty that is solved for, in units of reward per nat.
+        Of the KL penalty that is solved for: in units of reward per nat; for IPO, whose objective
+        is the probability of being preferred and not the reward, in that probability per nat (a
+        smaller number for the same effect, see docs/results-rlhf.md).
     loss : {"dpo", "ipo"}
         Equation (3) or (4).
     learning_rate : float or LinearSchedule
