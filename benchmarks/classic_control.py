@@ -29,7 +29,7 @@ from minirl.rollout import reward_threshold
 
 RESULTS = Path(__file__).parent / "results" / "classic_control.csv"
 POLICIES = Path(__file__).parent / "policies"
-COLUMNS = ["env", "method", "seed", "steps", "final_training_return", "evaluation_return"]
+COLUMNS = ["env", "method", "steps", "seed", "final_training_return", "evaluation_return"]
 COLUMNS += ["steps_to_threshold", "cpu_seconds", "first_success", "velocity_effect"]
 
 STEPS = {
@@ -70,7 +70,21 @@ VARIANTS = {
     "ppo, CleanRL's settings": CLEANRL_SETTINGS,
     NORMALISED: replace(CLEANRL_SETTINGS, normalize_observations=True),
 }
-CLEANRL_ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
+CLEANRL_RUNS = [
+    ("MountainCar-v0", "ppo, CleanRL's settings"),
+    ("MountainCar-v0", NORMALISED),
+    ("CartPole-v1", "ppo, CleanRL's settings"),
+    ("Acrobot-v1", "ppo, CleanRL's settings"),
+]
+# Where the RL Zoo spent fewer steps.
+ZOO_RUNS = [
+    ("Acrobot-v1", "trpo", 100_000),
+    ("Pendulum-v1", "trpo", 100_000),
+    ("Pendulum-v1", "ppo", 100_000),
+    ("MountainCar-v0", "trpo", 100_000),
+    ("MountainCarContinuous-v0", "trpo", 50_000),
+    ("MountainCarContinuous-v0", "ppo", 20_000),
+]
 
 PUBLISHED = [
     ("CartPole-v1", "PPO", "CleanRL", "500k", "490.0 ± 6.1"),
@@ -94,32 +108,35 @@ class Item(NamedTuple):
 
     env: str
     method: str
+    steps: int
     seed: int
 
 
 def wanted(seeds: int) -> list[Item]:
-    """All runs: those of the presets, seed by seed, then CleanRL's."""
-    own = [(env, method) for env in STEPS for method in PRESETS]
-    published = [(env, method) for env in CLEANRL_ENVIRONMENTS for method in VARIANTS]
-    # What mends MountainCar is asked there only.
-    published.remove(("CartPole-v1", NORMALISED))
-    published.remove(("Acrobot-v1", NORMALISED))
-    return [Item(*run, seed) for runs in (own, published) for seed in range(seeds) for run in runs]
+    """All runs, seed by seed: the presets', then at the RL Zoo's budgets, then CleanRL's."""
+    own = [(env, method, steps) for env, steps in STEPS.items() for method in PRESETS]
+    published = [(env, method, CLEANRL_STEPS) for env, method in CLEANRL_RUNS]
+    return [
+        Item(*run, seed)
+        for runs in (own, ZOO_RUNS, published)
+        for seed in range(seeds)
+        for run in runs
+    ]
 
 
 def run(item: Item) -> list[str]:
     """Train and evaluate one seed: its line of the file."""
-    if item.method in VARIANTS:
-        steps, settings = CLEANRL_STEPS, VARIANTS[item.method]
-        result = minirl.train(
-            item.env, CLEANRL, total_steps=steps, seed=item.seed, settings=settings
-        )
-    else:
-        steps = STEPS[item.env]
-        result = minirl.train(item.env, item.method, total_steps=steps, seed=item.seed)
-        if item.seed == 0:
-            name = f"{item.env.split('-')[0].lower()}-{item.method}.npz"
-            minirl.save_policy(POLICIES / name, result.policy, result.settings)
+    algorithm = CLEANRL if item.method in VARIANTS else item.method
+    result = minirl.train(
+        item.env,
+        algorithm,
+        total_steps=item.steps,
+        seed=item.seed,
+        settings=VARIANTS.get(item.method),
+    )
+    if item.seed == 0 and item.method in PRESETS and item.steps == STEPS[item.env]:
+        name = f"{item.env.split('-')[0].lower()}-{item.method}.npz"
+        minirl.save_policy(POLICIES / name, result.policy, result.settings)
     fresh = minirl.evaluate(result.policy, item.env, episodes=100, seed=item.seed)
     threshold = reward_threshold(item.env)
     reached = None if threshold is None else result.history.steps_to(threshold)
@@ -131,7 +148,7 @@ def run(item: Item) -> list[str]:
         *(_exploration(result) if item.env == "MountainCar-v0" else (np.nan, np.nan)),
     ]
     cells = ("" if np.isnan(number) else f"{number:.6g}" for number in numbers)
-    return [item.env, item.method, str(item.seed), str(steps), *cells]
+    return [item.env, item.method, str(item.steps), str(item.seed), *cells]
 
 
 def _exploration(result: minirl.Result) -> tuple[float, float]:
@@ -146,11 +163,12 @@ def _exploration(result: minirl.Result) -> tuple[float, float]:
 
 
 def score(lines: list[dict[str, str]], column: str) -> str:
-    """Interquartile mean over seeds with its 95 % interval."""
+    """Interquartile mean over seeds with its 95 % interval, which one seed does not have."""
     scores = [float(line[column]) for line in lines]
     low, high = bootstrap_interval(scores, np.random.default_rng(0))
     digits = ".0f" if max(map(abs, scores)) >= 300 else ".1f"
-    return f"{interquartile_mean(scores):{digits}} [{low:{digits}}, {high:{digits}}]"
+    interval = f" [{low:{digits}}, {high:{digits}}]" if len(scores) > 1 else ""
+    return f"{interquartile_mean(scores):{digits}}{interval}"
 
 
 def table() -> str:
@@ -162,13 +180,13 @@ def table() -> str:
     ]
     runs = stored.read(RESULTS)
     for env in STEPS:
-        methods = dict.fromkeys(row["method"] for row in runs if row["env"] == env)
-        for method in methods:
-            own = [row for row in runs if (row["env"], row["method"]) == (env, method)]
+        here = [row for row in runs if row["env"] == env]
+        for method, steps in dict.fromkeys((row["method"], row["steps"]) for row in here):
+            own = [row for row in here if (row["method"], row["steps"]) == (method, steps)]
             reached = [float(row["steps_to_threshold"]) for row in own if row["steps_to_threshold"]]
             when = f", median {np.median(reached) / 1e3:.0f}k" if reached else ""
             lines.append(
-                f"| {env} | **{method}** | {int(own[0]['steps']) // 1000}k | "
+                f"| {env} | **{method}** | {int(steps) // 1000}k | "
                 f"{score(own, 'final_training_return')} | {score(own, 'evaluation_return')} | "
                 + ("" if env == "Pendulum-v1" else f"{len(reached)} of {len(own)}{when}")
                 + " |"
@@ -187,7 +205,12 @@ def exploration_table() -> str:
         "| method | seeds that reached the flag | first time, median | effect of velocity |",
         "|---|---|---|---|",
     ]
-    runs = [row for row in stored.read(RESULTS) if row["env"] == "MountainCar-v0"]
+    long = ("300000", "500000")
+    runs = [
+        row
+        for row in stored.read(RESULTS)
+        if row["env"] == "MountainCar-v0" and row["steps"] in long
+    ]
     for method in dict.fromkeys(row["method"] for row in runs):
         own = [row for row in runs if row["method"] == method]
         first = [float(row["first_success"]) for row in own if row["first_success"]]
@@ -206,7 +229,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.table:
         POLICIES.mkdir(exist_ok=True)
-        done = {Item(row["env"], row["method"], int(row["seed"])) for row in stored.read(RESULTS)}
+        done = {
+            Item(row["env"], row["method"], int(row["steps"]), int(row["seed"]))
+            for row in stored.read(RESULTS)
+        }
         missing = [item for item in wanted(arguments.seeds) if item not in done]
         for line in stored.finished(run, missing, arguments.workers):
             stored.append(RESULTS, COLUMNS, [line])

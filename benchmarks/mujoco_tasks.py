@@ -35,7 +35,7 @@ UPDATES_A_LINE = 20
 PUBLISHED = {
     "ppo": {
         "CleanRL": ("1443 ± 46", "2383 ± 272", "2288 ± 572", "", "963 ± 22"),
-        "the paper": ("~1800", "~2330", "~3460", "~108", ""),
+        "its paper": ("~1800", "~2330", "~3460", "~108", ""),
         "Spinning Up": ("1738 ± 526", "1792 ± 535", "1216 ± 327", "108 ± 22", ""),
     },
     "trpo": {
@@ -106,9 +106,9 @@ def table() -> str:
             scores = found.get((algorithm, env), [])
             span = f"{np.mean(scores):.0f} [{min(scores):.0f}, {max(scores):.0f}]" if scores else ""
             cells.append(span)
-        lines.append(f"| **minirl {algorithm.upper()}** | {' | '.join(cells)} |")
+        lines.append(f"| **{algorithm.upper()}, minirl** | {' | '.join(cells)} |")
         for source, published in PUBLISHED[algorithm].items():
-            lines.append(f"| {source} {algorithm.upper()} | {' | '.join(published)} |")
+            lines.append(f"| {algorithm.upper()}, {source} | {' | '.join(published)} |")
     return "\n".join(lines)
 
 
@@ -154,7 +154,7 @@ def draw(path: Path) -> None:
         axes.set_xticks([0, 0.5, 1])
         axes.spines[["top", "right"]].set_visible(False)
     legend = [
-        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=f"minirl {name.upper()}")
+        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=f"{name.upper()}, minirl")
         for name, (colour, line) in LOOKS.items()
     ]
     legend += [
@@ -164,7 +164,7 @@ def draw(path: Path) -> None:
             color=LOOKS[name][0],
             linestyle="none",
             marker=marker,
-            label=f"{source} {name.upper()}",
+            label=f"{name.upper()}, {source}",
         )
         for name, sources in PUBLISHED.items()
         for marker, source in zip("osD", sources, strict=False)

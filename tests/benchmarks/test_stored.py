@@ -1,0 +1,92 @@
+"""Finished runs in a file, and the pages that quote them."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minirl
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_appended_lines_come_back_under_one_head(load, tmp_path):
+    stored = load("stored")
+    path = tmp_path / "new" / "runs.csv"
+    assert stored.read(path) == []
+    stored.append(path, ["env", "score"], [["A, or so", "1.5"]])
+    stored.append(path, ["env", "score"], [["B", ""], ["C", "2"]])
+    assert stored.read(path) == [
+        {"env": "A, or so", "score": "1.5"},
+        {"env": "B", "score": ""},
+        {"env": "C", "score": "2"},
+    ]
+
+
+def test_finished_gives_every_result_once(load, capsys):
+    assert sorted(load("stored").finished(math.sqrt, [1.0, 4.0, 9.0], 2)) == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["classic_control", "mujoco_tasks"])
+def test_the_results_page_holds_the_tables_of_the_stored_runs(load, name):
+    assert load(name).table() in (ROOT / "docs" / "results.md").read_text()
+
+
+def test_the_exploration_table_too(load):
+    table = load("classic_control").exploration_table()
+    assert table in (ROOT / "docs" / "results.md").read_text()
+
+
+def test_no_classic_run_is_stored_twice(load):
+    script = load("classic_control")
+    found = [
+        script.Item(row["env"], row["method"], int(row["steps"]), int(row["seed"]))
+        for row in script.stored.read(script.RESULTS)
+    ]
+    assert len(found) == len(set(found))
+    assert set(found) <= set(script.wanted(10))
+
+
+def test_no_mujoco_run_is_stored_twice(load):
+    script = load("mujoco_tasks")
+    for name, lines in (("scores.csv", 1), ("curves.csv", 25)):
+        found = [
+            script.Item(row["env"], row["algorithm"], int(row["seed"]))
+            for row in script.stored.read(script.RESULTS / name)
+        ]
+        assert all(found.count(item) == lines for item in found)
+        assert set(found) <= set(script.wanted(3))
+
+
+def test_an_unsolved_mountain_car_explores_nothing(load):
+    """A policy that is blind for the state: no success, no effect of velocity."""
+    script = load("classic_control")
+    settings = minirl.Settings(num_envs=1, rollout_steps=200)
+    result = minirl.train("MountainCar-v0", "ppo", total_steps=400, settings=settings)
+    policy = result.policy
+    blind = policy.with_parameters(np.zeros_like(policy.parameters))
+    still = minirl.Result(blind, result.critic, result.history, result.settings)
+    first, effect = script._exploration(still)
+    assert math.isnan(first)
+    assert effect == 0
+    assert script._exploration(result)[1] > 0
+
+
+# Greedy returns over ten episodes that a kept policy must reach.
+KEPT = {
+    "cartpole": 475,
+    "acrobot": -100,
+    "pendulum": -300,
+    "mountaincar": -115,
+    "mountaincarcontinuous": 90,
+}
+
+
+@pytest.mark.parametrize("task", KEPT)
+@pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
+def test_kept_policies_replay(task, algorithm):
+    policy, settings = minirl.load_policy(
+        ROOT / "benchmarks" / "policies" / f"{task}-{algorithm}.npz"
+    )
+    assert minirl.evaluate(policy, settings["env"], episodes=10).mean >= KEPT[task]
