@@ -1,0 +1,259 @@
+"""minirl beside the libraries one would otherwise take: the same work, one core each.
+
+    make bench-peers                            # in an environment of its own, .venv-peers
+    python benchmarks/peers.py                  # the same where extra [bench] is installed
+    python benchmarks/peers.py --table          # the tables of docs/speed-peers.md, from the file
+
+About half an hour of CPU time for five seeds. Every run is a process of its own (`peer_run.py`,
+which holds the settings) with one thread; CPU seconds count every thread that a library starts
+nevertheless. The libraries take turns within a seed, since a machine's speed changes from minute to
+minute. Runs are added to benchmarks/results/peers.csv as they finish, and a second call goes on
+where the first one stopped. A library that cannot be imported is left out. Finished runs are not
+told apart by version: delete the file after a change.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from peer_run import TASKS, Task  # the script beside this one
+from tqdm import tqdm
+
+from minirl import History
+from minirl.experiments.statistics import bootstrap_interval
+
+RESULTS = Path(__file__).parent / "results" / "peers.csv"
+COLUMNS = [
+    "task",
+    "library",
+    "version",
+    "seed",
+    "steps",
+    "start_seconds",
+    "cpu_seconds",
+    "wall_seconds",
+    "simulation_seconds",
+    "peak_memory_mb",
+    "import_seconds",
+    "import_memory_mb",
+    "final_return",
+    "steps_to_threshold",
+]
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONWARNINGS": "ignore",
+}
+Row = dict[str, str]
+
+
+def in_a_process(task: str, library: str, seed: int) -> dict[str, Any]:
+    """What `peer_run.py` prints.
+
+    Raises
+    ------
+    RuntimeError
+        With the end of its messages, if it fails.
+    """
+    script = Path(__file__).resolve().with_name("peer_run.py")
+    command = [sys.executable, str(script), task, library, str(seed)]
+    with TemporaryDirectory() as folder:  # MuJoCo leaves a log where it runs
+        done = subprocess.run(
+            command, cwd=folder, env=os.environ | ONE_THREAD, capture_output=True, text=True
+        )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def record(task: str, library: str, seed: int, found: dict[str, Any]) -> dict[str, Any]:
+    """A line of the file; scores are counted here, in the same way for every library."""
+    ends, returns = np.array(found["episode_ends"]), np.array(found["episode_returns"])
+    history = History(episodes=[(ends.astype(int), returns, np.zeros(len(ends)))])
+    threshold = TASKS[task].threshold
+    numbers = {
+        **found,
+        "final_return": history.final_return() if len(returns) else None,
+        "steps_to_threshold": history.steps_to(threshold) if threshold else None,
+    }
+    where = {"task": task, "library": library, "seed": seed}
+    return where | {
+        name: f"{value:.6g}" if isinstance(value, float) else value
+        for name, value in numbers.items()
+        if name in COLUMNS
+    }
+
+
+def run(seeds: int, measure: Callable[[str, str, int], dict[str, Any]] = in_a_process) -> None:
+    """Every run that the file does not have yet."""
+    done = {(row["task"], row["library"], row["seed"]) for row in rows()}
+    work = [
+        (name, library, seed)
+        for seed in range(seeds)
+        for name, task in TASKS.items()
+        for library in task.libraries
+        if (name, library, str(seed)) not in done
+    ]
+    unavailable = set()
+    fresh = not RESULTS.exists()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if fresh:
+            writer.writeheader()
+        for name, library, seed in (bar := tqdm(work, unit="run")):
+            if (name, library) in unavailable:
+                continue
+            bar.set_postfix_str(f"{name}, {library}")
+            found = measure(name, library, seed)
+            if "unavailable" in found:
+                unavailable.add((name, library))
+                tqdm.write(f"{name} without {library}: {found['unavailable']}", file=sys.stderr)
+                continue
+            writer.writerow(record(name, library, seed, found))
+            file.flush()
+
+
+def rows() -> list[Row]:
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cost(task: Task, row: Row) -> float:
+    """What a run is judged by, in CPU seconds: of a step, or in all up to the threshold."""
+    seconds = float(row["cpu_seconds"])
+    if task.kind == "to threshold":
+        return seconds if row["steps_to_threshold"] else float("nan")
+    if task.kind == "apart from simulation":
+        seconds -= float(row["simulation_seconds"])
+    return seconds / float(row["steps"])
+
+
+def spread(numbers: Sequence[float], form: str) -> str:
+    """Median, smallest and largest; an empty cell without any."""
+    if not len(numbers):
+        return ""
+    shown = [format(number, form) for number in (np.median(numbers), min(numbers), max(numbers))]
+    return "{} [{}, {}]".format(*shown)
+
+
+def ratio(task: Task, peer: list[Row], ours: list[Row]) -> str:
+    """How many times ours the peer's cost is: over seeds that both have, with a 95 % interval."""
+    costs = {row["seed"]: cost(task, row) for row in ours}
+    pairs = [cost(task, row) / costs[row["seed"]] for row in peer if row["seed"] in costs]
+    ratios = np.array([pair for pair in pairs if np.isfinite(pair)])
+    if not len(ratios):
+        return ""
+    low, high = bootstrap_interval(ratios, np.random.default_rng(0), np.median)
+    interval = f" [{low:.1f}, {high:.1f}]" if len(ratios) > 1 else ""
+    return f"**{np.median(ratios):.1f}x**{interval}"
+
+
+def numbers(found: list[Row], column: str, scale: float = 1.0) -> list[float]:
+    """A column, without its empty cells."""
+    return [float(row[column]) * scale for row in found if row[column]]
+
+
+def cells(task: Task, found: list[Row]) -> dict[str, str]:
+    """Column title -> cell, for the runs of one library."""
+    costs = [value for row in found if np.isfinite(value := cost(task, row))]
+    score = {"mean return at the end": spread(numbers(found, "final_return"), ".0f")}
+    if task.kind == "apart from simulation":
+        simulation = [float(row["simulation_seconds"]) / float(row["steps"]) for row in found]
+        return {
+            "training, CPU microseconds a step": spread([1e6 * value for value in costs], ".0f"),
+            "simulation, CPU microseconds a step": spread([1e6 * s for s in simulation], ".0f"),
+        }
+    seconds = {
+        "CPU seconds": spread(numbers(found, "cpu_seconds"), ".1f"),
+        "wall seconds": spread(numbers(found, "wall_seconds"), ".1f"),
+    }
+    if task.kind == "to threshold":
+        return {
+            "reached": f"{len(costs)} of {len(found)}",
+            "thousand steps": spread(numbers(found, "steps_to_threshold", 1e-3), ".0f"),
+            "CPU seconds": spread(costs, ".1f"),
+        }
+    return {
+        "steps a CPU second": spread([1 / value for value in costs], ",.0f"),
+        **seconds,
+        **score,
+    }
+
+
+def markdown(lines: list[dict[str, str]]) -> str:
+    """A table with the keys of the first line as its head."""
+    table = [list(lines[0]), ["---"] * len(lines[0]), *(list(line.values()) for line in lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
+def of(everything: list[Row], task: str, library: str) -> list[Row]:
+    return [row for row in everything if (row["task"], row["library"]) == (task, library)]
+
+
+def task_table(name: str, everything: list[Row]) -> str:
+    task = TASKS[name]
+    ours = of(everything, name, task.libraries[0])
+    lines = []
+    for library in task.libraries:
+        if found := of(everything, name, library):
+            times = "" if library == task.libraries[0] else ratio(task, found, ours)
+            lines.append({"library": library, **cells(task, found), "CPU time / minirl's": times})
+    return f"**{task.title}**\n\n{markdown(lines)}"
+
+
+def footprint_table(everything: list[Row]) -> str:
+    """Import and memory, of the first task in which a library takes part."""
+    first: dict[str, str] = {}
+    for row in everything:
+        first.setdefault(row["library"], row["task"])
+    lines = []
+    for library, task in first.items():
+        found = of(everything, task, library)
+        lines.append(
+            {
+                "library": found[0]["version"] if library != "minirl-sync" else library,
+                "import, CPU seconds": spread(numbers(found, "import_seconds"), ".2f"),
+                "to the end of the first update, CPU seconds": spread(
+                    numbers(found, "start_seconds"), ".1f"
+                ),
+                "memory after the import, MB": spread(numbers(found, "import_memory_mb"), ".0f"),
+                "peak memory, MB": spread(numbers(found, "peak_memory_mb"), ".0f"),
+                "of": task,
+            }
+        )
+    return f"**Import and memory**\n\n{markdown(lines)}"
+
+
+def tables() -> str:
+    everything = rows()
+    if not everything:
+        return ""
+    measured = {row["task"] for row in everything}
+    parts = [task_table(name, everything) for name in TASKS if name in measured]
+    return "\n\n".join([*parts, footprint_table(everything)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--table", action="store_true", help="print the tables, run nothing")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        run(arguments.seeds)
+    print(tables())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What benchmarks/peers.py does without the other libraries: its file and its tables."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def peers(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "peers.csv")
+    few = {name: script.TASKS[name] for name in ("ppo-cartpole", "ppo-zoo")}
+    monkeypatch.setattr(script, "TASKS", few)
+    return script
+
+
+def found(cpu_seconds: float, steps: int = 1000, score: float = 500.0, simulation=None) -> dict:
+    """What a run of 150 equal episodes prints; 10 environment steps each."""
+    return {
+        "version": "some 1.0, torch 2.0",
+        "steps": steps,
+        "start_seconds": 1.5,
+        "cpu_seconds": cpu_seconds,
+        "wall_seconds": 2 * cpu_seconds,
+        "simulation_seconds": simulation,
+        "peak_memory_mb": 100.0,
+        "import_seconds": 0.5,
+        "import_memory_mb": 50.0,
+        "episode_ends": [10 * (episode + 1) for episode in range(150)],
+        "episode_returns": [score] * 150,
+    }
+
+
+def test_every_library_of_a_task_takes_its_turn_within_a_seed(peers):
+    called = []
+
+    def measure(task, library, seed):
+        called.append((seed, task, library))
+        return found(1.0)
+
+    peers.run(2, measure)
+    one_seed = [(name, library) for name, task in peers.TASKS.items() for library in task.libraries]
+    assert called == [(seed, *pair) for seed in range(2) for pair in one_seed]
+    assert len(peers.rows()) == len(called)
+
+
+def test_a_second_call_goes_on_where_the_first_one_stopped(peers):
+    called = []
+
+    def broken(task, library, seed):
+        if library == "tianshou":
+            raise RuntimeError("the power went")
+        called.append(library)
+        return found(1.0)
+
+    with pytest.raises(RuntimeError, match="power"):
+        peers.run(1, broken)
+    assert called == ["minirl", "minirl-sync", "stable-baselines3", "sbx"]
+
+    def measure(task, library, seed):
+        called.append(library)
+        return found(1.0)
+
+    peers.run(1, measure)
+    assert called[4:] == ["tianshou", *peers.TASKS["ppo-zoo"].libraries]
+    assert [row["library"] for row in peers.rows()] == called
+
+
+def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, capsys):
+    called = []
+
+    def measure(task, library, seed):
+        called.append(library)
+        if library == "sbx":
+            return {"unavailable": "ModuleNotFoundError: No module named 'sbx'"}
+        return found(1.0)
+
+    peers.run(3, measure)
+    assert called.count("sbx") == len(peers.TASKS)  # once a task, not once a seed
+    assert "ppo-cartpole without sbx: ModuleNotFoundError" in capsys.readouterr().err
+    assert "sbx" not in {row["library"] for row in peers.rows()}
+    assert "stable-baselines3" in peers.tables()
+    assert "sbx" not in peers.tables()
+
+
+def test_scores_are_counted_from_the_episodes(peers):
+    row = peers.record("ppo-zoo", "minirl", 0, found(1.0, score=480.0))
+    assert row["final_return"] == "480"
+    assert row["steps_to_threshold"] == 1000  # the end of the hundredth episode
+    assert (
+        peers.record("ppo-zoo", "minirl", 0, found(1.0, score=474.0))["steps_to_threshold"] is None
+    )
+
+
+def test_the_ratio_pairs_seeds_and_costs(peers):
+    seconds = {("minirl", 0): 1.0, ("minirl", 1): 2.0}
+    peer = "stable-baselines3"
+    seconds |= {(peer, 0): 6.0, (peer, 1): 14.0, (peer, 2): 100.0}
+
+    def measure(task, library, seed):
+        if (library, seed) not in seconds:
+            return {"unavailable": ""}
+        # Twice the steps in the same time is half the cost.
+        steps = 2000 if library == "minirl" else 1000
+        return found(seconds[library, seed], steps)
+
+    peers.run(3, measure)
+    lines = peers.task_table("ppo-cartpole", peers.rows()).splitlines()
+    assert lines[0] == "**PPO on CartPole-v1, 200,000 steps (tianshou: 40,960)**"
+    assert lines[2].startswith("| library | steps a CPU second |")
+    assert lines[4].startswith(
+        "| minirl | 1,500 [1,000, 2,000] | 1.5 [1.0, 2.0] | 3.0 [2.0, 4.0] |"
+    )
+    # 6 / (1 / 2) = 12 and 14 / (2 / 2) = 14; the third seed has no partner.
+    assert lines[5].endswith("| **13.0x** [12.0, 14.0] |")
+
+
+def test_to_a_threshold_only_runs_that_reached_it_count(peers):
+    def measure(task, library, seed):
+        slow = library == "stable-baselines3"
+        reached = not (slow and seed == 0)
+        return found(8.0 if slow else 1.0, score=500.0 if reached else 100.0)
+
+    peers.run(2, measure)
+    table = peers.task_table("ppo-zoo", peers.rows())
+    assert "| minirl | 2 of 2 | 1 [1, 1] | 1.0 [1.0, 1.0] |  |" in table
+    assert "| stable-baselines3 | 1 of 2 | 1 [1, 1] | 8.0 [8.0, 8.0] | **8.0x**" in table
+
+
+def test_simulation_is_taken_off(peers):
+    import peer_run
+
+    row = {"cpu_seconds": "3.0", "simulation_seconds": "1.0", "steps": "1000"}
+    assert peers.cost(peer_run.TASKS["ppo-hopper"], row) == pytest.approx(2e-3)
+
+
+def test_minirl_is_timed_until_it_reached_the_threshold(peers):
+    import peer_run
+
+    task = replace(peer_run.TASKS["ppo-zoo"], total_steps=20_000, threshold=145.0)
+    whole = peer_run.run(replace(task, threshold=500.0), "minirl", 0)
+    run = peer_run.run(task, "minirl", 0)
+    assert run.steps < task.total_steps <= whole.steps
+    assert run.episode_ends[-1] == run.steps
+    assert sum(run.episode_returns[-100:]) >= 14_500
+    assert sum(run.episode_returns[-101:-1]) < 14_500
+    assert run.episode_returns == whole.episode_returns[: len(run.episode_returns)]
+
+
+def test_a_run_is_a_process_that_prints_one_line(peers):
+    command = [sys.executable, str(ROOT / "benchmarks" / "peer_run.py"), "ppo-zoo", "minirl", "0"]
+    done = subprocess.run([*command, "--steps", "1000"], capture_output=True, text=True, check=True)
+    run = json.loads(done.stdout)
+    assert run["steps"] >= 1000
+    assert run["cpu_seconds"] > 0
+    assert 10 < run["import_memory_mb"] <= run["peak_memory_mb"]
+    assert run["episode_ends"] == sorted(run["episode_ends"])
+    assert set(peers.record("ppo-zoo", "minirl", 0, run)) == set(peers.COLUMNS)
+
+
+def test_the_page_holds_the_tables_of_the_stored_runs(peers, monkeypatch):
+    import peer_run
+
+    monkeypatch.setattr(peers, "RESULTS", ROOT / "benchmarks" / "results" / "peers.csv")
+    monkeypatch.setattr(peers, "TASKS", peer_run.TASKS)
+    assert peers.tables() == (ROOT / "docs" / "speed-peers-table.md").read_text().strip()
