@@ -60,7 +60,7 @@ class TRPOSettings:
 
 @dataclass(frozen=True)
 class Task:
-    """One comparison; the first library is the one that the others are compared with.
+    """One comparison; the others are held to "minirl" and "minirl-sync".
 
     `kind` says what is compared: CPU seconds of an environment step, with all that belongs to it or
     "apart from simulation", or CPU seconds "to threshold". Of a step, what comes before the end of

@@ -204,12 +204,17 @@ def of(everything: list[Row], task: str, library: str) -> list[Row]:
 
 def task_table(name: str, everything: list[Row]) -> str:
     task = TASKS[name]
-    ours = of(everything, name, task.libraries[0])
+    references = [library for library in task.libraries if library.startswith("minirl")]
     lines = []
     for library in task.libraries:
         if found := of(everything, name, library):
-            times = "" if library == task.libraries[0] else ratio(task, found, ours)
-            lines.append({"library": library, **cells(task, found), "CPU time / minirl's": times})
+            times = {
+                f"CPU time / {ours}'s": ratio(task, found, of(everything, name, ours))
+                for ours in references
+            }
+            if library in references:
+                times[f"CPU time / {library}'s"] = ""
+            lines.append({"library": library, **cells(task, found), **times})
     return f"**{task.title}**\n\n{markdown(lines)}"
 
 

@@ -137,7 +137,9 @@ def _rendering_env(env: str) -> VectorEnv:
         raise ValueError(f"environment {env!r} can't be made: {error}") from error
     modes = plain.metadata.get("render_modes", [])
     # MuJoCo's runners leave the picture, unless the camera goes with them.
-    camera = {"camera_name": "track"} if hasattr(plain.unwrapped, "camera_name") else {}
+    camera: dict[str, Any] = (
+        {"camera_name": "track"} if hasattr(plain.unwrapped, "camera_name") else {}
+    )
     plain.close()
     if "rgb_array" not in modes:
         raise ValueError(f"{env} draws no pictures: its render modes are {modes}, not rgb_array")

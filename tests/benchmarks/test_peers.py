@@ -122,7 +122,7 @@ def test_the_ratio_pairs_seeds_and_costs(peers):
         "| minirl | 1,500 [1,000, 2,000] | 1.5 [1.0, 2.0] | 3.0 [2.0, 4.0] |"
     )
     # 6 / (1 / 2) = 12 and 14 / (2 / 2) = 14; the third seed has no partner.
-    assert lines[5].endswith("| **13.0x** [12.0, 14.0] |")
+    assert lines[5].endswith("| **13.0x** [12.0, 14.0] |  |")  # and no SyncVectorEnv
 
 
 def test_to_a_threshold_only_runs_that_reached_it_count(peers):
@@ -133,7 +133,7 @@ def test_to_a_threshold_only_runs_that_reached_it_count(peers):
 
     peers.run(2, measure)
     table = peers.task_table("ppo-zoo", peers.rows())
-    assert "| minirl | 2 of 2 | 1 [1, 1] | 1.0 [1.0, 1.0] |  |" in table
+    assert "| minirl | 2 of 2 | 1 [1, 1] | 1.0 [1.0, 1.0] |  | **1.0x** [1.0, 1.0] |" in table
     assert "| stable-baselines3 | 1 of 2 | 1 [1, 1] | 8.0 [8.0, 8.0] | **8.0x**" in table
 
 
