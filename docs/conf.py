@@ -41,6 +41,7 @@ exclude_patterns = [
     "equations-list.md",
     "metrics-list.md",
     "speed-table.md",
+    "speed-peers-table.md",
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
