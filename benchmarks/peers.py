@@ -13,7 +13,6 @@ told apart by version: delete the file after a change.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -24,7 +23,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from peer_run import TASKS, Task  # the script beside this one
+import stored  # the scripts beside this one
+from peer_run import TASKS, Task
 from tqdm import tqdm
 
 from minirl import History
@@ -96,7 +96,7 @@ def record(task: str, library: str, seed: int, found: dict[str, Any]) -> dict[st
 
 def run(seeds: int, measure: Callable[[str, str, int], dict[str, Any]] = in_a_process) -> None:
     """Every run that the file does not have yet."""
-    done = {(row["task"], row["library"], row["seed"]) for row in rows()}
+    done = {(row["task"], row["library"], row["seed"]) for row in stored.read(RESULTS)}
     work = [
         (name, library, seed)
         for seed in range(seeds)
@@ -105,29 +105,17 @@ def run(seeds: int, measure: Callable[[str, str, int], dict[str, Any]] = in_a_pr
         if (name, library, str(seed)) not in done
     ]
     unavailable = set()
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        for name, library, seed in (bar := tqdm(work, unit="run")):
-            if (name, library) in unavailable:
-                continue
-            bar.set_postfix_str(f"{name}, {library}")
-            found = measure(name, library, seed)
-            if "unavailable" in found:
-                unavailable.add((name, library))
-                tqdm.write(f"{name} without {library}: {found['unavailable']}", file=sys.stderr)
-                continue
-            writer.writerow(record(name, library, seed, found))
-            file.flush()
-
-
-def rows() -> list[Row]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
+    for name, library, seed in (bar := tqdm(work, unit="run")):
+        if (name, library) in unavailable:
+            continue
+        bar.set_postfix_str(f"{name}, {library}")
+        found = measure(name, library, seed)
+        if "unavailable" in found:
+            unavailable.add((name, library))
+            tqdm.write(f"{name} without {library}: {found['unavailable']}", file=sys.stderr)
+            continue
+        line = record(name, library, seed, found)
+        stored.append(RESULTS, COLUMNS, [[line.get(column, "") for column in COLUMNS]])
 
 
 def cost(task: Task, row: Row) -> float:
@@ -242,7 +230,7 @@ def footprint_table(everything: list[Row]) -> str:
 
 
 def tables() -> str:
-    everything = rows()
+    everything = stored.read(RESULTS)
     if not everything:
         return ""
     measured = {row["task"] for row in everything}

@@ -1,7 +1,6 @@
 """The benchmark behind notebook 05: what it keeps of a run, and the results that are stored."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,12 @@ import pytest
 from minirl import LinearSchedule
 from minirl.experiments.compare import Comparison, Run
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "learning_curves.py"
-STORED = SCRIPT.parent / "results" / "learning_curves"
+STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "learning_curves"
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("learning_curves", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(load):
+    return load("learning_curves")
 
 
 def make_run(steps, returns, threshold=np.nan):

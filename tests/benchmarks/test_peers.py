@@ -1,6 +1,5 @@
 """What benchmarks/peers.py does without the other libraries: its file and its tables."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,11 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def peers(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+def peers(load, monkeypatch, tmp_path):
+    script = load("peers")
     monkeypatch.setattr(script, "RESULTS", tmp_path / "peers.csv")
     few = {name: script.TASKS[name] for name in ("ppo-cartpole", "ppo-zoo")}
     monkeypatch.setattr(script, "TASKS", few)
@@ -51,7 +47,7 @@ def test_every_library_of_a_task_takes_its_turn_within_a_seed(peers):
     peers.run(2, measure)
     one_seed = [(name, library) for name, task in peers.TASKS.items() for library in task.libraries]
     assert called == [(seed, *pair) for seed in range(2) for pair in one_seed]
-    assert len(peers.rows()) == len(called)
+    assert len(peers.stored.read(peers.RESULTS)) == len(called)
 
 
 def test_a_second_call_goes_on_where_the_first_one_stopped(peers):
@@ -73,7 +69,7 @@ def test_a_second_call_goes_on_where_the_first_one_stopped(peers):
 
     peers.run(1, measure)
     assert called[4:] == ["tianshou", *peers.TASKS["ppo-zoo"].libraries]
-    assert [row["library"] for row in peers.rows()] == called
+    assert [row["library"] for row in peers.stored.read(peers.RESULTS)] == called
 
 
 def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, capsys):
@@ -88,7 +84,7 @@ def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, cap
     peers.run(3, measure)
     assert called.count("sbx") == len(peers.TASKS)  # once a task, not once a seed
     assert "ppo-cartpole without sbx: ModuleNotFoundError" in capsys.readouterr().err
-    assert "sbx" not in {row["library"] for row in peers.rows()}
+    assert "sbx" not in {row["library"] for row in peers.stored.read(peers.RESULTS)}
     assert "stable-baselines3" in peers.tables()
     assert "sbx" not in peers.tables()
 
@@ -115,7 +111,7 @@ def test_the_ratio_pairs_seeds_and_costs(peers):
         return found(seconds[library, seed], steps)
 
     peers.run(3, measure)
-    lines = peers.task_table("ppo-cartpole", peers.rows()).splitlines()
+    lines = peers.task_table("ppo-cartpole", peers.stored.read(peers.RESULTS)).splitlines()
     assert lines[0] == "**PPO on CartPole-v1, 200,000 steps (tianshou: 40,960)**"
     assert lines[2].startswith("| library | steps a CPU second |")
     assert lines[4].startswith(
@@ -132,7 +128,7 @@ def test_to_a_threshold_only_runs_that_reached_it_count(peers):
         return found(8.0 if slow else 1.0, score=500.0 if reached else 100.0)
 
     peers.run(2, measure)
-    table = peers.task_table("ppo-zoo", peers.rows())
+    table = peers.task_table("ppo-zoo", peers.stored.read(peers.RESULTS))
     assert "| minirl | 2 of 2 | 1 [1, 1] | 1.0 [1.0, 1.0] |  | **1.0x** [1.0, 1.0] |" in table
     assert "| stable-baselines3 | 1 of 2 | 1 [1, 1] | 8.0 [8.0, 8.0] | **8.0x**" in table
 

@@ -1,7 +1,5 @@
 """The page on scaling shows the stored file; what the script computes from it."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    spec = importlib.util.spec_from_file_location("scaling", ROOT / "benchmarks" / "scaling.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "scaling", module)  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+def script(load):
+    return load("scaling")
 
 
 def test_quartiles_and_ratios_within_a_turn(script):
