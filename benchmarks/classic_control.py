@@ -3,12 +3,12 @@
     python benchmarks/classic_control.py            (about an hour on one core)
     python benchmarks/classic_control.py --table    (the tables of docs/results.md, from the file)
 
-Settings are the presets of minirl/settings.py, which were chosen on other seeds, and `CLEANRL`
-below, CleanRL's for PPO on classic control: the published runs that fail on MountainCar, and the
-same with normalised observations, which don't. Runs go to benchmarks/results/classic_control.csv as
-they finish, and a second call goes on from those it finds there (delete the file to begin anew).
-benchmarks/policies gets the last policy of seed 0 of each task and algorithm, never the best
-seed's.
+Settings are the presets of minirl/settings.py, some of them chosen on seeds among these, and
+`CLEANRL` below, CleanRL's for PPO on classic control: the published runs that fail on MountainCar,
+and the same with normalised observations, which don't. Runs go to
+benchmarks/results/classic_control.csv as they finish, and a second call goes on from those it finds
+there (delete the file to begin anew). benchmarks/policies gets the last policy of seed 0 of each
+task and algorithm, never the best seed's.
 
 first_success    environment steps until an episode of MountainCar first reached the flag in time
 velocity_effect  how much the last policy of MountainCar heeds velocity: the standard deviation over

@@ -203,7 +203,7 @@ TOKENS = Preset(
 )
 
 # CleanRL's settings for continuous control, those of the PPO paper's MuJoCo runs: one environment,
-# everything scaled. TRPO has its paper's bound and damping.
+# everything scaled. TRPO has its paper's bound and the damping of everything else here.
 MUJOCO_OPTIMIZER = Adam(epsilon=1e-5)
 MUJOCO = Preset(
     settings=Settings(
@@ -254,7 +254,7 @@ PRESETS: dict[str, Preset] = {
             normalize_observations=True,
         ),
     ),
-    # Standing still is a local optimum, and only a bold start leaves it on every seed.
+    # Standing still is a local optimum; a bold start leaves it.
     "MountainCarContinuous-v0": replace(
         GENERIC,
         settings=Settings(
