@@ -129,7 +129,9 @@ class DiagonalGaussian:
 
     def __init__(self, eta: np.ndarray) -> None:
         self.eta = eta
-        self.mean, self.log_std = np.split(eta, 2, axis=1)
+        # Slices: np.split takes as long as the arithmetic on one row.
+        k = eta.shape[1] // 2
+        self.mean, self.log_std = eta[:, :k], eta[:, k:]
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Actions (N, k): mean + std * standard normal noise, never clipped."""
