@@ -112,6 +112,12 @@ class Categorical:
         return product.T
 
 
+def _halves(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first k and the last k of 2k columns; np.split takes longer than one row's arithmetic."""
+    k = columns.shape[1] // 2
+    return columns[:, :k], columns[:, k:]
+
+
 class DiagonalGaussian:
     """Independent normal distributions over k action components, one row per state.
 
@@ -129,9 +135,7 @@ class DiagonalGaussian:
 
     def __init__(self, eta: np.ndarray) -> None:
         self.eta = eta
-        # Slices: np.split takes as long as the arithmetic on one row.
-        k = eta.shape[1] // 2
-        self.mean, self.log_std = eta[:, :k], eta[:, k:]
+        self.mean, self.log_std = _halves(eta)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Actions (N, k): mean + std * standard normal noise, never clipped."""
@@ -182,5 +186,5 @@ class DiagonalGaussian:
 
     def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
         """M d_eta with M = diag(1 / std^2, 2), the Fisher matrix in eta, row by row (N, 2k)."""
-        d_mean, d_log_std = np.split(d_eta, 2, axis=1)
+        d_mean, d_log_std = _halves(d_eta)
         return np.concatenate([d_mean * np.exp(-2 * self.log_std), 2 * d_log_std], axis=1)

@@ -262,7 +262,10 @@ class WithLogStd:
         return np.concatenate([self.mean.init(rng), log_std])
 
     def _append(self, mean: np.ndarray, log_std: np.ndarray) -> np.ndarray:
-        return np.concatenate([mean, np.broadcast_to(log_std, mean.shape)], axis=1)
+        eta = np.empty((len(mean), 2 * self.actions), dtype=mean.dtype)
+        eta[:, : self.actions] = mean
+        eta[:, self.actions :] = log_std
+        return eta
 
     def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Any]:
         """Means and log standard deviations (N, 2k)."""
@@ -271,7 +274,7 @@ class WithLogStd:
 
     def vjp(self, cache: Any, dy: np.ndarray) -> np.ndarray:
         """dy^T J (P,) for dy (N, 2k)."""
-        d_mean, d_log_std = np.split(dy, 2, axis=1)
+        d_mean, d_log_std = dy[:, : self.actions], dy[:, self.actions :]
         return np.concatenate([self.mean.vjp(cache, d_mean), d_log_std.sum(axis=0)])
 
     def jvp(self, cache: Any, dtheta: np.ndarray) -> np.ndarray:
