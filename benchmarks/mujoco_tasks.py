@@ -1,18 +1,20 @@
 """PPO and TRPO on five MuJoCo tasks, one million steps, three seeds, beside published results.
 
     pip install -e '.[mujoco]'
-    python benchmarks/mujoco_tasks.py            (about three hours on one core)
+    python benchmarks/mujoco_tasks.py            (about four hours on one core)
     python benchmarks/mujoco_tasks.py --table    (the table of docs/results.md)
     python benchmarks/mujoco_tasks.py --figure docs/mujoco.png
 
-Settings are the presets of minirl/settings.py. Runs go to benchmarks/results/mujoco as they finish:
-scores.csv with a line a run and curves.csv with a line every 20 updates. benchmarks/policies gets
-the last policy of seed 0 of each task (never the best seed's), which `python -m minirl evaluate`
-and `watch` replay. A second call goes on from the runs that it finds stored (delete the folder to
-begin anew).
+Settings are the presets of minirl/settings.py; on Swimmer also with a discount of 0.9999, and TRPO
+on four tasks with the RL Zoo's settings, those of the published tuned runs. Runs go to
+benchmarks/results/mujoco as they finish: scores.csv with a line a run and curves.csv with a line
+every 20 updates. benchmarks/policies gets the last policy of the presets' seed 0 of each task
+(never the best seed's), which `python -m minirl evaluate` and `watch` replay. A second call goes on
+from the runs that it finds stored (delete the folder to begin anew).
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +28,22 @@ POLICIES = Path(__file__).parent / "policies"
 ENVIRONMENTS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5", "InvertedPendulum-v5")
 ALGORITHMS = ("ppo", "trpo")
 STEPS = 1_000_000
-SCORES = ["env", "algorithm", "seed", "final_training_return", "evaluation_return", "cpu_seconds"]
-CURVES = ["env", "algorithm", "seed", "environment_steps", "mean_return", "kl"]
+SWIMMER_DISCOUNT = 0.9999
+FARSIGHTED = {f"{name}, discount {SWIMMER_DISCOUNT}": name for name in ALGORITHMS}
+ZOO = "trpo, RL Zoo's settings"
+ZOO_TRPO = minirl.TRPO(cg_iterations=25, line_search_shrink=0.8, normalize_advantages=True)
+ZOO_MAX_KL = {"HalfCheetah-v5": 0.04}  # elsewhere TRPO's default
+ZOO_SETTINGS = minirl.Settings(
+    num_envs=2,
+    rollout_steps=1024,
+    normalize_observations=True,
+    reward_transform=minirl.ReturnScaling(),
+    critic_fit=minirl.CriticFit(
+        learning_rate=1e-3, epochs=20, minibatch_size=128, optimizer=minirl.Adam(epsilon=1e-5)
+    ),
+)
+SCORES = ["env", "method", "seed", "final_training_return", "evaluation_return", "cpu_seconds"]
+CURVES = ["env", "method", "seed", "environment_steps", "mean_return", "kl"]
 CURVES += ["explained_variance"]
 UPDATES_A_LINE = 20
 
@@ -46,21 +62,38 @@ PUBLISHED = {
 
 
 class Item(NamedTuple):
-    """One run."""
+    """One run; the method is an algorithm's name or one of `FARSIGHTED` and `ZOO`."""
 
     env: str
-    algorithm: str
+    method: str
     seed: int
 
 
 def wanted(seeds: int) -> list[Item]:
-    """All runs, seed by seed."""
-    return [
-        Item(env, algorithm, seed)
-        for seed in range(seeds)
-        for env in ENVIRONMENTS
-        for algorithm in ALGORITHMS
-    ]
+    """All runs, seed by seed: the presets', then the others."""
+    presets = [(env, algorithm) for env in ENVIRONMENTS for algorithm in ALGORITHMS]
+    others = [("Swimmer-v5", method) for method in FARSIGHTED]
+    others += [(env, ZOO) for env in ENVIRONMENTS if env != "InvertedPendulum-v5"]
+    return [Item(*run, seed) for runs in (presets, others) for seed in range(seeds) for run in runs]
+
+
+def choices(item: Item) -> tuple[minirl.Algorithm | str, minirl.Settings]:
+    """Algorithm and settings of a run."""
+    if item.method == ZOO:
+        algorithm: minirl.Algorithm | str = replace(
+            ZOO_TRPO, max_kl=ZOO_MAX_KL.get(item.env, ZOO_TRPO.max_kl)
+        )
+        settings = ZOO_SETTINGS
+    else:
+        algorithm = FARSIGHTED.get(item.method, item.method)
+        settings = minirl.default_settings(item.env, algorithm)
+    if item.env == "Swimmer-v5" and item.method not in ALGORITHMS:
+        settings = replace(
+            settings,
+            advantages=replace(settings.advantages, discount=SWIMMER_DISCOUNT),
+            reward_transform=minirl.ReturnScaling(SWIMMER_DISCOUNT),
+        )
+    return algorithm, settings
 
 
 class Finished(NamedTuple):
@@ -72,16 +105,17 @@ class Finished(NamedTuple):
 
 def policy_path(item: Item) -> Path:
     """Where the policy of a task and algorithm is kept: halfcheetah-ppo.npz."""
-    return POLICIES / f"{item.env.split('-')[0].lower()}-{item.algorithm}.npz"
+    return POLICIES / f"{item.env.split('-')[0].lower()}-{item.method}.npz"
 
 
 def run(item: Item) -> Finished:
-    """Train and evaluate; seed 0 leaves its policy."""
-    result = minirl.train(item.env, item.algorithm, total_steps=STEPS, seed=item.seed)
+    """Train and evaluate; the presets' seed 0 leaves its policy."""
+    algorithm, settings = choices(item)
+    result = minirl.train(item.env, algorithm, total_steps=STEPS, seed=item.seed, settings=settings)
     fresh = minirl.evaluate(result.policy, item.env, episodes=20, seed=item.seed)
-    if item.seed == 0:
+    if item.seed == 0 and item.method in ALGORITHMS:
         minirl.save_policy(policy_path(item), result.policy, result.settings)
-    head = [item.env, item.algorithm, str(item.seed)]
+    head = [item.env, item.method, str(item.seed)]
     columns = result.history.columns()
     last = len(columns["environment_steps"]) - 1
     rows = sorted({*range(UPDATES_A_LINE - 1, last, UPDATES_A_LINE), last})
@@ -94,19 +128,22 @@ def table() -> str:
     """Mean over seeds, smallest and largest, for each task; published numbers beneath."""
     found: dict[tuple[str, str], list[float]] = {}
     for row in stored.read(RESULTS / "scores.csv"):
-        scores = found.setdefault((row["algorithm"], row["env"]), [])
+        scores = found.setdefault((row["method"], row["env"]), [])
         scores.append(float(row["final_training_return"]))
     lines = [
         f"| | {' | '.join(env.removesuffix('-v5') for env in ENVIRONMENTS)} |",
         "|---|" + "---|" * len(ENVIRONMENTS),
     ]
+    methods = {"ppo": [], "trpo": []}
+    for method in (*ALGORITHMS, *FARSIGHTED, ZOO):
+        name, comma, more = method.partition(", ")
+        scores = [found.get((method, env), []) for env in ENVIRONMENTS]
+        cells = [
+            f"{np.mean(own):.0f} [{min(own):.0f}, {max(own):.0f}]" if own else "" for own in scores
+        ]
+        methods[name].append(f"| **{name.upper()}, minirl{comma}{more}** | {' | '.join(cells)} |")
     for algorithm in ALGORITHMS:
-        cells = []
-        for env in ENVIRONMENTS:
-            scores = found.get((algorithm, env), [])
-            span = f"{np.mean(scores):.0f} [{min(scores):.0f}, {max(scores):.0f}]" if scores else ""
-            cells.append(span)
-        lines.append(f"| **{algorithm.upper()}, minirl** | {' | '.join(cells)} |")
+        lines += methods[algorithm]
         for source, published in PUBLISHED[algorithm].items():
             lines.append(f"| {algorithm.upper()}, {source} | {' | '.join(published)} |")
     return "\n".join(lines)
@@ -123,7 +160,7 @@ def draw(path: Path) -> None:
 
     curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     for row in stored.read(RESULTS / "curves.csv"):
-        seeds = curves.setdefault((row["env"], row["algorithm"]), {})
+        seeds = curves.setdefault((row["env"], row["method"]), {})
         point = (float(row["environment_steps"]) / 1e6, float(row["mean_return"]))
         seeds.setdefault(row["seed"], []).append(point)
     figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
@@ -188,7 +225,7 @@ def main() -> None:
     if not arguments.table:
         POLICIES.mkdir(exist_ok=True)
         done = {
-            Item(row["env"], row["algorithm"], int(row["seed"]))
+            Item(row["env"], row["method"], int(row["seed"]))
             for row in stored.read(RESULTS / "scores.csv")
         }
         missing = [item for item in wanted(arguments.seeds) if item not in done]

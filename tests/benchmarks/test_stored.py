@@ -52,7 +52,7 @@ def test_no_mujoco_run_is_stored_twice(load):
     script = load("mujoco_tasks")
     for name, lines in (("scores.csv", 1), ("curves.csv", 25)):
         found = [
-            script.Item(row["env"], row["algorithm"], int(row["seed"]))
+            script.Item(row["env"], row["method"], int(row["seed"]))
             for row in script.stored.read(script.RESULTS / name)
         ]
         assert all(found.count(item) == lines for item in found)
