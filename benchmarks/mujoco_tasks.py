@@ -124,6 +124,21 @@ def run(item: Item) -> Finished:
     return Finished([*head, *(f"{score:.6g}" for score in scores)], curves)
 
 
+# Okabe and Ito's, as in minirl's other figures.
+LOOKS = {
+    "ppo": ("#D55E00", "-"),
+    "trpo": ("#0072B2", "--"),
+    **dict(zip(FARSIGHTED, (("#E69F00", "-"), ("#56B4E9", "--")), strict=True)),
+    ZOO: ("#009E73", "-."),
+}
+
+
+def title(method: str) -> str:
+    """Of a method of minirl, in table and legend: "PPO, minirl, discount 0.9999"."""
+    name, comma, more = method.partition(", ")
+    return f"{name.upper()}, minirl{comma}{more}"
+
+
 def table() -> str:
     """Mean over seeds, smallest and largest, for each task; published numbers beneath."""
     found: dict[tuple[str, str], list[float]] = {}
@@ -134,23 +149,17 @@ def table() -> str:
         f"| | {' | '.join(env.removesuffix('-v5') for env in ENVIRONMENTS)} |",
         "|---|" + "---|" * len(ENVIRONMENTS),
     ]
-    methods = {"ppo": [], "trpo": []}
-    for method in (*ALGORITHMS, *FARSIGHTED, ZOO):
-        name, comma, more = method.partition(", ")
-        scores = [found.get((method, env), []) for env in ENVIRONMENTS]
-        cells = [
-            f"{np.mean(own):.0f} [{min(own):.0f}, {max(own):.0f}]" if own else "" for own in scores
-        ]
-        methods[name].append(f"| **{name.upper()}, minirl{comma}{more}** | {' | '.join(cells)} |")
     for algorithm in ALGORITHMS:
-        lines += methods[algorithm]
+        for method in (name for name in LOOKS if name.startswith(algorithm)):
+            scores = [found.get((method, env), []) for env in ENVIRONMENTS]
+            cells = [
+                f"{np.mean(own):.0f} [{min(own):.0f}, {max(own):.0f}]" if own else ""
+                for own in scores
+            ]
+            lines.append(f"| **{title(method)}** | {' | '.join(cells)} |")
         for source, published in PUBLISHED[algorithm].items():
             lines.append(f"| {algorithm.upper()}, {source} | {' | '.join(published)} |")
     return "\n".join(lines)
-
-
-# Okabe and Ito's, as in minirl's other figures.
-LOOKS = {"ppo": ("#D55E00", "-"), "trpo": ("#0072B2", "--")}
 
 
 def draw(path: Path) -> None:
@@ -165,14 +174,14 @@ def draw(path: Path) -> None:
         seeds.setdefault(row["seed"], []).append(point)
     figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
     for place, (axes, env) in enumerate(zip(grid.flat[:5], ENVIRONMENTS, strict=True)):
-        for side, algorithm in enumerate(ALGORITHMS):
-            colour, line = LOOKS[algorithm]
-            seeds = [np.array(seed).T for seed in curves.get((env, algorithm), {}).values()]
+        for method, (colour, line) in LOOKS.items():
+            seeds = [np.array(seed).T for seed in curves.get((env, method), {}).values()]
             for steps, returns in seeds:
                 axes.plot(steps, returns, line, color=colour, linewidth=0.7, alpha=0.6)
             if seeds:
                 mean = np.mean([returns for _, returns in seeds], axis=0)
                 axes.plot(seeds[0][0], mean, line, color=colour, linewidth=2)
+        for side, algorithm in enumerate(ALGORITHMS):
             for number, cells in enumerate(PUBLISHED[algorithm].values()):
                 middle, _, spread = cells[place].removeprefix("~").partition(" ± ")
                 if middle:
@@ -180,7 +189,7 @@ def draw(path: Path) -> None:
                         1.04 + 0.03 * (3 * side + number),
                         float(middle),
                         float(spread or 0),
-                        color=colour,
+                        color=LOOKS[algorithm][0],
                         marker="osD"[number],
                         markersize=4,
                         clip_on=False,
@@ -191,8 +200,8 @@ def draw(path: Path) -> None:
         axes.set_xticks([0, 0.5, 1])
         axes.spines[["top", "right"]].set_visible(False)
     legend = [
-        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=f"{name.upper()}, minirl")
-        for name, (colour, line) in LOOKS.items()
+        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=title(method))
+        for method, (colour, line) in LOOKS.items()
     ]
     legend += [
         Line2D(
