@@ -6,8 +6,8 @@
 
 Five prices of KL, six fine-tuning corpora that chose no setting, two seeds on each. Every method
 runs at each beta with its preset, which was chosen at beta = 0.3, and, where that is not enough,
-with settings found on corpora 0 and 1 (`SET`). Kept in benchmarks/results/alignment_reach.csv, one
-row a run:
+with settings found on corpora 0 and 1 (`SET`), in runs that were not kept. The others are, in
+benchmarks/results/alignment_reach.csv, one row a run:
 
 method, settings     what learned; "preset", or what was changed
 beta, corpus, seed   of J; of the demonstrations; of pairs, judgements, minibatches and rollouts
@@ -16,8 +16,9 @@ sentences, labels    sampled in all; scored by the gold reward, or pairs labelle
 cpu_seconds          of learning, without the pairs; 0 where nothing learns
 fraction, gold, kl   (J - J_ref) / (J* - J_ref); gold reward and KL in nats, per sentence, exact
 
-A fraction of 0 is the reference. Finished runs are not told apart by version: delete the file after
-a change of the package. The figure also reads results/dpo_vs_ppo_compute.csv.
+A fraction of 0 is the reference. Finished runs are not told apart by version: delete the file to
+measure anew, and after a change of the package. The figure also reads
+results/dpo_vs_ppo_compute.csv.
 """
 
 import argparse
@@ -66,7 +67,7 @@ STORED = Path(__file__).parent / "results" / "alignment_reach.csv"
 BETAS, CORPORA, SEEDS = (0.03, 0.1, 0.3, 1.0, 3.0), range(100, 106), (0, 1)
 TUNED_AT = 0.3
 UPPER_SHOWN = -9.0, 0.0, 0.9, 0.99, 0.999, 0.9999
-LOWER_SHOWN = 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998
+LOWER_SHOWN = 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999
 KEY = ["method", "settings", "beta", "corpus", "seed"]
 COLUMNS = [*KEY, "sentences", "labels", "cpu_seconds", "fraction", "gold", "kl"]
 Row = dict[str, str]
@@ -336,7 +337,7 @@ def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Sum
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The tables of docs/results-rlhf.md that these rows make, by title."""
+    """The tables of docs/results-rlhf.md by title: the optima, and what these rows make."""
     header = ["method", *(f"beta = {beta:g}" for beta in BETAS)]
     found = {
         (name, beta): summary(rows, name, "preset", beta) for name in METHODS for beta in BETAS
@@ -359,12 +360,29 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     changed.sort(key=lambda line: (METHODS.index(line[0]), float(line[1])))
     of_set = ["method", "beta", "settings", "preset", "set", "smallest, set"]
     return {
+        "The optimum": optima(),
         "Presets: fraction of the optimum": markdown(header, middle),
         "Presets: the smallest of the runs": markdown(header, smallest),
         "Settings for the beta": markdown(of_set, changed),
         f"What a run used, at beta = {TUNED_AT:g} with the preset (medians)": used(rows),
         f"IPO at beta = {TUNED_AT:g}": ipo(rows),
     }
+
+
+def optima() -> str:
+    """What there is to reach, means over the corpora; computed, since nothing is learned."""
+    lines = []
+    for beta in BETAS:
+        objectives = [Case(beta, corpus, SEEDS[0]).objective for corpus in CORPORA]
+        best = [objective.evaluate(objective.optimal_policy) for objective in objectives]
+        gains = [objective.optimum - objective.start for objective in objectives]
+        means = (
+            np.mean([found.reward for found in best]),
+            np.mean([found.kl for found in best]),
+            np.mean(gains),
+        )
+        lines.append([f"{beta:g}", *(f"{mean:.2f}" for mean in means)])
+    return markdown(["beta", "gold reward of the optimum", "its KL, nats", "to gain"], lines)
 
 
 def used(rows: Sequence[Row]) -> str:
@@ -433,9 +451,10 @@ def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
     for ax, title, group in zip(upper, titles, groups, strict=True):
         for number, name in enumerate(group):
             color, line = KNOWN_STYLES.get(name, (preferences.get(name, BLACK), SOLID))
-            aside = 1.05 ** (number - (len(group) - 1) / 2)  # intervals stand side by side
+            aside = 1.12 ** (number - (len(group) - 1) / 2)  # marks stand side by side
             marker = MARKERS.get(name, OTHER_MARKERS[number % len(OTHER_MARKERS)])[0]
-            style = {"color": color, "marker": marker, "markersize": 5}
+            size = 10 if marker == "." else 5  # a dot is drawn half as large
+            style = {"color": color, "marker": marker, "markersize": size}
             of_preset = {beta: summary(rows, name, "preset", beta) for beta in BETAS}
             own = {
                 beta: summary(rows, name, told(SET[name, beta]), beta)
@@ -470,13 +489,13 @@ def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
     }
     for ax, column in zip(lower, ("sentences", *COMPUTES), strict=True):
         for name, (color, marker, line) in lines.items():
-            # DPO's budgets differ in sentences, those of its set settings in steps.
-            if name == {"sentences": "DPO, set"}.get(column, "DPO, probabilities"):
-                continue
-            if name == "DPO, judgements" and column != "sentences":
+            # As in the tables: one number of sentences for all set settings of DPO.
+            if name == ("DPO, set" if column == "sentences" else "DPO, judgements"):
                 continue
             found = of_budgets(compute, name)
             style = {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
+            if name.endswith(", set"):
+                style["markerfacecolor"] = "white"
             at = [median(group, column) for group in found]
             curve(ax, at, [Summary(*fraction(group), 0.0) for group in found], style, name)
         ax.set(xscale="log", xlabel=f"{NAMES.get(column, column)}, log scale")

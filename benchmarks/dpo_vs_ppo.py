@@ -1,12 +1,13 @@
 """DPO, PPO and TRPO with the same sentences, the same answers of the annotator, the same compute.
 
-    python benchmarks/dpo_vs_ppo.py --out benchmarks/results/dpo_vs_ppo.csv   (5 CPU minutes)
-    python benchmarks/dpo_vs_ppo.py --compute --out benchmarks/results/dpo_vs_ppo_compute.csv
-    python benchmarks/dpo_vs_ppo.py --table   (of docs/results-rlhf.md, from the second file)
+    python benchmarks/dpo_vs_ppo.py              # 5 CPU minutes; goes on where it stopped
+    python benchmarks/dpo_vs_ppo.py --compute    # 3 CPU minutes; goes on where it stopped
+    python benchmarks/dpo_vs_ppo.py --table      # of docs/results-rlhf.md, from --compute; no runs
 
-One process, one core. Runs that the file at `--out` holds are left as they are, so its seconds may
-come from several days: delete it after a change of the package. `--compute` (3 CPU minutes) runs
-what compares compute, methods in turn, and adds the column gradient_equivalents.
+One process, one core. Kept in benchmarks/results/dpo_vs_ppo.csv. `--compute` runs what compares
+compute, methods in turn, adds the column gradient_equivalents and keeps dpo_vs_ppo_compute.csv.
+Runs that a file holds are left as they are, so its seconds may come from several days: delete it to
+measure anew, and after a change of the package.
 
 Each seed has its own demonstrations, reference, pairs and judgements; beta is 0.3, and every policy
 is judged by its exact J under the gold reward. One row a run:
@@ -68,8 +69,8 @@ RATE_STEPS = 75, 150, 600
 HELD_OUT = 10  # one pair in ten decides when to stop
 COLUMNS = ["method", "seed", "repeat", "pairs", "sentences", "answers", "steps", "learning_rate"]
 COLUMNS += ["cpu_seconds", "fraction", "gold", "kl"]
-RESULTS = Path(__file__).parent / "results"
-COMPUTE = RESULTS / "dpo_vs_ppo_compute.csv"
+STORED = Path(__file__).parent / "results" / "dpo_vs_ppo.csv"
+COMPUTE = STORED.with_name("dpo_vs_ppo_compute.csv")
 OF_SENTENCES = [
     "PPO, preset",
     "PPO, set",
@@ -410,33 +411,30 @@ def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Write or print a table."""
+    """Run what the file lacks, or tell what has been run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="the CSV to write, or to add methods to")
     parser.add_argument("--compute", action="store_true", help="the runs that compare compute")
-    parser.add_argument("--table", action="store_true", help="print the stored table, run nothing")
+    parser.add_argument("--table", action="store_true", help="print the tables, run nothing")
     arguments = parser.parse_args()
     if arguments.table:
         for title, table in tables(stored.read(COMPUTE)).items():
             print(f"{title}\n\n{table}\n")
         return
-    if not arguments.out:
-        parser.error("--out must name the CSV to write, or ask for --table")
-    columns = COLUMNS
+    path, columns = STORED, COLUMNS
     if arguments.compute:
-        columns = [*COLUMNS, "gradient_equivalents"]
+        path, columns = COMPUTE, [*COLUMNS, "gradient_equivalents"]
         jobs = [(setup, job) for setup in map(Setup, SEEDS) for job in runs_of_compute(setup)]
     else:
         jobs = [(setup, job) for setup in map(Setup, SEEDS) for job in runs(setup)]
         for repeat in REPEATS:
             setup = Setup(SEEDS[0], repeat)
             jobs += [(setup, job) for job in repeated(setup)]
-    jobs = lacking(jobs, stored.read(arguments.out))
+    jobs = lacking(jobs, stored.read(path))
     Setup(0).dpo(300, "soft", 10)  # loads what is loaded once
     with one_core():
         for setup, (method, learn) in tqdm(jobs, unit="run", file=sys.stderr):
             row = setup.row(method, learn)
-            stored.append(arguments.out, columns, [[row[column] for column in columns]])
+            stored.append(path, columns, [[row[column] for column in columns]])
     print(f"{time.process_time():.0f} s of CPU")
 
 

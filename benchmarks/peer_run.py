@@ -84,7 +84,7 @@ class Task:
         return self.own_steps.get(library, self.total_steps)
 
 
-CLEANRL = PPOSettings(
+PPO_COMMON = PPOSettings(
     num_envs=8, rollout_steps=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4, entropy=0.01
 )
 RL_ZOO = PPOSettings(
@@ -97,7 +97,7 @@ RL_ZOO = PPOSettings(
     lam=0.8,
     clip_falls=True,
 )
-CLEANRL_CONTINUOUS = PPOSettings(
+PPO_CONTINUOUS = PPOSettings(
     num_envs=1,
     rollout_steps=2048,
     epochs=10,
@@ -118,7 +118,7 @@ TASKS = {
         "CartPole-v1",
         200_000,
         PPO_LIBRARIES,
-        CLEANRL,
+        PPO_COMMON,
         475.0,
         own_steps={"tianshou": 40_960},
     ),
@@ -145,10 +145,10 @@ TASKS = {
         "to threshold",
         "CartPole-v1",
         100_000,
-        ("minirl", "sb3-contrib"),
+        ("minirl", "minirl-sync", "sb3-contrib"),
         TRPO_RL_ZOO,
         475.0,
-        {"minirl": PRESET},
+        {"minirl": PRESET},  # and of minirl-sync
     ),
     "ppo-halfcheetah": Task(
         "PPO on HalfCheetah-v5, 10,240 steps, training apart from simulation",
@@ -156,7 +156,7 @@ TASKS = {
         "HalfCheetah-v5",
         10_240,
         CONTINUOUS,
-        CLEANRL_CONTINUOUS,
+        PPO_CONTINUOUS,
     ),
     "ppo-hopper": Task(
         "PPO on Hopper-v5, 10,240 steps, training apart from simulation",
@@ -164,7 +164,7 @@ TASKS = {
         "Hopper-v5",
         10_240,
         CONTINUOUS,
-        CLEANRL_CONTINUOUS,
+        PPO_CONTINUOUS,
     ),
 }
 
@@ -202,6 +202,10 @@ class Run:
     episode_ends: list[int]
     episode_returns: list[float]
     simulation_seconds: float | None = None
+
+
+def rows_an_update(settings: PPOSettings | TRPOSettings) -> int:
+    return settings.num_envs * settings.rollout_steps
 
 
 def clock() -> tuple[float, float]:
@@ -256,7 +260,7 @@ def environment_maker(task: Task, simulation: list[float]) -> Callable[[], Any]:
     return partial(gym.make, task.environment)
 
 
-def minirl_choices(task: Task, library: str) -> tuple[Any, Any]:
+def minirl_choices(task: Task) -> tuple[Any, Any]:
     """The algorithm and the settings around it."""
     import minirl
 
@@ -321,7 +325,7 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
         return gym.vector.SyncVectorEnv([make] * num_envs)
 
     by_itself = library == "minirl" and task.kind != "apart from simulation"
-    algorithm, settings = minirl_choices(task, library)
+    algorithm, settings = minirl_choices(task)
     rollouts_ended = []
 
     def note_time(policy: Any) -> dict[str, float]:
@@ -478,7 +482,7 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
     np.random.seed(seed)  # noqa: NPY002 - tianshou shuffles minibatches with it
     chosen = task.settings_of(library)
     make = environment_maker(task, [0.0])
-    batch = chosen.num_envs * chosen.rollout_steps
+    batch = rows_an_update(chosen)
     ends: list[int] = []
     returns: list[float] = []
 
@@ -571,7 +575,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the task's")
     arguments = parser.parse_args()
     task, library = TASKS[arguments.task], arguments.library
+    settings = task.settings_of("minirl" if library == "minirl-sync" else library)
     task = replace(task, total_steps=arguments.steps or task.steps_of(library))
+    if settings != PRESET and task.total_steps < (least := 2 * rows_an_update(settings)):
+        parser.error(f"--steps must be {least} or more: the clock starts after the first update")
     began = clock()
     try:
         for module in IMPORTS[library]:

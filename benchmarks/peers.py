@@ -119,13 +119,21 @@ def run(seeds: int, measure: Callable[[str, str, int], dict[str, Any]] = in_a_pr
 
 
 def cost(task: Task, row: Row) -> float:
-    """What a run is judged by, in CPU seconds: of a step, or in all up to the threshold."""
+    """What a run is judged by, in CPU seconds: of a step, or in all up to the threshold.
+
+    A run that never reached the threshold counts with all of its time: less than it would need.
+    """
     seconds = float(row["cpu_seconds"])
     if task.kind == "to threshold":
-        return seconds if row["steps_to_threshold"] else float("nan")
+        return seconds
     if task.kind == "apart from simulation":
         seconds -= float(row["simulation_seconds"])
     return seconds / float(row["steps"])
+
+
+def arrived(task: Task, row: Row) -> bool:
+    """Whether the run reached its threshold, if it had one to reach."""
+    return task.kind != "to threshold" or bool(row["steps_to_threshold"])
 
 
 def spread(numbers: Sequence[float], form: str) -> str:
@@ -137,11 +145,17 @@ def spread(numbers: Sequence[float], form: str) -> str:
 
 
 def ratio(task: Task, peer: list[Row], ours: list[Row]) -> str:
-    """How many times ours the peer's cost is: over seeds that both have, with a 95 % interval."""
-    costs = {row["seed"]: cost(task, row) for row in ours}
-    pairs = [cost(task, row) / costs[row["seed"]] for row in peer if row["seed"] in costs]
-    ratios = np.array([pair for pair in pairs if np.isfinite(pair)])
-    if not len(ratios):
+    """How many times ours the peer's cost is: median over seeds.
+
+    A seed counts if both have it and one at least arrived. The 95 % interval is a bootstrap's.
+    """
+    partner = {row["seed"]: row for row in ours}
+    ratios = [
+        cost(task, row) / cost(task, partner[row["seed"]])
+        for row in peer
+        if row["seed"] in partner and (arrived(task, row) or arrived(task, partner[row["seed"]]))
+    ]
+    if not ratios:
         return ""
     low, high = bootstrap_interval(ratios, np.random.default_rng(0), np.median)
     interval = f" [{low:.1f}, {high:.1f}]" if len(ratios) > 1 else ""
@@ -155,18 +169,13 @@ def numbers(found: list[Row], column: str, scale: float = 1.0) -> list[float]:
 
 def cells(task: Task, found: list[Row]) -> dict[str, str]:
     """Column title -> cell, for the runs of one library."""
-    costs = [value for row in found if np.isfinite(value := cost(task, row))]
-    score = {"mean return at the end": spread(numbers(found, "final_return"), ".0f")}
+    costs = [cost(task, row) for row in found if arrived(task, row)]
     if task.kind == "apart from simulation":
         simulation = [float(row["simulation_seconds"]) / float(row["steps"]) for row in found]
         return {
             "training, CPU microseconds a step": spread([1e6 * value for value in costs], ".0f"),
             "simulation, CPU microseconds a step": spread([1e6 * s for s in simulation], ".0f"),
         }
-    seconds = {
-        "CPU seconds": spread(numbers(found, "cpu_seconds"), ".1f"),
-        "wall seconds": spread(numbers(found, "wall_seconds"), ".1f"),
-    }
     if task.kind == "to threshold":
         return {
             "reached": f"{len(costs)} of {len(found)}",
@@ -175,8 +184,9 @@ def cells(task: Task, found: list[Row]) -> dict[str, str]:
         }
     return {
         "steps a CPU second": spread([1 / value for value in costs], ",.0f"),
-        **seconds,
-        **score,
+        "CPU seconds": spread(numbers(found, "cpu_seconds"), ".1f"),
+        "wall seconds": spread(numbers(found, "wall_seconds"), ".1f"),
+        "mean return at the end": spread(numbers(found, "final_return"), ".0f"),
     }
 
 

@@ -9,23 +9,24 @@ else holds the policy back: no gradient clipping, no target_kl, no entropy bonus
 
 The score of a run is the mean return of its last 100 training episodes, scaled per task so that 0
 is a fresh policy (mean of 400 sampled episodes) and 1 the best mean over seeds of any objective;
-then averaged over tasks. Runs go to benchmarks/results/ppo_objectives.csv as they finish; a second
-call goes on from those it finds there (delete the file to begin anew). About 20 CPU minutes.
+then averaged over tasks. Intervals are over seeds and take both ends of the scale as given. Runs go
+to benchmarks/results/ppo_objectives.csv as they finish; a second call goes on from those it finds
+there (delete the file to begin anew). About 20 CPU minutes.
 """
 
 import argparse
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+import stored  # the file beside this one
 
 import minirl
 from minirl.experiments.statistics import bootstrap_interval
+from minirl.rollout import NonFiniteError
 from minirl.serialization import write_text
 
 STEPS = {
@@ -47,6 +48,14 @@ RESULTS = Path(__file__).parent / "results" / "ppo_objectives.csv"
 Row = dict[str, str | int | float]
 
 
+class Item(NamedTuple):
+    """One run."""
+
+    task: str
+    objective: str
+    seed: int
+
+
 def algorithm(objective: str) -> minirl.PPO:
     """PPO with this objective; all else is the same for all."""
     return minirl.PPO(
@@ -58,15 +67,18 @@ def algorithm(objective: str) -> minirl.PPO:
     )
 
 
-def run(task: str, objective: str, seed: int) -> Row:
+def run(item: Item) -> Row:
     """Train one seed; its score and what its updates did on average."""
+    task, objective, seed = item
     settings = minirl.default_settings(task, "ppo")
     try:
         result = minirl.train(
             task, algorithm(objective), total_steps=STEPS[task], seed=seed, settings=settings
         )
-    except minirl.TrainingStopped as stopped:  # the policy became non-finite
-        result = stopped.result
+    except minirl.TrainingStopped as stopped:
+        if not isinstance(stopped.__cause__, NonFiniteError):
+            raise
+        result = stopped.result  # a policy that its objective let become non-finite counts
     columns = result.history.columns()
     return {
         "seed": seed,
@@ -89,30 +101,16 @@ def fresh_policy(task: str) -> Row:
     return {"seed": 0, "task": task, "objective": RANDOM, "return": round(found.mean, 3)}
 
 
-def finished(missing: list[tuple[str, str, int]], workers: int) -> Iterator[Row]:
-    """Rows of the missing runs, as they finish."""
-    if workers == 1:
-        yield from (run(*item) for item in missing)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, *item) for item in missing]):
-            yield future.result()
-
-
 def read(path: Path) -> list[Row]:
-    """The rows of an earlier call."""
-    if not path.exists():
-        return []
-    with path.open() as file:
-        texts = ("task", "objective")
-        return [
-            {
-                key: value if key in texts else int(value) if key == "seed" else float(value)
-                for key, value in row.items()
-                if value
-            }
-            for row in csv.DictReader(file)
-        ]
+    """The rows of an earlier call, numbers as numbers."""
+    return [
+        {
+            key: value if key in Item._fields[:2] else int(value) if key == "seed" else float(value)
+            for key, value in row.items()
+            if value
+        }
+        for row in stored.read(path)
+    ]
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -174,13 +172,13 @@ def main() -> None:
     done = {(row["task"], row["objective"], row["seed"]) for row in rows}
     rows += [fresh_policy(task) for task in STEPS if (task, RANDOM, 0) not in done]
     wanted = [
-        (task, objective, seed)
+        Item(task, objective, seed)
         for seed in range(arguments.seeds)
         for task in STEPS
         for objective in OBJECTIVES
     ]
     missing = [item for item in wanted if item not in done]
-    for row in tqdm(finished(missing, arguments.workers), total=len(missing), unit="run"):
+    for row in stored.finished(run, missing, arguments.workers):
         rows.append(row)
         write(arguments.csv, rows)
     normalise(rows)

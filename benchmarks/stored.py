@@ -38,8 +38,15 @@ def append(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -
 def finished(
     run: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
-    """run(item) of each item, as they finish, in so many processes, with a progress bar."""
+    """run(item) of each item, as they finish, in so many processes, with a progress bar.
+
+    An error, or Ctrl-C, is raised without beginning another run.
+    """
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run, item) for item in items]
-        for future in tqdm(as_completed(futures), total=len(items), unit="run"):
-            yield future.result()
+        try:
+            for future in tqdm(as_completed(futures), total=len(items), unit="run"):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

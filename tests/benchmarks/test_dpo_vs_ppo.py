@@ -64,22 +64,32 @@ def test_the_best_that_fits_into_a_budget(script):
 
 
 def test_the_same_run_ends_alike_in_both_files(script):
-    both = {
-        name: {
+    first, second = (
+        {
             (row["method"], row["seed"], row["sentences"]): row["fraction"]
-            for row in script.stored.read(script.RESULTS / name)
+            for row in script.stored.read(path)
             if row["repeat"] == "0"
         }
-        for name in ("dpo_vs_ppo.csv", "dpo_vs_ppo_compute.csv")
-    }
+        for path in (script.STORED, script.COMPUTE)
+    )
     names = {"PPO, preset": "PPO, gold", "TRPO, preset": "TRPO, gold"}
     compared = {
         (names[method], seed, sentences): fraction
-        for (method, seed, sentences), fraction in both["dpo_vs_ppo_compute.csv"].items()
+        for (method, seed, sentences), fraction in second.items()
         if method in names
     }
     assert len(compared) == 2 * len(script.SEEDS) * len(script.SENTENCES)
-    assert compared.items() <= both["dpo_vs_ppo.csv"].items()
+    assert compared.items() <= first.items()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--compute"]])
+def test_the_stored_file_holds_all_runs_of_its_command(script, monkeypatch, arguments):
+    def row(setup, method, learn):
+        pytest.fail(f"{method}, seed {setup.seed}, is not in the file")
+
+    monkeypatch.setattr("sys.argv", ["dpo_vs_ppo.py", *arguments])
+    monkeypatch.setattr(script.Setup, "row", row)
+    script.main()
 
 
 def test_the_page_holds_the_tables_of_the_stored_runs(script):

@@ -1,5 +1,6 @@
 """What benchmarks/peers.py does without the other libraries: its file and its tables."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -121,16 +122,22 @@ def test_the_ratio_pairs_seeds_and_costs(peers):
     assert lines[5].endswith("| **13.0x** [12.0, 14.0] |  |")  # and no SyncVectorEnv
 
 
-def test_to_a_threshold_only_runs_that_reached_it_count(peers):
-    def measure(task, library, seed):
-        slow = library == "stable-baselines3"
-        reached = not (slow and seed == 0)
-        return found(8.0 if slow else 1.0, score=500.0 if reached else 100.0)
+def test_to_a_threshold_failed_runs_are_in_the_ratio_with_all_of_their_time(peers):
+    failures = {("minirl", 1): 4.0, ("stable-baselines3", 0): 10.0}
+    failures |= {("minirl", 3): 1.0, ("stable-baselines3", 3): 90.0}  # neither: no comparison
 
-    peers.run(2, measure)
+    def measure(task, library, seed):
+        if (library, seed) in failures:
+            return found(failures[library, seed], score=100.0)
+        return found(8.0 if library == "stable-baselines3" else 1.0)
+
+    peers.run(4, measure)
     table = peers.task_table("ppo-zoo", peers.stored.read(peers.RESULTS))
-    assert "| minirl | 2 of 2 | 1 [1, 1] | 1.0 [1.0, 1.0] |  | **1.0x** [1.0, 1.0] |" in table
-    assert "| stable-baselines3 | 1 of 2 | 1 [1, 1] | 8.0 [8.0, 8.0] | **8.0x**" in table
+    assert "| minirl | 2 of 4 | 1 [1, 1] | 1.0 [1.0, 1.0] |" in table
+    # 10 / 1, 8 / 4 and 8 / 1
+    assert (
+        "| stable-baselines3 | 2 of 4 | 1 [1, 1] | 8.0 [8.0, 8.0] | **8.0x** [2.0, 10.0]" in table
+    )
 
 
 def test_simulation_is_taken_off(peers):
@@ -140,9 +147,11 @@ def test_simulation_is_taken_off(peers):
     assert peers.cost(peer_run.TASKS["ppo-hopper"], row) == pytest.approx(2e-3)
 
 
-def test_minirl_is_timed_until_it_reached_the_threshold(peers):
+def test_minirl_is_timed_until_it_reached_the_threshold(peers, monkeypatch):
     import peer_run
 
+    ticks = itertools.count()  # the clock is read at the start and after each rollout
+    monkeypatch.setattr(peer_run, "clock", lambda: (tick := float(next(ticks)), tick))
     task = replace(peer_run.TASKS["ppo-zoo"], total_steps=20_000, threshold=145.0)
     whole = peer_run.run(replace(task, threshold=500.0), "minirl", 0)
     run = peer_run.run(task, "minirl", 0)
@@ -151,6 +160,8 @@ def test_minirl_is_timed_until_it_reached_the_threshold(peers):
     assert sum(run.episode_returns[-100:]) >= 14_500
     assert sum(run.episode_returns[-101:-1]) < 14_500
     assert run.episode_returns == whole.episode_returns[: len(run.episode_returns)]
+    rows = task.settings.num_envs * task.settings.rollout_steps
+    assert run.steps / rows <= run.cpu_seconds <= 1.1 * run.steps / rows + 1 < whole.cpu_seconds
 
 
 def test_a_run_is_a_process_that_prints_one_line(peers):
@@ -162,6 +173,19 @@ def test_a_run_is_a_process_that_prints_one_line(peers):
     assert 10 < run["import_memory_mb"] <= run["peak_memory_mb"]
     assert run["episode_ends"] == sorted(run["episode_ends"])
     assert set(peers.record("ppo-zoo", "minirl", 0, run)) == set(peers.COLUMNS)
+
+
+def test_fewer_steps_than_two_updates_are_refused():
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "peer_run.py"),
+        "ppo-hopper",
+        "minirl",
+        "0",
+    ]
+    done = subprocess.run([*command, "--steps", "4000"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--steps must be 4096 or more" in done.stderr
 
 
 def test_the_page_holds_the_tables_of_the_stored_runs(peers, monkeypatch):

@@ -1,6 +1,7 @@
 """Finished runs in a file, and the pages that quote them."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,13 @@ def test_finished_gives_every_result_once(load, capsys):
     assert sorted(load("stored").finished(math.sqrt, [1.0, 4.0, 9.0], 2)) == [1.0, 2.0, 3.0]
 
 
+def test_an_error_ends_the_waiting_runs_too(load):
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="non-negative"):
+        list(load("stored").finished(time.sleep, [-1.0] + [1.0] * 20, 1))
+    assert time.monotonic() - began < 15  # a few may have been on their way
+
+
 @pytest.mark.parametrize("name", ["classic_control", "mujoco_tasks"])
 def test_the_results_page_holds_the_tables_of_the_stored_runs(load, name):
     assert load(name).table() in (ROOT / "docs" / "results.md").read_text()
@@ -46,6 +54,25 @@ def test_no_classic_run_is_stored_twice(load):
     ]
     assert len(found) == len(set(found))
     assert set(found) <= set(script.wanted(10))
+
+
+def test_what_explains_a_difference_changes_what_it_names(load):
+    script = load("mujoco_tasks")
+    preset = {name: minirl.default_settings("Swimmer-v5", name) for name in ("ppo", "trpo")}
+    for method in script.FARSIGHTED:
+        algorithm, settings = script.choices(script.Item("Swimmer-v5", method, 0))
+        assert method.startswith(algorithm)
+        assert settings.advantages.discount == settings.reward_transform.discount == 0.9999
+        assert settings.critic_fit == preset[algorithm].critic_fit
+    bounds = {
+        env: script.choices(script.Item(env, script.ZOO, 0)) for env in script.ENVIRONMENTS[:4]
+    }
+    assert [algorithm.max_kl for algorithm, _ in bounds.values()] == [0.04, 0.01, 0.01, 0.01]
+    assert [settings.advantages.discount for _, settings in bounds.values()] == [0.99] * 3 + [
+        0.9999
+    ]
+    _, settings = script.choices(script.Item("HalfCheetah-v5", script.DEATH, 0))
+    assert settings.advantages.estimator == preset["ppo"].advantages
 
 
 def test_no_mujoco_run_is_stored_twice(load):
