@@ -5,11 +5,14 @@ import csv
 import io
 import json
 import math
+import pickle
 import signal
+import sys
 import threading
+import traceback
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import combinations
 from numbers import Integral
@@ -100,13 +103,37 @@ def run_seed(item: WorkItem) -> Run:
     )
 
 
-def run_for(call: str, item: WorkItem) -> Run:
-    """`run_seed` for one call of `compare`.
+class Failure:
+    """What a run raised, returned as a value: whatever else a future raises is its executor's."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getstate__(self) -> tuple[bytes, str]:
+        # As bytes, and tried: an error that can't be pickled would become the executor's.
+        pickler = sys.modules.get("cloudpickle", pickle)  # Dask's knows the classes of a script
+        try:
+            sent = pickler.dumps(self.error)
+            pickle.loads(sent)
+        except Exception:
+            sent = pickle.dumps(RuntimeError(f"{type(self.error).__name__}: {self.error}"))
+        return sent, "".join(traceback.format_exception(self.error))
+
+    def __setstate__(self, state: tuple[bytes, str]) -> None:
+        self.error = pickle.loads(state[0])
+        self.error.__cause__ = RuntimeError(f"in a worker:\n{state[1]}")
+
+
+def attempt(item: WorkItem, call: str = "") -> Run | Failure:
+    """`run_seed` for one call of `compare`, whatever comes of it.
 
     Dask knows a result, an error too, by its function and arguments: without `call`, a second
     comparison would be handed the first one's error instead of running again what was lost.
     """
-    return run_seed(item)
+    try:
+        return run_seed(item)
+    except Exception as error:
+        return Failure(error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,19 +359,16 @@ def _finished(
 ) -> Iterator[tuple[WorkItem, Run]]:
     """Each item with its run, as they finish."""
     if executor is not None:
-        futures: dict[Future[Run], WorkItem] = {}
+        call = uuid.uuid4().hex
+        futures = {executor.submit(attempt, item, call): item for item in items}
         try:
-            call = uuid.uuid4().hex
-            futures.update({executor.submit(run_for, call, item): item for item in items})
-            yield from _as_completed(futures, executor)
+            yield from _as_completed(futures)
         finally:
             for future in futures:
                 future.cancel()
     elif workers == 1 or len(items) <= 1:
         for item in items:
-            with _naming(item):
-                run = run_seed(item)
-            yield item, run
+            yield item, _run_of(item, attempt(item))
     else:
         yield from _finished_in_pool(items, workers)
 
@@ -363,8 +387,8 @@ def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[Wor
     )
     try:
         with _holding_interrupts():
-            futures = {pool.submit(run_seed, item): item for item in items}
-        yield from _as_completed(futures, pool)
+            futures = {pool.submit(attempt, item): item for item in items}
+        yield from _as_completed(futures)
     except BaseException:
         # Not cancelled first: the pool's thread must find its futures as it left them.
         for process in set(multiprocessing.active_children()) - before:
@@ -374,44 +398,35 @@ def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[Wor
         pool.shutdown(cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _naming(item: WorkItem) -> Iterator[None]:
-    """Say in which run an error happened."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"in {item.name}, seed {item.seed}")
-        raise
-
-
-def _package(value: object) -> str:
-    """The top-level package that defines the class of a value."""
-    return type(value).__module__.partition(".")[0]
+def _run_of(item: WorkItem, outcome: Run | Failure) -> Run:
+    """The run; or raise its error, which then says in which run it happened."""
+    if isinstance(outcome, Run):
+        return outcome
+    outcome.error.add_note(f"in {item.name}, seed {item.seed}")
+    raise outcome.error
 
 
 def _as_completed(
-    futures: dict[Future[Run], WorkItem], executor: Executor
+    futures: dict[Future[Run | Failure], WorkItem],
 ) -> Iterator[tuple[WorkItem, Run]]:
     for future in as_completed(futures):
         item = futures[future]
         try:
-            with _naming(item):
-                run = future.result()
+            outcome = future.result()
         except BrokenExecutor as error:
             raise RuntimeError(
                 "a worker process died (out of memory, killed, or a script that lacks "
                 'if __name__ == "__main__"); finished seeds are kept'
             ) from error
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            outcome = Failure(error)  # the item can't be pickled: nothing was lost
         except Exception as error:
-            # An error of the executor's own package is its own, and no run's.
-            if not isinstance(error, CancelledError) and _package(error) != _package(executor):
-                raise
             raise RuntimeError(
                 f"{item.name}, seed {item.seed}, was lost with its worker or cluster "
                 f"({type(error).__name__}); finished seeds are kept in `out`, call again for the "
                 "others"
             ) from error
-        yield item, run
+        yield item, _run_of(item, outcome)
 
 
 def _run_path(folder: Path, item: WorkItem) -> Path:

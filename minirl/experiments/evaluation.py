@@ -119,11 +119,11 @@ def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> f
     if path.suffix != ".gif" or not path.parent.is_dir():
         raise ValueError(f"path must be a .gif in a folder that exists, got {str(path)!r}")
     if env.startswith("CartPole-"):
-        rollout, _ = _one_episode(policy, env, make_vector_env(env, 1), seed)
+        rollout, _ = _one_episode(policy, make_vector_env(env, 1), seed)
         observations = rollout.observations[rollout.valid]
         plots.animate_cartpole(observations, path, title=env)
     else:
-        rollout, frames = _one_episode(policy, env, _rendering_env(env), seed)
+        rollout, frames = _one_episode(policy, _rendering_env(env), seed)
         plots.save_gif(frames, path, fps=30)
     return float((rollout.rewards * rollout.valid).sum())
 
@@ -144,9 +144,16 @@ def _rendering_env(env: str) -> VectorEnv:
     if "rgb_array" not in modes:
         raise ValueError(f"{env} draws no pictures: its render modes are {modes}, not rgb_array")
 
+    class Drawn(gym.Wrapper[Any, Any, Any, Any]):
+        def render(self) -> Any:
+            try:
+                return super().render()
+            except Exception as error:  # each renderer has errors of its own
+                raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
+
     def make() -> gym.Env[Any, Any]:
         single = gym.make(env, render_mode="rgb_array", **camera)
-        return gym.wrappers.RenderCollection(single, pop_frames=False)
+        return gym.wrappers.RenderCollection(Drawn(single), pop_frames=False)
 
     try:
         return SyncVectorEnv([make])
@@ -154,19 +161,13 @@ def _rendering_env(env: str) -> VectorEnv:
         raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
 
 
-def _one_episode(
-    policy: Policy, env: str, envs: VectorEnv, seed: int
-) -> tuple[Rollout, list[np.ndarray]]:
+def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, list[np.ndarray]]:
     try:
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
         rollout = collect_episodes(
             envs, policy, None, None, max_steps=step_limit(envs), seed=_reset_seed(seed)
         )
         frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
-    except ValueError:
-        raise
-    except Exception as error:  # each renderer has errors of its own
-        raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
     finally:
         envs.close()
     return rollout, list(frames)

@@ -4,9 +4,12 @@ import importlib
 import json
 import multiprocessing
 import os
+import pickle
 import re
+import threading
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from PIL import Image
 
 from minirl.algorithms import PPO, TRPO, PolicyGradient
 from minirl.experiments import statistics
-from minirl.experiments.compare import compare, footnote, run_seed
+from minirl.experiments.compare import Failure, compare, footnote, run_seed
 from minirl.rollout import NonFiniteError
 from minirl.settings import Settings
 from minirl.training import TrainingStopped
@@ -262,14 +265,27 @@ class Stops(ThreadPoolExecutor):
 
 
 class Lost(Exception):
-    """An error from where the executor comes from, and from nowhere in a run."""
+    """An error from where `Stops` comes from, too: its class does not tell who raised it."""
+
+
+@dataclass(frozen=True)
+class Raises:
+    """Policy gradient whose first update raises this error."""
+
+    error: Exception
+
+    def init(self, policy):
+        return PolicyGradient().init(policy)
+
+    def update(self, state, batch, rng, progress):
+        raise self.error
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_interrupted_comparison_resumes(count, finished, trained, tmp_path):
     comparison, folder = finished
     with Stops(count) as executor:
-        with pytest.raises(ConnectionError):
+        with pytest.raises(RuntimeError, match="was lost"):
             small(seeds=[3, 1], out=tmp_path, executor=executor)
         executor.left = 1
         assert executor.submit(str, 3).result() == "3"  # it was not shut down
@@ -287,13 +303,28 @@ def test_an_interrupted_comparison_resumes(count, finished, trained, tmp_path):
     )
 
 
-@pytest.mark.parametrize("error", [Lost, CancelledError])
+@pytest.mark.parametrize("error", [Lost, CancelledError, ConnectionError])
 def test_a_run_that_its_executor_loses_ends_with_what_is_kept(error, tmp_path):
     lost = rf"ppo, seed 3, was lost.*\({error.__name__}\).*finished seeds are kept in `out`"
     with Stops(1, error) as executor, pytest.raises(RuntimeError, match=lost) as caught:
         small(seeds=[3], out=tmp_path, executor=executor)
     assert isinstance(caught.value.__cause__, error)
     assert stored(tmp_path) == ["policy-gradient-seed3.npz"]
+
+
+@pytest.mark.parametrize("error", [pickle.PicklingError, AttributeError, TypeError])
+def test_what_an_executor_cannot_send_is_not_called_lost(error):
+    with Stops(0, error) as executor, pytest.raises(error) as caught:
+        small({"ppo": PPO()}, seeds=[3], executor=executor)
+    assert caught.value.__notes__ == ["in ppo, seed 3"]
+
+
+@pytest.mark.parametrize("error", [Lost, CancelledError, BrokenExecutor])
+def test_an_error_of_a_run_is_itself_whatever_its_class(error):
+    bad = {"bad": Raises(error("in the update"))}
+    with Stops(1) as executor, pytest.raises(error, match="in the update") as caught:
+        small(bad, seeds=[4], executor=executor)
+    assert caught.value.__notes__ == ["in bad, seed 4"]
 
 
 def test_what_is_stored_is_not_trained_again_and_what_is_missing_is(finished, trained, tmp_path):
@@ -604,8 +635,43 @@ def test_a_seed_that_fails_in_a_worker_process_ends_the_others_at_once_and_quiet
         )
     assert time.monotonic() - began < 30
     assert re.fullmatch(r"in bad, seed \d", caught.value.__notes__[0])
+    assert "in update\n" in str(caught.value.__cause__)  # where in the worker it happened
     assert stored(tmp_path) == []
     assert multiprocessing.active_children() == []
+
+
+class Two(Exception):
+    """Can't be unpickled: only its message is."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first}, {second}")
+
+    def __reduce__(self):
+        # the default, unless `distributed`, which mends it, is imported
+        return Two, self.args
+
+
+class Locked(Exception):
+    """Can't be pickled."""
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize("error", [Two("one", 2), Locked("one, 2")])
+def test_an_error_that_cannot_be_pickled_is_still_told(error):
+    found = pickle.loads(pickle.dumps(Failure(error))).error
+    assert type(found) is RuntimeError
+    assert str(found) == f"{type(error).__name__}: one, 2"
+    assert str(error) in str(found.__cause__)
+
+
+def test_an_error_from_another_process_keeps_its_class_and_what_it_holds():
+    stopped = TrainingStopped("no more", "what was learned")
+    found = pickle.loads(pickle.dumps(Failure(stopped))).error
+    assert type(found) is TrainingStopped
+    assert (str(found), found.result) == ("no more", "what was learned")
 
 
 def test_an_environment_that_breaks_names_the_seed(environments):

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -172,6 +174,33 @@ def test_a_run_whose_workers_die_too_often_is_lost_and_can_be_run_again(client, 
     assert caught.value.__cause__ is not None
     assert before.items() <= kept(folder).items()
     assert_as_serial(found, folder, algorithms, serial_folder, seeds=1)
+
+
+def test_a_run_s_own_error_is_itself_and_ends_with_its_comparison(client, tmp_path):
+    class Own(Exception):
+        """As if of a script: workers can't import it."""
+
+    @dataclass(frozen=True)
+    class RaisesOnce:
+        folder: str
+
+        def init(self, policy):
+            return PolicyGradient().init(policy)
+
+        def update(self, state, batch, rng, progress):
+            raised = Path(self.folder) / "raised"
+            if not raised.exists():
+                raised.touch()
+                raise Own("the update can't be done")
+            return PolicyGradient().update(state, batch, rng, progress)
+
+    arguments = {"seeds": 1, "executor": client.get_executor()}
+    with pytest.raises(Own, match="the update can't be done") as caught:
+        small({"bad": RaisesOnce(str(tmp_path))}, **arguments)
+    assert caught.value.__notes__ == ["in bad, seed 0"]
+    assert "in update\n" in str(caught.value.__cause__)  # where in the worker it happened
+
+    small({"bad": RaisesOnce(str(tmp_path))}, **arguments)
 
 
 @pytest.fixture

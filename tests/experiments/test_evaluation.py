@@ -281,6 +281,26 @@ def test_a_renderer_s_own_error_is_told_in_one_line(like_mujoco, monkeypatch, tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_renderer_s_value_error_is_told_as_one(like_mujoco, monkeypatch, tmp_path):
+    monkeypatch.setattr(like_mujoco, "render", lambda self: int("no picture"))
+    with pytest.raises(ValueError, match=r"can't be rendered.*no picture"):
+        watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+
+
+def test_an_error_of_the_environment_is_itself(like_mujoco, monkeypatch, tmp_path):
+    monkeypatch.setattr(like_mujoco, "step", lambda self, action: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_while_stepping_cartpole_is_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr("minirl.experiments.evaluation.collect_episodes", lambda *_, **__: 1 // 0)
+    policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
+    with pytest.raises(ZeroDivisionError):
+        watch(policy, "CartPole-v1", tmp_path / "agent.gif")
+
+
 def test_watch_needs_an_id(tmp_path, environments):
     with pytest.raises(ValueError, match="env must be a Gymnasium id"):
         watch(always(RIGHT), environments.steady, tmp_path / "agent.gif")
