@@ -1,14 +1,15 @@
 """How minirl's time grows: with networks, minibatches, environments, sentences and vocabularies.
 
-    python benchmarks/scaling.py             # measure; keeps the file where PyTorch is installed
-    python benchmarks/scaling.py --table     # the tables of docs/speed-scaling.md, from the file
-    python benchmarks/scaling.py --figure    # docs/scaling.png, from the file
+    .venv-peers/bin/python benchmarks/scaling.py     # measure; without PyTorch, only print
+    python benchmarks/scaling.py --table             # those of docs/speed-scaling.md, from the file
+    python benchmarks/scaling.py --figure            # docs/scaling.png, from the file
 
-About two minutes of CPU time. Beside minirl stand a bound (the bare matrix products, the
-environments alone, Adam alone) and, where it can be imported, the same work in PyTorch: its eager
-mode on one thread, as lean as it can be written. They take turns, each turn lasting at least ten
-milliseconds; benchmarks/results/scaling.csv keeps medians and quartiles of CPU time, and of the
-ratio to minirl's time in the same turn.
+About three minutes of CPU time; `make bench-peers` sets up .venv-peers. Beside minirl stand a bound
+(the bare matrix products, the environments alone, Adam alone) and, where it can be imported, the
+same work in PyTorch: its eager mode on one thread, as lean as it can be written. They take turns,
+each turn lasting at least ten milliseconds, and the turns of a point are spread over three rounds,
+so that no point rests on one disturbed second. benchmarks/results/scaling.csv keeps medians and
+quartiles of CPU time, and of the ratio to minirl's time in the same turn.
 """
 
 import argparse
@@ -18,20 +19,27 @@ import io
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from alignment import adam_alone  # the scripts beside this one
-from speed import bare_fisher_gemms, bare_gemms, random_batch
+from speed import (
+    Work,
+    cartpole_networks,
+    fisher_product,
+    ppo_step,
+    random_batch,
+    random_vector,
+)
 from tqdm import tqdm
 
 import minirl
 from minirl import rlhf
-from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.exact import sequences
 from minirl.machine import one_core
 from minirl.networks import MLP
@@ -49,14 +57,13 @@ ENVIRONMENTS = (8, 32, 128, 512, 1024)
 STEPS = 32  # of every environment, in one rollout
 SENTENCES = ((8, 2), (8, 3), (8, 4), (8, 5), (8, 6), (4, 5), (12, 5), (16, 5))  # words, length
 PROMPTS = 4
-TURNS, LONG_TURNS = 15, 5
+ROUNDS = 3
+TURNS, LONG_TURNS = 5, 2  # of each round
 TURN_SECONDS = 0.01
 MINIRL, BOUND, TORCH = "minirl", "bound", "PyTorch"
 PPO_STEP, FISHER, ROLLOUT = "PPO minibatch step", "Fisher-vector product", "rollout"
 PRODUCT, TANH = "matrix product alone", "tanh alone"
 ALIGN_PPO, ALIGN_TRPO, OPTIMUM = "align PPO", "align TRPO", "exact optimum"
-
-Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,8 @@ def cpu_seconds(work: Work, calls: int) -> float:
     return (time.process_time() - began) / calls
 
 
-def take_turns(contenders: Sequence[Work], turns: int) -> np.ndarray:
-    """CPU seconds (turns, contenders) a call, after calls that warm up and are not counted."""
+def take_turns(contenders: Sequence[Work]) -> np.ndarray:
+    """CPU seconds (TURNS, contenders) a call, after calls that warm up and are not counted."""
     calls = []
     for work in contenders:
         work()
@@ -94,7 +101,7 @@ def take_turns(contenders: Sequence[Work], turns: int) -> np.ndarray:
     return np.array(
         [
             [cpu_seconds(work, count) for work, count in zip(contenders, calls, strict=True)]
-            for _ in range(turns)
+            for _ in range(TURNS)
         ]
     )
 
@@ -109,39 +116,16 @@ def measurements(
         yield Measurement(work, *sizes, name, *found.tolist(), *ratio.tolist())
 
 
-# Networks and minibatches
-
-
-def ppo_step(width: int, rows: int) -> dict[str, Work]:
-    """One Adam step of the policy on the clipped surrogate, and one of the critic."""
-    rng = np.random.default_rng(0)
-    spaces = cartpole_spaces()
-    settings = {"hidden_sizes": (width, width)}
-    algorithm, fit = minirl.PPO(), minirl.CriticFit()
-    state = algorithm.init(minirl.make_policy(*spaces, rng, **settings))
-    critic_state = fit.init(minirl.make_critic(spaces[0], rng, **settings))
-    batch = random_batch(rows, rng)
-    policy_products = bare_gemms(rows, (4, width, width, 2), rng)
-    critic_products = bare_gemms(rows, (4, width, width, 1), rng)
-
-    def ours() -> None:
-        algorithm.step(state, batch, batch.advantages, None, 0.0)
-        fit.step(critic_state, batch, 1e-3)
-
-    def bound() -> None:
-        policy_products()
-        critic_products()
-
-    return {MINIRL: ours, BOUND: bound}
+# Networks and minibatches: minirl and its bare products come from speed.py
 
 
 def torch_ppo_step(width: int, rows: int) -> Work:
     """The same step: one backward pass of the joint loss, one fused Adam over both networks."""
     import torch
 
-    policy, critic = torch_network(width, 2), torch_network(width, 1)
+    policy, critic = map(torch_network, cartpole_networks(width))
     optimizer = torch.optim.Adam([*policy.parameters(), *critic.parameters()], 3e-4, fused=True)
-    batch = random_batch(rows, np.random.default_rng(0))
+    batch = random_batch(rows)
     observations, actions, old_log_probs, advantages, returns = (
         torch.from_numpy(column)
         for column in (
@@ -153,7 +137,7 @@ def torch_ppo_step(width: int, rows: int) -> Work:
         )
     )
 
-    def step() -> None:
+    def step() -> tuple[Any, Any]:
         log_probs = torch.log_softmax(policy(observations), 1).gather(1, actions)[:, 0]
         ratio = torch.exp(log_probs - old_log_probs)
         clipped = torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
@@ -162,36 +146,24 @@ def torch_ppo_step(width: int, rows: int) -> Work:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return policy, critic
 
     return step
-
-
-def fisher_product(width: int, rows: int) -> dict[str, Work]:
-    """F v on a cached forward pass."""
-    rng = np.random.default_rng(0)
-    network = MLP((4, width, width, 2), 0.01)
-    policy = minirl.Policy(network, minirl.Categorical, network.init(rng))
-    batch = random_batch(rows, rng)
-    distribution, cache = policy.forward(batch.observations)
-    vector = rng.standard_normal(network.size).astype("float32")
-    return {
-        MINIRL: lambda: fisher_vector_product(policy, cache, distribution, batch.weight, vector),
-        BOUND: bare_fisher_gemms(rows, (4, width, width, 2), rng),
-    }
 
 
 def torch_fisher_product(width: int, rows: int) -> Work:
     """F v as sb3-contrib does it: the gradient of (grad KL . v), on a graph that is kept."""
     import torch
 
-    policy = torch_network(width, 2)
+    ours, _ = cartpole_networks(width)
+    policy = torch_network(ours)
     parameters = list(policy.parameters())
-    observations = torch.from_numpy(random_batch(rows, np.random.default_rng(0)).observations)
+    observations = torch.from_numpy(random_batch(rows).observations)
     log_probs = torch.log_softmax(policy(observations), 1)
     old = log_probs.detach()
     kl = (old.exp() * (old - log_probs)).sum(1).mean()
     flat = torch.cat([g.ravel() for g in torch.autograd.grad(kl, parameters, create_graph=True)])
-    vector = torch.randn(len(flat))
+    vector = torch_vector(ours.network, random_vector(len(flat)))
 
     def product() -> torch.Tensor:
         found = torch.autograd.grad((flat * vector).sum(), parameters, retain_graph=True)
@@ -200,14 +172,31 @@ def torch_fisher_product(width: int, rows: int) -> Work:
     return product
 
 
-def torch_network(width: int, outputs: int) -> Any:
-    """Two hidden layers with tanh, as minirl's."""
+def torch_network(ours: minirl.Policy | minirl.Critic) -> Any:
+    """The same network, with the same weights."""
     from torch import nn
 
     layers = []
-    for inputs, units in pairwise((4, width, width)):
-        layers += [nn.Linear(inputs, units), nn.Tanh()]
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
+    for inputs, outputs in pairwise(ours.network.sizes):
+        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+    twin = nn.Sequential(*layers[:-1])
+    weights = torch_arrays(ours.network, ours.parameters)
+    twin.load_state_dict(dict(zip(twin.state_dict(), weights, strict=True)))
+    return twin
+
+
+def torch_arrays(network: MLP, theta: np.ndarray) -> list[Any]:
+    """minirl's flat vector in the shapes of PyTorch's parameters, which hold transposed weights."""
+    import torch
+
+    return [torch.tensor(array.T) for layer in network.layers(theta) for array in layer]
+
+
+def torch_vector(network: MLP, theta: np.ndarray) -> Any:
+    """minirl's flat vector in PyTorch's order."""
+    import torch
+
+    return torch.cat([array.ravel() for array in torch_arrays(network, theta)])
 
 
 def kernels(width: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -217,10 +206,10 @@ def kernels(width: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return layer.astype("float32"), weights.astype("float32"), np.empty((rows, width), "float32")
 
 
-def matrix_product(width: int, rows: int) -> dict[str, Work]:
+def matrix_product(width: int, rows: int) -> tuple[Work]:
     """NumPy's, into a ready-made array."""
     layer, weights, result = kernels(width, rows)
-    return {MINIRL: lambda: np.matmul(layer, weights, out=result)}
+    return (lambda: np.matmul(layer, weights, out=result),)
 
 
 def torch_matrix_product(width: int, rows: int) -> Work:
@@ -231,10 +220,10 @@ def torch_matrix_product(width: int, rows: int) -> Work:
     return lambda: torch.mm(layer, weights, out=result)
 
 
-def tanh(width: int, rows: int) -> dict[str, Work]:
+def tanh(width: int, rows: int) -> tuple[Work]:
     """NumPy's, into a ready-made array."""
     layer, _, result = kernels(width, rows)
-    return {MINIRL: lambda: np.tanh(layer, out=result)}
+    return (lambda: np.tanh(layer, out=result),)
 
 
 def torch_tanh(width: int, rows: int) -> Work:
@@ -245,22 +234,13 @@ def torch_tanh(width: int, rows: int) -> Work:
     return lambda: torch.tanh(layer, out=result)
 
 
-def cartpole_spaces() -> tuple[Any, Any]:
-    """Observation and action space."""
-    envs = minirl.make_vector_env("CartPole-v1", 1)
-    envs.close()
-    return envs.single_observation_space, envs.single_action_space
-
-
 # Environments
 
 
-def rollout(width: int, environments: int) -> dict[str, Work]:
-    """`STEPS` steps of every environment, with log-probabilities, values and book-keeping."""
+def rollout(width: int, environments: int) -> tuple[Work, Work]:
+    """`STEPS` steps of every environment, with log-probabilities and values; the steps alone."""
     rng = np.random.default_rng(0)
-    spaces = cartpole_spaces()
-    policy = minirl.make_policy(*spaces, rng, hidden_sizes=(width, width))
-    critic = minirl.make_critic(spaces[0], rng, hidden_sizes=(width, width))
+    policy, critic = cartpole_networks(width)
     envs = minirl.make_vector_env("CartPole-v1", environments)
     position = start(envs, seed=0)
 
@@ -276,14 +256,14 @@ def rollout(width: int, environments: int) -> dict[str, Work]:
         for action in actions:
             alone.step(action)
 
-    return {MINIRL: ours, BOUND: bound}
+    return ours, bound
 
 
 def torch_rollout(width: int, environments: int) -> Work:
     """The same: only the policy acts inside the loop, the rest follows in one pass."""
     import torch
 
-    policy, critic = torch_network(width, 2), torch_network(width, 1)
+    policy, critic = map(torch_network, cartpole_networks(width))
     envs = minirl.make_vector_env("CartPole-v1", environments)
     current = np.array(envs.reset(seed=0)[0])
 
@@ -368,30 +348,35 @@ GRIDS = (
 
 
 def measure(with_torch: bool) -> Iterator[Measurement]:
-    """Everything, one point after the other."""
+    """Every point in each of the rounds, its turns put together."""
+    found: dict[tuple[Any, ...], list[np.ndarray]] = {}
     points = sum(len(grid) for *_, grid in GRIDS) + len(SENTENCES)
-    with tqdm(total=points, unit="point") as bar:
-        for work, ours, twin, grid in GRIDS:
-            for width, rows in grid:
-                contenders = ours(width, rows)
-                if with_torch:
-                    contenders[TORCH] = twin(width, rows)
-                seconds = take_turns(list(contenders.values()), TURNS)
-                yield from measurements(work, (width, rows, 0, 0), list(contenders), seconds)
+    with tqdm(total=ROUNDS * points, unit="point") as bar:
+        for _ in range(ROUNDS):
+            for work, ours, twin, grid in GRIDS:
+                for width, rows in grid:
+                    contenders = dict(zip((MINIRL, BOUND), ours(width, rows), strict=False))
+                    if with_torch:
+                        contenders[TORCH] = twin(width, rows)
+                    point = work, (width, rows, 0, 0), tuple(contenders)
+                    found.setdefault(point, []).append(take_turns(list(contenders.values())))
+                    bar.update()
+            for words, length in SENTENCES:
+                works = sentence_works(words, length)
+                turns = [
+                    {
+                        work: [run() for run in contenders.values()]
+                        for work, contenders in works.items()
+                    }
+                    for _ in range(1 + LONG_TURNS)
+                ]
+                for work, contenders in works.items():
+                    point = work, (0, 0, words, length), tuple(contenders)
+                    counted = [turn[work] for turn in turns[1:]]  # the first one warms up
+                    found.setdefault(point, []).append(np.array(counted))
                 bar.update()
-        for words, length in SENTENCES:
-            works = sentence_works(words, length)
-            for contenders in works.values():
-                for run in contenders.values():
-                    run()  # not counted
-            turns = [
-                {work: [run() for run in contenders.values()] for work, contenders in works.items()}
-                for _ in range(LONG_TURNS)
-            ]
-            for work, contenders in works.items():
-                seconds = np.array([turn[work] for turn in turns])
-                yield from measurements(work, (0, 0, words, length), list(contenders), seconds)
-            bar.update()
+    for (work, sizes, names), rounds in found.items():
+        yield from measurements(work, sizes, names, np.concatenate(rounds))
 
 
 def to_csv(found: Sequence[Measurement]) -> str:
@@ -427,100 +412,120 @@ def with_quartiles(low: float, middle: float, high: float) -> str:
     return f"{middle} [{low}, {high}]"
 
 
+def shown(line: Measurement) -> list[float]:
+    """Lower quartile, median, upper one: us, of a rollout us a transition, of sentences ms."""
+    unit = STEPS * line.rows if line.work == ROLLOUT else 1e3 if line.length else 1
+    return [line.lower / unit, line.median / unit, line.upper / unit]
+
+
+def time_cell(line: Measurement) -> str:
+    """Median and quartiles."""
+    return with_quartiles(*shown(line))
+
+
 def ratio_cell(found: Sequence[Measurement], line: Measurement, contender: str) -> str:
     """A contender's time over minirl's for the work of a minirl line."""
+    sizes = attrgetter("width", "rows", "words", "length")
     for other in select(found, line.work, contender):
-        if (other.width, other.rows, other.words, other.length) == (
-            line.width,
-            line.rows,
-            line.words,
-            line.length,
-        ):
+        if sizes(other) == sizes(line):
             return with_quartiles(other.ratio_lower, other.ratio, other.ratio_upper)
     return ""
 
 
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    rule = ["---:"] * len(columns)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+
+
 def network_table(found: Sequence[Measurement], work: str) -> str:
     """Time and ratios against width and rows."""
-    lines = [
-        "| hidden layers | rows | minirl, us | PyTorch / minirl | bare products / minirl |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for line in select(found, work, MINIRL):
-        cells = [
-            f"{line.width}x{line.width}",
-            str(line.rows),
-            with_quartiles(line.lower, line.median, line.upper),
-            ratio_cell(found, line, TORCH),
-            ratio_cell(found, line, BOUND),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(
+        ["hidden layers", "rows", "minirl, us", "PyTorch / minirl", "bare products / minirl"],
+        [
+            [
+                f"{line.width}x{line.width}",
+                str(line.rows),
+                time_cell(line),
+                ratio_cell(found, line, TORCH),
+                ratio_cell(found, line, BOUND),
+            ]
+            for line in select(found, work, MINIRL)
+        ],
+    )
 
 
 def kernel_table(found: Sequence[Measurement]) -> str:
     """A matrix product and a tanh of one hidden layer, in both libraries."""
-    lines = [
-        "| hidden layer | rows | product in NumPy, us | PyTorch / NumPy "
-        "| tanh in NumPy, us | PyTorch / NumPy |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
     works = [select(found, work, MINIRL) for work in (PRODUCT, TANH)]
-    for pair in zip(*works, strict=True):
-        cells = [f"{pair[0].width}x{pair[0].width}", str(pair[0].rows)]
-        for line in pair:
-            cells.append(with_quartiles(line.lower, line.median, line.upper))
-            cells.append(ratio_cell(found, line, TORCH))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    columns = ["hidden layer", "rows"]
+    for kernel in ("product", "tanh"):
+        columns += [f"{kernel} in NumPy, us", "PyTorch / NumPy"]
+    return markdown(
+        columns,
+        [
+            [
+                f"{product.width}x{product.width}",
+                str(product.rows),
+                time_cell(product),
+                ratio_cell(found, product, TORCH),
+                time_cell(tanh),
+                ratio_cell(found, tanh, TORCH),
+            ]
+            for product, tanh in zip(*works, strict=True)
+        ],
+    )
 
 
 def environment_table(found: Sequence[Measurement]) -> str:
     """Microseconds a transition against the number of environments."""
-    lines = [
-        "| environments | minirl, us a transition | PyTorch / minirl "
-        "| environments alone / minirl |",
-        "|---:|---:|---:|---:|",
-    ]
-    for line in select(found, ROLLOUT, MINIRL):
-        transitions = STEPS * line.rows
-        times = (value / transitions for value in (line.lower, line.median, line.upper))
-        cells = [
-            str(line.rows),
-            with_quartiles(*times),
-            ratio_cell(found, line, TORCH),
-            ratio_cell(found, line, BOUND),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(
+        [
+            "environments",
+            "minirl, us a transition",
+            "PyTorch / minirl",
+            "environments alone / minirl",
+        ],
+        [
+            [
+                str(line.rows),
+                time_cell(line),
+                ratio_cell(found, line, TORCH),
+                ratio_cell(found, line, BOUND),
+            ]
+            for line in select(found, ROLLOUT, MINIRL)
+        ],
+    )
 
 
 def sentence_table(found: Sequence[Measurement]) -> str:
     """Milliseconds against words and length of sentences."""
-    lines = [
-        "| words | longest sentence | contexts | table entries | PPO update, ms "
-        "| Adam alone / PPO | TRPO update, ms | exact optimum, ms |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
     works = [select(found, work, MINIRL) for work in (ALIGN_PPO, ALIGN_TRPO, OPTIMUM)]
-    for ppo, trpo, optimum in zip(*works, strict=True):
-        cells = [
-            str(ppo.words),
-            str(ppo.length),
-            f"{contexts(ppo):,}",
-            f"{entries(ppo):,}",
-            in_milliseconds(ppo),
-            ratio_cell(found, ppo, BOUND),
-            in_milliseconds(trpo),
-            in_milliseconds(optimum),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def in_milliseconds(line: Measurement) -> str:
-    """Median and quartiles."""
-    return with_quartiles(line.lower / 1e3, line.median / 1e3, line.upper / 1e3)
+    return markdown(
+        [
+            "words",
+            "longest sentence",
+            "contexts",
+            "table entries",
+            "PPO update, ms",
+            "Adam alone / PPO",
+            "TRPO update, ms",
+            "exact optimum, ms",
+        ],
+        [
+            [
+                str(ppo.words),
+                str(ppo.length),
+                f"{contexts(ppo):,}",
+                f"{entries(ppo):,}",
+                time_cell(ppo),
+                ratio_cell(found, ppo, BOUND),
+                time_cell(trpo),
+                time_cell(optimum),
+            ]
+            for ppo, trpo, optimum in zip(*works, strict=True)
+        ],
+    )
 
 
 def contexts(line: Measurement) -> int:
@@ -548,12 +553,12 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
     """Six panels of time against size, both logarithmic."""
     from matplotlib.figure import Figure
 
-    from minirl.experiments.plots import BLACK, BLUE, DASHED, DOTTED, ORANGE, SOLID, VERMILLION
+    from minirl.experiments import plots
 
     styles = {
-        MINIRL: (VERMILLION, SOLID, "o"),
-        TORCH: (BLUE, DASHED, "s"),
-        BOUND: (BLACK, DOTTED, "."),
+        MINIRL: (plots.VERMILLION, plots.SOLID, "o"),
+        TORCH: (plots.BLUE, plots.DASHED, "s"),
+        BOUND: (plots.BLACK, plots.DOTTED, "."),
     }
     figure = Figure(figsize=(11.4, 6.6), layout="constrained", facecolor="white")
     panels = figure.subplots(2, 3)
@@ -561,12 +566,7 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
     def curve(axes: Any, lines: list[Measurement], of: Callable[..., float], style: Any) -> None:
         color, stroke, marker = style
         x = [of(line) for line in lines]
-        per = [STEPS * line.rows if line.work == ROLLOUT else 1 for line in lines]
-        scale = 1e3 if lines[0].length else 1.0
-        low, middle, high = (
-            [getattr(line, name) / scale / n for line, n in zip(lines, per, strict=True)]
-            for name in ("lower", "median", "upper")
-        )
+        low, middle, high = zip(*map(shown, lines), strict=True)
         axes.plot(x, middle, color=color, linestyle=stroke, marker=marker, markersize=5)
         axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
@@ -579,33 +579,33 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
     def keep(lines: list[Measurement], name: str, size: int) -> list[Measurement]:
         return [line for line in lines if getattr(line, name) == size]
 
-    shown = [
+    grown = [
         (PPO_STEP, "width", "rows", 256, "PPO minibatch step, 256 rows", "hidden units a layer"),
         (PPO_STEP, "rows", "width", 64, "PPO minibatch step, 64x64", "rows of the minibatch"),
         (FISHER, "width", "rows", 1024, "Fisher-vector product, 1024 rows", "hidden units a layer"),
         (FISHER, "rows", "width", 64, "Fisher-vector product, 64x64", "rows of the batch"),
         (ROLLOUT, "rows", "width", 64, "rollout, CartPole-v1, 64x64", "environments"),
     ]
-    for axes, (work, x_name, fixed, size, title, x_label) in zip(panels.flat, shown, strict=False):
+    one = {PPO_STEP: "step", FISHER: "product", ROLLOUT: "transition"}
+    for axes, (work, x_name, fixed, size, title, x_label) in zip(panels.flat, grown, strict=False):
         for contender, style in styles.items():
             lines = keep(select(found, work, contender), fixed, size)
             if lines:
                 curve(axes, lines, lambda line, name=x_name: getattr(line, name), style)
         sizes = sorted({getattr(line, x_name) for line in select(found, work, MINIRL)})
-        y_label = "CPU µs a transition" if work == ROLLOUT else "CPU µs"
-        panel(axes, title, x_label, y_label)
+        panel(axes, title, x_label, f"CPU µs a {one[work]}")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
     last = panels.flat[-1]
-    for work, style in (
-        (ALIGN_PPO, (VERMILLION, SOLID, "o")),
-        (ALIGN_TRPO, (BLUE, DASHED, "s")),
-        (OPTIMUM, (ORANGE, DOTTED, "^")),
+    for work, label, style in (
+        (ALIGN_PPO, "PPO, one update", (plots.GREEN, plots.DASH_DOT, "D")),
+        (ALIGN_TRPO, "TRPO, one update", (plots.PURPLE, plots.LONG_DASHED, "v")),
+        (OPTIMUM, "exact optimum", (plots.ORANGE, plots.DOTTED, "^")),
     ):
         by_size = sorted(select(found, work, MINIRL), key=entries)
         curve(last, by_size, entries, style)
-        last.lines[-1].set_label(work.removeprefix("align "))
-    panel(last, "token task: one update", "table entries", "CPU ms")
+        last.lines[-1].set_label(label)
+    panel(last, "token task, minirl only", "table entries", "CPU ms")
     last.legend(loc="upper left", frameon=False)
     names = {MINIRL: "minirl", TORCH: "PyTorch, eager", BOUND: "bound (products; environments)"}
     handles = [

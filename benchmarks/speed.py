@@ -1,7 +1,8 @@
 """Speed of minirl as ratios to named bounds, and time to learn CartPole, on one core.
 
-Prints a Markdown table; `make bench` keeps it in docs/speed-table.md. Every ratio compares two
-things timed alternately in this one run, since a machine's speed changes from minute to minute.
+Prints a Markdown table; `make bench` keeps it in docs/speed-table.md. All times are CPU time; every
+ratio compares two things timed alternately in this one run, since a machine's speed changes from
+minute to minute.
 """
 
 import argparse
@@ -9,38 +10,53 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 import minirl
 from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import Clipped
 from minirl.batch import Batch
-from minirl.networks import MLP
+from minirl.machine import one_core
 from minirl.settings import PRESETS
 
-HIDDEN = (64, 64)
+HIDDEN = 64  # units of each of two layers
+
+Work = Callable[[], object]
 
 
-def medians(functions: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each function, called in turn."""
-    for function in functions:
-        for _ in range(20):
-            function()
-    times = np.zeros((repeats, len(functions)))
-    for row in times:
-        for column, function in enumerate(functions):
-            began = time.perf_counter()
-            function()
-            row[column] = time.perf_counter() - began
-    return np.median(times, axis=0).tolist()
+def medians(measure: Callable[[Any], float], things: Sequence[Any], repeats: int) -> list[float]:
+    """Median of what is measured of each thing, in turn."""
+    turns = [[measure(thing) for thing in things] for _ in range(repeats)]
+    return np.median(turns, axis=0).tolist()
 
 
-def random_batch(rows: int, rng: np.random.Generator) -> Batch:
-    """CartPole-like transitions."""
+def cpu_seconds(work: Work) -> float:
+    """CPU seconds of one call."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def cartpole_networks(width: int) -> tuple[minirl.Policy, minirl.Critic]:
+    """A fresh policy and critic with two hidden layers, the same at every call."""
+    rng = np.random.default_rng(0)
+    envs = minirl.make_vector_env("CartPole-v1", 1)
+    envs.close()
+    observations, actions = envs.single_observation_space, envs.single_action_space
+    hidden = (width, width)
+    return (
+        minirl.make_policy(observations, actions, rng, hidden_sizes=hidden),
+        minirl.make_critic(observations, rng, hidden_sizes=hidden),
+    )
+
+
+def random_batch(rows: int) -> Batch:
+    """CartPole-like transitions, the same at every call."""
+    rng = np.random.default_rng(1)
     signals = rng.standard_normal((4, rows)).astype("float32")
     return Batch(
         observations=rng.standard_normal((rows, 4)).astype("float32"),
@@ -53,8 +69,14 @@ def random_batch(rows: int, rng: np.random.Generator) -> Batch:
     )
 
 
-def bare_gemms(rows: int, sizes: tuple[int, ...], rng: np.random.Generator) -> Callable[[], None]:
+def random_vector(size: int) -> np.ndarray:
+    """A direction (size,), the same at every call."""
+    return np.random.default_rng(3).standard_normal(size).astype("float32")
+
+
+def bare_gemms(rows: int, sizes: tuple[int, ...]) -> Work:
     """The matrix products and tanh of one forward and backward pass, into ready-made arrays."""
+    rng = np.random.default_rng(2)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype("float32")
@@ -77,10 +99,9 @@ def bare_gemms(rows: int, sizes: tuple[int, ...], rng: np.random.Generator) -> C
     return run
 
 
-def bare_fisher_gemms(
-    rows: int, sizes: tuple[int, ...], rng: np.random.Generator
-) -> Callable[[], None]:
+def bare_fisher_gemms(rows: int, sizes: tuple[int, ...]) -> Work:
     """The matrix products of one jvp and one vjp on a cached forward pass."""
+    rng = np.random.default_rng(2)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype("float32")
@@ -104,44 +125,38 @@ def bare_fisher_gemms(
     return run
 
 
-def ppo_minibatch(rows: int, repeats: int) -> tuple[float, float]:
-    """Seconds of one actor and one critic step, and of their bare products."""
-    rng = np.random.default_rng(0)
-    envs = minirl.make_vector_env("CartPole-v1", 1)
-    spaces = envs.single_observation_space, envs.single_action_space
+def ppo_step(width: int, rows: int) -> tuple[Work, Work]:
+    """One Adam step of the policy on the clipped surrogate, one of the critic; bare products."""
+    policy, critic = cartpole_networks(width)
     algorithm, fit = minirl.PPO(), minirl.CriticFit()
-    state = algorithm.init(minirl.make_policy(*spaces, rng))
-    critic_state = fit.init(minirl.make_critic(spaces[0], rng))
-    batch = random_batch(rows, rng)
-    actor_gemms = bare_gemms(rows, (4, *HIDDEN, 2), rng)
-    critic_gemms = bare_gemms(rows, (4, *HIDDEN, 1), rng)
+    state, critic_state = algorithm.init(policy), fit.init(critic)
+    batch = random_batch(rows)
+    policy_products = bare_gemms(rows, policy.network.sizes)
+    critic_products = bare_gemms(rows, critic.network.sizes)
 
-    def ours() -> None:
-        algorithm.step(state, batch, batch.advantages, None, 0.0)
-        fit.step(critic_state, batch, 1e-3)
+    def ours() -> tuple[Any, Any]:
+        return (
+            algorithm.step(state, batch, batch.advantages, None, 0.0),
+            fit.step(critic_state, batch, 1e-3),
+        )
 
     def bound() -> None:
-        actor_gemms()
-        critic_gemms()
+        policy_products()
+        critic_products()
 
-    ours_time, bound_time = medians([ours, bound], repeats)
-    return ours_time, bound_time
+    return ours, bound
 
 
-def fisher_product(rows: int, repeats: int) -> tuple[float, float]:
-    """Seconds of one exact Fisher-vector product, and of its bare matrix products."""
-    rng = np.random.default_rng(0)
-    network = MLP((4, *HIDDEN, 2), 0.01)
-    policy = minirl.Policy(network, minirl.Categorical, network.init(rng))
-    batch = random_batch(rows, rng)
+def fisher_product(width: int, rows: int) -> tuple[Work, Work]:
+    """One exact Fisher-vector product on a cached forward pass; its bare products."""
+    policy, _ = cartpole_networks(width)
+    batch = random_batch(rows)
     distribution, cache = policy.forward(batch.observations)
-    vector = rng.standard_normal(network.size).astype("float32")
-
-    def ours() -> None:
-        fisher_vector_product(policy, cache, distribution, batch.weight, vector)
-
-    ours_time, bound_time = medians([ours, bare_fisher_gemms(rows, (4, *HIDDEN, 2), rng)], repeats)
-    return ours_time, bound_time
+    vector = random_vector(policy.network.size)
+    return (
+        lambda: fisher_vector_product(policy, cache, distribution, batch.weight, vector),
+        bare_fisher_gemms(rows, policy.network.sizes),
+    )
 
 
 RL_ZOO = (
@@ -227,26 +242,17 @@ def trpo_seconds(seeds: int) -> str:
     return f"median {np.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}]"
 
 
-def import_seconds(repeats: int) -> tuple[float, float]:
-    """Median seconds to import minirl, and to import its dependencies alone."""
-    dependencies = "import numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"
-
-    def run(code: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
-
-    times = np.zeros((repeats, 2))
-    for row in times:
-        for column, function in enumerate([run("import minirl"), run(dependencies)]):
-            began = time.perf_counter()
-            function()
-            row[column] = time.perf_counter() - began
-    ours_time, dependencies_time = np.median(times, axis=0)
-    return float(ours_time), float(dependencies_time)
+def import_seconds(modules: str) -> float:
+    """CPU seconds of a Python that starts and imports them."""
+    code = f"import time, {modules}; print(time.process_time())"
+    return float(subprocess.check_output([sys.executable, "-c", code]))
 
 
-def ratio_row(name: str, found: tuple[float, float], aim: str) -> str:
+def ratio_row(name: str, works: tuple[Work, Work], repeats: int, aim: str) -> str:
     """One line of the table."""
-    ours, bound = found
+    for work in works * 20:
+        work()  # not counted
+    ours, bound = medians(cpu_seconds, works, repeats)
     return (
         f"| {name} | {ours * 1e6:.0f} us / {bound * 1e6:.0f} us = **{ours / bound:.2f}x** | {aim} |"
     )
@@ -259,22 +265,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2000, help="of the small timings")
     arguments = parser.parse_args()
     few = max(3, arguments.seeds // 4)
-    with threadpool_limits(1):
+    repeats = arguments.repeats
+    with one_core():
         print("| what | measured | aim |\n|---|---|---|")
         for rows, aim in ((256, "2.0x"), (64, "2.7x")):
             name = f"PPO minibatch step, {rows} rows, actor and critic / bare products and tanh"
-            print(ratio_row(name, ppo_minibatch(rows, arguments.repeats), aim), flush=True)
+            print(ratio_row(name, ppo_step(HIDDEN, rows), repeats, aim), flush=True)
         name = "Fisher-vector product, 2048 rows / bare products"
-        print(ratio_row(name, fisher_product(2048, arguments.repeats // 4), "1.8x"), flush=True)
+        print(ratio_row(name, fisher_product(HIDDEN, 2048), repeats // 4, "1.8x"), flush=True)
     zoo = time_to_threshold(*RL_ZOO, 100_000, few)
     print(f"| CartPole-v1 to 475, PPO, RL-Zoo settings | {zoo} | 3 s |", flush=True)
     fastest = time_to_threshold(*FASTEST, 300_000, arguments.seeds)
     print(f"| CartPole-v1 to 475, PPO, fast settings | {fastest} | 0.6 s |", flush=True)
     print(f"| TRPO, 100k CartPole-v1 steps | {trpo_seconds(few)} | 3 s |", flush=True)
-    ours, dependencies = import_seconds(21)
+    dependencies = "numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"
+    ours, others = medians(import_seconds, ["minirl", dependencies], 21)
     print(
-        f"| `import minirl` / its dependencies | {ours * 1e3:.0f} ms / {dependencies * 1e3:.0f} ms"
-        f" = **{(ours - dependencies) * 1e3:+.0f} ms** | +50 ms |"
+        f"| `import minirl` / its dependencies | {ours * 1e3:.0f} ms / {others * 1e3:.0f} ms"
+        f" = **{(ours - others) * 1e3:+.0f} ms** | +50 ms |"
     )
     print(
         f"\nCPU seconds on one core; medians, [smallest, largest]. {platform.machine()}, Python "

@@ -1,4 +1,10 @@
-"""The page on scaling shows the stored file; what the script computes from it."""
+"""The page on scaling shows the stored file; what the script computes from it; PyTorch's twins.
+
+CI has no PyTorch and skips the twins. With it:
+
+    .venv-peers/bin/pip install pytest
+    .venv-peers/bin/python -m pytest tests/benchmarks/test_scaling.py
+"""
 
 from pathlib import Path
 
@@ -41,3 +47,43 @@ def test_the_page_holds_the_tables_of_the_stored_file(script):
     page = (ROOT / "docs" / "speed-scaling.md").read_text()
     for table in script.tables(found):
         assert table in page
+
+
+def assert_same(twin, ours):
+    """Equal up to float32 rounding, at the scale of the largest entry."""
+    twin = twin.detach().numpy()
+    np.testing.assert_allclose(twin, ours, rtol=0, atol=1e-5 * np.abs(ours).max())
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+def test_the_twin_networks_have_minirls_outputs(script, torch):
+    policy, critic = script.cartpole_networks(8)
+    observations = script.random_batch(16).observations
+    twins = [
+        script.torch_network(ours)(torch.from_numpy(observations)) for ours in (policy, critic)
+    ]
+    assert_same(twins[0], policy.forward(observations)[0].eta)
+    assert_same(twins[1][:, 0], critic.values(observations))
+
+
+def test_the_twin_step_has_minirls_gradients(script, torch):
+    ours, _ = script.ppo_step(8, 16)
+    (policy, *_), (critic, *_) = ours()
+    twins = script.torch_ppo_step(8, 16)()
+    for twin, network, adam in [
+        (twins[0], policy.policy.network, policy.optimizer),
+        (twins[1], critic.critic.network, critic.optimizer),
+    ]:
+        gradient = torch.cat([parameter.grad.ravel() for parameter in twin.parameters()])
+        # after its first step Adam's mean is a tenth of the gradient
+        assert_same(gradient, 10 * script.torch_vector(network, adam.mean).numpy())
+
+
+def test_the_twin_has_minirls_fisher_vector_product(script, torch):
+    ours, _ = script.fisher_product(8, 16)
+    network = script.cartpole_networks(8)[0].network
+    assert_same(script.torch_fisher_product(8, 16)(), script.torch_vector(network, ours()).numpy())
