@@ -1,25 +1,27 @@
 """Seeds and environment steps a core-hour, and what it costs to compute runs in other processes.
 
-    python benchmarks/throughput.py
+    .venv/bin/python benchmarks/throughput.py
 
-Prints the two tables of docs/clusters.md; about two minutes of CPU time. CPU seconds are
-those of this process and of every process that it started: wall seconds would measure what else
-the machine has to do. HalfCheetah needs the extra `mujoco`, the cluster the
-extra `dask`; without them their lines are left out.
+Prints the two tables of docs/clusters.md; two to three minutes of CPU time. Needs the extras `dask`
+and `mujoco`, and Linux. CPU seconds are those of this process and of every process that it started:
+wall seconds would measure what else the machine has to do.
 """
 
 import argparse
-import importlib.util
+import importlib
 import logging
+import multiprocessing
 import os
 import platform
-import resource
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import psutil
 
 import minirl
 from minirl.settings import default_algorithm, default_settings
@@ -34,22 +36,25 @@ STEPS = {
 ALGORITHMS = ("ppo", "trpo")
 RUN_STEPS = 1_000_000  # of the runs that are counted in core-hours
 GRID, CORES = 10 * 20 * 10, 100  # algorithms x environments x seeds of the extrapolation
-FEW, MANY = 2, 12  # tiny runs: the difference is the cost of a run, the rest that of starting
-RUNS, REAL_STEPS = 4, 20_000
+PROCESSES = 2
+LOADING_RUNS = 4  # until every process has loaded what a run needs
+SHORT_RUNS, LONG_RUNS = 24, 4
+LONG_STEPS = 30_000
 IDLE_SECONDS = 10
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process and of its children that have ended."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in spent)
+def clocks() -> np.ndarray:
+    """CPU seconds of this process and of its children, living and ended; wall seconds."""
+    this = psutil.Process()
+    processes = [this, *this.children(recursive=True)]
+    return np.array([sum(sum(one.cpu_times()[:4]) for one in processes), time.perf_counter()])
 
 
-def cost(work: Callable[[], object]) -> float:
-    """CPU seconds of some work; processes that it starts must end with it."""
-    began = cpu_seconds()
+def cost(work: Callable[[], object]) -> np.ndarray:
+    """CPU seconds of some work, in this process and in those that it starts; wall seconds."""
+    began = clocks()
     work()
-    return cpu_seconds() - began
+    return clocks() - began
 
 
 def steps_a_second(env: str, name: str, steps: int, seed: int) -> float:
@@ -79,50 +84,66 @@ def wall_hours(total: float, longest: float, cores: int) -> float:
     return max(total / cores, longest)
 
 
-def pool(workers: int) -> AbstractContextManager[dict[str, Any]]:
-    """Arguments of `compare`: its own processes, or this one."""
-    return nullcontext({"workers": workers})
+@contextmanager
+def process_pool() -> Iterator[dict[str, Any]]:
+    """Arguments of `compare`: processes as it would start them itself, for several comparisons."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=spawn) as executor:
+        yield {"executor": executor}
 
 
-class DaskCluster:
-    """Arguments of `compare`: two worker processes of a Dask cluster on this machine."""
+@contextmanager
+def dask_cluster() -> Iterator[dict[str, Any]]:
+    """Arguments of `compare`: the worker processes of a Dask cluster on this machine."""
+    # Imported here: a pool's processes import this file too.
+    from distributed import Client, LocalCluster
 
-    def __enter__(self) -> dict[str, Any]:
-        from distributed import Client, LocalCluster
+    with (
+        mock.patch.dict(os.environ),  # Dask leaves its workers' variables in this process
+        LocalCluster(
+            n_workers=PROCESSES,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield {"executor": client.get_executor()}
 
-        self.cluster = LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR
-        )
-        self.client = Client(self.cluster)
-        return {"executor": self.client.get_executor()}
 
-    def __exit__(self, *error: object) -> None:
-        self.client.close()
-        self.cluster.close()
-
-
-PLACES: dict[str, Callable[[], AbstractContextManager[dict[str, Any]]]] = {
-    "this process": lambda: pool(1),
-    "`workers=2`": lambda: pool(2),
-    "Dask, 2 workers": DaskCluster,
+Place = Callable[[], AbstractContextManager[dict[str, Any]]]
+PLACES: dict[str, Place] = {
+    "this process": lambda: nullcontext({"workers": 1}),
+    f"a pool of {PROCESSES}": process_pool,
+    f"Dask, {PROCESSES} workers": dask_cluster,
 }
 
 
-def compare_on(
-    place: Callable[[], AbstractContextManager[dict[str, Any]]], seeds: int, **arguments: Any
-) -> float:
-    """CPU seconds of one comparison of TRPO on CartPole, its processes' start and end included."""
+def overhead(place: Place) -> tuple[float, float, float, float]:
+    """CPU seconds of computing runs somewhere.
 
-    def work() -> None:
-        with place() as where:
-            minirl.compare(["trpo"], "CartPole-v1", seeds=seeds, **arguments, **where)
+    Returns
+    -------
+    tuple of float
+        Of starting and ending the processes; of a run of one update; of the rest of a run of
+        `LONG_STEPS`; of a second of having nothing to do, which the others do not contain.
+    """
 
-    return cost(work)
+    def runs(seeds: int, steps: int) -> np.ndarray:
+        arguments = {"total_steps": steps, "evaluation_episodes": 1, **where}
+        return cost(lambda: minirl.compare(["trpo"], "CartPole-v1", seeds=seeds, **arguments))
 
-
-def present(name: str) -> bool:
-    """Whether a package can be imported."""
-    return importlib.util.find_spec(name) is not None
+    began = clocks()
+    with place() as where:
+        runs(LOADING_RUNS, 1)
+        idle = cost(lambda: time.sleep(IDLE_SECONDS))
+        short = runs(SHORT_RUNS, 1) / SHORT_RUNS
+        long = runs(LONG_RUNS, LONG_STEPS) / LONG_RUNS
+    total = clocks() - began
+    starting = total - (LOADING_RUNS + SHORT_RUNS) * short - LONG_RUNS * long
+    waiting = idle[0] / idle[1]
+    parts = [cpu - waiting * wall for cpu, wall in (starting, short, long - short)]
+    return parts[0], parts[1], parts[2], waiting
 
 
 def throughput_table(repeats: int) -> None:
@@ -133,8 +154,6 @@ def throughput_table(repeats: int) -> None:
     )
     rates = []
     for env, steps in STEPS.items():
-        if env == "HalfCheetah-v5" and not present("mujoco"):
-            continue
         for name in ALGORITHMS:
             found = [steps_a_second(env, name, steps, seed) for seed in range(repeats)]
             rates.append(float(np.median(found)))
@@ -157,51 +176,27 @@ def throughput_table(repeats: int) -> None:
     )
 
 
-def idle_on(place: Callable[[], AbstractContextManager[dict[str, Any]]], seconds: float) -> float:
-    """CPU seconds of waiting for so long, processes' start and end included."""
-
-    def work() -> None:
-        with place():
-            time.sleep(seconds)
-
-    return cost(work)
-
-
 def overhead_table(repeats: int) -> None:
     """Print what computing runs elsewhere takes."""
-    places = {name: place for name, place in PLACES.items() if name[:4] != "Dask" or DASK}
-    tiny = {"total_steps": 1, "evaluation_episodes": 1}
-    compare_on(PLACES["this process"], 1, **tiny)  # what is loaded only once
-    turns = [
-        {
-            name: (
-                compare_on(place, FEW, **tiny),
-                compare_on(place, MANY, **tiny),
-                idle_on(place, 0),
-                idle_on(place, IDLE_SECONDS),
-                compare_on(place, RUNS, total_steps=REAL_STEPS),
-            )
-            for name, place in places.items()
-        }
-        for _ in range(repeats)
-    ]
+    turns = [[overhead(place) for place in PLACES.values()] for _ in range(repeats)]
+    starting, short, training, waiting = np.moveaxis(turns, -1, 0)  # (repeats, places) each
+    training = training / training[:, :1]  # beside the first place
     print(
-        "| runs computed in | starting and ending, CPU s | a run of one step, CPU ms "
-        f"| waiting, CPU ms a second | {RUNS} runs of {REAL_STEPS:,} steps, CPU s |\n"
+        "| runs computed in | starting and ending, CPU s | a run of one update, CPU ms "
+        "| a CPU second of training takes, CPU s | waiting, CPU ms a second |\n"
         "|---|---:|---:|---:|---:|"
     )
-    for name in places:
-        few, many, opened, waited, long = np.array([turn[name] for turn in turns]).T
-        a_run = (many - few) / (MANY - FEW)
-        waiting = (waited - opened) / IDLE_SECONDS
-        print(
-            f"| {name} | {np.median(few - FEW * a_run):.1f} | {1e3 * np.median(a_run):.0f} "
-            f"| {1e3 * np.median(waiting):.0f} | {np.median(long):.1f} |",
-            flush=True,
-        )
-
-
-DASK = present("distributed")
+    for index, name in enumerate(PLACES):
+        cells = [
+            f"{np.median(values):{form}} [{values.min():{form}}, {values.max():{form}}]"
+            for values, form in (
+                (starting[:, index], "z.1f"),
+                (1e3 * short[:, index], ".0f"),
+                (training[:, index], ".2f"),
+                (1e3 * waiting[:, index], ".0f"),
+            )
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -209,6 +204,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="of everything; medians are shown")
     arguments = parser.parse_args()
+    for extra in ("dask", "mujoco"):
+        importlib.import_module(extra)  # an error now, not after a minute
     throughput_table(arguments.repeats)
     overhead_table(arguments.repeats)
     print(

@@ -1,24 +1,38 @@
 """How a run uses the machine: one core, and memory that is kept."""
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-KEPT_BYTES = 30 * 2**20
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>
+KEPT_BYTES = 30 * 2**20  # glibc takes at most 32 MiB
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """One BLAS thread inside the block.
+    """One BLAS thread inside the block; from then on, the process keeps the memory of freed arrays.
 
     The last bits of a matrix product depend on the number of threads, and small products are faster
     on one. Compare by processes, not by threads: the limit holds for the whole process.
     """
-    # glibc hands freed arrays of more than a megabyte back to the system, and fresh pages for the
-    # next ones cost as much as the arithmetic: a token table's PPO takes 1.5 times as long. To have
-    # freed one large block, never touched, makes it keep smaller ones. Elsewhere this does nothing.
-    np.empty(KEPT_BYTES, dtype=np.uint8)
+    keep_freed_memory()
     with threadpool_limits(1):
         yield
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed arrays for the next ones; with another C library, do nothing.
+
+    By itself it hands large ones back to the system, and fresh pages for the next ones cost as much
+    as the arithmetic: PPO on a token table takes 1.5 times as long. Dask starts its workers with a
+    variable (MALLOC_TRIM_THRESHOLD_) that asks for it, and all training took 1.3 times as long
+    there; this prevails over it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # what other systems raise
+        return
+    mallopt(MMAP_THRESHOLD, KEPT_BYTES)
+    mallopt(TRIM_THRESHOLD, 2 * KEPT_BYTES)

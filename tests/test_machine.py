@@ -1,6 +1,13 @@
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from minirl.machine import one_core
+from minirl.machine import keep_freed_memory, one_core
 
 
 def blas_threads():
@@ -17,3 +24,40 @@ def test_one_thread_inside_and_what_was_before_afterwards():
         after = blas_threads()
     assert set(inside) == {1}
     assert before == after == [2] * len(before)
+
+
+COUNT_FAULTS = """
+import resource
+import numpy as np
+from minirl.machine import one_core
+
+def faults():
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        np.ones(2**18)  # two megabytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - began
+
+before = faults()
+with one_core():
+    faults()
+    print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_freed_arrays_are_kept_even_where_the_environment_forbids_it():
+    told = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", COUNT_FAULTS]
+    done = subprocess.run(command, env=told, capture_output=True, text=True, check=True)
+    before, inside = map(int, done.stdout.split())
+    assert before > 50 * 100  # of 512 pages each
+    assert inside < 50
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
+def test_another_c_library_is_left_alone(error, monkeypatch):
+    def refuse(name):
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    keep_freed_memory()

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import pytest
 
 
@@ -25,7 +27,49 @@ def test_no_cluster_is_faster_than_its_longest_run(script):
     assert script.wall_hours(20.0, 0.5, 100) == 0.5
 
 
+BURN = "import time\nwhile time.process_time() < 0.3: pass"
+
+
 def test_the_cost_of_processes_counts_those_that_have_ended(script):
-    burn = "import time\nwhile time.process_time() < 0.3: pass"
-    spent = script.cost(lambda: subprocess.run([sys.executable, "-c", burn], check=True))
+    spent, _ = script.cost(lambda: subprocess.run([sys.executable, "-c", BURN], check=True))
     assert spent > 0.25
+
+
+def test_the_cost_of_processes_counts_those_that_live(script):
+    with ExitStack() as living:
+
+        def work():
+            process = subprocess.Popen(
+                [sys.executable, "-c", f"{BURN}\nprint(flush=True)\nimport sys\nsys.stdin.read()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            living.enter_context(process)  # closing its input ends it
+            process.stdout.readline()
+
+        spent, _ = script.cost(work)
+    assert spent > 0.25
+
+
+def test_overhead_is_told_apart(script, monkeypatch):
+    # CPU seconds: 2 to start, 0.5 to end, 0.1 a run of one update, 1.5 a long one; each takes
+    # three times as long by the wall clock, and every second of that costs 0.25 besides
+    clocks = np.zeros(2)
+
+    def spend(cpu, wall):
+        clocks[:] += cpu + 0.25 * wall, wall
+
+    @contextmanager
+    def place():
+        spend(2.0, 6.0)
+        yield {}
+        spend(0.5, 1.5)
+
+    def compare(algorithms, env, *, seeds, total_steps, evaluation_episodes):
+        work = seeds * (1.5 if total_steps == script.LONG_STEPS else 0.1)
+        spend(work, 3 * work)
+
+    monkeypatch.setattr(script, "clocks", clocks.copy)
+    monkeypatch.setattr("minirl.compare", compare)
+    monkeypatch.setattr("time.sleep", lambda seconds: spend(0.0, seconds))
+    assert script.overhead(place) == pytest.approx((2.5, 0.1, 1.4, 0.25))
