@@ -275,9 +275,14 @@ def table() -> str:
         if found.name == "default":
             lines.append(f"{start} | |")
             continue
-        difference = f"{found.difference:+.0f} [{found.low:+.0f}, {found.high:+.0f}]"
-        lines.append(f"{start} {difference} | {found.verdict} |")
+        difference, low, high = map(signed, (found.difference, found.low, found.high))
+        lines.append(f"{start} {difference} [{low}, {high}] | {found.verdict} |")
     return "\n".join(lines)
+
+
+def signed(points: float) -> str:
+    """Rounded to a point; below half a point to one digit, on which a verdict may hang."""
+    return f"{points:+.0f}" if abs(points) > 0.5 else f"{points:+.1g}"
 
 
 # Okabe and Ito's colours, told apart by shape too.
@@ -317,7 +322,7 @@ def draw(path: Path) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(
         "One choice changed at a time: difference to the default, interquartile mean of 10 seeds "
-        "with 95 % interval"
+        "with 95 % interval; scales differ"
     )
     figure.savefig(path, dpi=110)
 
@@ -342,7 +347,8 @@ def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
     axes.set(yticks=[], ylim=(len(found) - 0.4, -0.6))
     token_task = key[0] == rlhf_choices.TASK
     axes.set_title("token task" if token_task else f"{key[0]}, {key[1]}", fontsize=10)
-    axes.set_xlabel("fraction of the optimum" if token_task else "mean return over 60,000 steps")
+    score = "fraction of optimum" if token_task else "mean return"
+    axes.set_xlabel(f"difference in {score}")
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 

@@ -8,9 +8,11 @@
 mutmut (extra `mutation`; not on Windows) changes one thing at a time (a sign, a number,
 an argument, a comparison), each module is judged by its own test file, and a change that no test
 notices survives. It happens in a copy below results/mutation, where all verdicts are kept as well:
-a module is run again when it or its tests have changed. The table goes into
-benchmarks/results/mutation.csv, what survived into results/mutation/survivors.csv, with the columns
-of tests/mutants-equivalent.csv: the list of the changes that no test can notice, with the reason.
+a module is run again when it, its tests or a helper of the tests has changed. The table goes into
+benchmarks/results/mutation.csv, with a fingerprint of the source that each row is about: --table
+names the modules that have changed since. What survived goes into results/mutation/survivors.csv,
+with the columns of tests/mutants-equivalent.csv: the list of the changes that no test can notice,
+with the reason.
 
 Left out: changes of messages only (whatever is raised, the name by which a check like
 `require_count` or `_levels` calls its value).
@@ -39,7 +41,8 @@ WORK = ROOT / "results" / "mutation"
 TABLE = ROOT / "benchmarks" / "results" / "mutation.csv"
 EQUIVALENT = ROOT / "tests" / "mutants-equivalent.csv"
 CHANGE = ["module", "function", "before", "after"]
-COLUMNS = ["module", "mutants", "killed", "timed out", "survived", "equivalent"]
+COUNTS = ["mutants", "killed", "timed out", "survived", "equivalent"]
+COLUMNS = ["module", *COUNTS, "source"]
 
 MODULES = [
     *("distributions", "networks", "optimizers", "solvers", "advantages", "normalization"),
@@ -143,9 +146,26 @@ def mutants_of(module: str) -> dict[str, tuple[str, str, str]]:
     return mutants
 
 
-def fingerprint(paths: list[str]) -> str:
-    """A short hash of these files of the tree."""
-    return hashlib.sha256(b"".join((ROOT / path).read_bytes() for path in paths)).hexdigest()[:16]
+def fingerprint(*texts: str) -> str:
+    """A short hash."""
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
+
+
+def source_of(module: str) -> str:
+    """The fingerprint of a module as it is now, without docstrings: no verdict depends on them."""
+    text = (ROOT / f"minirl/{module}.py").read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            text = text.replace(f'"""{ast.get_docstring(node, clean=False)}"""', "")
+    return fingerprint(text)
+
+
+def tests_of(module: str) -> str:
+    """The fingerprint of what judges a module: its test files and what test files share."""
+    shared = (ROOT / "tests").glob("*.py")
+    helpers = sorted(path for path in shared if not path.name.startswith("test_"))
+    files = [*(ROOT / path for path in test_files(module)), *helpers]
+    return fingerprint(*(path.read_text(encoding="utf-8") for path in files))
 
 
 def limit_memory() -> None:
@@ -158,7 +178,7 @@ def limit_memory() -> None:
 def run(module: str, only_survivors: bool) -> None:
     """Judge the mutants of one module by its tests; the verdicts go into the module's file."""
     record = WORK / (module.replace("/", ".") + ".json")
-    source, tests = fingerprint([f"minirl/{module}.py"]), fingerprint(test_files(module))
+    source, tests = source_of(module), tests_of(module)
     old = json.loads(record.read_text()) if record.exists() else {"source": "", "tests": ""}
     if old["source"] != source:
         old = {"source": source, "tests": "", "verdicts": {}}
@@ -178,20 +198,27 @@ def run(module: str, only_survivors: bool) -> None:
     ]
     if names:
         print(f"{module}: {len(names)} mutants", file=sys.stderr, flush=True)
-        mutmut = Path(sys.executable).with_name("mutmut")
-        outcome = subprocess.run(
-            [mutmut, "run", "--max-children", "1", *names],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            preexec_fn=limit_memory,
-        )
-        meta = Path(f"mutants/minirl/{module}.py.meta")
-        verdicts = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
-        if outcome.returncode or any(verdicts.get(name) is None for name in names):
-            raise SystemExit(f"{module}: mutmut failed\n{outcome.stdout[-3000:]}{outcome.stderr}")
-        old["verdicts"] |= {name: verdicts[name] for name in names}
-    record.write_text(json.dumps(old | {"tests": tests, "mutants": mutants}, indent=0))
+        old["verdicts"] |= judge(module, names)
+    if len(names) == len(mutants):  # else some verdicts are those of earlier tests
+        old["tests"] = tests
+    record.write_text(json.dumps(old | {"mutants": mutants}, indent=0))
+
+
+def judge(module: str, names: list[str]) -> dict[str, int]:
+    """The exit code of the module's tests under each of these mutants."""
+    mutmut = Path(sys.executable).with_name("mutmut")
+    outcome = subprocess.run(
+        [mutmut, "run", "--max-children", "1", *names],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=limit_memory,
+    )
+    meta = Path(f"mutants/minirl/{module}.py.meta")
+    verdicts = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+    if outcome.returncode or any(verdicts.get(name) is None for name in names):
+        raise SystemExit(f"{module}: mutmut failed\n{outcome.stdout[-3000:]}{outcome.stderr}")
+    return {name: verdicts[name] for name in names}
 
 
 def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
@@ -204,7 +231,8 @@ def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
         if not record.exists():
             continue
         data = json.loads(record.read_text())
-        row = dict.fromkeys(COLUMNS, 0) | {"module": module, "mutants": len(data["mutants"])}
+        row = {"module": module, **dict.fromkeys(COUNTS, 0), "source": data["source"]}
+        row["mutants"] = len(data["mutants"])
         for name, change in data["mutants"].items():
             verdict, place = data["verdicts"][name], (module, *change)
             if verdict not in SURVIVED:
@@ -225,12 +253,13 @@ def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
 
 def table(rows: list[dict]) -> str:
     """The Markdown table of docs/tests.md."""
-    total = {key: sum(row[key] for row in rows) for key in COLUMNS[1:]}
-    lines = [[*COLUMNS, "killed, %", "of the non-equivalent, %"], ["---"] + ["---:"] * 7]
+    total = {key: sum(row[key] for row in rows) for key in COUNTS}
+    lines = [["module", *COUNTS, "killed, %", "of the non-equivalent, %"], ["---"] + ["---:"] * 7]
     for row in [*rows, {"module": "all"} | total]:
         non_equivalent = row["mutants"] - row["equivalent"]
         shares = [100 * row["killed"] / n if n else 100 for n in (row["mutants"], non_equivalent)]
-        lines.append([f"{row[key]}" for key in COLUMNS] + [f"{share:.1f}" for share in shares])
+        counts = [str(row[key]) for key in COUNTS]
+        lines.append([row["module"], *counts, *(f"{share:.1f}" for share in shares)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -240,9 +269,14 @@ def kept_rows() -> list[dict]:
         return []
     with TABLE.open(newline="") as file:
         return [
-            {key: value if key == "module" else int(value) for key, value in row.items()}
+            {key: int(value) if key in COUNTS else value for key, value in row.items()}
             for row in csv.DictReader(file)
         ]
+
+
+def changed_since(rows: list[dict]) -> list[str]:
+    """The modules that are no longer what their rows were measured on."""
+    return [row["module"] for row in rows if row["source"] != source_of(row["module"])]
 
 
 def write_rows(path: Path, columns: list[str], rows: list[dict]) -> None:
@@ -262,6 +296,8 @@ def main() -> None:
         parser.error(f"no such module: {', '.join(sorted(unknown))}; one of {', '.join(MODULES)}")
     if arguments.table:
         print(table(kept_rows()))
+        if changed := changed_since(kept_rows()):
+            print(f"changed since they were measured: {', '.join(changed)}", file=sys.stderr)
         return
     copy_of_the_tree = WORK / "tree"
     copy_of_the_tree.mkdir(parents=True, exist_ok=True)

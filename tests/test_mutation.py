@@ -5,6 +5,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 KINDS = "cost|default|distribution|equal|guard|memory|rounding|tie|tolerance|typing"
 
@@ -43,3 +45,70 @@ def test_the_page_holds_the_kept_table():
     driver = load_driver()
     page = (ROOT / "docs" / "tests.md").read_text()
     assert driver.table(driver.kept_rows()) in page
+
+
+# ------------------------------------------------------------ what is run again
+
+
+FILES = {
+    "setup.cfg": "",
+    "minirl/solvers.py": '"""Solve."""\nvalue = 1\n',
+    "tests/test_solvers.py": "first",
+    "tests/support.py": "first",
+}
+
+
+@pytest.fixture
+def judged(tmp_path, monkeypatch):
+    """A driver in a small tree, with two mutants of which "lives" survives; what it judges."""
+    driver, calls = load_driver(), []
+
+    def judge(module, names):
+        calls.append(names)
+        return {name: 0 if name == "lives" else 1 for name in names}
+
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(driver, "ROOT", tmp_path)
+    monkeypatch.setattr(driver, "WORK", tmp_path / "work")
+    monkeypatch.setattr(driver, "judge", judge)
+    monkeypatch.setattr(driver, "mutants_of", lambda module: dict.fromkeys(("dies", "lives"), ()))
+    driver.run("solvers", only_survivors=False)
+    assert calls.pop() == ["dies", "lives"]
+    driver.run("solvers", only_survivors=False)
+    assert not calls  # nothing has changed
+    return driver, calls
+
+
+@pytest.mark.parametrize("name", list(FILES)[1:])
+def test_a_module_is_run_again_when_it_its_tests_or_a_helper_has_changed(judged, name):
+    driver, calls = judged
+    (driver.ROOT / name).write_text("changed = 2")
+    driver.run("solvers", only_survivors=False)
+    assert calls == [["dies", "lives"]]
+
+
+def test_after_a_pass_over_survivors_changed_tests_are_still_to_be_run_on_the_killed(judged):
+    driver, calls = judged
+    driver.run("solvers", only_survivors=True)
+    driver.run("solvers", only_survivors=False)
+    assert calls == [["lives"]]  # the tests are those that killed
+    (driver.ROOT / "tests/test_solvers.py").write_text("changed")
+    driver.run("solvers", only_survivors=True)
+    driver.run("solvers", only_survivors=False)
+    assert calls[1:] == [["lives"], ["dies", "lives"]]
+
+
+def test_a_row_is_stale_when_the_code_of_its_module_has_changed(judged):
+    driver, _ = judged
+    rows = [{"module": "solvers", "source": driver.source_of("solvers")}]
+    assert driver.changed_since(rows) == []
+    path = driver.ROOT / "minirl/solvers.py"
+    path.write_text(path.read_text().replace("Solve", "Find x"))
+    assert driver.changed_since(rows) == []  # a docstring
+    path.write_text(path.read_text().replace("1", "2"))
+    assert driver.changed_since(rows) == ["solvers"]

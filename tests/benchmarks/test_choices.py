@@ -16,6 +16,14 @@ def test_the_page_holds_the_table_of_the_stored_runs(load):
     assert load("choices").table() in (DOCS / "choices.md").read_text()
 
 
+def test_a_bound_that_decides_a_verdict_is_never_printed_as_0(load):
+    """Observations normalised on CartPole: better by an interval that begins at 0.013."""
+    signed = load("choices").signed
+    assert [signed(x) for x in (0.013, -0.302, 0.459, -0.5, 7.2, -186.1)] == (
+        ["+0.01", "-0.3", "+0.5", "-0.5", "+7", "-186"]
+    )
+
+
 def test_every_choice_has_ten_seeds(load):
     choices, rlhf_choices, stored = (load(n) for n in ("choices", "rlhf_choices", "stored"))
     wanted = {
