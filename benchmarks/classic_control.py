@@ -71,9 +71,10 @@ DEATH = f"{AS_IT_IS}, time limit as death"
 # Method -> the settings of CleanRL's runs, and of the ones that mend MountainCar.
 VARIANTS = {
     AS_IT_IS: CLEANRL_SETTINGS,
-    NORMALISED: replace(CLEANRL_SETTINGS, normalize_observations=True),
     DEATH: replace(CLEANRL_SETTINGS, advantages=TimeLimitIsDeath(CLEANRL_SETTINGS.advantages)),
+    NORMALISED: replace(CLEANRL_SETTINGS, normalize_observations=True),
 }
+METHODS = [*PRESETS, *VARIANTS]
 CLEANRL_RUNS = [
     ("MountainCar-v0", AS_IT_IS),
     ("MountainCar-v0", DEATH),
@@ -186,7 +187,8 @@ def table() -> str:
     runs = stored.read(RESULTS)
     for env in STEPS:
         here = [row for row in runs if row["env"] == env]
-        for method, steps in dict.fromkeys((row["method"], row["steps"]) for row in here):
+        kinds = {(row["method"], row["steps"]) for row in here}
+        for method, steps in sorted(kinds, key=lambda kind: (METHODS.index(kind[0]), int(kind[1]))):
             own = [row for row in here if (row["method"], row["steps"]) == (method, steps)]
             reached = [float(row["steps_to_threshold"]) for row in own if row["steps_to_threshold"]]
             when = f", median {np.median(reached) / 1e3:.0f}k" if reached else ""
@@ -216,12 +218,12 @@ def exploration_table() -> str:
         for row in stored.read(RESULTS)
         if row["env"] == "MountainCar-v0" and row["steps"] in long
     ]
-    for method in dict.fromkeys(row["method"] for row in runs):
-        own = [row for row in runs if row["method"] == method]
-        first = [float(row["first_success"]) for row in own if row["first_success"]]
-        effect = np.median([float(row["velocity_effect"]) for row in own])
-        when = f"{np.median(first) / 1e3:.0f}k" if first else ""
-        lines.append(f"| {method} | {len(first)} of {len(own)} | {when} | {effect:.3f} |")
+    for method in METHODS:
+        if own := [row for row in runs if row["method"] == method]:
+            first = [float(row["first_success"]) for row in own if row["first_success"]]
+            effect = np.median([float(row["velocity_effect"]) for row in own])
+            when = f"{np.median(first) / 1e3:.0f}k" if first else ""
+            lines.append(f"| {method} | {len(first)} of {len(own)} | {when} | {effect:.3f} |")
     return "\n".join(lines)
 
 
