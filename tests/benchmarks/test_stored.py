@@ -71,6 +71,8 @@ def test_what_explains_a_difference_changes_what_it_names(load):
     assert [settings.advantages.discount for _, settings in bounds.values()] == [0.99] * 3 + [
         0.9999
     ]
+    _, settings = script.choices(script.Item("Swimmer-v5", script.ZOO_NEARSIGHTED, 0))
+    assert settings == script.ZOO_SETTINGS
     _, settings = script.choices(script.Item("HalfCheetah-v5", script.DEATH, 0))
     assert settings.advantages.estimator == preset["ppo"].advantages
 
