@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,13 @@ def test_no_classic_run_is_stored_twice(load):
 def test_what_explains_a_difference_changes_what_it_names(load):
     script = load("mujoco_tasks")
     preset = {name: minirl.default_settings("Swimmer-v5", name) for name in ("ppo", "trpo")}
-    for method in script.FARSIGHTED:
+    for method in (*script.FARSIGHTED, *script.UNCLIPPED):
         algorithm, settings = script.choices(script.Item("Swimmer-v5", method, 0))
         assert method.startswith(algorithm)
         assert settings.advantages.discount == settings.reward_transform.discount == 0.9999
-        assert settings.critic_fit == preset[algorithm].critic_fit
+        fit = preset[algorithm].critic_fit
+        clip = None if method in script.UNCLIPPED else fit.value_clip
+        assert settings.critic_fit == replace(fit, value_clip=clip)
     bounds = {
         env: script.choices(script.Item(env, script.ZOO, 0)) for env in script.ENVIRONMENTS[:4]
     }
