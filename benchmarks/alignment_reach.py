@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import stored  # the scripts beside this one
-from dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, markdown, median, of_budgets
+from dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, median, of_budgets
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -361,9 +361,9 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     of_set = ["method", "beta", "settings", "preset", "set", "smallest, set"]
     return {
         "The optimum": optima(),
-        "Presets: fraction of the optimum": markdown(header, middle),
-        "Presets: the smallest of the runs": markdown(header, smallest),
-        "Settings for the beta": markdown(of_set, changed),
+        "Presets: fraction of the optimum": stored.markdown(header, middle),
+        "Presets: the smallest of the runs": stored.markdown(header, smallest),
+        "Settings for the beta": stored.markdown(of_set, changed),
         f"What a run used, at beta = {TUNED_AT:g} with the preset (medians)": used(rows),
         f"IPO at beta = {TUNED_AT:g}": ipo(rows),
     }
@@ -382,7 +382,7 @@ def optima() -> str:
             np.mean(gains),
         )
         lines.append([f"{beta:g}", *(f"{mean:.2f}" for mean in means)])
-    return markdown(["beta", "gold reward of the optimum", "its KL, nats", "to gain"], lines)
+    return stored.markdown(["beta", "gold reward of the optimum", "its KL, nats", "to gain"], lines)
 
 
 def used(rows: Sequence[Row]) -> str:
@@ -399,7 +399,7 @@ def used(rows: Sequence[Row]) -> str:
                 median(own, column) for column in ("sentences", "labels", "cpu_seconds")
             )
             lines.append([name, f"{sentences:,.0f}", f"{labels:,.0f}", f"{seconds:.2f}"])
-    return markdown(["method", "sentences", "labels", "CPU seconds"], lines)
+    return stored.markdown(["method", "sentences", "labels", "CPU seconds"], lines)
 
 
 def ipo(rows: Sequence[Row]) -> str:
@@ -414,7 +414,7 @@ def ipo(rows: Sequence[Row]) -> str:
         own = summary(rows, name, told(changes), TUNED_AT)
         optimum = summary(rows, IPO_OPTIMUM, of_tau, TUNED_AT)
         lines.append([f"beta / {divisor:g}", told(others), own, optimum])
-    return markdown(["tau", "settings", "trained", "exact optimum of its objective"], lines)
+    return stored.markdown(["tau", "settings", "trained", "exact optimum of its objective"], lines)
 
 
 # ---------------------------------------------------------------- drawing

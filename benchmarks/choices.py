@@ -265,19 +265,17 @@ def effect(key: tuple[str, str, str], scores: dict[tuple[str, str, str], list[fl
 
 
 def table() -> str:
-    lines = [
-        "| environment | algorithm | choice | score | difference to the default | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for found in effects():
         label = found.name.replace("|", r"\|")
-        start = f"| {found.environment} | {found.algorithm} | {label} | {found.score:.0f} |"
-        if found.name == "default":
-            lines.append(f"{start} | |")
-            continue
-        difference, low, high = map(signed, (found.difference, found.low, found.high))
-        lines.append(f"{start} {difference} [{low}, {high}] | {found.verdict} |")
-    return "\n".join(lines)
+        difference = ""
+        if found.name != "default":
+            middle, low, high = map(signed, (found.difference, found.low, found.high))
+            difference = f"{middle} [{low}, {high}]"
+        score = f"{found.score:.0f}"
+        lines.append([found.environment, found.algorithm, label, score, difference, found.verdict])
+    head = ["environment", "algorithm", "choice", "score", "difference to the default", "verdict"]
+    return stored.markdown(head, lines)
 
 
 def signed(points: float) -> str:

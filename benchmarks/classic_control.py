@@ -179,11 +179,7 @@ def score(lines: list[dict[str, str]], column: str) -> str:
 
 def table() -> str:
     """For each task the methods of minirl, then what others published."""
-    lines = [
-        "| task | method | steps | last 100 training episodes | greedy episodes | "
-        "threshold reached |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     runs = stored.read(RESULTS)
     for env in STEPS:
         here = [row for row in runs if row["env"] == env]
@@ -192,26 +188,21 @@ def table() -> str:
             own = [row for row in here if (row["method"], row["steps"]) == (method, steps)]
             reached = [float(row["steps_to_threshold"]) for row in own if row["steps_to_threshold"]]
             when = f", median {np.median(reached) / 1e3:.0f}k" if reached else ""
-            lines.append(
-                f"| {env} | **{method}** | {int(steps) // 1000}k | "
-                f"{score(own, 'final_training_return')} | {score(own, 'evaluation_return')} | "
-                + ("" if env == "Pendulum-v1" else f"{len(reached)} of {len(own)}{when}")
-                + " |"
-            )
+            arrived = "" if env == "Pendulum-v1" else f"{len(reached)} of {len(own)}{when}"
+            scores = score(own, "final_training_return"), score(own, "evaluation_return")
+            lines.append([env, f"**{method}**", f"{int(steps) // 1000}k", *scores, arrived])
         for env_name, algorithm, source, steps, published in PUBLISHED:
             if env_name == env:
                 # The Zoo's are greedy episodes of one run, CleanRL's the end of training.
-                cells = f"| {published}" if source == "RL Zoo" else f"{published} |"
-                lines.append(f"| {env} | {algorithm}, {source} | {steps} | {cells} | |")
-    return "\n".join(lines)
+                scores = ("", published) if source == "RL Zoo" else (published, "")
+                lines.append([env, f"{algorithm}, {source}", steps, *scores, ""])
+    head = ["task", "method", "steps", "last 100 training episodes", "greedy episodes"]
+    return stored.markdown([*head, "threshold reached"], lines)
 
 
 def exploration_table() -> str:
     """What MountainCar's policies saw and heed."""
-    lines = [
-        "| method | seeds that reached the flag | first time, median | effect of velocity |",
-        "|---|---|---|---|",
-    ]
+    lines = []
     long = ("300000", "500000")
     runs = [
         row
@@ -223,8 +214,9 @@ def exploration_table() -> str:
             first = [float(row["first_success"]) for row in own if row["first_success"]]
             effect = np.median([float(row["velocity_effect"]) for row in own])
             when = f"{np.median(first) / 1e3:.0f}k" if first else ""
-            lines.append(f"| {method} | {len(first)} of {len(own)} | {when} | {effect:.3f} |")
-    return "\n".join(lines)
+            lines.append([method, f"{len(first)} of {len(own)}", when, f"{effect:.3f}"])
+    head = ["method", "seeds that reached the flag", "first time, median", "effect of velocity"]
+    return stored.markdown(head, lines)
 
 
 def main() -> None:

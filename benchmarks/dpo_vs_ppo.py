@@ -370,12 +370,6 @@ def best_within(
     return told(max(fitting)) if fitting else ""
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """A table."""
-    cells = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in cells)
-
-
 def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
     """The tables of docs/results-rlhf.md that the runs of `--compute` make, by title."""
     by_sentences = [
@@ -385,14 +379,14 @@ def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
         ]
         for place, sentences in enumerate(SENTENCES)
     ]
-    found = {"Equal sentences": markdown(["sentences", *OF_SENTENCES], by_sentences)}
+    found = {"Equal sentences": stored.markdown(["sentences", *OF_SENTENCES], by_sentences)}
     for column, budgets in COMPUTES.items():
         lines = [
             [f"{budget:,}", *(best_within(rows, names, column, budget) for names in FAMILIES)]
             for budget in budgets
         ]
         header = [f"{NAMES[column]}, at most", "PPO", "TRPO", "DPO, probabilities"]
-        found[f"Equal {NAMES[column]}"] = markdown(header, lines)
+        found[f"Equal {NAMES[column]}"] = stored.markdown(header, lines)
     header = ["method", "pairs", "steps", "sentences", "gradient-equivalents", "CPU s", "fraction"]
     lines = [
         [
@@ -407,7 +401,7 @@ def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
         for name in dict.fromkeys(row["method"] for row in rows)
         for group in of_budgets(rows, name)
     ]
-    return {**found, "All runs (medians)": markdown(header, lines)}
+    return {**found, "All runs (medians)": stored.markdown(header, lines)}
 
 
 def main() -> None:

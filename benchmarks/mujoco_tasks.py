@@ -158,21 +158,18 @@ def scores_table(score: str, greedy: bool) -> str:
     found: dict[tuple[str, str], list[float]] = {}
     for row in stored.read(RESULTS / "scores.csv"):
         found.setdefault((row["method"], row["env"]), []).append(float(row[score]))
-    lines = [
-        f"| | {' | '.join(env.removesuffix('-v5') for env in ENVIRONMENTS)} |",
-        "|---|" + "---|" * len(ENVIRONMENTS),
-    ]
+    lines = []
     for algorithm in ALGORITHMS:
         for method in (name for name in LOOKS if name.startswith(algorithm)):
             cells = [
                 f"{np.mean(own):.0f} [{min(own):.0f}, {max(own):.0f}]" if own else ""
                 for own in (found.get((method, env), []) for env in ENVIRONMENTS)
             ]
-            lines.append(f"| **{title(method)}** | {' | '.join(cells)} |")
+            lines.append([f"**{title(method)}**", *cells])
         for source, published in PUBLISHED[algorithm].items():
             if source.endswith("greedy") == greedy:
-                lines.append(f"| {algorithm.upper()}, {source} | {' | '.join(published)} |")
-    return "\n".join(lines)
+                lines.append([f"{algorithm.upper()}, {source}", *published])
+    return stored.markdown(["", *(env.removesuffix("-v5") for env in ENVIRONMENTS)], lines)
 
 
 def table() -> str:

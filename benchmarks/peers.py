@@ -192,8 +192,7 @@ def cells(task: Task, found: list[Row]) -> dict[str, str]:
 
 def markdown(lines: list[dict[str, str]]) -> str:
     """A table with the keys of the first line as its head."""
-    table = [list(lines[0]), ["---"] * len(lines[0]), *(list(line.values()) for line in lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in table)
+    return stored.markdown(list(lines[0]), [list(line.values()) for line in lines])
 
 
 def of(everything: list[Row], task: str, library: str) -> list[Row]:

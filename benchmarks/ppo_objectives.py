@@ -148,17 +148,16 @@ def normalise(rows: list[Row]) -> None:
 
 def table(rows: list[Row]) -> str:
     """One line an objective: the mean over tasks and seeds, its interval over seeds, the KL."""
-    lines = ["| objective | score | 95 % interval | mean KL of an update |", "|---|---|---|---|"]
+    lines = []
     for objective in OBJECTIVES:
         own = [row for row in rows if row["objective"] == objective]
         seeds = sorted({row["seed"] for row in own})
         scores = [np.mean([row["normalised"] for row in own if row["seed"] == s]) for s in seeds]
         low, high = bootstrap_interval(scores, np.random.default_rng(0), statistic=np.mean)
         kl = np.mean([row["mean_kl"] for row in own])
-        lines.append(
-            f"| {objective} | {np.mean(scores):.2f} | {low:.2f} to {high:.2f} | {kl:.2g} |"
-        )
-    return "\n".join(lines)
+        score, interval = f"{np.mean(scores):.2f}", f"{low:.2f} to {high:.2f}"
+        lines.append([objective, score, interval, f"{kl:.2g}"])
+    return stored.markdown(["objective", "score", "95 % interval", "mean KL of an update"], lines)
 
 
 def main() -> None:

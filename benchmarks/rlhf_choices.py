@@ -101,11 +101,11 @@ def scores() -> dict[tuple[str, str, str], list[float]]:
 
 def table() -> str:
     """Interquartile mean and the smallest over the corpora."""
-    lines = ["| algorithm | choice | interquartile mean | smallest |", "|---|---|---|---|"]
-    for (_, algorithm, choice), found in scores().items():
-        middle = interquartile_mean(found)
-        lines.append(f"| {algorithm} | {choice} | {middle:.3f} | {min(found):.3f} |")
-    return "\n".join(lines)
+    lines = [
+        [algorithm, choice, f"{interquartile_mean(found):.3f}", f"{min(found):.3f}"]
+        for (_, algorithm, choice), found in scores().items()
+    ]
+    return stored.markdown(["algorithm", "choice", "interquartile mean", "smallest"], lines)
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alignment import adam_alone  # the scripts beside this one
+import stored  # the scripts beside this one
+from alignment import adam_alone
 from speed import (
     Work,
     cartpole_networks,
@@ -433,9 +434,8 @@ def ratio_cell(found: Sequence[Measurement], line: Measurement, contender: str) 
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    rule = ["---:"] * len(columns)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+    """A table of numbers."""
+    return stored.markdown(columns, rows, rule="---:")
 
 
 def network_table(found: Sequence[Measurement], work: str) -> str:

@@ -1,4 +1,4 @@
-"""Finished runs in a CSV file: what the long scripts of this folder share.
+"""Finished runs in a CSV file and in a table: what the long scripts of this folder share.
 
 A script lists its runs, skips those that the file holds, and appends a line as each one finishes.
 """
@@ -33,6 +33,12 @@ def append(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -
         if fresh:
             writer.writerow(columns)
         writer.writerows(lines)
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[object]], rule: str = "---") -> str:
+    """A table; `rule` is "---:" for columns of numbers."""
+    cells = [head, [rule] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in cells)
 
 
 def finished(
