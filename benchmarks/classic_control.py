@@ -94,6 +94,7 @@ ZOO_RUNS = [
 
 PUBLISHED = [
     ("CartPole-v1", "PPO", "CleanRL", "500k", "490.0 ± 6.1"),
+    ("CartPole-v1", "PPO", "OpenAI Baselines", "500k", "497.5 ± 4.0"),
     ("CartPole-v1", "PPO", "RL Zoo", "100k", "500 ± 0"),
     ("CartPole-v1", "TRPO", "RL Zoo", "100k", "500 ± 0"),
     ("Acrobot-v1", "PPO", "CleanRL", "500k", "-86.4 ± 1.3"),
@@ -102,6 +103,7 @@ PUBLISHED = [
     ("Pendulum-v1", "PPO", "RL Zoo", "100k", "-172 ± 104"),
     ("Pendulum-v1", "TRPO", "RL Zoo", "100k", "-175 ± 128"),
     ("MountainCar-v0", "PPO", "CleanRL", "500k", "-200 ± 0"),
+    ("MountainCar-v0", "PPO", "OpenAI Baselines", "500k", "-200 ± 0"),
     ("MountainCar-v0", "PPO", "RL Zoo", "1M", "-110.4 ± 19.5"),
     ("MountainCar-v0", "TRPO", "RL Zoo", "100k", "-107.3 ± 13.2"),
     ("MountainCarContinuous-v0", "PPO", "RL Zoo", "20k", "88.3 ± 2.6"),
@@ -193,7 +195,7 @@ def table() -> str:
             lines.append([env, f"**{method}**", f"{int(steps) // 1000}k", *scores, arrived])
         for env_name, algorithm, source, steps, published in PUBLISHED:
             if env_name == env:
-                # The Zoo's are greedy episodes of one run, CleanRL's the end of training.
+                # The Zoo's are greedy episodes of one run, the others' the end of training.
                 scores = ("", published) if source == "RL Zoo" else (published, "")
                 lines.append([env, f"{algorithm}, {source}", steps, *scores, ""])
     head = ["task", "method", "steps", "last 100 training episodes", "greedy episodes"]

@@ -56,6 +56,7 @@ class TRPOSettings:
     critic_learning_rate: float = 1e-3
     critic_epochs: int = 20
     critic_minibatch_size: int = 128
+    normalize: bool = False
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,8 @@ def minirl_choices(task: Task) -> tuple[Any, Any]:
         num_envs=chosen.num_envs,
         rollout_steps=chosen.rollout_steps,
         advantages=minirl.GAE(chosen.discount, chosen.lam),
+        normalize_observations=chosen.normalize,
+        reward_transform=minirl.ReturnScaling(chosen.discount) if chosen.normalize else None,
     )
     if isinstance(chosen, TRPOSettings):
         trpo = minirl.TRPO(
@@ -304,12 +307,7 @@ def minirl_choices(task: Task) -> tuple[Any, Any]:
         entropy_coefficient=chosen.entropy,
         **shared,
     )
-    return ppo, replace(
-        common,
-        critic_fit=minirl.CriticFit(**shared),
-        normalize_observations=chosen.normalize,
-        reward_transform=minirl.ReturnScaling(chosen.discount) if chosen.normalize else None,
-    )
+    return ppo, replace(common, critic_fit=minirl.CriticFit(**shared))
 
 
 def run_minirl(task: Task, library: str, seed: int) -> Run:
@@ -417,7 +415,7 @@ def run_stable_baselines(task: Task, library: str, seed: int) -> Run:
     make = environment_maker(task, simulation)
     monitors = [Monitor(make()) for _ in range(chosen.num_envs)]
     envs = DummyVecEnv([lambda monitor=monitor: monitor for monitor in monitors])
-    if isinstance(chosen, PPOSettings) and chosen.normalize:
+    if chosen.normalize:
         envs = VecNormalize(envs, gamma=chosen.discount)
 
     to_threshold = task.kind == "to threshold"

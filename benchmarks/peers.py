@@ -4,7 +4,7 @@
     python benchmarks/peers.py                  # the same where extra [bench] is installed
     python benchmarks/peers.py --table          # the tables of docs/speed-peers.md, from the file
 
-About half an hour of CPU time for five seeds. Every run is a process of its own (`peer_run.py`,
+About 25 minutes for five seeds. Every run is a process of its own (`peer_run.py`,
 which holds the settings) with one thread; CPU seconds count every thread that a library starts
 nevertheless. The libraries take turns within a seed, since a machine's speed changes from minute to
 minute. Runs are added to benchmarks/results/peers.csv as they finish, and a second call goes on
@@ -169,23 +169,32 @@ def numbers(found: list[Row], column: str, scale: float = 1.0) -> list[float]:
 
 def cells(task: Task, found: list[Row]) -> dict[str, str]:
     """Column title -> cell, for the runs of one library."""
-    costs = [cost(task, row) for row in found if arrived(task, row)]
+    arrivals = [row for row in found if arrived(task, row)]
+    costs = [cost(task, row) for row in arrivals]
+    resources = {
+        "wall seconds": spread(numbers(arrivals, "wall_seconds"), ".1f"),
+        "peak memory, MB": spread(numbers(found, "peak_memory_mb"), ".0f"),
+    }
     if task.kind == "apart from simulation":
         simulation = [float(row["simulation_seconds"]) / float(row["steps"]) for row in found]
         return {
             "training, CPU microseconds a step": spread([1e6 * value for value in costs], ".0f"),
             "simulation, CPU microseconds a step": spread([1e6 * s for s in simulation], ".0f"),
+            **resources,
         }
     if task.kind == "to threshold":
+        steps = [1e6 * float(row["cpu_seconds"]) / float(row["steps"]) for row in found]
         return {
             "reached": f"{len(costs)} of {len(found)}",
             "thousand steps": spread(numbers(found, "steps_to_threshold", 1e-3), ".0f"),
             "CPU seconds": spread(costs, ".1f"),
+            "CPU microseconds a step": spread(steps, ".0f"),
+            **resources,
         }
     return {
         "steps a CPU second": spread([1 / value for value in costs], ",.0f"),
         "CPU seconds": spread(numbers(found, "cpu_seconds"), ".1f"),
-        "wall seconds": spread(numbers(found, "wall_seconds"), ".1f"),
+        **resources,
         "mean return at the end": spread(numbers(found, "final_return"), ".0f"),
     }
 

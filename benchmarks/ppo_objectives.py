@@ -25,7 +25,7 @@ import numpy as np
 import stored  # the file beside this one
 
 import minirl
-from minirl.experiments.statistics import bootstrap_interval
+from minirl.experiments.statistics import bootstrap_interval, compare_scores
 from minirl.rollout import NonFiniteError
 from minirl.serialization import write_text
 
@@ -42,6 +42,7 @@ OBJECTIVES = {
     **{f"fixed KL, beta {b}": minirl.FixedKL(b) for b in (0.3, 1.0, 3.0, 10.0)},
 }
 RANDOM = "fresh policy"
+PAPERS_CHOICE = "clipping, epsilon 0.2"
 FIELDS = ("seed", "task", "objective", "return", "mean_kl", "clip_fraction", "normalised")
 RESULTS = Path(__file__).parent / "results" / "ppo_objectives.csv"
 
@@ -147,17 +148,29 @@ def normalise(rows: list[Row]) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """One line an objective: the mean over tasks and seeds, its interval over seeds, the KL."""
-    lines = []
-    for objective in OBJECTIVES:
+    """One line an objective: its mean, beside the paper's clipping of 0.2, and its updates' KL."""
+
+    def over_tasks(objective: str) -> list[float]:
         own = [row for row in rows if row["objective"] == objective]
         seeds = sorted({row["seed"] for row in own})
-        scores = [np.mean([row["normalised"] for row in own if row["seed"] == s]) for s in seeds]
+        return [np.mean([row["normalised"] for row in own if row["seed"] == s]) for s in seeds]
+
+    lines = []
+    for objective in OBJECTIVES:
+        scores = over_tasks(objective)
         low, high = bootstrap_interval(scores, np.random.default_rng(0), statistic=np.mean)
-        kl = np.mean([row["mean_kl"] for row in own])
+        difference = ""
+        if objective != PAPERS_CHOICE:
+            pair = compare_scores(scores, over_tasks(PAPERS_CHOICE), np.random.default_rng(0))
+            bounds = ", ".join(f"{bound:+.2f}" for bound in pair.difference_interval)
+            difference = f"{pair.iqm_difference:+.2f} [{bounds}]"
+            if not pair.distinguishable:
+                difference += ", cannot tell"
+        kl = np.mean([row["mean_kl"] for row in rows if row["objective"] == objective])
         score, interval = f"{np.mean(scores):.2f}", f"{low:.2f} to {high:.2f}"
-        lines.append([objective, score, interval, f"{kl:.2g}"])
-    return stored.markdown(["objective", "score", "95 % interval", "mean KL of an update"], lines)
+        lines.append([objective, score, interval, difference, f"{kl:.2g}"])
+    head = ["objective", "score", "95 % interval", "difference to clipping 0.2"]
+    return stored.markdown([*head, "mean KL of an update"], lines)
 
 
 def main() -> None:

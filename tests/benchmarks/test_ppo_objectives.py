@@ -1,5 +1,7 @@
 """What benchmarks/ppo_objectives.py stores of a run that stopped."""
 
+from pathlib import Path
+
 import pytest
 
 import minirl
@@ -40,3 +42,8 @@ def test_stored_rows_come_back_as_they_were(script, tmp_path):
     script.normalise(rows)
     script.write(tmp_path / "again.csv", rows)
     assert (tmp_path / "again.csv").read_text() == script.RESULTS.read_text()
+
+
+def test_the_results_page_holds_the_table_of_the_stored_runs(script):
+    page = Path(__file__).parents[2] / "docs" / "results.md"
+    assert script.table(script.read(script.RESULTS)) in page.read_text()
