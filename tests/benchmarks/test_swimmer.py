@@ -1,0 +1,67 @@
+"""What benchmarks/swimmer.py does without MuJoCo and without sb3-contrib."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def swimmer(load, monkeypatch, tmp_path):
+    script = load("swimmer")
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "swimmer.csv")
+    return script
+
+
+def store(script, library: str, scores: list[float]) -> None:
+    for seed, score in enumerate(scores):
+        blocks = [0.0] * (len(script.COLUMNS) - 3)
+        script.stored.append(script.RESULTS, script.COLUMNS, [[library, seed, *blocks, score]])
+
+
+def test_the_table_counts_the_runs_above_the_bound_and_tests_the_difference(swimmer):
+    store(swimmer, "minirl", [350.0, 100.0, 120.0, 90.0])
+    store(swimmer, "sb3-contrib", [340.0] * 4)
+    table = swimmer.table()
+    assert "| minirl | 1 of 4 |  | 165 [" in table
+    # Fisher's exact test by hand: of C(8, 5) = 56 ways, 4 give 1 and 4, and 4 give 4 and 1.
+    assert "| sb3-contrib | 4 of 4 | p = 0.14 | 340 [340, 340] | 340, 340, 340, 340 |" in table
+
+
+def test_a_line_holds_means_of_blocks_of_episodes(swimmer, monkeypatch):
+    episodes = np.repeat([1.0, 2.0, 3.0], 20)
+    monkeypatch.setattr(swimmer, "sb3_returns", lambda item: episodes)
+    assert swimmer.run(swimmer.Item("sb3-contrib", 4)) == ["sb3-contrib", "4", "1", "2", "3"]
+    assert len(swimmer.COLUMNS) == 2 + 15
+
+
+def test_damping_shortens_the_step_where_it_says_so(swimmer, monkeypatch):
+    monkeypatch.setattr(swimmer, "ENVIRONMENT", "Pendulum-v1")
+    monkeypatch.setattr(swimmer, "STEPS", 6_000)
+    plain, damped, again = (
+        swimmer.minirl_returns(swimmer.Item(library, 0))
+        for library in ("minirl", swimmer.DAMPED, "minirl")
+    )
+    np.testing.assert_array_equal(plain, again)
+    assert not np.array_equal(plain, damped)
+
+
+def test_runs_differ_in_what_they_name(swimmer):
+    minirl, damped, nearsighted, sb3 = (
+        swimmer.choices(swimmer.Item(library, 0)) for library in swimmer.LIBRARIES
+    )
+    assert minirl == damped == sb3
+    algorithm, settings = minirl
+    assert settings.advantages.discount == settings.reward_transform.discount == 0.9999
+    assert (algorithm.cg_iterations, algorithm.damping, algorithm.max_kl) == (25, 0.1, 0.01)
+    assert nearsighted[0] == algorithm
+    assert nearsighted[1].advantages.discount == nearsighted[1].reward_transform.discount == 0.99
+
+
+def test_every_run_is_stored_once_and_the_page_holds_the_table(load):
+    script = load("swimmer")
+    found = [(row["library"], int(row["seed"])) for row in script.stored.read(script.RESULTS)]
+    assert sorted(found) == sorted((library, s) for library in script.LIBRARIES for s in range(20))
+    assert script.table() in (ROOT / "docs" / "results.md").read_text()
