@@ -24,14 +24,18 @@ import stored
 from learning_curves import average_return
 
 import minirl
+from minirl import training
 from minirl.advantages import AdvantageEstimator
 from minirl.algorithms import trpo
+from minirl.algorithms.policy_gradient import step_report
 from minirl.batch import Batch, Rollout
 from minirl.experiments.statistics import compare_scores, interquartile_mean
+from minirl.optimizers import scheduled
 
 RESULTS = Path(__file__).parent / "results" / "choices.csv"
 STEPS = {"CartPole-v1": 60_000, "Pendulum-v1": 60_000}
 COLUMNS = ["environment", "algorithm", "choice", "seed", "score", "final_return", "mean_kl"]
+JOINT_NORM = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,82 @@ def without_kl_check() -> Iterator[None]:
         return search(*arguments, max_kl=np.inf, **others)
 
     with mock.patch.object(trpo, "trust_region_search", unchecked):
+        yield
+
+
+@contextlib.contextmanager
+def with_a_looser_bound() -> Iterator[None]:
+    search = trpo.trust_region_search
+
+    def looser(*arguments: Any, max_kl: float, **others: Any) -> Any:
+        return search(*arguments, max_kl=1.5 * max_kl, **others)
+
+    with mock.patch.object(trpo, "trust_region_search", looser):
+        yield
+
+
+@contextlib.contextmanager
+def with_failed_steps_taken() -> Iterator[None]:
+    """Where no try was accepted, the last and smallest one is taken nevertheless."""
+    search = trpo.trust_region_search
+
+    def stubborn(*arguments: Any, shrink: float, tries: int, **others: Any) -> Any:
+        found = search(*arguments, shrink=shrink, tries=tries, **others)
+        return found if found.fraction > 0 else found._replace(fraction=shrink ** (tries - 1))
+
+    with mock.patch.object(trpo, "trust_region_search", stubborn):
+        yield
+
+
+@contextlib.contextmanager
+def with_a_stray_minibatch() -> Iterator[None]:
+    """Minibatches of exactly the size asked for, and one of the rows that are left over."""
+
+    def exact(batch: Batch, size: int, rng: np.random.Generator) -> Iterator[Any]:
+        order = rng.permutation(len(batch))
+        for start in range(0, len(batch), size):
+            rows = order[start : start + size]
+            part = batch.rows(rows)
+            yield rows, replace(part, weight=part.weight * (len(batch) / len(rows)))
+
+    with mock.patch.object(Batch, "minibatches", exact):
+        yield
+
+
+def joint_stage(
+    batch: Batch,
+    learner: training.Learner,
+    algorithm: minirl.PPO,
+    settings: minirl.Settings,
+    rng: np.random.Generator,
+    progress: float,
+) -> tuple[training.Learner, dict[str, float]]:
+    """Policy loss plus mean (V - R)^2 / 2, one loss: PPO's minibatches, rate and epochs for both.
+
+    The gradient of both together is shortened to a norm of 0.5. Adam works entry by entry, so that
+    one optimiser of both is two.
+    """
+    state, critic_state, fit = learner.state, learner.critic_state, settings.critic_fit
+    rate = scheduled(algorithm.learning_rate, progress)
+    advantages = batch.normalized_advantages()
+    old, _ = state.policy.forward(batch.observations)
+    for _ in range(algorithm.epochs):
+        for rows, minibatch in batch.minibatches(algorithm.minibatch_size, rng):
+            of_policy = (state, minibatch, advantages[rows], None, progress)
+            of_critic = (critic_state, minibatch, rate)
+            norms = algorithm.step(*of_policy)[1], fit.step(*of_critic)[2]
+            share = min(1.0, JOINT_NORM / np.hypot(*norms))
+            limits = [{"max_gradient_norm": share * norm} for norm in norms]
+            state = replace(algorithm, **limits[0]).step(*of_policy)[0]
+            critic_state = replace(fit, **limits[1]).step(*of_critic)[0]
+    new, _ = state.policy.forward(batch.observations)
+    learner = replace(learner, state=state, critic_state=critic_state)
+    return learner, step_report(old, new, batch, advantages)
+
+
+@contextlib.contextmanager
+def with_a_joint_loss() -> Iterator[None]:
+    with mock.patch.object(training, "optimisation_stage", joint_stage):
         yield
 
 
@@ -163,6 +243,8 @@ def choices() -> list[Choice]:
     add(cartpole, "ppo", "no clipping", changes={"objective": minirl.Unclipped()})
     clipped = {"critic_fit": replace(fit, value_clip=0.2)}
     add(cartpole, "ppo", "value clipping 0.2", settings=clipped)
+    add(cartpole, "ppo", "critic in one joint loss", during=with_a_joint_loss)
+    add(cartpole, "ppo", "a stray minibatch", during=with_a_stray_minibatch)
     add(cartpole, "ppo", "lambda 1", settings={"advantages": replace(gae, lam=1.0)})
     add(cartpole, "ppo", "lambda 0", settings={"advantages": replace(gae, lam=0.0)})
     add(cartpole, "ppo", "time limit as death", settings={"advantages": TimeLimitIsDeath(gae)})
@@ -179,6 +261,8 @@ def choices() -> list[Choice]:
     add(cartpole, "trpo", "max_kl 0.003", changes={"max_kl": 0.003})
     add(cartpole, "trpo", "max_kl 0.03", changes={"max_kl": 0.03})
     add(cartpole, "trpo", "line search without KL check", during=without_kl_check)
+    add(cartpole, "trpo", "line search accepts 1.5 max_kl", during=with_a_looser_bound)
+    add(cartpole, "trpo", "failed search: last try taken", during=with_failed_steps_taken)
     add(cartpole, "trpo", "KL(new || old) in the line search", during=with_kl_reversed)
     add(cartpole, "trpo", "time limit as death", settings={"advantages": TimeLimitIsDeath(gae)})
 
@@ -347,6 +431,10 @@ def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
     axes.set_title("token task" if token_task else f"{key[0]}, {key[1]}", fontsize=10)
     score = "fraction of optimum" if token_task else "mean return"
     axes.set_xlabel(f"difference in {score}")
+    if token_task:  # from thousandths to 3
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.set_xticks([-1, -0.1, -0.01, 0, 0.01], ["-1", "-0.1", "-0.01", "0", "0.01"])
+        axes.set_xlim(-8, 0.015)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 

@@ -1,7 +1,7 @@
-"""What the choices of docs/rlhf.md are worth on the token task: one changed at a time.
+"""What the choices of an implementation are worth on the token task: one changed at a time.
 
-    python benchmarks/rlhf_choices.py            (about six minutes on one core)
-    python benchmarks/rlhf_choices.py --table    (numbers of docs/rlhf.md, from the stored runs)
+    python benchmarks/rlhf_choices.py            (about ten minutes on one core)
+    python benchmarks/rlhf_choices.py --table    (numbers of docs/rlhf.md and docs/choices.md)
 
 Gold reward, beta = 0.3, the presets with one thing changed; ten corpora, each with a seed of its
 own. A number is the fraction of the optimum. Runs go to benchmarks/results/rlhf_choices.csv; a
@@ -13,16 +13,21 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import stored  # the file beside this one
 
-from minirl import PPO, rlhf
-from minirl.advantages import GAE, RewardToGo
-from minirl.algorithms.ppo import Unclipped
-from minirl.batch import Batch
+from minirl import PPO, Adam, rlhf
+from minirl.advantages import GAE, GroupNormalized, RewardToGo, group_returns
+from minirl.algorithms import ppo
+from minirl.algorithms.ppo import PPOState, Unclipped
+from minirl.batch import Batch, Rollout
 from minirl.experiments.alignment import SENTENCES
-from minirl.experiments.statistics import interquartile_mean
+from minirl.experiments.statistics import compare_scores, interquartile_mean
+from minirl.optimizers import AdamState
+from minirl.policy import Policy
+from minirl.rlhf import dpo
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.settings import default_algorithm, default_settings
 
@@ -30,6 +35,8 @@ RESULTS = Path(__file__).parent / "results" / "rlhf_choices.csv"
 COLUMNS = ["algorithm", "choice", "corpus", "fraction"]
 TASK = "token task"
 CORPORA = range(200, 210)
+BETA = 0.3
+PAIRS = 3_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,110 @@ class AveragedTokens(PPO):
         return super().update(state, batch, *others)
 
 
+@dataclass(frozen=True, eq=False)
+class WithReference(PPOState):
+    """PPO's state, with the model that the loss refers to and the weight of the KL in it."""
+
+    reference: Policy
+    coefficient: float = BETA
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLInTheLoss(PPO):
+    """Rewards without the KL; the loss has beta KL(pi || pi_ref) of each visited context, exactly.
+
+    Its gradient moves the next token only. That the penalty of later tokens hangs on this one, too,
+    is left out, where a penalty in the reward is credited to all that led there. Where advantages
+    are divided by their standard deviation, so is beta.
+    """
+
+    def init(self, policy: Policy) -> WithReference:
+        return WithReference(**vars(super().init(policy)), reference=policy)
+
+    def update(self, state: Any, batch: Batch, *others: Any) -> tuple[Any, dict[str, float]]:
+        spread = float(batch.advantages.std()) if self.normalize_advantages else 1.0
+        return super().update(replace(state, coefficient=BETA / spread), batch, *others)
+
+    def step(
+        self, state: Any, minibatch: Batch, advantages: np.ndarray, old: Any, progress: float
+    ) -> tuple[Any, float, float]:
+        theirs, _ = state.reference.forward(minibatch.observations)
+
+        def penalty(_: Any, new: Any, weight: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
+            return self.penalty(new, theirs, minibatch, state.coefficient)
+
+        with mock.patch.object(ppo, "kl_penalty", penalty):
+            found, *numbers = super().step(state, minibatch, advantages, theirs, progress)
+        return replace(state, policy=found.policy, optimizer=found.optimizer), *numbers
+
+    def penalty(
+        self, new: Any, theirs: Any, minibatch: Batch, beta: float
+    ) -> tuple[float, np.ndarray]:
+        """The term of the loss and its derivative in the new eta (N, V)."""
+        weighted = beta * minibatch.weight
+        return float(weighted @ new.kl(theirs)), weighted[:, None] * new.grad_kl(theirs, wrt="self")
+
+
+@dataclass(frozen=True, kw_only=True)
+class K3InTheLoss(KLInTheLoss):
+    """The same with k3 of the sampled token, as GRPO has it (Shao et al. 2024, equation 4)."""
+
+    def penalty(
+        self, new: Any, theirs: Any, minibatch: Batch, beta: float
+    ) -> tuple[float, np.ndarray]:
+        """The derivative of k3 in log pi is 1 - pi_ref / pi."""
+        log_ratio = new.log_prob(minibatch.actions) - theirs.log_prob(minibatch.actions)
+        weighted = beta * minibatch.weight
+        d_log_prob = -weighted * np.expm1(-log_ratio)
+        d_eta = d_log_prob[:, None] * new.grad_log_prob(minibatch.actions)
+        return float(weighted @ rlhf.k3(log_ratio)), d_eta
+
+
+@dataclass(frozen=True)
+class SampleDeviation(GroupNormalized):
+    """Group returns divided by their standard deviation with k - 1 below the root instead of k."""
+
+    def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
+        advantages, returns = super().__call__(rollout)
+        _, _, sizes = group_returns(rollout)
+        return advantages * np.sqrt((sizes - 1) / sizes), returns
+
+
+@dataclass(frozen=True)
+class SparseAdam(Adam):
+    """Adam in the contexts that a minibatch visited; the others wait, and so do their moments."""
+
+    def step(
+        self, state: AdamState, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
+    ) -> tuple[AdamState, np.ndarray]:
+        found, moved = super().step(state, theta, gradient, learning_rate)
+        visited = gradient != 0
+        mean = np.where(visited, found.mean, state.mean)
+        square = np.where(visited, found.square, state.square)
+        return AdamState(mean, square, found.steps), np.where(visited, moved, theta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragedDPO(rlhf.DPO):
+    """DPO whose log-ratios are means over the tokens of a sentence instead of sums."""
+
+    def fit(self, *arguments: Any, **named: Any) -> dpo.DPOResult:
+        log_probs, gradient = dpo.path_log_probs, dpo.path_gradient
+
+        def averaged(policy: Policy, paths: Any) -> tuple[np.ndarray, Any]:
+            sums, kept = log_probs(policy, paths)
+            return sums / paths.valid.sum(axis=1), kept
+
+        def its_gradient(policy: Policy, paths: Any, kept: Any, d: np.ndarray) -> np.ndarray:
+            return gradient(policy, paths, kept, d / paths.valid.sum(axis=1))
+
+        with (
+            mock.patch.object(dpo, "path_log_probs", averaged),
+            mock.patch.object(dpo, "path_gradient", its_gradient),
+        ):
+            return super().fit(*arguments, **named)
+
+
 # Algorithm and choice -> the class if not the default's, its fields and fields of the settings.
 VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any]]] = {
     ("ppo", "default"): (None, {}, {}),
@@ -51,6 +162,8 @@ VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any
     ("ppo", "lambda 0"): (None, {}, {"advantages": GAE(discount=1.0, lam=0.0)}),
     ("ppo", "not clipped"): (None, {"objective": Unclipped()}, {}),
     ("ppo", "tokens averaged in a sentence"): (AveragedTokens, {}, {}),
+    ("ppo", "KL in the loss"): (KLInTheLoss, {}, {}),
+    ("ppo", "sparse Adam"): (None, {"optimizer": SparseAdam()}, {}),
     ("trpo", "default"): (None, {}, {}),
     ("trpo", "damping 0.1"): (None, {"damping": 0.1}, {}),
     ("trpo", "max_kl 0.05"): (None, {"max_kl": 0.05}, {}),
@@ -58,6 +171,10 @@ VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any
     ("policy-gradient", "no baseline"): (None, {}, {"advantages": RewardToGo(discount=1.0)}),
     ("grpo", "default"): (None, {}, {}),
     ("grpo", "tokens averaged in a sentence"): (AveragedTokens, {}, {}),
+    ("grpo", "k3 in the loss"): (K3InTheLoss, {}, {}),
+    ("grpo", "sample standard deviation"): (None, {}, {"advantages": SampleDeviation()}),
+    ("dpo", "default"): (rlhf.DPO, {}, {}),
+    ("dpo", "log-ratios averaged"): (AveragedDPO, {}, {}),
 }
 
 
@@ -74,21 +191,37 @@ def run(item: tuple[tuple[str, str], int]) -> list[str]:
     """Align one variant on one corpus: its line of the file."""
     (name, choice), corpus = item
     kind, own, common = VARIANTS[name, choice]
+    task = rlhf.arithmetic()
+    objective = rlhf.Objective(task, reference(corpus), task.utilities, BETA)
+    policy = prefer(kind, corpus) if name == "dpo" else reinforce(name, kind, own, common, corpus)
+    return [name, choice, str(corpus), f"{objective.fraction_of_optimum(policy):.5f}"]
+
+
+def prefer(kind: type[rlhf.DPO], corpus: int) -> Policy:
+    """DPO from the annotator's probabilities of 3,000 pairs of the reference's answers."""
+    task, rng = rlhf.arithmetic(), np.random.default_rng([corpus, PAIRS])
+    pairs = rlhf.sample_pairs(reference(corpus), task, PAIRS, rng)
+    preferences = rlhf.Annotator().soft(pairs, task.utilities)
+    return kind(beta=BETA).fit(reference(corpus), task, preferences, rng).policy
+
+
+def reinforce(
+    name: str, kind: type | None, own: dict[str, Any], common: dict[str, Any], corpus: int
+) -> Policy:
+    """Reinforcement learning from the gold reward minus beta KL."""
     default = default_algorithm(name, ENVIRONMENT)
     values = {field.name: getattr(default, field.name) for field in fields(default)}
     task = rlhf.arithmetic()
-    result = rlhf.align(
+    return rlhf.align(
         task,
         reference(corpus),
         task.utilities,
         (kind or type(default))(**{**values, **own}),
         sentences=SENTENCES[name],
-        beta=0.3,
+        beta=None if kind in (KLInTheLoss, K3InTheLoss) else BETA,
         seed=corpus,
         settings=replace(default_settings(ENVIRONMENT, name), **common),
-    )
-    objective = rlhf.Objective(task, reference(corpus), task.utilities, 0.3)
-    return [name, choice, str(corpus), f"{objective.fraction_of_optimum(result.policy):.5f}"]
+    ).policy
 
 
 def scores() -> dict[tuple[str, str, str], list[float]]:
@@ -100,12 +233,21 @@ def scores() -> dict[tuple[str, str, str], list[float]]:
 
 
 def table() -> str:
-    """Interquartile mean and the smallest over the corpora."""
-    lines = [
-        [algorithm, choice, f"{interquartile_mean(found):.3f}", f"{min(found):.3f}"]
-        for (_, algorithm, choice), found in scores().items()
-    ]
-    return stored.markdown(["algorithm", "choice", "interquartile mean", "smallest"], lines)
+    """Interquartile mean and the smallest over the corpora, and the difference to the default."""
+    lines, everything = [], {key: found for key, found in scores().items() if found}
+    for (_, algorithm, choice), found in everything.items():
+        difference, verdict = "", ""
+        if choice != "default":
+            default = everything[TASK, algorithm, "default"]
+            pair = compare_scores(found, default, np.random.default_rng(0))
+            low, high = pair.difference_interval
+            difference = f"{pair.iqm_difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+            better = "better" if pair.iqm_difference > 0 else "worse"
+            verdict = better if pair.distinguishable else "cannot tell"
+        numbers = f"{interquartile_mean(found):.3f}", f"{min(found):.3f}"
+        lines.append([algorithm, choice, *numbers, difference, verdict])
+    head = ["algorithm", "choice", "fraction of the optimum", "smallest"]
+    return stored.markdown([*head, "difference to the default", "verdict"], lines)
 
 
 def main() -> None:

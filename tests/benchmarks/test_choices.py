@@ -13,7 +13,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_page_holds_the_table_of_the_stored_runs(load):
-    assert load("choices").table() in (DOCS / "choices.md").read_text()
+    page = (DOCS / "choices.md").read_text()
+    assert load("choices").table() in page
+    assert load("rlhf_choices").table() in page
 
 
 def test_a_bound_that_decides_a_verdict_is_never_printed_as_0(load):
@@ -114,6 +116,229 @@ def test_damping_in_the_step_shortens_it(load):
         damped = choices.trpo.full_step(found, damping, 0.01)
     assert plain @ matrix @ plain / 2 == pytest.approx(0.01)
     assert damped @ (matrix + damping * np.eye(2)) @ damped / 2 == pytest.approx(0.01)
+
+
+def search_that_finds(fraction, monkeypatch, choices):
+    """Replace TRPO's search by one that only notes what it is given."""
+    given = {}
+
+    def search(*_, **named):
+        given.update(named)
+        return choices.trpo.LineSearchResult(fraction, ())
+
+    monkeypatch.setattr(choices.trpo, "trust_region_search", search)
+    return given
+
+
+def test_the_looser_bound_is_half_as_large_again(load, monkeypatch):
+    choices = load("choices")
+    given = search_that_finds(1.0, monkeypatch, choices)
+    with choices.with_a_looser_bound():
+        choices.trpo.trust_region_search(max_kl=0.01, shrink=0.7, tries=10)
+    assert given == {"max_kl": pytest.approx(0.015), "shrink": 0.7, "tries": 10}
+
+
+@pytest.mark.parametrize(("found", "taken"), [(0.0, 0.125), (0.5, 0.5)])
+def test_a_failed_search_takes_its_last_try(load, monkeypatch, found, taken):
+    choices = load("choices")
+    search_that_finds(found, monkeypatch, choices)
+    with choices.with_failed_steps_taken():
+        search = choices.trpo.trust_region_search(max_kl=0.01, shrink=0.5, tries=4)
+    assert search.fraction == taken
+
+
+def test_the_stray_minibatch_is_what_is_left_over(load):
+    _, batch = gaussian_batch(10)
+    with load("choices").with_a_stray_minibatch():
+        parts = list(batch.minibatches(4, np.random.default_rng(0)))
+    assert [len(rows) for rows, _ in parts] == [4, 4, 2]
+    assert sorted(np.concatenate([rows for rows, _ in parts])) == list(range(10))
+    for rows, part in parts:
+        np.testing.assert_array_equal(part.returns, batch.returns[rows])
+        assert part.weight.sum() == pytest.approx(1)
+
+
+def joint_and_apart(load, monkeypatch, norm, optimizer, epochs):
+    """The joint stage, and the two updates that it joins; the batch is its own minibatch."""
+    choices = load("choices")
+    monkeypatch.setattr(choices, "JOINT_NORM", norm)
+    policy, batch = gaussian_batch()
+    space = minirl.make_vector_env("Pendulum-v1", 1)
+    critic = minirl.make_critic(space.single_observation_space, np.random.default_rng(1))
+    space.close()
+    shared = {"learning_rate": 0.01, "epochs": epochs, "minibatch_size": 64, "optimizer": optimizer}
+    algorithm = minirl.PPO(normalize_advantages=True, **shared)
+    settings = minirl.Settings(critic_fit=minirl.CriticFit(**shared))
+    learner = choices.training.new_learner(algorithm, settings, policy, critic)
+    rng = np.random.default_rng(2)
+    joint, metrics = choices.joint_stage(batch, learner, algorithm, settings, rng, 0.0)
+    apart, _ = choices.training.optimisation_stage(batch, learner, algorithm, settings, rng, 0.0)
+    return learner, joint, apart, metrics
+
+
+def test_a_joint_loss_without_a_bound_is_both_updates(load, monkeypatch):
+    _, joint, apart, metrics = joint_and_apart(load, monkeypatch, np.inf, minirl.Adam(), 3)
+    np.testing.assert_array_equal(joint.policy.parameters, apart.policy.parameters)
+    np.testing.assert_array_equal(joint.critic.parameters, apart.critic.parameters)
+    assert metrics["kl"] > 0
+
+
+def test_the_joint_bound_holds_for_both_gradients_together(load, monkeypatch):
+    before, joint, apart, _ = joint_and_apart(load, monkeypatch, 1e-3, minirl.SGD(), 1)
+    moved = [
+        np.concatenate(
+            [
+                learner.policy.parameters - before.policy.parameters,
+                learner.critic.parameters - before.critic.parameters,
+            ]
+        )
+        for learner in (joint, apart)
+    ]
+    lengths = [float(np.linalg.norm(step)) for step in moved]
+    assert lengths[0] == pytest.approx(1e-5, rel=1e-2)  # a rate of 0.01 times a norm of 0.001
+    assert lengths[1] > 1e-3
+    assert moved[0] @ moved[1] / np.prod(lengths) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["KLInTheLoss", "K3InTheLoss"])
+def test_the_kl_in_the_loss_has_the_derivative_of_its_value(load, kind):
+    algorithm = getattr(load("rlhf_choices"), kind)()
+    rng = np.random.default_rng(0)
+    eta, other = rng.normal(size=(2, 6, 4))
+    actions, weight = rng.integers(4, size=6), rng.random(6)
+    signals = np.zeros((4, 6))
+    batch = Batch(np.zeros(6, int), actions, *signals, weight)
+
+    def loss(eta):
+        new, theirs = minirl.Categorical(eta), minirl.Categorical(other)
+        return algorithm.penalty(new, theirs, batch, 0.3)
+
+    if kind == "KLInTheLoss":
+        exact = minirl.Categorical(eta).kl(minirl.Categorical(other))
+        assert loss(eta)[0] == pytest.approx(0.3 * weight @ exact)
+    for place in np.ndindex(eta.shape):
+        step = np.zeros_like(eta)
+        step[place] = 1e-6
+        slope = (loss(eta + step)[0] - loss(eta - step)[0]) / 2e-6
+        assert loss(eta)[1][place] == pytest.approx(slope, abs=1e-8)
+
+
+def token_batch():
+    """A policy of random logits on two prompts, and a batch of whole sentences that it wrote."""
+    rng = np.random.default_rng(0)
+    space = minirl.make_vector_env("minirl/TokenGeneration-v0", 1)
+    policy = minirl.make_policy(space.single_observation_space, space.single_action_space, rng)
+    space.close()
+    policy = policy.with_parameters(rng.normal(size=policy.parameters.shape))
+    contexts = np.array([0, 5, 0, 7])
+    actions = policy.act(contexts, rng)
+    log_probs = policy.forward(contexts)[0].log_prob(actions)
+    signals = rng.normal(size=(3, 4))
+    weight = np.full(4, 0.5)
+    return policy, Batch(contexts, actions, log_probs, *signals, weight, np.array([0, 0, 1, 1]))
+
+
+def test_the_kl_in_the_loss_pulls_towards_where_learning_began(load, monkeypatch):
+    script = load("rlhf_choices")
+    policy, batch = token_batch()
+    plain, pulled = (
+        kind(learning_rate=0.1, epochs=1, optimizer=minirl.SGD())
+        for kind in (minirl.PPO, script.KLInTheLoss)
+    )
+    rng = np.random.default_rng(1)
+    # At the reference itself the KL has no slope.
+    at_start = [a.update(a.init(policy), batch, rng, 0.0)[0].policy for a in (plain, pulled)]
+    np.testing.assert_allclose(at_start[0].parameters, at_start[1].parameters, atol=1e-15)
+    moved = policy.with_parameters(policy.parameters + rng.normal(size=policy.parameters.shape))
+    state = replace(pulled.init(policy), policy=moved)
+    after = pulled.update(state, batch, rng, 0.0)[0]
+    assert after.reference is policy
+    without = plain.update(replace(plain.init(policy), policy=moved), batch, rng, 0.0)[0]
+    kls = [
+        found.policy.forward(batch.observations)[0].kl(policy.forward(batch.observations)[0]).sum()
+        for found in (after, without)
+    ]
+    assert kls[0] < kls[1]
+
+
+def test_beta_in_the_loss_is_divided_as_the_advantages_are(load, monkeypatch):
+    script = load("rlhf_choices")
+    policy, batch = token_batch()
+    seen = []
+    monkeypatch.setattr(
+        script.KLInTheLoss,
+        "penalty",
+        lambda self, new, theirs, minibatch, beta: seen.append(beta) or (0.0, 0.0),
+    )
+    for whitened in (False, True):
+        algorithm = script.KLInTheLoss(epochs=1, normalize_advantages=whitened)
+        algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0), 0.0)
+    assert seen == [0.3, pytest.approx(0.3 / batch.advantages.std())]
+
+
+def test_sparse_adam_leaves_alone_what_was_not_visited(load):
+    script = load("rlhf_choices")
+    rng = np.random.default_rng(0)
+    theta, gradient = rng.normal(size=(2, 6))
+    dense, sparse = minirl.Adam(), script.SparseAdam()
+    state, theta = dense.step(dense.init(theta), theta, gradient, 0.1)
+    gradient = np.where(np.arange(6) < 3, gradient, 0.0)
+    expected, moved = dense.step(state, theta, gradient, 0.1)
+    found, stepped = sparse.step(state, theta, gradient, 0.1)
+    for name in ("mean", "square"):
+        np.testing.assert_array_equal(getattr(found, name)[:3], getattr(expected, name)[:3])
+        np.testing.assert_array_equal(getattr(found, name)[3:], getattr(state, name)[3:])
+    np.testing.assert_array_equal(stepped[:3], moved[:3])
+    np.testing.assert_array_equal(stepped[3:], theta[3:])
+    assert np.abs(moved[3:] - theta[3:]).min() > 0  # momentum
+
+
+def test_the_sample_deviation_divides_by_one_less(load):
+    script = load("rlhf_choices")
+    envs = minirl.make_vector_env("minirl/TokenGeneration-v0", 8)
+    rng = np.random.default_rng(0)
+    policy = minirl.make_policy(envs.single_observation_space, envs.single_action_space, rng)
+    rollout = minirl.collect_episodes(envs, policy, None, rng, max_steps=9, group_size=4, seed=3)
+    envs.close()
+    groups = np.where(rollout.valid, rollout.rewards, 0.0).sum(axis=0).reshape(2, 4)
+    deviation = groups.std(axis=1, ddof=1, keepdims=True)
+    assert deviation.min() > 0
+    expected = ((groups - groups.mean(axis=1, keepdims=True)) / deviation).ravel()
+    np.testing.assert_allclose(script.SampleDeviation()(rollout)[0][0], expected)
+
+
+def test_averaged_dpo_averages_and_its_gradient_follows(load, monkeypatch):
+    script = load("rlhf_choices")
+    rlhf, task = script.rlhf, script.rlhf.arithmetic()
+    sums = script.dpo.path_log_probs
+    checked = []
+
+    def check(self, policy, first, second, reference_margins, labels):
+        lengths = first.valid.sum(axis=1)
+        np.testing.assert_allclose(
+            script.dpo.path_log_probs(policy, first)[0], sums(policy, first)[0] / lengths
+        )
+        rest = (first, second, reference_margins, labels)
+        _, gradient, _ = loss_and_gradient(self, policy, *rest)
+        for place in np.argsort(-np.abs(gradient))[:3]:
+            losses = []
+            for step in (1e-5, -1e-5):
+                theta = policy.parameters.copy()
+                theta[place] += step
+                losses.append(loss_and_gradient(self, policy.with_parameters(theta), *rest)[0])
+            assert gradient[place] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-5)
+        checked.append(len(set(lengths)))
+        return loss_and_gradient(self, policy, *rest)
+
+    loss_and_gradient = rlhf.DPO.loss_and_gradient
+    monkeypatch.setattr(rlhf.DPO, "loss_and_gradient", check)
+    rng = np.random.default_rng(0)
+    reference = script.reference(200)
+    pairs = rlhf.sample_pairs(reference, task, 50, rng)
+    preferences = rlhf.Annotator().soft(pairs, task.utilities)
+    script.AveragedDPO(steps=2).fit(reference, task, preferences, rng)
+    assert len(checked) == 2
+    assert min(checked) > 1  # sentences of several lengths
 
 
 def test_the_figure_has_a_mark_for_every_choice(load, tmp_path, monkeypatch):
