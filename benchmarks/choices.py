@@ -36,6 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "choices.csv"
 STEPS = {"CartPole-v1": 60_000, "Pendulum-v1": 60_000}
 COLUMNS = ["environment", "algorithm", "choice", "seed", "score", "final_return", "mean_kl"]
 JOINT_NORM = 0.5
+STRAY = 8
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,14 @@ def with_failed_steps_taken() -> Iterator[None]:
 
 @contextlib.contextmanager
 def with_a_stray_minibatch() -> Iterator[None]:
-    """Minibatches of exactly the size asked for, and one of the rows that are left over."""
+    """Parts of the preset's number and, but for a row or two, its size; a few rows are left over.
+
+    The last minibatch holds them, `STRAY` or hardly more, and moves policy and critic like another.
+    """
 
     def exact(batch: Batch, size: int, rng: np.random.Generator) -> Iterator[Any]:
         order = rng.permutation(len(batch))
+        size = (len(batch) - STRAY) // max(1, round(len(batch) / size))
         for start in range(0, len(batch), size):
             rows = order[start : start + size]
             part = batch.rows(rows)
@@ -243,8 +248,10 @@ def choices() -> list[Choice]:
     add(cartpole, "ppo", "no clipping", changes={"objective": minirl.Unclipped()})
     clipped = {"critic_fit": replace(fit, value_clip=0.2)}
     add(cartpole, "ppo", "value clipping 0.2", settings=clipped)
+    as_ppo = replace(fit, learning_rate=minirl.LinearSchedule(1e-3), minibatch_size=256)
+    add(cartpole, "ppo", "critic with PPO's minibatches and rate", settings={"critic_fit": as_ppo})
     add(cartpole, "ppo", "critic in one joint loss", during=with_a_joint_loss)
-    add(cartpole, "ppo", "a stray minibatch", during=with_a_stray_minibatch)
+    add(cartpole, "ppo", "a stray short minibatch", during=with_a_stray_minibatch)
     add(cartpole, "ppo", "lambda 1", settings={"advantages": replace(gae, lam=1.0)})
     add(cartpole, "ppo", "lambda 0", settings={"advantages": replace(gae, lam=0.0)})
     add(cartpole, "ppo", "time limit as death", settings={"advantages": TimeLimitIsDeath(gae)})
@@ -429,7 +436,7 @@ def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
     axes.set(yticks=[], ylim=(len(found) - 0.4, -0.6))
     token_task = key[0] == rlhf_choices.TASK
     axes.set_title("token task" if token_task else f"{key[0]}, {key[1]}", fontsize=10)
-    score = "fraction of optimum" if token_task else "mean return"
+    score = "fraction of optimum\n(logarithmic beyond 0.01)" if token_task else "mean return"
     axes.set_xlabel(f"difference in {score}")
     if token_task:  # from thousandths to 3
         axes.set_xscale("symlog", linthresh=0.01)

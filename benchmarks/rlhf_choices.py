@@ -18,14 +18,13 @@ from unittest import mock
 import numpy as np
 import stored  # the file beside this one
 
-from minirl import PPO, Adam, rlhf
-from minirl.advantages import GAE, GroupNormalized, RewardToGo, group_returns
+from minirl import PPO, rlhf
+from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo, group_returns
 from minirl.algorithms import ppo
 from minirl.algorithms.ppo import PPOState, Unclipped
 from minirl.batch import Batch, Rollout
 from minirl.experiments.alignment import SENTENCES
 from minirl.experiments.statistics import compare_scores, interquartile_mean
-from minirl.optimizers import AdamState
 from minirl.policy import Policy
 from minirl.rlhf import dpo
 from minirl.rlhf.align import ENVIRONMENT
@@ -61,9 +60,11 @@ class WithReference(PPOState):
 class KLInTheLoss(PPO):
     """Rewards without the KL; the loss has beta KL(pi || pi_ref) of each visited context, exactly.
 
-    Its gradient moves the next token only. That the penalty of later tokens hangs on this one, too,
-    is left out, where a penalty in the reward is credited to all that led there. Where advantages
-    are divided by their standard deviation, so is beta.
+    With l_a = log(pi_a / pi_ref,a): KL = sum_a pi_a l_a and d KL / d eta_a = pi_a (l_a - KL), the
+    whole gradient for given contexts, since sum_a pi_a d log pi_a = 0. That this token decides
+    which contexts, and so which penalties, come later is left out; a penalty in the reward is
+    credited to all that led there. Where advantages are divided by their standard deviation, so is
+    beta.
     """
 
     def init(self, policy: Policy) -> WithReference:
@@ -118,18 +119,28 @@ class SampleDeviation(GroupNormalized):
         return advantages * np.sqrt((sizes - 1) / sizes), returns
 
 
-@dataclass(frozen=True)
-class SparseAdam(Adam):
-    """Adam in the contexts that a minibatch visited; the others wait, and so do their moments."""
+@dataclass(frozen=True, kw_only=True)
+class SparseAdam(PPO):
+    """Adam in the contexts of the minibatch only; the others wait, and so do their moments.
 
-    def step(
-        self, state: AdamState, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
-    ) -> tuple[AdamState, np.ndarray]:
-        found, moved = super().step(state, theta, gradient, learning_rate)
-        visited = gradient != 0
-        mean = np.where(visited, found.mean, state.mean)
-        square = np.where(visited, found.square, state.square)
-        return AdamState(mean, square, found.steps), np.where(visited, moved, theta)
+    Bias is corrected by the number of all steps, as lazy Adams do.
+    """
+
+    def step(self, state: Any, minibatch: Batch, *others: Any) -> tuple[Any, float, float]:
+        found, *numbers = super().step(state, minibatch, *others)
+        table = state.policy.network
+        visited = np.zeros((table.states, table.outputs), dtype=bool)
+        visited[minibatch.observations] = True
+
+        def kept(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+            return np.where(visited.ravel(), after, before)
+
+        mean = kept(found.optimizer.mean, state.optimizer.mean)
+        square = kept(found.optimizer.square, state.optimizer.square)
+        theta = kept(found.policy.parameters, state.policy.parameters)
+        optimizer = found.optimizer._replace(mean=mean, square=square)
+        policy = state.policy.with_parameters(theta)
+        return replace(found, policy=policy, optimizer=optimizer), *numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +174,7 @@ VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any
     ("ppo", "not clipped"): (None, {"objective": Unclipped()}, {}),
     ("ppo", "tokens averaged in a sentence"): (AveragedTokens, {}, {}),
     ("ppo", "KL in the loss"): (KLInTheLoss, {}, {}),
-    ("ppo", "sparse Adam"): (None, {"optimizer": SparseAdam()}, {}),
+    ("ppo", "sparse Adam"): (SparseAdam, {}, {}),
     ("trpo", "default"): (None, {}, {}),
     ("trpo", "damping 0.1"): (None, {"damping": 0.1}, {}),
     ("trpo", "max_kl 0.05"): (None, {"max_kl": 0.05}, {}),
@@ -171,7 +182,11 @@ VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any
     ("policy-gradient", "no baseline"): (None, {}, {"advantages": RewardToGo(discount=1.0)}),
     ("grpo", "default"): (None, {}, {}),
     ("grpo", "tokens averaged in a sentence"): (AveragedTokens, {}, {}),
+    ("grpo", "KL in the loss"): (KLInTheLoss, {}, {}),
     ("grpo", "k3 in the loss"): (K3InTheLoss, {}, {}),
+    ("grpo", "returns not divided"): (None, {}, {"advantages": LeaveOneOut()}),
+    ("grpo", "KL in the loss, not divided"): (KLInTheLoss, {}, {"advantages": LeaveOneOut()}),
+    ("grpo", "k3 in the loss, not divided"): (K3InTheLoss, {}, {"advantages": LeaveOneOut()}),
     ("grpo", "sample standard deviation"): (None, {}, {"advantages": SampleDeviation()}),
     ("dpo", "default"): (rlhf.DPO, {}, {}),
     ("dpo", "log-ratios averaged"): (AveragedDPO, {}, {}),

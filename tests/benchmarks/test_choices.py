@@ -1,6 +1,6 @@
 """The pages hold what the stored runs give, and the figure shows all of them."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,15 +147,31 @@ def test_a_failed_search_takes_its_last_try(load, monkeypatch, found, taken):
     assert search.fraction == taken
 
 
-def test_the_stray_minibatch_is_what_is_left_over(load):
-    _, batch = gaussian_batch(10)
+@pytest.mark.parametrize(
+    ("rows", "size", "lengths"),
+    [(2048, 256, [255] * 8 + [8]), (2043, 256, [254] * 8 + [11]), (2048, 128, [127] * 16 + [16])],
+)
+def test_the_stray_minibatch_is_short_and_the_others_keep_their_size(load, rows, size, lengths):
+    _, batch = gaussian_batch(rows)
     with load("choices").with_a_stray_minibatch():
-        parts = list(batch.minibatches(4, np.random.default_rng(0)))
-    assert [len(rows) for rows, _ in parts] == [4, 4, 2]
-    assert sorted(np.concatenate([rows for rows, _ in parts])) == list(range(10))
-    for rows, part in parts:
-        np.testing.assert_array_equal(part.returns, batch.returns[rows])
-        assert part.weight.sum() == pytest.approx(1)
+        parts = list(batch.minibatches(size, np.random.default_rng(0)))
+    assert [len(chosen) for chosen, _ in parts] == lengths
+    assert sorted(np.concatenate([chosen for chosen, _ in parts])) == list(range(rows))
+    for chosen, part in parts:
+        np.testing.assert_array_equal(part.returns, batch.returns[chosen])
+        assert part.weight.sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_without_a_stray_row_the_minibatches_are_the_presets(load, monkeypatch):
+    choices = load("choices")
+    monkeypatch.setattr(choices, "STRAY", 0)
+    _, batch = gaussian_batch(64)
+    plain = list(batch.minibatches(16, np.random.default_rng(0)))
+    with choices.with_a_stray_minibatch():
+        exact = list(batch.minibatches(16, np.random.default_rng(0)))
+    for (rows, part), (others, other) in zip(plain, exact, strict=True):
+        np.testing.assert_array_equal(rows, others)
+        np.testing.assert_array_equal(part.weight, other.weight)
 
 
 def joint_and_apart(load, monkeypatch, norm, optimizer, epochs):
@@ -198,6 +214,44 @@ def test_the_joint_bound_holds_for_both_gradients_together(load, monkeypatch):
     assert lengths[0] == pytest.approx(1e-5, rel=1e-2)  # a rate of 0.01 times a norm of 0.001
     assert lengths[1] > 1e-3
     assert moved[0] @ moved[1] / np.prod(lengths) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_joint_step_goes_down_the_slope_of_the_joint_loss(load, monkeypatch):
+    """Policy loss plus half the mean squared error, by central differences in float64."""
+    choices = load("choices")
+    monkeypatch.setattr(choices, "JOINT_NORM", np.inf)
+    _, batch = gaussian_batch()
+    numbers = {
+        item.name: getattr(batch, item.name).astype(np.float64)
+        for item in fields(Batch)
+        if item.name != "episodes"
+    }
+    batch = Batch(**numbers)
+    space = minirl.make_vector_env("Pendulum-v1", 1)
+    observed, acted = space.single_observation_space, space.single_action_space
+    space.close()
+    rng = np.random.default_rng(1)
+    policy = minirl.make_policy(observed, acted, rng, dtype="float64")
+    critic = minirl.make_critic(observed, rng, dtype="float64")
+    plain = {"learning_rate": 1.0, "epochs": 1, "minibatch_size": 64, "optimizer": minirl.SGD()}
+    algorithm = minirl.PPO(objective=minirl.Unclipped(), normalize_advantages=True, **plain)
+    settings = minirl.Settings(critic_fit=minirl.CriticFit(**plain))
+    learner = choices.training.new_learner(algorithm, settings, policy, critic)
+    after, _ = choices.joint_stage(batch, learner, algorithm, settings, rng, 0.0)
+    before = np.concatenate([policy.parameters, critic.parameters])
+    step = np.concatenate([after.policy.parameters, after.critic.parameters]) - before
+
+    def loss(theta):
+        new = policy.with_parameters(theta[: policy.parameters.size])
+        values = critic.with_parameters(theta[policy.parameters.size :]).values(batch.observations)
+        log_ratio = new.forward(batch.observations)[0].log_prob(batch.actions) - batch.log_probs
+        gain = np.exp(log_ratio) * batch.normalized_advantages()
+        return -gain.mean() + 0.5 * ((values - batch.returns) ** 2).mean()
+
+    for _ in range(5):
+        direction = rng.normal(size=before.size)
+        slope = (loss(before + 1e-6 * direction) - loss(before - 1e-6 * direction)) / 2e-6
+        assert -step @ direction == pytest.approx(slope, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["KLInTheLoss", "K3InTheLoss"])
@@ -277,20 +331,54 @@ def test_beta_in_the_loss_is_divided_as_the_advantages_are(load, monkeypatch):
 
 
 def test_sparse_adam_leaves_alone_what_was_not_visited(load):
-    script = load("rlhf_choices")
+    policy, batch = token_batch()
+    dense, sparse = (
+        kind(learning_rate=0.1) for kind in (minirl.PPO, load("rlhf_choices").SparseAdam)
+    )
+    state, _, _ = dense.step(dense.init(policy), batch, batch.advantages, None, 0.0)
+    # Contexts 0 and 5, the latter with no gradient at all: visited nevertheless. 7 waits.
+    part, advantages = batch.rows(np.array([0, 1])), np.array([1.0, 0.0])
+    expected, _, _ = dense.step(state, part, advantages, None, 0.0)
+    found, *_ = sparse.step(state, part, advantages, None, 0.0)
+    shape = policy.network.states, policy.network.outputs
+    for read in (
+        lambda one: one.policy.parameters,
+        lambda one: one.optimizer.mean,
+        lambda one: one.optimizer.square,
+    ):
+        before, after, wanted = (read(one).reshape(shape) for one in (state, found, expected))
+        np.testing.assert_array_equal(after[[0, 5]], wanted[[0, 5]])
+        np.testing.assert_array_equal(np.delete(after, [0, 5], 0), np.delete(before, [0, 5], 0))
+        assert np.abs(wanted[7] - before[7]).min() > 0  # momentum
+    assert found.optimizer.steps == expected.optimizer.steps
+
+
+def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(load):
+    """Nothing to measure: the critic's table has no transition to learn the last state from."""
+    settings = minirl.default_settings("minirl/TokenGeneration-v0", "ppo")
+    algorithm = minirl.default_algorithm("ppo", "minirl/TokenGeneration-v0")
+    envs = minirl.make_vector_env("minirl/TokenGeneration-v0", 64)
     rng = np.random.default_rng(0)
-    theta, gradient = rng.normal(size=(2, 6))
-    dense, sparse = minirl.Adam(), script.SparseAdam()
-    state, theta = dense.step(dense.init(theta), theta, gradient, 0.1)
-    gradient = np.where(np.arange(6) < 3, gradient, 0.0)
-    expected, moved = dense.step(state, theta, gradient, 0.1)
-    found, stepped = sparse.step(state, theta, gradient, 0.1)
-    for name in ("mean", "square"):
-        np.testing.assert_array_equal(getattr(found, name)[:3], getattr(expected, name)[:3])
-        np.testing.assert_array_equal(getattr(found, name)[3:], getattr(state, name)[3:])
-    np.testing.assert_array_equal(stepped[:3], moved[:3])
-    np.testing.assert_array_equal(stepped[3:], theta[3:])
-    assert np.abs(moved[3:] - theta[3:]).min() > 0  # momentum
+    spaces = envs.single_observation_space, envs.single_action_space
+    policy = minirl.make_policy(*spaces, rng)
+    training = load("choices").training
+    learner = training.new_learner(algorithm, settings, policy, minirl.make_critic(spaces[0], rng))
+    cut = 0
+    for _ in range(3):
+        rollout = minirl.collect_episodes(envs, learner.policy, learner.critic, rng, max_steps=9)
+        eos = rollout.actions == envs.single_action_space.n - 1
+        limit = rollout.terminated & rollout.valid & ~eos
+        cut += limit.sum()
+        truncated = replace(rollout, terminated=rollout.terminated & ~limit, truncated=limit)
+        for ended, other in zip(
+            settings.advantages(rollout), settings.advantages(truncated), strict=True
+        ):
+            np.testing.assert_array_equal(ended[rollout.valid], other[rollout.valid])
+        batch, learner, _ = training.evaluation_stage(rollout, learner, settings)
+        learner, _ = training.optimisation_stage(batch, learner, algorithm, settings, rng, 0.0)
+    envs.close()
+    assert cut > 50
+    assert np.abs(learner.critic.parameters).max() > 0
 
 
 def test_the_sample_deviation_divides_by_one_less(load):
