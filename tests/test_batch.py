@@ -301,6 +301,17 @@ def test_constant_advantages_normalise_to_zero(dtype, constant, n):
     np.testing.assert_array_equal(normalized, 0.0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_deviation_of_eight_roundings_counts_as_none_and_half_a_rounding_more_does_not(dtype):
+    """The deviation of 1 and 1 - 2d is d."""
+    eps = np.finfo(dtype).eps
+    for roundings, spread in ((8, 0.0), (8.5, 8.5 * eps)):
+        advantages = np.array([1, 1 - 2 * roundings * eps], dtype=dtype)
+        normalized = make_batch(2, advantages=advantages).normalized_advantages()
+        truth = spread / (spread + 1e-8)  # 0.99 in float32
+        np.testing.assert_allclose(normalized, [truth, -truth], rtol=0.1)
+
+
 def test_a_spread_near_zero_is_not_blown_up():
     """1e-8 is added to the deviation: a deviation of 1e-8 becomes 1/2, not 1."""
     batch = make_batch(2, advantages=np.array([1e-8, -1e-8]))

@@ -92,6 +92,14 @@ def test_rounding_never_clips_a_value_inside_the_range(dtype):
     assert derivative.dtype == dtype
 
 
+def test_a_value_on_the_edge_of_the_range_is_not_clipped():
+    """0.8 - (0.8 - 0.2) is 0.2 less 4e-17, further from 0.3 than the value itself."""
+    old, value, target = 0.8, 0.2, 0.3
+    batch = make_batch([0], [target], values=[old], weight=[1.0])
+    _, derivative = value_loss(np.array([value]), batch, clip_range=old - value)
+    np.testing.assert_allclose(derivative, [value - target], rtol=1e-14)
+
+
 def test_a_column_of_values_does_not_broadcast_into_a_square():
     """(N, 1) minus (N,) would be (N, N): the critic hands out (N,), and a column is refused."""
     rng = np.random.default_rng(2)

@@ -150,9 +150,10 @@ def test_clip_by_norm_keeps_float32_and_survives_zero():
     clipped, norm = clip_by_norm(np.array([30.0, 40.0], dtype="float32"), 1.0)
     assert clipped.dtype == np.float32
     assert norm == 50.0
-    clipped, norm = clip_by_norm(np.zeros(2), 1.0)
-    np.testing.assert_array_equal(clipped, [0.0, 0.0])
-    assert norm == 0.0
+    for limit in (1.0, 0.0):
+        clipped, norm = clip_by_norm(np.zeros(2), limit)
+        np.testing.assert_array_equal(clipped, [0.0, 0.0])
+        assert norm == 0.0
 
 
 # ------------------------------------------------------------ schedules

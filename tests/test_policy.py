@@ -279,6 +279,14 @@ def test_new_parameters_and_statistics_leave_the_old_one_untouched(old):
         old.parameters = before
 
 
+@pytest.mark.parametrize("make", [linear_policy, lambda: Critic(Linear(3, 1), np.ones(3))])
+def test_new_parameters_of_the_right_dtype_are_not_copied(make):
+    """A line search proposes many; each may be as long as a network is large."""
+    old = make()
+    theta = old.parameters + 1.0
+    assert old.with_parameters(theta).parameters is theta
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_new_parameters_take_the_networks_dtype(dtype):
     """A NumPy number among the hyperparameters makes float64 of a float32 step."""

@@ -392,6 +392,18 @@ def test_the_return_that_solves_an_environment_is_gymnasiums_if_there_is_one():
     assert reward_threshold(steady) is None  # a factory has no specification
 
 
+def test_one_environment_is_made_for_its_threshold():
+    """Some cannot be made twice: a port, a window, a robot."""
+    asked = []
+
+    def make(num_envs):
+        asked.append(num_envs)
+        return steady(num_envs)
+
+    assert reward_threshold(make) is None
+    assert asked == [1]
+
+
 def test_an_environment_instance_is_refused():
     with pytest.raises(ValueError, match="env must be a Gymnasium id"):
         make_vector_env(Scripted(3), 1)

@@ -474,6 +474,19 @@ def test_minirls_own_repository_gives_the_commit_and_says_if_files_have_changed(
     assert versions()["commit"].endswith("-dirty")
 
 
+def test_a_git_that_does_not_answer_is_not_waited_for(package, monkeypatch):
+    """A repository on a drive that has gone: git hangs for as long as it may."""
+
+    def hang(command, *, timeout=None, **options):
+        assert timeout is not None, "git would be waited for for ever"
+        assert timeout <= 10
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    (package / ".git").mkdir()
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert "commit" not in versions()
+
+
 def test_without_git_there_is_no_commit(package, monkeypatch):
     (package / ".git").mkdir()
     monkeypatch.setenv("PATH", "")

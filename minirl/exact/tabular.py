@@ -4,6 +4,9 @@ Shapes use S states and A actions. A `policy` is a table (S, A) of action probab
 (S, A) are the parameters of the softmax table policy. Where a function weights states by d(s), it
 is the UNNORMALISED discounted visitation ``d(s) = sum_t discount**t P(s_t = s)``.
 
+The rows of a policy may miss a sum of 1 by 2^-20, about 1e-6: float32 tables do, by rounding. They
+are scaled to 1 in float64; a row further off raises ValueError.
+
 Examples
 --------
 One state; action 0 takes a reward of 1 and ends, action 1 waits. Flipping a fair coin at discount
@@ -42,6 +45,9 @@ FloatArray = NDArray[np.float64]
 # With this many expected steps to the end, a float64 solve has lost ten of its sixteen digits.
 _LONGEST_EPISODE = 1e10
 
+# By how much probabilities may miss a sum of 1: float32 rounds off less, mistakes are larger.
+_ROUNDING = 2.0**-20
+
 
 @dataclass(frozen=True, eq=False)
 class FiniteMDP:
@@ -55,7 +61,7 @@ class FiniteMDP:
     rewards : array_like (S, A)
         Expected reward of taking action a in s, terminating or not.
     start : array_like (S,)
-        Probability of each first state.
+        Probability of each first state; scaled to a sum of 1 as the rows of a policy are.
     discount : float
         In [0, 1]. With 1, every policy asked about must terminate from every state.
 
@@ -87,7 +93,7 @@ class FiniteMDP:
             )
         if not np.isfinite(self.rewards).all():
             raise ValueError("rewards must be finite numbers")
-        _require_distributions("start", self.start)
+        object.__setattr__(self, "start", _distributions("start", self.start))
         _require_discount("discount", self.discount)
 
     @classmethod
@@ -440,22 +446,25 @@ def _require_termination(chain: FloatArray) -> None:
 
 
 def _checked_policy(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
-    """`policy` as a float64 array (S, A), or ValueError."""
+    """`policy` as a float64 array (S, A) whose rows sum to 1, or ValueError."""
     checked = np.asarray(policy, np.float64)
     if checked.shape != mdp.rewards.shape:
         raise ValueError(f"policy must have shape {mdp.rewards.shape}, got {checked.shape}")
-    _require_distributions("policy", checked)
-    return checked
+    return _distributions("policy", checked)
 
 
-def _require_distributions(name: str, probabilities: FloatArray) -> None:
-    """Raise ValueError unless each row (or the one vector) is a probability distribution."""
-    sums = probabilities.sum(-1)
-    if not (probabilities.min() >= 0.0 and np.allclose(sums, 1.0, rtol=0.0, atol=1e-8)):
+def _distributions(name: str, probabilities: FloatArray) -> FloatArray:
+    """Each row (or the one vector) scaled to a sum of 1, or ValueError if it is further off.
+
+    Unscaled, what a row lacks would count as termination, also where there is none.
+    """
+    sums = probabilities.sum(-1, keepdims=True)
+    if not (probabilities.min() >= 0.0 and np.abs(sums - 1.0).max() <= _ROUNDING):
         raise ValueError(
             f"{name} must be probabilities that sum to 1, got entries from {probabilities.min()} "
             f"and sums from {np.min(sums)} to {np.max(sums)}"
         )
+    return np.asarray(probabilities / sums)
 
 
 def _require_discount(name: str, value: float) -> None:

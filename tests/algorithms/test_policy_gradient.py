@@ -1,5 +1,7 @@
 """The policy gradient against the exact gradient of a whole MDP and finite differences."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -136,6 +138,22 @@ def test_exact_gradient_ascent_improves_the_exact_return():
         returns.append(tabular.expected_return(mdp, probs))
         state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0), 0.0)
     assert np.all(np.diff(returns) > 0)
+
+
+def test_without_an_entropy_bonus_an_action_may_be_ruled_out():
+    """A logit of -inf, for which the entropy has no gradient that a computer could find."""
+    batch = random_batch(RNG(8))
+    batch = replace(batch, actions=np.minimum(batch.actions, 1))
+    policy = make_policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(3), RNG(9), dtype="float64")
+    theta = policy.parameters.copy()
+    theta[-1] = -np.inf
+    algorithm = PolicyGradient()
+    with np.errstate(invalid="ignore"):  # the entropy is reported as nan
+        state, metrics = algorithm.update(
+            algorithm.init(policy.with_parameters(theta)), batch, RNG(0), 0.0
+        )
+    assert np.isfinite(metrics["gradient_norm"])
+    np.testing.assert_array_equal(np.isfinite(state.policy.parameters), np.isfinite(theta))
 
 
 def test_the_entropy_bonus_raises_entropy():

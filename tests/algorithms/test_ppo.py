@@ -157,6 +157,21 @@ def test_the_adaptive_coefficient_follows_the_papers_rule():
     assert state.beta == 3.0
 
 
+def test_without_an_entropy_bonus_an_action_may_be_ruled_out():
+    """A logit of -inf, for which the entropy has no gradient that a computer could find."""
+    policy, batch = problem(4)
+    theta = policy.parameters.copy()
+    theta[-1] = -np.inf
+    policy = policy.with_parameters(theta)
+    new, _ = policy.forward(batch.observations)
+    actions = np.minimum(batch.actions, 1)
+    batch = replace(batch, actions=actions, log_probs=new.log_prob(actions))
+    algorithm = PPO(objective=Unclipped())
+    state, norm, _ = algorithm.step(algorithm.init(policy), batch, batch.advantages, None, 0.0)
+    assert np.isfinite(norm)
+    np.testing.assert_array_equal(np.isfinite(state.policy.parameters), np.isfinite(theta))
+
+
 def test_training_stops_after_the_epoch_that_passes_the_target():
     metrics = run(Unclipped(), target_kl=0.05)[1]
     assert 1 <= metrics["epochs"] < 30

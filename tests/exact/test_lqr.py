@@ -1,5 +1,7 @@
 """The LQR oracle against sums over time, derivatives, fixed points and the environment itself."""
 
+from fractions import Fraction
+
 import gymnasium
 import numpy as np
 import pytest
@@ -171,6 +173,13 @@ def test_everything_is_computed_in_float64_whatever_is_handed_in():
     log_std = np.array([0.1, -0.2], dtype="float32")
     found = expected_return(problem, gain, log_std)
     assert found == expected_return(exact, gain.astype(float), log_std.astype(float))
+
+
+def test_a_gain_of_fractions_is_read_as_numbers():
+    problem = default_problem()
+    exact = [[Fraction(-1, 2), Fraction(-2, 3)]]
+    found = value_matrix(problem, exact)
+    np.testing.assert_array_equal(found, value_matrix(problem, [[-1 / 2, -2 / 3]]))
 
 
 @pytest.mark.parametrize(

@@ -331,6 +331,16 @@ def test_best_of_n_against_every_draw(n):
     assert sequences.kl(found, log_probs) <= sequences.best_of_n_kl_bound(n) + 1e-15
 
 
+def test_best_of_n_is_a_distribution_also_where_the_reference_is_rounded():
+    """The shares of the masses count: a reference that sums to 1.001 is scaled to 1 by itself."""
+    masses, rewards = np.array([[0.2, 0.3, 0.5]]), np.array([[1.0, 2.0, 0.0]])
+    for n in (1, 4, 1000):
+        truth = sequences.best_of_n(np.log(masses), rewards, n)
+        found = sequences.best_of_n(np.log(1.001 * masses), rewards, n)
+        close(found, truth, rtol=1e-9)
+        close(np.exp(found).sum(1), 1.0, rtol=1e-12)
+
+
 def test_rewards_tie_if_they_agree_to_twelve_decimals():
     coin = np.log([[0.5, 0.5]])
     close(np.exp(sequences.best_of_n(coin, np.array([[0.3, 0.3 + 2e-13]]), 2)), 0.5)

@@ -1,5 +1,6 @@
 """The oracle for finite MDPs against sums over time, enumeration, derivatives and print."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 
 import gymnasium
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import minirl.envs
 from minirl.envs.chain import Chain
 from minirl.envs.gridworld import GridWorld
+from minirl.exact import tabular
 from minirl.exact.tabular import (
     FiniteMDP,
     action_values,
@@ -455,6 +457,72 @@ def test_everything_is_computed_in_float64_whatever_is_handed_in():
     assert whole.start.dtype == whole.rewards.dtype == np.float64
 
 
+def test_a_float32_policy_is_the_distribution_that_it_rounds():
+    """Its rows sum to 1 only up to 1e-7; scaled in float64, nothing else is lost."""
+    rng = np.random.default_rng(8)
+    mdp, missed = random_mdp(rng), []
+    for _ in range(20):
+        short = random_policy(rng, mdp).astype("float32")
+        sums = short.sum(1, keepdims=True, dtype=float)
+        missed.append(np.abs(sums - 1).max())
+        found, truth = state_values(mdp, short), state_values(mdp, short.astype(float) / sums)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, truth, rtol=1e-13)
+    assert np.mean(np.array(missed) > 1e-8) > 0.5
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_probabilities_may_miss_a_sum_of_one_by_rounding_and_no_more(sign):
+    """The value of (1/2, 1/2 + miss) is the scaled 1/2 where only the first action earns 1."""
+    mdp = FiniteMDP(np.zeros((2, 2, 2)), [[1.0, 0.0]] * 2, [0.5, 0.5], 0.5)
+    miss = sign * 2.0**-20
+    scaled = 0.5 / (1 + miss)
+    np.testing.assert_allclose(state_values(mdp, [[0.5, 0.5 + miss]] * 2), scaled, rtol=1e-15)
+    start = FiniteMDP(mdp.transitions, mdp.rewards, [0.5, 0.5 + miss], 0.5).start
+    np.testing.assert_allclose(start, [scaled, 1 - scaled], rtol=1e-15)
+    miss *= 1.001
+    with pytest.raises(ValueError, match="policy must be probabilities"):
+        state_values(mdp, [[0.5, 0.5], [0.5, 0.5 + miss]])
+    with pytest.raises(ValueError, match="start must be probabilities"):
+        FiniteMDP(mdp.transitions, mdp.rewards, [0.5, 0.5 + miss], 0.5)
+
+
+@pytest.mark.parametrize("miss", [-1e-7, 1e-7])
+def test_a_probability_lost_to_rounding_ends_no_episode(miss):
+    endless = FiniteMDP(np.ones((1, 2, 1)), [[1.0, 1.0]], [1.0], 1.0)
+    with pytest.raises(ValueError, match="terminates from every state"):
+        state_values(endless, [[0.5, 0.5 + miss]])
+
+
+def test_tables_of_fractions_are_read_as_numbers():
+    mdp = FiniteMDP(np.full((2, 2, 2), 0.25), [[1.0, 0.0], [2.0, -1.0]], [0.5, 0.5], 0.9)
+    third = Fraction(1, 3)
+    exact, half = [[third, 2 * third], [1 - third, third]], [[Fraction(1, 2)] * 2] * 2
+    policy, other = np.array([[1, 2], [2, 1]]) / 3, np.full((2, 2), 0.5)
+    np.testing.assert_array_equal(state_values(mdp, exact), state_values(mdp, policy))
+    for found in (state_kl(exact, other), state_kl(policy, half), state_kl(exact, half)):
+        np.testing.assert_allclose(found, state_kl(policy, other), rtol=1e-15)
+    found = expected_gae(mdp, exact, [third, -third], 0.7)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, expected_gae(mdp, policy, [1 / 3, -1 / 3], 0.7))
+
+
+def test_the_longest_episode_is_still_solved(monkeypatch):
+    """One state that is left with probability 1/4: four steps, neither more nor less."""
+    quarter = FiniteMDP([[[0.75]]], [[1.0]], [1.0], 1.0)
+    monkeypatch.setattr(tabular, "_LONGEST_EPISODE", 4.0)
+    assert state_values(quarter, [[1.0]]) == 4.0
+    monkeypatch.setattr(tabular, "_LONGEST_EPISODE", 3.9)
+    with pytest.raises(ValueError, match="terminates from every state"):
+        state_values(quarter, [[1.0]])
+
+
+def test_transitions_may_exceed_one_by_rounding():
+    assert FiniteMDP([[[1.0 + 1e-8]]], [[1.0]], [1.0], 0.5).transitions == 1.0 + 1e-8
+    with pytest.raises(ValueError, match="rows sum to at most 1"):
+        FiniteMDP([[[1.0 + 1.1e-8]]], [[1.0]], [1.0], 0.5)
+
+
 def test_improper_policies_are_explained_at_discount_one():
     left_for_ever = np.eye(4)[np.zeros(16, int)]
     lake = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1", is_slippery=False), 1.0)
@@ -513,7 +581,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(TypeError, match="CartPoleEnv does not"):
         FiniteMDP.from_gymnasium(gymnasium.make("CartPole-v1"), 0.9)
     wrong = [np.full((5, 3), 1 / 3), np.full((5, 2), 0.4), np.tile([1.5, -0.5], (5, 1))]
-    almost = np.tile([0.5, 0.5 + 1e-7], (5, 1))
+    almost = np.tile([0.5, 0.5 + 1e-5], (5, 1))
     for policy in (*wrong, almost):
         with pytest.raises(ValueError, match="policy must"):
             state_values(mdp, policy)

@@ -8,7 +8,7 @@ from cat import describe_the_cat
 
 from minirl.checks import three_sigma
 from minirl.exact import sequences
-from minirl.rlhf.language_model import full_prefix_policy, log_table
+from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
 from minirl.rlhf.preferences import (
     Annotator,
     Pairs,
@@ -142,6 +142,17 @@ def test_identical_pairs_are_dropped_and_counted(count):
     assert dropped.var(ddof=1) == pytest.approx(count * (1 - q) / q**2, rel=0.8)
 
 
+def test_no_more_pairs_are_drawn_than_are_needed():
+    """Of the first thousand as many as are asked for differ: the generator has drawn no others."""
+    policy = random_policy(np.random.default_rng(2))
+    ours, theirs = np.random.default_rng(3), np.random.default_rng(3)
+    prompts = ours.integers(2, size=1000)
+    first, second = (sample_responses(policy, CAT, prompts, ours) for _ in range(2))
+    pairs = sample_pairs(policy, CAT, np.count_nonzero(first != second), theirs)
+    assert pairs.identical == np.flatnonzero(first != second)[-1] + 1 - len(pairs.prompts)
+    assert theirs.random() == ours.random()
+
+
 def test_there_are_as_many_pairs_as_asked_for_where_most_answers_are_alike():
     """'soft soft' with 39 tokens of 40, to either prompt: one pair in seven differs."""
     log_probs = np.full((2, CAT.num_contexts, 4), np.log(1 / 120))
@@ -214,6 +225,21 @@ def test_hard_labels_average_to_the_soft_ones():
         three_sigma(np.array(draws), soft, sigmas=4)
 
 
+class Lowest:
+    """A generator at its lowest: random() lies in [0, 1), so that 0 is possible."""
+
+    def random(self, size):
+        return np.zeros(size)
+
+
+def test_what_has_probability_zero_is_never_preferred():
+    utilities = np.zeros(SHAPE)
+    utilities[0, 2] = 1e4
+    pairs = Pairs(np.array([0]), np.array([1]), np.array([2]), identical=0)
+    assert Annotator().soft(pairs, utilities).labels == 0.0
+    assert Annotator().hard(pairs, utilities, Lowest()).labels == 0.0
+
+
 def test_a_sure_annotator_errs_only_by_flips():
     rng = np.random.default_rng(4)
     pairs = sample_pairs(random_policy(rng), CAT, 5000, rng)
@@ -246,6 +272,11 @@ def test_an_impossible_annotator_is_refused(field, value):
 def test_scores_by_hand(upvotes, score):
     refused, accepted = stack_exchange_score([upvotes, upvotes], [False, True])
     assert (refused, accepted) == ((-1, -1) if score is None else (score, score + 1))
+
+
+def test_an_answer_is_accepted_once_whatever_marks_it():
+    """What counts as true adds 1, whether it is True or another number than 0."""
+    np.testing.assert_array_equal(stack_exchange_score([1, 1], [0, 7]), [1, 2])
 
 
 def test_scores_and_votes_are_whole_numbers():
