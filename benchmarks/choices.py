@@ -349,9 +349,7 @@ def effect(key: tuple[str, str, str], scores: dict[tuple[str, str, str], list[fl
     if key[2] == "default":
         return Effect(*key, middle)
     pair = compare_scores(found, default, np.random.default_rng(0))
-    verdict = "cannot tell"
-    if pair.distinguishable:
-        verdict = "better" if pair.iqm_difference > 0 else "worse"
+    verdict = rlhf_choices.verdict(pair)
     return Effect(*key, middle, pair.iqm_difference, *pair.difference_interval, verdict)
 
 

@@ -24,7 +24,7 @@ from minirl.algorithms import ppo
 from minirl.algorithms.ppo import PPOState, Unclipped
 from minirl.batch import Batch, Rollout
 from minirl.experiments.alignment import SENTENCES
-from minirl.experiments.statistics import compare_scores, interquartile_mean
+from minirl.experiments.statistics import PairComparison, compare_scores, interquartile_mean
 from minirl.policy import Policy
 from minirl.rlhf import dpo
 from minirl.rlhf.align import ENVIRONMENT
@@ -247,20 +247,26 @@ def scores() -> dict[tuple[str, str, str], list[float]]:
     return found
 
 
+def verdict(pair: PairComparison) -> str:
+    """Of the first of a pair."""
+    if not pair.distinguishable:
+        return "cannot tell"
+    return "better" if pair.iqm_difference > 0 else "worse"
+
+
 def table() -> str:
     """Interquartile mean and the smallest over the corpora, and the difference to the default."""
     lines, everything = [], {key: found for key, found in scores().items() if found}
     for (_, algorithm, choice), found in everything.items():
-        difference, verdict = "", ""
+        difference, told = "", ""
         if choice != "default":
             default = everything[TASK, algorithm, "default"]
             pair = compare_scores(found, default, np.random.default_rng(0))
             low, high = pair.difference_interval
             difference = f"{pair.iqm_difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-            better = "better" if pair.iqm_difference > 0 else "worse"
-            verdict = better if pair.distinguishable else "cannot tell"
+            told = verdict(pair)
         numbers = f"{interquartile_mean(found):.3f}", f"{min(found):.3f}"
-        lines.append([algorithm, choice, *numbers, difference, verdict])
+        lines.append([algorithm, choice, *numbers, difference, told])
     head = ["algorithm", "choice", "fraction of the optimum", "smallest"]
     return stored.markdown([*head, "difference to the default", "verdict"], lines)
 

@@ -45,12 +45,10 @@ class Item(NamedTuple):
 
 
 def choices(item: Item) -> tuple[minirl.TRPO, minirl.Settings]:
-    """What both libraries are given."""
+    """The numbers of a run, whichever library it is of."""
     nearsighted = item.library == NEARSIGHTED
     method = mujoco_tasks.ZOO_NEARSIGHTED if nearsighted else mujoco_tasks.ZOO
-    algorithm, settings = mujoco_tasks.choices(mujoco_tasks.Item(ENVIRONMENT, method, item.seed))
-    assert isinstance(algorithm, minirl.TRPO)
-    return algorithm, settings
+    return mujoco_tasks.choices(mujoco_tasks.Item(ENVIRONMENT, method, item.seed))
 
 
 def minirl_returns(item: Item) -> np.ndarray:
@@ -64,7 +62,7 @@ def minirl_returns(item: Item) -> np.ndarray:
     return history.episode_returns
 
 
-def sb3_returns(item: Item, steps: int = STEPS) -> np.ndarray:
+def sb3_returns(item: Item) -> np.ndarray:
     """The same of sb3-contrib."""
     algorithm, settings = choices(item)
     fit = settings.critic_fit
@@ -82,7 +80,7 @@ def sb3_returns(item: Item, steps: int = STEPS) -> np.ndarray:
         critic_minibatch_size=fit.minibatch_size,
         normalize=True,
     )
-    task = peer_run.Task("", "steps", ENVIRONMENT, steps, (item.library,), numbers)
+    task = peer_run.Task("", "steps", ENVIRONMENT, STEPS, (item.library,), numbers)
     found = peer_run.run_stable_baselines(task, item.library, item.seed)
     return np.array(found.episode_returns)
 
@@ -109,7 +107,8 @@ def found_it(returns: Sequence[float]) -> int:
 def table() -> str:
     """How many runs found the better stroke, and how likely such a difference is by chance."""
     scores = last_blocks()
-    reference = found_it(scores["minirl"]), len(scores["minirl"])
+    ours = scores.get("minirl", [])
+    reference = found_it(ours), len(ours)
     lines = []
     for library in (name for name in LIBRARIES if name in scores):
         own = scores[library]
