@@ -1,6 +1,10 @@
 """Argument checks: each names the argument, the value it got and what would be right."""
 
+import contextlib
 import math
+import reprlib
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -62,6 +66,58 @@ def require_seed(value: Any) -> None:
 
 
 def require_methods(name: str, value: Any, *methods: str) -> None:
-    """Raise ValueError unless `value` has all these methods or attributes."""
-    if not all(hasattr(value, method) for method in methods):
-        raise ValueError(f"{name} must have {', '.join(methods)}, got {value!r}")
+    """Raise ValueError unless `value` is an object with all these methods or attributes."""
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        raise ValueError(
+            f"{name} must be an object with {', '.join(methods)}, got {_given(value)}"
+            f"{_way_out(value, lambda other: all(hasattr(other, method) for method in methods))}"
+        )
+
+
+def require_instance(name: str, value: Any, *kinds: type) -> None:
+    """Raise ValueError unless `value` is an instance of one of `kinds`.
+
+    The message names the mistake a learner most often makes: a class in place of an object, or an
+    object that contains the one that is needed.
+
+    >>> require_instance("seed", "3", int)
+    Traceback (most recent call last):
+    ValueError: seed must be an int, got the str '3'
+    """
+    if not isinstance(value, kinds):
+        expected = " or ".join(_with_article(kind.__name__) for kind in kinds)
+        raise ValueError(
+            f"{name} must be {expected}, got {_given(value)}"
+            f"{_way_out(value, lambda other: isinstance(other, kinds))}"
+        )
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
+def _given(value: Any) -> str:
+    """What was passed, short enough for one line."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    kind = type(value).__name__
+    if isinstance(value, bool | Real | str):
+        return f"the {kind} {reprlib.repr(value)}"
+    return _with_article(kind)
+
+
+def _way_out(value: Any, fits: Callable[[Any], bool]) -> str:
+    """The change that makes `value` right, if it is a class or contains what is needed."""
+    if isinstance(value, type):
+        # Only a class whose arguments all have defaults can be tried.
+        with contextlib.suppress(Exception):
+            if fits(value()):
+                return f"; did you mean {value.__name__}()?"
+        return f"; give an object: {value.__name__}(...)"
+    if is_dataclass(value):
+        parts = [item.name for item in fields(value) if fits(getattr(value, item.name, None))]
+        if parts:
+            return f"; did you mean .{parts[0]}?"
+    return ""

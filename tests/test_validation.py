@@ -1,6 +1,9 @@
 """Argument checks: the value just inside passes, the one just outside is named."""
 
 import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from minirl.validation import (
     require_finite,
     require_flag,
     require_fraction,
+    require_instance,
     require_methods,
     require_non_negative,
     require_positive,
@@ -69,5 +73,39 @@ def test_a_seed_is_a_whole_number_from_0_on():
 def test_methods_are_all_there_or_named():
     require_methods("text", "abc", "upper", "lower")
     for methods in (("upper", "fly"), ("fly", "upper"), ("fly",)):
-        with pytest.raises(ValueError, match=f"^text must have {', '.join(methods)}, got 'abc'$"):
+        with pytest.raises(
+            ValueError,
+            match=f"^text must be an object with {', '.join(methods)}, got the str 'abc'$",
+        ):
             require_methods("text", "abc", *methods)
+
+
+@dataclass
+class _Holder:
+    count: int
+    policy: Fraction
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (_Holder(1, Fraction(1, 2)), "a _Holder; did you mean .policy?"),
+        (Fraction, "the class Fraction; did you mean Fraction()?"),
+        (_Holder, "the class _Holder; give an object: _Holder(...)"),
+        (None, "None"),
+        ("x" * 500, "the str 'xxxxxxxxxxxx...xxxxxxxxxxxxx'"),
+        ([1], "a list"),
+        (object(), "an object"),
+    ],
+)
+def test_an_object_of_another_kind_is_answered_with_the_way_out(value, message):
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(f'policy must be a Fraction, got {message}')}$"
+    ):
+        require_instance("policy", value, Fraction)
+    require_instance("policy", Fraction(1, 2), Fraction)
+
+
+def test_a_class_in_place_of_an_object_is_refused_though_it_has_the_methods():
+    with pytest.raises(ValueError, match=r"got the class Fraction; did you mean Fraction\(\)\?$"):
+        require_methods("value", Fraction, "limit_denominator")

@@ -199,7 +199,7 @@ def test_the_optimizers_state_is_carried_from_update_to_update(learner, steps):
 @pytest.mark.parametrize("missing", ["init", "step"])
 def test_an_optimizer_without_one_of_its_verbs_is_refused(make, missing):
     only = type("Half", (), {name: lambda *_: None for name in {"init", "step"} - {missing}})()
-    with pytest.raises(ValueError, match="^optimizer must have init, step"):
+    with pytest.raises(ValueError, match="^optimizer must be an object with init, step"):
         make(optimizer=only)
 
 

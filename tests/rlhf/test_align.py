@@ -288,5 +288,5 @@ def test_unknown_algorithms_are_named():
     class NoAlgorithm:
         pass
 
-    with pytest.raises(ValueError, match="algorithm must have init, update"):
+    with pytest.raises(ValueError, match="algorithm must be an object with init, update"):
         align(CAT, REFERENCE, UTILITIES, NoAlgorithm(), sentences=10)

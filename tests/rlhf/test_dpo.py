@@ -532,7 +532,7 @@ def test_where_the_probability_goes_on_the_arithmetic_task(seed):
         ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0, got 0.0"),
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"minibatch_size": 1.5}, "minibatch_size must be a whole number of at least 1, got 1.5"),
-        ({"optimizer": "adam"}, "optimizer must have init, step, got 'adam'"),
+        ({"optimizer": "adam"}, "optimizer must be an object with init, step, got the str 'adam'"),
     ],
 )
 def test_bad_settings_are_named(changes, message):
