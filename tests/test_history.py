@@ -1,9 +1,13 @@
 import csv
+import gc
 import io
+import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from minirl import metrics
 from minirl.batch import Rollout
 from minirl.history import History
 
@@ -150,7 +154,42 @@ def test_unknown_metrics_are_refused_by_name_and_nothing_is_recorded():
     with pytest.raises(KeyError, match=r"'cheerfulness'.*GLOSSARY"):
         history.record(rollout([1], [1], [1.0], [1]), {"kl": 0.1, "cheerfulness": 1.0}, 0.0)
     assert history.rows == []
-    assert history.episodes == []
+    assert len(history.episode_returns) == 0
+
+
+def test_rows_read_like_a_list_of_dictionaries():
+    history = History()
+    reported = [{"kl": 0.25}, {"entropy": 0.5, "kl": float("nan")}, {}]
+    for update in reported:
+        history.record(rollout([1], [1], [1.0], [1]), update, 0.0)
+    rows = list(history.rows)
+    assert [list(row)[4:] for row in rows] == [list(update) for update in reported]
+    assert rows[0]["kl"] == 0.25
+    assert np.isnan(rows[1]["kl"])
+    assert history.rows[-1] == history.rows[2] == rows[2] == next(reversed(history.rows))
+    assert history.rows[:-1][0] == rows[0]
+    assert history.rows[-2:][0].keys() == rows[1].keys()
+    with pytest.raises(IndexError):
+        history.rows[3]
+    again = pickle.loads(pickle.dumps(history))
+    assert again.rows[0] == rows[0]
+    assert again.rows != history.rows[:1]
+    assert again.environment_steps == 3
+
+
+def test_memory_grows_by_eight_bytes_per_number():
+    names = list(metrics.GLOSSARY)[4:20]
+    update = dict.fromkeys(names, 0.1)
+    history, step = History(), rollout([1] * 8, [8], [8.0], [8])
+    history.record(step, update, 0.0)  # what is taken once
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(2000):
+        history.record(step, {name: value + 1e-9 for name, value in update.items()}, 0.0)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0] / 2000
+    tracemalloc.stop()
+    assert taken < 1.3 * 8 * (len(history.rows[0]) + 3 + 2)  # arrays grow ahead by an eighth
 
 
 def test_steps_to_a_threshold_worked_by_hand():

@@ -1,11 +1,13 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from minirl.experiments.outputs import claim_folder, first_difference, save_training
+from minirl.history import History
 from minirl.serialization import load_policy
 from minirl.settings import Settings
 from minirl.training import train
@@ -99,9 +101,7 @@ def test_save_training_leaves_policy_history_and_curve(tmp_path):
 
 
 def test_save_training_before_the_first_update_leaves_what_there_is(tmp_path):
-    result = trained(1)
-    result.history.rows.clear()
-    result.history.episodes.clear()
+    result = replace(trained(1), history=History())
     save_training(result, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "policy.npz"]
     load_policy(tmp_path / "policy.npz")
