@@ -30,6 +30,10 @@ def parser() -> argparse.ArgumentParser:
         "a hyperparameter or setting, e.g. max_kl=0.02, num_envs=4, objective=FixedKL(1.0) or "
         "learning_rate=LinearSchedule(1e-3); may be repeated"
     )
+    max_steps_help = (
+        "an evaluation episode is cut after this number of steps; None: the environment's own time "
+        "limit, or 1000 if it has none"
+    )
 
     command = commands.add_parser("train", help="train one policy", formatter_class=shown)
     command.add_argument("env", help="Gymnasium id, e.g. CartPole-v1")
@@ -51,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--seeds", type=int, default=5, help="how many")
     command.add_argument("--total-steps", type=int, default=100_000, help="of each run")
+    command.add_argument("--max-steps", type=int, help=max_steps_help)
     command.add_argument("--workers", type=int, default=2, help="processes")
     command.add_argument(
         "--out", required=True, help="folder for curves.png, runs.csv and summary.json"
@@ -95,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--episodes", type=int, default=100, help="how many")
     command.add_argument("--seed", type=int, default=0, help="of all randomness")
     command.add_argument("--sampled", action="store_true", help="sample actions")
+    command.add_argument("--max-steps", type=int, help=max_steps_help)
 
     command = commands.add_parser(
         "watch", help="save one episode of a saved policy as a GIF", formatter_class=shown
@@ -151,6 +157,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
         arguments.env,
         seeds=arguments.seeds,
         total_steps=arguments.total_steps,
+        max_steps=arguments.max_steps,
         workers=arguments.workers,
         out=arguments.out,
         progress=True,
@@ -192,6 +199,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         episodes=arguments.episodes,
         seed=arguments.seed,
         greedy=not arguments.sampled,
+        max_steps=arguments.max_steps,
     )
     low, high = found.interval()
     interval = "" if math.isnan(low) else f", 95 % interval [{low:.2f}, {high:.2f}]"
@@ -202,7 +210,10 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         f"{found.lengths.mean():.1f} steps"
     )
     if found.cut:
-        print(f"{found.cut} episodes had not ended and were cut")
+        print(
+            f"{found.cut} episodes had not ended after {found.lengths.max()} steps and were cut; "
+            "--max-steps allows longer ones"
+        )
 
 
 def run_watch(arguments: argparse.Namespace) -> None:

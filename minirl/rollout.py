@@ -39,8 +39,8 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
     Raises
     ------
     ValueError
-        For an id Gymnasium can't make, anything else than an id or such a function, or an
-        autoreset mode other than NEXT_STEP.
+        For an id Gymnasium can't make, anything else than an id or such a function, a function that
+        returns another number of environments, or an autoreset mode other than NEXT_STEP.
     """
     require_count("num_envs", num_envs)
     if isinstance(env, str):
@@ -56,6 +56,13 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
         )
     if not isinstance(envs, VectorEnv):
         raise ValueError(f"env must make a gymnasium.vector.VectorEnv, got {type(envs).__name__}")
+    if envs.num_envs != num_envs:
+        envs.close()
+        raise ValueError(
+            f"env must make as many environments as its argument says, got {envs.num_envs} from "
+            f"env({num_envs}); write the function like lambda num_envs: SyncVectorEnv([make_one] * "
+            "num_envs)"
+        )
     mode = envs.metadata.get("autoreset_mode")
     if mode is not AutoresetMode.NEXT_STEP:
         envs.close()
@@ -64,6 +71,25 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
             "Gymnasium's default"
         )
     return envs
+
+
+def registered_id(env: str) -> str:
+    """The id under which Gymnasium has registered `env`: without a module, with a version.
+
+    An id without a version means the highest one; an unknown id is returned without its module.
+
+    >>> registered_id("gymnasium:Pendulum-v1"), registered_id("Pendulum")
+    ('Pendulum-v1', 'Pendulum-v1')
+    """
+    name = env.rpartition(":")[2]
+    if name in gym.registry:
+        return name
+    versions = [
+        spec.version
+        for spec in gym.registry.values()
+        if spec.version is not None and spec.id == f"{name}-v{spec.version}"
+    ]
+    return f"{name}-v{max(versions)}" if versions else name
 
 
 def reward_threshold(env: MakeEnv) -> float | None:
@@ -159,6 +185,7 @@ def collect_episodes(
     ValueError
         If the environments do not begin alike within a group.
     """
+    require_count("max_steps", max_steps)
     require_count("group_size", group_size)
     options = {"group_size": group_size} if group_size > 1 else None
     position = start(envs, seed=seed, options=options)

@@ -28,7 +28,7 @@ from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling, RewardTransform
-from minirl.rollout import MakeEnv
+from minirl.rollout import MakeEnv, registered_id
 from minirl.validation import require_count, require_finite, require_flag, require_methods
 
 
@@ -298,8 +298,12 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_for(env: MakeEnv) -> Preset:
-    """The preset of an environment id; `GENERIC` for anything not listed."""
-    return PRESETS.get(env, GENERIC) if isinstance(env, str) else GENERIC
+    """The preset of an environment id; `GENERIC` for a function and for anything not listed.
+
+    It is looked up by the registered id: "gymnasium:Pendulum-v1" and "Pendulum" get that of
+    "Pendulum-v1".
+    """
+    return PRESETS.get(registered_id(env), GENERIC) if isinstance(env, str) else GENERIC
 
 
 def default_algorithm(name: str, env: MakeEnv) -> Algorithm:

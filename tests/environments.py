@@ -13,7 +13,8 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from minirl import PolicyGradient
 
@@ -59,6 +60,16 @@ def steady(num_envs):
 def endless(num_envs):
     """Episodes that never end, and no time limit."""
     return SyncVectorEnv([lambda: Steady(length=0)] * num_envs)
+
+
+def four(num_envs):
+    """A function that ignores its argument."""
+    return SyncVectorEnv([Steady] * 4)
+
+
+def limited(num_envs, steps=1600):
+    """Episodes that only a time limit of 1,600 steps ends, in worker processes of Gymnasium's."""
+    return AsyncVectorEnv([lambda: TimeLimit(Steady(length=0), steps)] * num_envs)
 
 
 def wide(num_envs, length=5):

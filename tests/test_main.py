@@ -186,7 +186,10 @@ def test_evaluate_says_how_many_episodes_were_cut(run, tmp_path, register):
     save_policy(tmp_path / "policy.npz", policy, {"env": name})
     status, out, _ = run("evaluate", tmp_path / "policy.npz", "--episodes", 2)
     assert status == 0
-    assert "2 episodes had not ended" in out
+    assert "2 episodes had not ended after 1000 steps and were cut; --max-steps" in out
+    arguments = ("--episodes", 2, "--max-steps", 1200)
+    _, out, _ = run("evaluate", tmp_path / "policy.npz", *arguments)
+    assert "2 episodes had not ended after 1200 steps" in out
 
 
 def test_one_episode_has_no_interval_to_print(run, trained):

@@ -19,6 +19,7 @@ from minirl.rollout import (
     collect,
     collect_episodes,
     make_vector_env,
+    registered_id,
     reward_threshold,
     start,
 )
@@ -402,6 +403,61 @@ def test_one_environment_is_made_for_its_threshold():
 
     assert reward_threshold(make) is None
     assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Pendulum-v1", "Pendulum-v1"),
+        ("gymnasium:Pendulum-v1", "Pendulum-v1"),
+        ("gymnasium.envs:Pendulum", "Pendulum-v1"),
+        ("CartPole-v0", "CartPole-v0"),
+        ("CartPole", "CartPole-v1"),
+        ("minirl:minirl/TokenGeneration-v0", "minirl/TokenGeneration-v0"),
+        ("minirl/Chain", "minirl/Chain-v0"),
+        ("not_imported:Mine-v3", "Mine-v3"),
+        ("Nobody", "Nobody"),
+        ("", ""),
+    ],
+)
+def test_the_registered_id_of_an_id(name, expected):
+    assert registered_id(name) == expected
+
+
+@pytest.mark.parametrize("name", ["gymnasium:Pendulum-v1", "Taxi", "CartPole", "minirl/Chain"])
+@pytest.mark.filterwarnings("ignore:.*latest versioned environment")
+def test_the_registered_id_is_the_one_gymnasium_makes(name):
+    envs = make_vector_env(name, 1)
+    envs.close()
+    assert registered_id(name) == envs.spec.id
+
+
+def test_a_function_that_ignores_its_argument_is_refused():
+    closed = []
+
+    class Closing(SyncVectorEnv):
+        def close(self, **kwargs):
+            closed.append(True)
+            super().close(**kwargs)
+
+    def four(num_envs):
+        return Closing([lambda: Scripted(3)] * 4)
+
+    with pytest.raises(ValueError, match=r"as many environments.*got 4 from env\(3\)") as caught:
+        make_vector_env(four, 3)
+    assert "\n" not in str(caught.value)
+    assert closed == [True]
+    make_vector_env(four, 4).close()
+
+
+@pytest.mark.parametrize("max_steps", [0, -1, 2.5, None])
+def test_max_steps_is_a_count(max_steps):
+    envs = make_vector_env("minirl/Chain-v0", 2)
+    policy = make_policy(
+        envs.single_observation_space, envs.single_action_space, np.random.default_rng(0)
+    )
+    with pytest.raises(ValueError, match="max_steps must be a whole number"):
+        collect_episodes(envs, policy, None, None, max_steps=max_steps)
 
 
 def test_an_environment_instance_is_refused():

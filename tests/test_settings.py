@@ -301,6 +301,23 @@ def test_an_object_has_the_settings_of_its_kind():
     assert plain.advantages == RewardToGo(1.0, baseline="critic")
 
 
+@pytest.mark.parametrize(
+    ("given", "registered"),
+    [
+        ("gymnasium:Pendulum-v1", "Pendulum-v1"),
+        ("Pendulum", "Pendulum-v1"),
+        ("minirl:minirl/TokenGeneration-v0", TOKENS),
+        ("minirl/TokenGeneration", TOKENS),
+    ],
+)
+def test_a_preset_is_found_by_the_registered_id(given, registered):
+    assert preset_for(given) is PRESETS[registered] is not GENERIC
+    for name in PRESETS[registered].algorithms:
+        assert default_algorithm(name, given) is default_algorithm(name, registered)
+        assert default_settings(given, name) == default_settings(registered, name)
+        assert choose(name, given) == choose(name, registered)
+
+
 def test_a_default_algorithm_keeps_the_settings_of_its_name():
     """RLOO's algorithm equals the policy gradient's; what makes it RLOO are its settings."""
     for name in PRESETS[TOKENS].algorithms:

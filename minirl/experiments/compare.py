@@ -54,6 +54,7 @@ class WorkItem:
     seed: int
     total_steps: int
     evaluation_episodes: int
+    max_steps: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready identity of the run, with the code that makes it."""
@@ -75,12 +76,15 @@ class Run:
         Mean return of fresh greedy episodes.
     steps_to_threshold : float
         Environment steps when the 100-episode mean first reached the threshold; nan if never.
+    cut_episodes : int
+        Evaluation episodes that had not ended after the largest number of steps, see `evaluate`.
     """
 
     columns: dict[str, np.ndarray]
     final_training_return: float
     evaluation_return: float
     steps_to_threshold: float
+    cut_episodes: int = 0
 
 
 def run_seed(item: WorkItem) -> Run:
@@ -92,7 +96,13 @@ def run_seed(item: WorkItem) -> Run:
         seed=item.seed,
         settings=item.settings,
     )
-    fresh = evaluate(result.policy, item.env, episodes=item.evaluation_episodes, seed=item.seed)
+    fresh = evaluate(
+        result.policy,
+        item.env,
+        episodes=item.evaluation_episodes,
+        seed=item.seed,
+        max_steps=item.max_steps,
+    )
     threshold = reward_threshold(item.env)
     steps = None if threshold is None else result.history.steps_to(threshold)
     return Run(
@@ -100,6 +110,7 @@ def run_seed(item: WorkItem) -> Run:
         result.history.final_return(),
         fresh.mean,
         float("nan") if steps is None else float(steps),
+        fresh.cut,
     )
 
 
@@ -177,8 +188,20 @@ class Comparison:
             "medians.",
             "",
         ]
+        lines += self._cut_episodes()
         lines += [f"{pair['metric']}: {pair['text']}" for pair in self.summary["comparisons"]]
         return "\n".join(lines)
+
+    def _cut_episodes(self) -> list[str]:
+        """A line for each algorithm whose evaluation episodes did not all end."""
+        episodes = self.summary["settings"]["evaluation_episodes"]
+        lines = [
+            f"{name}: {sum(cut)} of {len(cut) * episodes} evaluation episodes had not ended and "
+            "were cut; their returns so far are counted (max_steps allows longer episodes)."
+            for name, entry in self.summary["algorithms"].items()
+            if sum(cut := entry["cut_episodes"])
+        ]
+        return [*lines, ""] if lines else []
 
 
 def _with_interval(score: dict[str, Any]) -> str:
@@ -206,6 +229,7 @@ def compare(
     seeds: int | Sequence[int] = 5,
     settings: Settings | Mapping[str, Settings] | None = None,
     evaluation_episodes: int = 100,
+    max_steps: int | None = None,
     executor: Executor | None = None,
     workers: int = 2,
     out: Path | str | None = None,
@@ -228,6 +252,9 @@ def compare(
         algorithms differ in `rollout_steps` only.
     evaluation_episodes : int
         Fresh greedy episodes of each trained policy.
+    max_steps : int, optional
+        An evaluation episode is cut after this number of steps, which the table then says. Default:
+        the environment's own time limit, or 1,000 if it has none.
     executor : concurrent.futures.Executor, optional
         Where runs are computed; never shut down here. Default: a process pool of `workers`, or
         this process if `workers` is 1.
@@ -246,7 +273,9 @@ def compare(
         the cluster is gone); finished seeds are kept in `out`.
     """
     require_count("workers", workers)
-    items = _work_items(algorithms, env, total_steps, seeds, settings, evaluation_episodes)
+    items = _work_items(
+        algorithms, env, total_steps, seeds, settings, evaluation_episodes, max_steps
+    )
     runs: dict[tuple[str, int], Run] = {}
     folder = None
     if out is not None:
@@ -283,8 +312,11 @@ def _work_items(
     seeds: int | Sequence[int],
     settings: Settings | Mapping[str, Settings] | None,
     evaluation_episodes: int,
+    max_steps: int | None,
 ) -> list[WorkItem]:
     require_count("evaluation_episodes", evaluation_episodes)
+    if max_steps is not None:
+        require_count("max_steps", max_steps)
     if isinstance(algorithms, str):
         raise ValueError(f"algorithms must be a list or a mapping, got the string {algorithms!r}")
     by_name = not isinstance(algorithms, Mapping)
@@ -323,6 +355,7 @@ def _work_items(
             int(seed),
             int(total_steps),
             int(evaluation_episodes),
+            None if max_steps is None else int(max_steps),
         )
         for seed in chosen_seeds
         for name, algorithm in algorithms.items()
@@ -434,7 +467,7 @@ def _run_path(folder: Path, item: WorkItem) -> Path:
 
 
 def _save_run(path: Path, item: WorkItem, run: Run) -> None:
-    scores = [getattr(run, name) for name in (*SCORES, "steps_to_threshold")]
+    scores = [getattr(run, name) for name in (*SCORES, "steps_to_threshold", "cut_episodes")]
     arrays: dict[str, Any] = {"header": np.array(json.dumps(item.describe())), **run.columns}
     write_atomically(path, lambda file: np.savez(file, scores=np.array(scores), **arrays))
 
@@ -460,7 +493,8 @@ def _load_run(path: Path, item: WorkItem) -> Run | None:
         raise ValueError(
             f"{path} holds another experiment: {difference}; choose another folder, or delete it"
         )
-    return Run(columns, *scores.tolist())
+    training, evaluation, steps, cut = scores.tolist()
+    return Run(columns, training, evaluation, steps, int(cut))
 
 
 def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) -> dict[str, Any]:
@@ -470,7 +504,8 @@ def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) 
     -------
     dict
         env, total_steps, algorithms (name -> final_training_return and evaluation_return, each
-        {iqm, ci95, per_seed}; steps_to_threshold, cpu_seconds, gradient_equivalents per seed),
+        {iqm, ci95, per_seed}; steps_to_threshold, cut_episodes, cpu_seconds,
+        gradient_equivalents per seed),
         comparisons (a pair and a score each), settings, versions.
     """
     from minirl.experiments import statistics  # scipy.stats loads slowly
@@ -487,6 +522,7 @@ def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) 
                 None if math.isnan(run.steps_to_threshold) else int(run.steps_to_threshold)
                 for run in seeds.values()
             ],
+            "cut_episodes": [run.cut_episodes for run in seeds.values()],
             "cpu_seconds": [float(run.columns["cpu_seconds"][-1]) for run in seeds.values()],
             "gradient_equivalents": [
                 float(run.columns.get("gradient_equivalents", np.zeros(1))[-1])
@@ -516,6 +552,7 @@ def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) 
         "settings": {
             "seeds": list(dict.fromkeys(item.seed for item in items)),
             "evaluation_episodes": items[0].evaluation_episodes,
+            "max_steps": items[0].max_steps,
             "algorithms": {
                 item.name: {
                     "algorithm": describe(item.algorithm),

@@ -1,17 +1,18 @@
 """How good a policy is: fresh episodes, and an animation of one."""
 
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from minirl.batch import Rollout
 from minirl.machine import one_core
 from minirl.policy import Policy, require_fit
-from minirl.rollout import MakeEnv, collect_episodes, make_vector_env
+from minirl.rollout import MakeEnv, collect_episodes, make_vector_env, registered_id
 from minirl.validation import require_count, require_seed
 
 _CANNOT_RENDER = (
@@ -32,8 +33,8 @@ class Evaluation:
     lengths : ndarray (episodes,)
         Steps.
     cut : int
-        Episodes that had not ended after 1,000 steps in an environment without a time limit;
-        their returns so far are counted.
+        Episodes that had not ended after the largest number of steps, see `evaluate`; their returns
+        so far are counted.
     """
 
     returns: np.ndarray
@@ -54,7 +55,13 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, env: MakeEnv, *, episodes: int = 100, seed: int = 0, greedy: bool = True
+    policy: Policy,
+    env: MakeEnv,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    greedy: bool = True,
+    max_steps: int | None = None,
 ) -> Evaluation:
     """Run a policy for fresh episodes, with its observation statistics as they stand.
 
@@ -68,6 +75,9 @@ def evaluate(
         Of the environments and of sampled actions.
     greedy : bool
         Take the most probable action (the mean of a Gaussian) instead of sampling.
+    max_steps : int, optional
+        An episode is cut after this number of steps. Default: the environment's own time limit, or
+        1,000 if it has none.
     """
     require_count("episodes", episodes)
     require_seed(seed)
@@ -76,8 +86,9 @@ def evaluate(
     try:
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
         with one_core():
+            limit = step_limit(envs) if max_steps is None else max_steps
             rollout = collect_episodes(
-                envs, policy, None, rng, max_steps=step_limit(envs), seed=_reset_seed(seed)
+                envs, policy, None, rng, max_steps=limit, seed=_reset_seed(seed)
             )
     finally:
         envs.close()
@@ -89,9 +100,23 @@ def evaluate(
 
 
 def step_limit(envs: VectorEnv) -> int:
-    """The environment's time limit in steps, or 1,000 if it names none."""
-    spec = envs.envs[0].spec if isinstance(envs, SyncVectorEnv) else envs.spec
-    return (spec.max_episode_steps if spec else None) or STEP_LIMIT
+    """The environment's time limit in steps, or 1,000 if it has none.
+
+    Only a limit in force counts: the `TimeLimit` wrapper of each single environment, or the limit
+    that an environment with a vector entry point was made with.
+    """
+    base = envs.unwrapped
+    limits: list[Any] = []
+    if isinstance(base, SyncVectorEnv | AsyncVectorEnv):
+        name = "_max_episode_steps"  # of TimeLimit, which has no public name for it
+        if all(base.call("has_wrapper_attr", name)):
+            limits = list(base.call("get_wrapper_attr", name))
+    else:
+        spec = base.spec
+        named = spec.kwargs.get("max_episode_steps", spec.max_episode_steps) if spec else None
+        limits = [getattr(base, "max_episode_steps", named)]
+    known = [int(limit) for limit in limits if isinstance(limit, Integral)]
+    return max(known, default=STEP_LIMIT)
 
 
 def _reset_seed(seed: int) -> int:
@@ -118,7 +143,7 @@ def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> f
     path = Path(path)
     if path.suffix != ".gif" or not path.parent.is_dir():
         raise ValueError(f"path must be a .gif in a folder that exists, got {str(path)!r}")
-    if env.startswith("CartPole-"):
+    if registered_id(env).startswith("CartPole-"):
         rollout, _ = _one_episode(policy, make_vector_env(env, 1), seed)
         observations = rollout.observations[rollout.valid]
         plots.animate_cartpole(observations, path, title=env)

@@ -136,6 +136,7 @@ def test_summary_json_has_the_promised_schema(finished):
             "final_training_return",
             "evaluation_return",
             "steps_to_threshold",
+            "cut_episodes",
             "cpu_seconds",
             "gradient_equivalents",
         }
@@ -145,6 +146,7 @@ def test_summary_json_has_the_promised_schema(finished):
             assert low <= entry[score]["iqm"] <= high
             assert len(entry[score]["per_seed"]) == 2
         assert entry["steps_to_threshold"] == [None, None]
+        assert entry["cut_episodes"] == [0, 0]
         assert len(entry["cpu_seconds"]) == len(entry["gradient_equivalents"]) == 2
         assert min(entry["cpu_seconds"] + entry["gradient_equivalents"]) > 0
     assert [(pair["first"], pair["second"], pair["metric"]) for pair in summary["comparisons"]] == [
@@ -519,6 +521,44 @@ def test_an_algorithm_that_counts_no_gradient_equivalents(environments, monkeypa
     strict((tmp_path / "summary.json").read_text())
 
 
+def test_a_function_that_ignores_its_argument_is_refused(environments, tmp_path):
+    with pytest.raises(ValueError, match=r"got 4 from env\(1\)"):
+        small(env=environments.four, out=tmp_path / "results")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_says_how_many_episodes_were_cut(environments, tmp_path):
+    arguments = {"total_steps": 1, "out": tmp_path, "evaluation_episodes": 3}
+    comparison = small(env=environments.endless, **arguments)
+    again = small(env=environments.endless, **arguments)  # from the stored runs
+    for found in (comparison, again):
+        assert found.table().count("6 of 6 evaluation episodes had not ended and were cut") == 2
+        assert [entry["cut_episodes"] for entry in found.summary["algorithms"].values()] == [
+            [3, 3],
+            [3, 3],
+        ]
+    assert strict((tmp_path / "summary.json").read_text()) == again.summary
+    table = small(env=environments.steady, total_steps=1).table()
+    assert "were cut" not in table
+
+
+def test_episodes_may_last_as_long_as_the_environment_or_the_caller_says(environments):
+    always = {"ppo": PPO(learning_rate=1e-9, epochs=1)}  # so that both runs end with one policy
+    for env, max_steps, length, cut in [
+        (environments.limited, None, 1600, 0),
+        (environments.limited, 1100, 1100, 2),
+        (environments.endless, 1100, 1100, 2),
+    ]:
+        comparison = small(
+            always, env, total_steps=1, seeds=[0], evaluation_episodes=2, max_steps=max_steps
+        )
+        run = comparison.runs["ppo"][0]
+        # greedy and always shown the same, a policy earns 0 or 1 in every step
+        assert run.evaluation_return in (0, length)
+        assert run.cut_episodes == cut
+    assert comparison.summary["settings"]["max_steps"] == 1100
+
+
 def test_steps_to_the_threshold_are_whole_numbers(environments):
     import gymnasium
 
@@ -541,6 +581,7 @@ def test_steps_to_the_threshold_are_whole_numbers(environments):
     [
         ({"algorithms": ["ppo", "a2c"]}, "'a2c' is unknown.*trpo"),
         ({"algorithms": {}}, "at least one algorithm"),
+        ({"max_steps": 0}, "max_steps must be a whole number of at least 1, got 0"),
         ({"algorithms": []}, "at least one algorithm"),
         ({"seeds": 0}, "seeds.*0"),
         ({"seeds": -2}, "seeds.*-2"),

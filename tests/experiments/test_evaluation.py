@@ -5,12 +5,15 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import FlattenObservation, TimeLimit
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from PIL import Image
 
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.envs.chain import LEFT, LEFT_PRIZE, RIGHT, RIGHT_PRIZE, Chain
-from minirl.experiments.evaluation import Evaluation, evaluate, watch
+from minirl.experiments.evaluation import Evaluation, evaluate, step_limit, watch
 from minirl.networks import MLP, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.policy import Policy
@@ -110,6 +113,86 @@ def test_without_a_time_limit_episodes_are_cut_at_a_thousand_steps_and_counted(e
     assert evaluate(policy, environments.steady, episodes=3).cut == 0
 
 
+STAYS = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
+
+
+def limited_inside(num_envs):
+    return SyncVectorEnv([lambda: TimeLimit(forever(), 1600)] * num_envs)
+
+
+def limited_by_make(num_envs):
+    return gym.make_vec("Forever-v0", num_envs=num_envs, max_episode_steps=1600)
+
+
+def limited_below_other_wrappers(num_envs):
+    return RecordEpisodeStatistics(
+        SyncVectorEnv([lambda: FlattenObservation(TimeLimit(forever(), 1600))] * num_envs)
+    )
+
+
+def forever():
+    return importlib.import_module("environments").Steady(length=0)
+
+
+@pytest.fixture
+def forever_v0(environments):
+    gym.register("Forever-v0", forever, max_episode_steps=1200)
+    yield
+    del gym.registry["Forever-v0"]
+
+
+@pytest.mark.parametrize(
+    "env", [limited_inside, limited_by_make, limited_below_other_wrappers, "limited"]
+)
+def test_the_environments_own_time_limit_is_honoured(env, environments, forever_v0):
+    env = getattr(environments, env) if isinstance(env, str) else env
+    found = evaluate(STAYS, env, episodes=2)
+    np.testing.assert_array_equal(found.lengths, [1600, 1600])
+    assert found.cut == 0
+
+
+def test_a_registered_limit_that_was_taken_off_is_none(environments, forever_v0):
+    def unwrapped(num_envs):
+        return SyncVectorEnv([lambda: gym.make("Forever-v0").unwrapped] * num_envs)
+
+    assert evaluate(STAYS, "Forever-v0", episodes=1).lengths.tolist() == [1200]
+    found = evaluate(STAYS, unwrapped, episodes=1)
+    assert (found.lengths.tolist(), found.cut) == ([1000], 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "limit"),
+    [
+        (lambda: gym.make_vec("CartPole-v1", num_envs=2), 500),
+        (lambda: gym.make_vec("CartPole-v1", num_envs=2, max_episode_steps=1600), 1600),
+        (lambda: CartPoleVectorEnv(2, max_episode_steps=1600), 1600),
+        (lambda: RecordEpisodeStatistics(CartPoleVectorEnv(2, max_episode_steps=1600)), 1600),
+        (lambda: gym.make_vec("minirl/TokenGeneration-v0", num_envs=2), 1000),
+        (lambda: gym.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="async"), 200),
+    ],
+)
+def test_the_limit_of_environments_with_and_without_a_vector_entry_point(make, limit):
+    envs = make()
+    try:
+        assert step_limit(envs) == limit
+    finally:
+        envs.close()
+
+
+def test_max_steps_overrides_the_limit_either_way(environments):
+    found = evaluate(STAYS, environments.endless, episodes=2, max_steps=1100)
+    assert (found.lengths.tolist(), found.cut) == ([1100, 1100], 2)
+    found = evaluate(STAYS, environments.steady, episodes=2, max_steps=3)
+    assert (found.lengths.tolist(), found.cut) == ([3, 3], 2)
+    with pytest.raises(ValueError, match="max_steps must be a whole number of at least 1, got 0"):
+        evaluate(STAYS, environments.endless, max_steps=0)
+
+
+def test_a_function_that_ignores_its_argument_is_refused(environments):
+    with pytest.raises(ValueError, match=r"got 4 from env\(3\)"):
+        evaluate(STAYS, environments.four, episodes=3)
+
+
 def test_the_observation_statistics_are_used_as_they_stand(environments):
     # logits (0, x) for a shown 5.0: raw it acts 1, standardised with mean 7 it acts 0
     network = MLP((1, 2), dtype="float64")
@@ -191,6 +274,18 @@ def test_cartpole_is_drawn_without_any_extra(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["agent.gif"]
     # the same episode as the one evaluated
     assert evaluate(policy, "CartPole-v1", episodes=1, seed=1).returns[0] == total
+
+
+@pytest.mark.filterwarnings("ignore:.*latest versioned environment")
+@pytest.mark.parametrize("env", ["gymnasium:CartPole-v1", "CartPole"])
+def test_cartpole_is_drawn_by_minirl_however_it_is_named(env, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "minirl.experiments.plots.animate_cartpole", lambda *_, **__: drawn.append(True)
+    )
+    policy = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
+    watch(policy, env, tmp_path / "agent.gif", seed=1)
+    assert drawn == [True]
 
 
 @pytest.mark.skipif(HAS_PYGAME, reason="pygame is installed, so that Acrobot can be rendered")
