@@ -63,6 +63,11 @@ class MLPCache:
         return self._slopes
 
 
+def _require_float_type(dtype: Any) -> None:
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
+
+
 @dataclass(frozen=True)
 class MLP:
     """Fully connected network with tanh hidden layers and a linear output.
@@ -88,8 +93,7 @@ class MLP:
         for width in self.sizes:
             require_count("every width in sizes", width)
         require_positive("output_gain", self.output_gain)
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
+        _require_float_type(self.dtype)
 
     @cached_property
     def size(self) -> int:
@@ -172,6 +176,7 @@ class Linear:
     def __post_init__(self) -> None:
         require_count("inputs", self.inputs)
         require_count("outputs", self.outputs)
+        _require_float_type(self.dtype)
 
     @property
     def size(self) -> int:
@@ -210,6 +215,7 @@ class Table:
     def __post_init__(self) -> None:
         require_count("states", self.states)
         require_count("outputs", self.outputs)
+        _require_float_type(self.dtype)
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""Files that are never half written, and policies as plain `.npz` arrays (no pickle)."""
+"""Files that are never half written, and arrays in `.npz` files whose every bit is checked."""
 
 import contextlib
 import hashlib
@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -18,11 +19,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minirl.distributions import Categorical, DiagonalGaussian
-from minirl.networks import MLP, Linear, Network, Table, WithLogStd
+from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.policy import Policy
+from minirl.validation import require_instance
 
-FORMAT = "minirl-policy-1"
+FORMAT = "minirl-policy-2"
+DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
 
 
 class PolicyFileError(ValueError):
@@ -136,7 +139,7 @@ DISTRIBUTIONS = {kind.__name__: kind for kind in (Categorical, DiagonalGaussian)
 
 def _network_from(description: dict[str, Any]) -> Any:
     arguments = dict(description)
-    kind = NETWORKS[arguments.pop("type")]
+    kind = _kind_named(arguments.pop("type"), NETWORKS)
     if "mean" in arguments:
         arguments["mean"] = _network_from(arguments["mean"])
     if "sizes" in arguments:
@@ -144,10 +147,141 @@ def _network_from(description: dict[str, Any]) -> Any:
     return kind(**arguments)
 
 
-def read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file's bytes; never unpickles."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def _kind_named(name: Any, kinds: dict[str, Any]) -> Any:
+    if name not in kinds:
+        raise ValueError(f"its header names {name!r}, expected one of {', '.join(kinds)}")
+    return kinds[name]
+
+
+def save_arrays(
+    path: Path | str, file_format: str, header: dict[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Save a header and arrays as an `.npz` file whose every bit `load_arrays` checks.
+
+    The array `header` of the file holds JSON text: `file_format`, the type and shape of every
+    array, and the entries of `header`. The archive's comment, which is the end of the file, is the
+    SHA-256 digest of all bytes before it. `numpy.load` reads such a file as any other.
+
+    Raises
+    ------
+    ValueError
+        If the header has no JSON form.
+    """
+    layout = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+    try:
+        text = json.dumps({"format": file_format, "arrays": layout, **header})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"what is saved beside arrays must have a JSON form: {error}") from error
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.array(text), **dict(arrays))  # type: ignore[arg-type]
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = bytes(DIGEST_LENGTH)  # its length is part of what the digest covers
+    content = buffer.getvalue()[:-DIGEST_LENGTH]
+    write_atomically(path, lambda file: file.write(content + _digest(content)))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def load_arrays(path: Path | str, file_format: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays that `save_arrays` saved.
+
+    Nothing is unpickled. Nothing is decompressed either, so that the memory used is a small
+    multiple of the file's size.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not exactly a file that `save_arrays` wrote in this format, saying which check
+        failed.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+        raise ValueError("it is not a regular file")
+    with open(path, "rb") as file:
+        beginning = file.read(4)
+        if beginning != b"PK\x03\x04":
+            raise ValueError("it does not begin as an .npz file does")
+        content = beginning + file.read()
+    if content[-DIGEST_LENGTH:] != _digest(content[:-DIGEST_LENGTH]):
+        raise ValueError("it does not end with the SHA-256 digest of its contents")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its members are compressed, those of minirl are not")
+        if sum(member.file_size for member in members) > len(content):
+            raise ValueError("its members are larger than the file")
+        stored = [(member.filename, archive.read(member)) for member in members]
+    if not stored or stored[0][0] != "header.npy":
+        raise ValueError("its first member is not header.npy")
+    header = json.loads(str(_array_from(stored[0][1])))
+    found = header.pop("format")
+    if found != file_format:
+        raise ValueError(f"its format is {found!r}; this version of minirl reads {file_format!r}")
+    layout = header.pop("arrays")
+    names, wanted = [name for name, _ in stored[1:]], [f"{name}.npy" for name in layout]
+    if names != wanted:
+        raise ValueError(f"it holds the arrays {names}, its header names {wanted}")
+    arrays = {
+        name: _array_from(member) for name, (_, member) in zip(layout, stored[1:], strict=True)
+    }
+    for name, array in arrays.items():
+        if [array.dtype.str, list(array.shape)] != layout[name]:
+            raise ValueError(
+                f"its array {name!r} has type {array.dtype.str} and shape {array.shape}, its "
+                f"header says {layout[name]}"
+            )
+    return header, arrays
+
+
+def _array_from(member: bytes) -> np.ndarray:
+    """The array of an `.npy` file's bytes, which must be as long as its shape and type say."""
+    file = io.BytesIO(member)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"an array has .npy version {version}, not (1, 0)")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    # Not read_array, which allocates what the shape says before it looks whether that is there.
+    flat = np.frombuffer(member, dtype, offset=file.tell())
+    return flat.reshape(shape).copy()
+
+
+def _array_layout(network: Any, with_statistics: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each array in the file of a policy with this network."""
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {
+        "parameters": (np.dtype(network.dtype).str, (network.size,))
+    }
+    if with_statistics:
+        means = getattr(network, "mean", network)
+        if isinstance(means, Table):
+            raise ValueError("a policy with a Table network cannot have observation statistics")
+        inputs = means.sizes[0] if isinstance(means, MLP) else means.inputs
+        layout["observation_count"] = (np.dtype(np.int64).str, ())
+        layout["observation_mean"] = (np.dtype(np.float64).str, (inputs,))
+        layout["observation_variance"] = (np.dtype(np.float64).str, (inputs,))
+    return layout
+
+
+def _require_sound(network: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError unless these arrays are those of a policy with this network."""
+    layout = _array_layout(network, "observation_count" in arrays)
+    if list(arrays) != list(layout):
+        raise ValueError(f"its arrays are {list(arrays)}, its network needs {list(layout)}")
+    for name, array in arrays.items():
+        dtype, shape = layout[name]
+        if array.dtype.str != dtype or array.shape != shape:
+            raise ValueError(
+                f"its array {name!r} has type {array.dtype} and shape {array.shape}, its network "
+                f"needs {np.dtype(dtype)} and {shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"its array {name!r} has entries that are not finite")
+    for name in ("observation_count", "observation_variance"):
+        if name in arrays and (arrays[name] < 0).any():
+            raise ValueError(f"its array {name!r} has negative entries")
 
 
 def save_policy(path: Path | str, policy: Policy, settings: dict[str, Any]) -> None:
@@ -157,24 +291,37 @@ def save_policy(path: Path | str, policy: Policy, settings: dict[str, Any]) -> N
     ----------
     settings : dict
         JSON-ready; `Result.settings`. `load_policy` gives it back.
+
+    Raises
+    ------
+    ValueError
+        If the policy could not be loaded again: its network is none of minirl's, or its arrays
+        do not fit the network or are not finite; or if the settings have no JSON form.
     """
+    require_instance("policy", policy, Policy)
+    require_instance("settings", settings, dict)
+    if type(policy.network) not in NETWORKS.values():
+        raise ValueError(
+            f"policy cannot be saved: its network must be one of {', '.join(NETWORKS)}, got "
+            f"{type(policy.network).__name__}; save its parameters with numpy.save"
+        )
     header = {
-        "format": FORMAT,
         "network": describe(policy.network),
         "distribution": policy.distribution.__name__,
         "settings": settings,
         "versions": versions(),
     }
-    arrays: dict[str, Any] = {
-        "header": np.array(json.dumps(header)),
-        "parameters": policy.parameters,
-    }
+    arrays = {"parameters": np.asarray(policy.parameters)}
     statistics = policy.observation_statistics
     if statistics is not None:
-        arrays["observation_count"] = np.array(statistics.count)
-        arrays["observation_mean"] = statistics.mean
-        arrays["observation_variance"] = statistics.variance
-    write_atomically(path, lambda file: np.savez(file, **arrays))
+        arrays["observation_count"] = np.array(statistics.count, dtype=np.int64)
+        arrays["observation_mean"] = np.asarray(statistics.mean, np.float64)
+        arrays["observation_variance"] = np.asarray(statistics.variance, np.float64)
+    try:
+        _require_sound(policy.network, arrays)
+    except ValueError as error:
+        raise ValueError(f"policy cannot be saved: {error}") from error
+    save_arrays(path, FORMAT, header, arrays)
 
 
 def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
@@ -184,35 +331,31 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
     ------
     FileNotFoundError
     PolicyFileError
-        If the file is truncated, corrupt, or not a minirl policy.
+        If the file is not exactly one that `save_policy` wrote, saying which check failed.
     """
-    content = Path(path).read_bytes()
+    require_instance("path", path, str, os.PathLike)
     try:
-        arrays = read_arrays(content)
-        header = json.loads(str(arrays["header"]))
-        if header["format"] != FORMAT:
-            raise PolicyFileError(
-                f"{path} has format {header['format']!r}; this version reads {FORMAT!r}"
-            )
-        network: Network = _network_from(header["network"])
-        policy = Policy(network, DISTRIBUTIONS[header["distribution"]], arrays["parameters"])
-        found = policy.parameters
-        if found.shape != (network.size,) or found.dtype != network.dtype:
-            raise PolicyFileError(
-                f"{path} holds parameters of shape {found.shape} and type {found.dtype}, its "
-                f"network needs ({network.size},) and {network.dtype}"
-            )
-        if "observation_mean" in arrays:
+        header, arrays = load_arrays(path, FORMAT)
+        network = _network_from(header["network"])
+        _require_sound(network, arrays)
+        distribution = _kind_named(header["distribution"], DISTRIBUTIONS)
+        policy = Policy(network, distribution, arrays["parameters"])
+        if "observation_count" in arrays:
             moments = RunningMoments(
                 int(arrays["observation_count"]),
                 arrays["observation_mean"],
                 arrays["observation_variance"],
             )
             policy = policy.with_observation_statistics(moments)
-        return policy, header["settings"]
-    except PolicyFileError:
+        settings = header["settings"]
+        if not isinstance(settings, dict):
+            raise ValueError(f"its settings must be a dict, got {settings!r}")
+    except OSError:
         raise
-    except Exception as error:  # np.load and zipfile raise many kinds for damaged files
+    except Exception as error:  # zipfile, json and the constructors raise many kinds
+        reason = f"its header lacks {error}" if isinstance(error, KeyError) else str(error)
         raise PolicyFileError(
-            f"{path} is not a policy saved by minirl, or it is damaged"
+            f"{path} is not a policy that minirl saved, or it is damaged: "
+            f"{' '.join(reason.split())}"
         ) from error
+    return policy, settings

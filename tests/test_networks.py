@@ -254,3 +254,10 @@ def test_float32_agrees_with_float64():
 def test_impossible_shapes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [Linear, Table])
+@pytest.mark.parametrize("dtype", ["int64", "float16", "<f8", None])
+def test_parameters_of_another_type_than_float_are_refused(kind, dtype):
+    with pytest.raises(ValueError, match='dtype must be "float32" or "float64", got'):
+        kind(2, 3, dtype=dtype)

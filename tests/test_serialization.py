@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pickle
@@ -6,6 +8,9 @@ import platform
 import shutil
 import stat
 import subprocess
+import tracemalloc
+import warnings
+import zipfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -25,6 +30,7 @@ from minirl.serialization import (
     describe,
     load_policy,
     prepare_folder,
+    save_arrays,
     save_policy,
     versions,
     write_atomically,
@@ -64,6 +70,10 @@ POLICIES = {
         "minirl/LQR-v0",
     ),
 }
+
+
+class OwnNetwork(Table):
+    """A network that is none of minirl's."""
 
 
 def small_policy():
@@ -144,32 +154,60 @@ def test_a_missing_file_is_an_error_of_its_own(tmp_path):
         load_policy(tmp_path / "nowhere.npz")
 
 
+def assert_refused(path):
+    """Quicker than `refused`, for thousands of files."""
+    try:
+        load_policy(path)
+    except PolicyFileError:
+        return
+    pytest.fail("a damaged policy was loaded")
+
+
 def test_every_truncation_is_noticed(tmp_path):
     path = tmp_path / "policy.npz"
     save_policy(path, small_policy(), {})
+    for length in reversed(range(path.stat().st_size)):
+        os.truncate(path, length)
+        assert_refused(path)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, random_policy(Table(2, 2), Categorical), {"env": "x"})
     whole = path.read_bytes()
-    for length in [0, 1, 2, 3, 4, 10, *range(20, len(whole), 13), len(whole) - 1]:
-        path.write_bytes(whole[:length])
+    with open(path, "r+b", buffering=0) as file:
+        for position, byte in enumerate(whole):
+            for bit in range(8):
+                file.seek(position)
+                file.write(bytes([byte ^ 1 << bit]))
+                assert_refused(path)
+            file.seek(position)
+            file.write(bytes([byte]))
+    load_policy(path)  # negative control
+
+
+@pytest.mark.parametrize("addition", [b"\0", b"x" * 64, b"PK\x05\x06" + bytes(18)])
+def test_bytes_added_at_an_end_are_noticed(addition, tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, small_policy(), {})
+    whole = path.read_bytes()
+    for changed in (whole + addition, addition + whole, whole + whole):
+        path.write_bytes(changed)
         refused(path)
 
 
-def test_every_flipped_byte_is_noticed_or_harmless(tmp_path):
-    path = tmp_path / "policy.npz"
-    policy = random_policy(Table(2, 2), Categorical)
-    save_policy(path, policy, {"env": "x"})
-    whole = path.read_bytes()
-    noticed = 0
-    for position in range(len(whole)):
-        bits = 1 << position % 8 if position % 3 else 0xFF
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ bits]) + whole[position + 1 :])
-        try:
-            loaded, settings = load_policy(path)
-        except PolicyFileError:
-            noticed += 1
-        else:
-            assert settings == {"env": "x"}, position
-            np.testing.assert_array_equal(loaded.parameters, policy.parameters)
-    assert noticed > 0.7 * len(whole)  # what is left is padding, dates and file modes
+def test_what_is_no_regular_file_is_refused_unread(tmp_path):
+    assert "not a regular file" in refused(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        assert "not a regular file" in refused(tmp_path / "pipe")  # reading it would never end
+    if Path("/dev/zero").exists():
+        assert "not a regular file" in refused(Path("/dev/zero"))
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "policy.npz").touch()
+    assert "does not begin" in refused(tmp_path / "policy.npz")
 
 
 def test_a_text_file(tmp_path):
@@ -188,13 +226,14 @@ def test_an_array_file(tmp_path):
 def test_a_foreign_archive(tmp_path):
     path = tmp_path / "policy.npz"
     np.savez(path, weights=np.arange(3.0))
-    refused(path)
-    np.savez(path, header=np.array('{"format": "another"}'))
-    assert "another" in refused(path)
-    np.savez(path, header=np.array("not json"), parameters=np.zeros(3))
-    refused(path)
-    np.savez(path, header=np.arange(3), parameters=np.zeros(3))
-    refused(path)
+    assert "does not end with the SHA-256 digest" in refused(path)
+    save_arrays(path, "another", {}, {})
+    message = refused(path)
+    assert "its format is 'another'; this version of minirl reads 'minirl-policy-2'" in message
+    for header in (np.array("not json"), np.arange(3), np.array("[]"), np.array("{}")):
+        np.savez(path, header=header, parameters=np.zeros(3))
+        sealed(path)
+        refused(path)
 
 
 class Bomb:
@@ -207,20 +246,31 @@ class Bomb:
         return open, (self.marker, "w")
 
 
+def sealed(path):
+    """Give an archive the digest of its contents, as somebody would who wants to deceive us."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(64)
+    content = path.read_bytes()[:-64]
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+    return path
+
+
+def members(path):
+    """The arrays of a saved policy, header included."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
 def test_nothing_is_ever_unpickled(tmp_path):
     marker = str(tmp_path / "exploded")
     bomb = np.array([Bomb(marker)], dtype=object)
-    header = {
-        "format": "minirl-policy-1",
-        "network": {"type": "Table", "states": 1, "outputs": 1, "dtype": "float64"},
-        "distribution": "Categorical",
-        "settings": {},
-    }
     path = tmp_path / "policy.npz"
-    np.savez(path, header=np.array(json.dumps(header)), parameters=bomb)
-    refused(path)
+    save_policy(path, small_policy(), {})
+    header = str(members(path)["header"]).replace("<f8", "|O")
+    np.savez(path, header=np.array(header), parameters=bomb)
+    refused(sealed(path))
     np.savez(path, header=bomb, parameters=np.zeros(1))
-    refused(path)
+    refused(sealed(path))
     path.write_bytes(pickle.dumps(Bomb(marker)))
     refused(path)
     assert not os.path.exists(marker)
@@ -228,15 +278,17 @@ def test_nothing_is_ever_unpickled(tmp_path):
     assert os.path.exists(marker)  # the bomb is real
 
 
-def tampered(path, change_header=lambda header: None, **arrays):
-    """A saved policy with another header or other arrays, well-formed otherwise."""
-    save_policy(path, small_policy(), {})
-    with np.load(path) as file:
-        content = {name: file[name] for name in file.files}
-    header = json.loads(str(content["header"]))
+def tampered(path, change_header=lambda header: None, policy=None, **arrays):
+    """A saved policy with another header or other arrays, and right digest and layout."""
+    save_policy(path, policy or small_policy(), {"env": "x"})
+    content = members(path)
+    header = json.loads(str(content.pop("header")))
+    content.update(arrays)
+    content = {name: array for name, array in content.items() if array is not None}
+    header["arrays"] = {name: [item.dtype.str, item.shape] for name, item in content.items()}
     change_header(header)
-    np.savez(path, **{**content, "header": np.array(json.dumps(header)), **arrays})
-    return path
+    np.savez(path, header=np.array(json.dumps(header)), **content)
+    return sealed(path)
 
 
 @pytest.mark.parametrize(
@@ -245,41 +297,209 @@ def tampered(path, change_header=lambda header: None, **arrays):
         lambda header: header.pop("network"),
         lambda header: header.pop("distribution"),
         lambda header: header.pop("settings"),
+        lambda header: header.pop("format"),
+        lambda header: header.pop("arrays"),
         lambda header: header.update(network={"type": "Transformer"}),
         lambda header: header.update(network={"type": "MLP", "width": 3}),
         lambda header: header.update(network={"type": "MLP", "sizes": 3}),
+        lambda header: header.update(network={"type": "MLP", "sizes": [2, 10**9, 2]}),
         lambda header: header.update(network={"type": "Table", "states": -1, "outputs": 2}),
         lambda header: header.update(network={"type": "Table", "states": 3, "outputs": 2}),
+        lambda header: header["network"].update(dtype="int64"),
+        lambda header: header["network"].update(dtype="<f8"),
+        lambda header: header.update(network={"type": "Linear", "inputs": 2, "outputs": 3}),
         lambda header: header.update(network="Table"),
         lambda header: header.update(distribution="Cauchy"),
+        lambda header: header.update(distribution=["Categorical"]),
         lambda header: header.update(format=["x"]),
+        lambda header: header.update(settings=None),
+        lambda header: header.update(settings=[]),
+        lambda header: header.update(arrays=None),
+        lambda header: header.update(arrays={}),
+        lambda header: header["arrays"].update(parameters=["<f8", [5]]),
+        lambda header: header["arrays"].update(parameters=["<f4", [4]]),
+        lambda header: header["arrays"].update(more=["<f8", [4]]),
     ],
 )
 def test_a_header_that_makes_no_sense(change, tmp_path):
     refused(tampered(tmp_path / "policy.npz", change))
 
 
+def test_the_refusal_says_what_is_wrong_with_the_header(tmp_path):
+    def without(entry):
+        return tampered(tmp_path / "policy.npz", lambda header: header.pop(entry))
+
+    assert "its header lacks 'settings'" in refused(without("settings"))
+    path = tampered(tmp_path / "policy.npz", lambda header: header.update(settings=None))
+    assert "its settings must be a dict, got None" in refused(path)
+    path = tampered(tmp_path / "policy.npz", lambda header: header.update(distribution="Cauchy"))
+    assert "'Cauchy', expected one of Categorical, DiagonalGaussian" in refused(path)
+
+
 @pytest.mark.parametrize(
-    "arrays",
+    ("arrays", "reason"),
     [
-        {"parameters": np.zeros(3)},
-        {"parameters": np.zeros((2, 2))},
-        {"parameters": np.array(["a", "b", "c", "d"])},
-        {"observation_mean": np.zeros(2)},
-        {
-            "observation_count": np.array([1, 2]),
-            "observation_mean": np.zeros(2),
-            "observation_variance": np.ones(2),
-        },
+        ({"parameters": np.zeros(3)}, "shape (3,)"),
+        ({"parameters": np.zeros((2, 2))}, "shape (2, 2)"),
+        ({"parameters": np.zeros(4, np.float32)}, "type float32"),
+        ({"parameters": np.zeros(4, ">f8")}, "type >f8"),
+        ({"parameters": np.array(["a", "b", "c", "d"])}, "type <U1"),
+        ({"parameters": np.array([0, 1, np.nan, 2])}, "'parameters' has entries that are not f"),
+        ({"parameters": np.array([0, 1, -np.inf, 2])}, "'parameters' has entries that are not f"),
+        ({"parameters": None}, "its arrays are []"),
+        ({"observation_mean": np.zeros(2)}, "its arrays are ['parameters', 'observation_mean']"),
+        ({"more": np.zeros(2)}, "its arrays are ['parameters', 'more']"),
+        (
+            {
+                "observation_count": np.array(2),
+                "observation_mean": np.zeros(2),
+                "observation_variance": np.ones(2),
+            },
+            "cannot have observation statistics",
+        ),
     ],
 )
-def test_arrays_that_make_no_sense(arrays, tmp_path):
-    refused(tampered(tmp_path / "policy.npz", **arrays))
+def test_arrays_that_make_no_sense(arrays, reason, tmp_path):
+    assert reason in refused(tampered(tmp_path / "policy.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"observation_count": None}, "its arrays are"),
+        ({"observation_mean": None}, "its arrays are"),
+        ({"observation_variance": None}, "its arrays are"),
+        ({"observation_count": np.array([1, 2])}, "'observation_count' has type int64 and shape"),
+        ({"observation_count": np.array(1.0)}, "'observation_count' has type float64"),
+        ({"observation_count": np.array(-1)}, "'observation_count' has negative entries"),
+        ({"observation_mean": np.zeros(3)}, "'observation_mean' has type float64 and shape (3,)"),
+        ({"observation_mean": np.full(4, np.nan)}, "'observation_mean' has entries that are not"),
+        ({"observation_mean": np.zeros(4, np.float32)}, "'observation_mean' has type float32"),
+        ({"observation_variance": np.ones(())}, "'observation_variance' has type float64 and sh"),
+        ({"observation_variance": np.array([1, 1, 1, np.inf])}, "are not finite"),
+        ({"observation_variance": np.array([1, 1, 1, -1e-9])}, "has negative entries"),
+    ],
+)
+def test_statistics_that_make_no_sense(arrays, reason, tmp_path):
+    policy, _ = POLICIES["MLP with statistics"]
+    assert reason in refused(tampered(tmp_path / "policy.npz", policy=policy, **arrays))
 
 
 def test_tampering_with_nothing_leaves_a_policy(tmp_path):
-    loaded, _ = load_policy(tampered(tmp_path / "policy.npz"))
+    """Negative control: what `tampered` makes is refused for the change alone."""
+    loaded, settings = load_policy(tampered(tmp_path / "policy.npz"))
     np.testing.assert_array_equal(loaded.parameters, small_policy().parameters)
+    assert settings == {"env": "x"}
+
+
+# Archives with other members
+
+
+def rearranged(path, change):
+    """A saved policy with the members of its archive changed, and right digest."""
+    save_policy(path, POLICIES["MLP with statistics"][0], {})
+    with zipfile.ZipFile(path) as archive:
+        content = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of names that occur twice
+        for name, data in change(content):
+            archive.writestr(name, data)
+    return sealed(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: [],
+        lambda content: content[1:],
+        lambda content: content[:1],
+        lambda content: content[:-1],
+        lambda content: content[:2],
+        lambda content: [*content, content[1]],
+        lambda content: [*content, ("more.npy", content[1][1])],
+        lambda content: [*content, ("more.txt", b"text")],
+        lambda content: [*content, ("folder/", b"")],
+        lambda content: content[::-1],
+        lambda content: [*content[:3], content[4], content[3]],
+        lambda content: [(name[:-4], data) for name, data in content],
+        lambda content: [(name, data[:-1]) for name, data in content],
+        lambda content: [(name, data + b"\0") for name, data in content],
+        lambda content: [*content[:-1], (content[-1][0], b"")],
+    ],
+)
+def test_other_members_are_refused(change, tmp_path):
+    load_policy(rearranged(tmp_path / "policy.npz", lambda content: content))
+    refused(rearranged(tmp_path / "policy.npz", change))
+
+
+def test_what_unpacks_to_128_megabytes_is_refused_before_memory_is_used(tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, small_policy(), {})
+    with zipfile.ZipFile(path) as archive:
+        header, parameters = (archive.read(name) for name in archive.namelist())
+    preamble = parameters[: -small_policy().parameters.nbytes]
+    large = preamble.replace(b"(4,), }" + b" " * 7, b"(16777216,), }")
+    assert len(large) == len(preamble)
+    block = bytes(2**20)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.npy", header, zipfile.ZIP_STORED)
+        with archive.open("parameters.npy", "w") as member:
+            member.write(large)
+            for _ in range(128):
+                member.write(block)
+    sealed(path)
+    assert len(path.read_bytes()) < 2**18
+    tracemalloc.start()
+    message = refused(path)
+    # An array of that shape whose entries are not there
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.npy", header)
+        archive.writestr("parameters.npy", large + parameters[len(preamble) :])
+    refused(sealed(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "compressed" in message
+    assert peak < 2**22
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    """A small file whose directory lists the same million bytes a thousand times."""
+    path = tmp_path / "policy.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.npy", bytes(10**6))
+        archive.filelist *= 1000
+    sealed(path)
+    assert len(path.read_bytes()) < 2 * 10**6
+    assert "larger than the file" in refused(path)
+
+
+# Policies that could not be loaded again
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"parameters": np.array([0, 1, np.nan, 2])}, "'parameters' has entries that are not"),
+        ({"parameters": np.zeros(3)}, "shape (3,)"),
+        ({"parameters": np.zeros(4, np.float32)}, "type float32"),
+        ({"observation_statistics": RunningMoments.empty((2,))}, "observation statistics"),
+        ({"network": OwnNetwork(2, 2)}, "must be one of MLP, Linear, Table, WithLogStd, got OwnN"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(change, reason, tmp_path):
+    policy = dataclasses.replace(small_policy(), **change)
+    with pytest.raises(ValueError, match="policy cannot be saved") as caught:
+        save_policy(tmp_path / "policy.npz", policy, {})
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("settings", [None, [], "x", {"a": object()}, {"a": np.arange(2)}])
+def test_settings_without_a_json_form_are_not_saved(settings, tmp_path):
+    with pytest.raises(ValueError, match="settings must be a dict|JSON"):
+        save_policy(tmp_path / "policy.npz", small_policy(), settings)
+    assert os.listdir(tmp_path) == []
 
 
 # Writing

@@ -29,10 +29,10 @@ from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.rollout import MakeEnv, reward_threshold
 from minirl.serialization import (
     describe,
-    read_arrays,
+    load_arrays,
+    save_arrays,
     source_hash,
     versions,
-    write_atomically,
     write_text,
 )
 from minirl.settings import Settings, default_algorithm, default_settings
@@ -40,6 +40,7 @@ from minirl.training import require_trainable, train
 from minirl.validation import require_count, require_seed
 
 HAS_MASK = hasattr(signal, "pthread_sigmask")  # not on Windows
+FORMAT = "minirl-run-1"  # of the files of finished runs
 SCORES = ("final_training_return", "evaluation_return")
 
 
@@ -468,8 +469,7 @@ def _run_path(folder: Path, item: WorkItem) -> Path:
 
 def _save_run(path: Path, item: WorkItem, run: Run) -> None:
     scores = [getattr(run, name) for name in (*SCORES, "steps_to_threshold", "cut_episodes")]
-    arrays: dict[str, Any] = {"header": np.array(json.dumps(item.describe())), **run.columns}
-    write_atomically(path, lambda file: np.savez(file, scores=np.array(scores), **arrays))
+    save_arrays(path, FORMAT, item.describe(), {"scores": np.array(scores), **run.columns})
 
 
 def _load_run(path: Path, item: WorkItem) -> Run | None:
@@ -483,17 +483,19 @@ def _load_run(path: Path, item: WorkItem) -> Run | None:
     if not path.exists():
         return None
     try:
-        columns = read_arrays(path.read_bytes())
-        found = json.loads(str(columns.pop("header")))
+        found, columns = load_arrays(path, FORMAT)
         scores = columns.pop("scores")
-    except Exception:  # np.load raises many kinds; whatever it is, the seed is trained again
+        training, evaluation, steps, cut = scores.tolist()
+        updates = len(columns["environment_steps"])
+        if any(column.shape != (updates,) for column in columns.values()):
+            return None
+    except Exception:  # whatever it is, the seed is trained again
         return None
     difference = first_difference(found, item.describe())
     if difference:
         raise ValueError(
             f"{path} holds another experiment: {difference}; choose another folder, or delete it"
         )
-    training, evaluation, steps, cut = scores.tolist()
     return Run(columns, training, evaluation, steps, int(cut))
 
 

@@ -18,8 +18,16 @@ from PIL import Image
 
 from minirl.algorithms import PPO, TRPO, PolicyGradient
 from minirl.experiments import statistics
-from minirl.experiments.compare import Failure, compare, footnote, run_seed
+from minirl.experiments.compare import (
+    Failure,
+    WorkItem,
+    _load_run,
+    compare,
+    footnote,
+    run_seed,
+)
 from minirl.rollout import NonFiniteError
+from minirl.serialization import load_arrays, save_arrays
 from minirl.settings import Settings
 from minirl.training import TrainingStopped
 
@@ -378,6 +386,45 @@ def test_a_damaged_run_is_trained_again(damage, trained, tmp_path):
     trained.clear()
     small(one, seeds=1, total_steps=1, out=tmp_path)
     assert trained == []
+
+
+def test_no_flipped_bit_changes_a_stored_run(tmp_path):
+    small({"ppo": TWO["ppo"]}, seeds=1, total_steps=1, out=tmp_path)
+    path = tmp_path / "runs" / "ppo-seed0.npz"
+    item = WorkItem("CartPole-v1", "ppo", TWO["ppo"], SMALL, 0, 1, 3)
+    whole = path.read_bytes()
+    assert _load_run(path, item) is not None
+    with open(path, "r+b", buffering=0) as file:
+        for position, byte in enumerate(whole):
+            file.seek(position)
+            file.write(bytes([byte ^ 1 << position % 8]))
+            assert _load_run(path, item) is None
+            file.seek(position)
+            file.write(bytes([byte]))
+    assert _load_run(path, item) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": np.zeros(2)},
+        {"kl": np.zeros(3)},
+        {"kl": np.zeros((1, 1))},
+        {"environment_steps": np.array(1.0)},
+    ],
+)
+def test_a_run_whose_arrays_do_not_fit_is_trained_again(change, trained, tmp_path):
+    one = {"ppo": TWO["ppo"]}
+    small(one, seeds=1, total_steps=1, out=tmp_path)
+    path = tmp_path / "runs" / "ppo-seed0.npz"
+    header, arrays = load_arrays(path, "minirl-run-1")
+    trained.clear()
+    save_arrays(path, "minirl-run-1", header, arrays)
+    small(one, seeds=1, total_steps=1, out=tmp_path)
+    assert trained == []  # negative control
+    save_arrays(path, "minirl-run-1", header, {**arrays, **change})
+    small(one, seeds=1, total_steps=1, out=tmp_path)
+    assert trained == [("ppo", 0)]
 
 
 # What may be compared
