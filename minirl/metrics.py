@@ -60,12 +60,19 @@ GLOSSARY = {
         "exact mean KL(pi_old || pi_new) over the batch's states; per episode (summed over its "
         "states) where episodes are whole",
         "nats",
-        "0.001 to 0.03",
+        "0.001 to 0.03; `train` warns once above 10 nats per step",
     ),
     "entropy": Metric(
         "mean entropy of the new policy over the batch's states; per episode where they are whole",
         "nats",
-        "falls slowly; near 0 early on is a collapse",
+        "falls slowly; Discrete actions: near 0 early on is a collapse; Box actions: any sign, see "
+        "smallest_std",
+    ),
+    "smallest_std": Metric(
+        "smallest standard deviation of the new policy, over action components; Box actions only",
+        "action",
+        "falls slowly; below a hundredth of its first value while mean_return does not rise is a "
+        "collapse: set min_log_std",
     ),
     "gradient_norm": Metric(
         "Euclidean norm of the policy's gradient before any clipping; mean over minibatches",

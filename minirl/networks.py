@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minirl.validation import require_count, require_positive
+from minirl.validation import require_count, require_finite, require_positive
 
 
 class Network(Protocol):
@@ -240,17 +240,47 @@ class Table:
         return dtheta.reshape(self.states, self.outputs)[cache]
 
 
+def require_log_std(initial: float, minimum: float | None) -> None:
+    """Raise ValueError unless both are finite numbers and initial >= minimum; None is no bound."""
+    require_finite("initial_log_std", initial)
+    if minimum is not None:
+        require_finite("min_log_std", minimum)
+        if initial < minimum:
+            raise ValueError(
+                f"min_log_std must be at most initial_log_std, {initial!r}, got {minimum!r}"
+            )
+
+
 @dataclass(frozen=True)
 class WithLogStd:
     """A network of means (N, k) with one state-independent log standard deviation per component.
 
     Its output (N, 2k) is the `eta` of a `DiagonalGaussian`; theta is the mean network's theta
     followed by log_std (k,).
+
+    Parameters
+    ----------
+    mean : MLP, Linear or Table
+    actions : int
+        Number of action components k.
+    initial_log_std : float
+        Where every log_std starts.
+    min_log_std : float, optional
+        Lower bound of every log_std. `Policy.with_parameters` projects onto it, so it holds after
+        every step of an optimiser and at every try of a line search. `forward` and its derivatives
+        do not know the bound: they are those of log_std itself, also at the bound, where a gradient
+        that points upwards therefore still leads away from it. Clipping in `forward` instead would
+        make the derivative zero below the bound, and a log_std that once fell there would stay.
     """
 
     mean: MLP | Linear | Table
     actions: int
     initial_log_std: float = 0.0
+    min_log_std: float | None = None
+
+    def __post_init__(self) -> None:
+        require_count("actions", self.actions)
+        require_log_std(self.initial_log_std, self.min_log_std)
 
     @property
     def dtype(self) -> str:
@@ -266,6 +296,14 @@ class WithLogStd:
         """The mean network's start, then log_std at `initial_log_std`."""
         log_std = np.full(self.actions, self.initial_log_std, dtype=self.dtype)
         return np.concatenate([self.mean.init(rng), log_std])
+
+    def project(self, theta: np.ndarray) -> np.ndarray:
+        """The nearest parameters with max(log_std, min_log_std); theta itself without a bound."""
+        if self.min_log_std is None:
+            return theta
+        projected = theta.copy()
+        np.maximum(theta[-self.actions :], self.min_log_std, out=projected[-self.actions :])
+        return projected
 
     def _append(self, mean: np.ndarray, log_std: np.ndarray) -> np.ndarray:
         eta = np.empty((len(mean), 2 * self.actions), dtype=mean.dtype)

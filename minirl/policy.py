@@ -60,9 +60,11 @@ class Policy:
         return distribution.mode() if rng is None else distribution.sample(rng)
 
     def with_parameters(self, theta: np.ndarray) -> "Policy":
-        """The same policy with other parameters."""
+        """The same policy with other parameters, projected onto `min_log_std` if there is one."""
         # A NumPy float64 among the hyperparameters must not promote a float32 network.
         theta = theta.astype(self.network.dtype, copy=False)
+        if isinstance(self.network, WithLogStd):
+            theta = self.network.project(theta)
         return Policy(self.network, self.distribution, theta, self.observation_statistics)
 
     def with_observation_statistics(self, statistics: RunningMoments | None) -> "Policy":
@@ -145,12 +147,14 @@ def make_policy(
     *,
     hidden_sizes: tuple[int, ...] = (64, 64),
     initial_log_std: float = 0.0,
+    min_log_std: float | None = None,
     dtype: str = "float32",
 ) -> Policy:
     """A fresh policy for a pair of spaces.
 
     Box observations get an `MLP`, Discrete ones a `Table` (always float64); Discrete actions a
-    `Categorical`, Box ones a `DiagonalGaussian` with a state-independent log std.
+    `Categorical`, Box ones a `DiagonalGaussian` with a state-independent log std, which starts at
+    `initial_log_std` and never falls below `min_log_std`.
 
     Raises
     ------
@@ -165,7 +169,7 @@ def make_policy(
     if is_vector and np.issubdtype(action_space.dtype, np.floating):
         k = len(action_space.low)  # type: ignore[attr-defined]
         means = _network(observation_space, k, hidden_sizes, 0.01, dtype)
-        network = WithLogStd(means, k, initial_log_std)
+        network = WithLogStd(means, k, initial_log_std, min_log_std)
         return Policy(network, DiagonalGaussian, network.init(rng))
     raise ValueError(
         f"action space {action_space} is not supported: minirl takes Discrete actions numbered "

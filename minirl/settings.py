@@ -26,10 +26,11 @@ from minirl.algorithms import (
 )
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
 from minirl.critic_fit import CriticFit, TableFit
+from minirl.networks import require_log_std
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling, RewardTransform
 from minirl.rollout import MakeEnv, registered_id
-from minirl.validation import require_count, require_finite, require_flag, require_methods
+from minirl.validation import require_count, require_flag, require_methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,10 @@ class Settings:
     hidden_sizes : tuple of int
         Of actor and critic, for Box observations.
     initial_log_std : float
-        Of the Gaussian policy, for Box actions.
+        Of a fresh Gaussian policy, for Box actions.
+    min_log_std : float, optional
+        Lower bound of its log standard deviation, for Box actions: after every step the parameters
+        are projected onto it (see `WithLogStd`). None, the default, sets no bound.
     normalize_observations : bool
         Standardise observations by running statistics kept with the policy.
     reward_transform : RewardTransform, optional
@@ -72,6 +76,7 @@ class Settings:
     advantages: AdvantageEstimator = GAE(discount=0.99, lam=0.95)
     hidden_sizes: tuple[int, ...] = (64, 64)
     initial_log_std: float = 0.0
+    min_log_std: float | None = None
     normalize_observations: bool = False
     reward_transform: RewardTransform | None = None
     critic_fit: CriticFit | TableFit = CriticFit()
@@ -93,7 +98,7 @@ class Settings:
             raise ValueError(f"hidden_sizes must be a tuple of widths, got {self.hidden_sizes!r}")
         for width in self.hidden_sizes:
             require_count("every width in hidden_sizes", width)
-        require_finite("initial_log_std", self.initial_log_std)
+        require_log_std(self.initial_log_std, self.min_log_std)
         require_flag("normalize_observations", self.normalize_observations)
         require_flag("discount_states", self.discount_states)
         require_methods("advantages", self.advantages, "__call__", "discount")

@@ -8,6 +8,7 @@ and again, until the budget is spent.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,10 @@ from minirl.rollout import (
 from minirl.serialization import describe
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.validation import require_count, require_methods, require_seed
+
+# Mean KL of one update, in nats per step, from which `train` warns: the old policy's actions are
+# then, in the mean of their logarithms, exp(10) = 22,000 times less probable under the new policy.
+COLLAPSE_KL = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +240,12 @@ def train(
     progress : bool
         Show a progress bar.
 
+    Warns
+    -----
+    RuntimeWarning
+        Once, if an update moves the policy by a mean KL of more than 10 nats per step: nothing else
+        shows that such an update has undone the learning before it.
+
     Raises
     ------
     ValueError
@@ -321,6 +332,7 @@ def _train(
     learner = new_learner(algorithm, settings, *_initial(envs, settings, policy, init_rng))
 
     history = History()
+    collapsed = False
     began = time.thread_time()
     bar = tqdm(total=budget.total, unit=budget.unit, unit_scale=True, disable=not progress)
     try:
@@ -342,6 +354,8 @@ def _train(
                 {**update_metrics, **metrics, **measured},
                 time.thread_time() - began,
             )
+            if not collapsed:
+                collapsed = _warn_of_collapse(history, rollout, settings)
             bar.update(min(budget.spent(history), budget.total) - spent)
             bar.set_postfix(mean_return=f"{history.rows[-1]['mean_return']:.1f}")
     except (NonFiniteError, EndlessError, KeyboardInterrupt) as error:
@@ -366,6 +380,7 @@ def _initial(
             rng,
             hidden_sizes=hidden_sizes,
             initial_log_std=settings.initial_log_std,
+            min_log_std=settings.min_log_std,
             dtype=dtype,
         )
     require_fit(policy, *spaces)
@@ -373,6 +388,25 @@ def _initial(
         policy = policy.with_observation_statistics(empty_statistics(spaces[0]))
     critic = make_critic(spaces[0], rng, hidden_sizes=hidden_sizes, dtype=dtype)
     return policy, critic.with_observation_statistics(policy.observation_statistics)
+
+
+def _warn_of_collapse(history: History, rollout: Rollout, settings: Settings) -> bool:
+    """Warn if the last update left hardly anything of the policy that it started from."""
+    row = history.rows[-1]
+    kl = row.get("kl", 0.0)
+    if settings.whole_episodes:
+        kl /= rollout.episode_lengths.mean()  # per step, as elsewhere
+    if not kl > COLLAPSE_KL:
+        return False
+    std = f" (smallest_std {row['smallest_std']:.2g})" if "smallest_std" in row else ""
+    warnings.warn(
+        f"update {len(history.rows)} moved the policy by a mean KL of {kl:,.0f} nats per step"
+        f"{std}; 0.001 to 0.03 is healthy, and the policy may have lost what it had learned; try a "
+        "smaller or falling learning rate, or PPO's target_kl",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return True
 
 
 def _require_finite(parameters: np.ndarray, name: str) -> None:

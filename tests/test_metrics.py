@@ -8,7 +8,7 @@ from minirl.algorithms import ALGORITHMS
 from minirl.metrics import GLOSSARY, Metric, require_known
 from minirl.reward_transforms import ReturnScaling
 from minirl.rlhf import Objective, align, full_prefix_policy
-from minirl.settings import default_algorithm, default_settings
+from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.training import train
 
 
@@ -44,6 +44,9 @@ def test_the_glossary_defines_what_training_logs_and_nothing_else():
         )
         result = train("CartPole-v1", algorithm, total_steps=1, settings=settings)
         logged |= result.history.columns().keys()
+    assert "smallest_std" not in logged  # of Box actions only
+    gaussian = Settings(num_envs=2, rollout_steps=16)
+    logged |= train("Pendulum-v1", "trpo", total_steps=1, settings=gaussian).history.rows[0].keys()
     task = describe_the_cat()
     uniform = np.zeros((len(task.prompts), task.num_contexts, len(task.vocabulary)))
     reference = full_prefix_policy(task, uniform)

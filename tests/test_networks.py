@@ -21,6 +21,7 @@ NETWORKS = [
     WithLogStd(MLP((3, 4, 2), dtype="float64"), 2),
     WithLogStd(Linear(3, 1), 1),
     WithLogStd(Table(5, 3), 3),
+    WithLogStd(Linear(3, 2), 2, 0.0, min_log_std=-0.1),  # derivatives do not know the bound
 ]
 each_network = pytest.mark.parametrize("network", NETWORKS, ids=repr)
 
@@ -183,6 +184,15 @@ def test_with_log_std_starts_at_the_given_log_std():
     np.testing.assert_array_equal(theta[-2:], [-0.7, -0.7])
 
 
+def test_projection_raises_log_std_to_its_bound_and_nothing_else():
+    theta = np.array([-9.0, 9.0, -1.5, -1.0, 0.5])
+    network = WithLogStd(Linear(2, 1), 3, min_log_std=-1.0)
+    np.testing.assert_array_equal(network.project(theta), [-9.0, 9.0, -1.0, -1.0, 0.5])
+    np.testing.assert_array_equal(theta, [-9.0, 9.0, -1.5, -1.0, 0.5])
+    assert network.project(theta.astype("float32")).dtype == np.float32
+    assert WithLogStd(Linear(2, 1), 3).project(theta) is theta
+
+
 @each_network
 def test_the_same_seed_gives_the_same_start_of_the_stated_size(network):
     starts = [network.init(np.random.default_rng(5)) for _ in range(2)]
@@ -249,6 +259,13 @@ def test_float32_agrees_with_float64():
         (lambda: Linear(2, -1), "outputs .* got -1"),
         (lambda: Table(0, 2), "states .* got 0"),
         (lambda: Table(2, 0), "outputs .* got 0"),
+        (lambda: WithLogStd(Linear(2, 1), 0), "actions .* got 0"),
+        (lambda: WithLogStd(Linear(2, 1), 1, math.nan), "initial_log_std .* got nan"),
+        (lambda: WithLogStd(Linear(2, 1), 1, 0.0, -math.inf), "min_log_std .* got -inf"),
+        (
+            lambda: WithLogStd(Linear(2, 1), 1, -1.0, -0.5),
+            r"min_log_std must be at most initial_log_std, -1\.0, got -0\.5",
+        ),
     ],
 )
 def test_impossible_shapes_are_named(make, message):

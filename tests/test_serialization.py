@@ -65,6 +65,10 @@ POLICIES = {
         random_policy(WithLogStd(MLP((3, 8, 1)), 1), DiagonalGaussian, STATISTICS),
         "Pendulum-v1",
     ),
+    "WithLogStd with a bound": (
+        random_policy(WithLogStd(MLP((3, 8, 1)), 1, 0.0, -20.0), DiagonalGaussian),
+        "Pendulum-v1",
+    ),
     "WithLogStd of Linear": (
         random_policy(WithLogStd(Linear(2, 1), 1), DiagonalGaussian),
         "minirl/LQR-v0",

@@ -222,6 +222,8 @@ def test_an_assignment_needs_an_equals_sign():
         ("ppo", "rollout_steps=-1"),
         ("ppo", "hidden_sizes=(64, 0)"),
         ("ppo", "initial_log_std=1e999"),
+        ("ppo", "min_log_std=0.5"),  # above initial_log_std
+        ("ppo", "min_log_std=-1e999"),
         ("ppo", "dtype='float16'"),
         ("ppo", "group_size=0"),
         ("ppo", "group_size=3"),  # of 8 environments
@@ -235,6 +237,7 @@ def test_an_assignment_needs_an_equals_sign():
         ("ppo", "learning_rate='fast'"),
         ("trpo", "max_kl=None"),
         ("ppo", "initial_log_std='wide'"),
+        ("ppo", "min_log_std='low'"),
         ("ppo", "objective=3"),
         ("ppo", "optimizer=1"),
         ("ppo", "advantages=0.99"),

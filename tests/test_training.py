@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -31,7 +32,13 @@ from minirl.policy import make_critic, make_policy
 from minirl.reward_transforms import ReturnScaling
 from minirl.rollout import make_vector_env, start
 from minirl.settings import default_algorithm, default_settings
-from minirl.training import evaluation_stage, new_learner, optimisation_stage, rollout_stage
+from minirl.training import (
+    _warn_of_collapse,
+    evaluation_stage,
+    new_learner,
+    optimisation_stage,
+    rollout_stage,
+)
 
 SMALL = Settings(num_envs=4, rollout_steps=32, hidden_sizes=(16,), critic_fit=CriticFit(epochs=2))
 NAMES = ["policy-gradient", "natural-gradient", "trpo", "ppo"]
@@ -495,3 +502,49 @@ def test_whole_episodes_that_never_end_stop_training_instead_of_looping_for_ever
     with pytest.raises(minirl.TrainingStopped, match=r"rollout_steps, 8; raise it") as stopped:
         train(endless, "ppo", total_episodes=10, settings=settings, measure=loop)
     assert stopped.value.result.history.rows == []
+
+
+# A policy that collapses
+
+
+def test_a_collapse_is_not_silent():
+    """With Adam each of these steps changes every parameter by about 10."""
+    algorithm = PPO(learning_rate=10.0, epochs=2, minibatch_size=64)
+    with pytest.warns(
+        RuntimeWarning, match=r"update 1 .* KL of [\d,]+ nats .*smallest_std"
+    ) as seen:
+        result = train("Pendulum-v1", algorithm, total_steps=300, settings=SMALL)
+    assert len(seen) == 1  # once, although later updates move as far
+    kl = result.history.columns()["kl"]
+    assert kl[0] > 10
+    assert len(kl) > 1
+    with pytest.warns(RuntimeWarning, match="update 1 ") as seen:
+        train("CartPole-v1", replace(algorithm, learning_rate=30.0), total_steps=1, settings=SMALL)
+    assert "smallest_std" not in str(seen[0].message)
+
+
+def test_kl_of_whole_episodes_is_judged_per_step():
+    """0.5 nats per step, 20 steps: no collapse, although 10 nats per episode."""
+    history, settings = minirl.History(), replace(SMALL, whole_episodes=True)
+    rollout = SimpleNamespace(episode_lengths=np.full(4, 20))
+    history.rows.append({"kl": 10.5})
+    assert not _warn_of_collapse(history, rollout, settings)
+    history.rows.append({"kl": 201.0})
+    with pytest.warns(RuntimeWarning, match="10 nats per step"):
+        assert _warn_of_collapse(history, rollout, settings)
+    history.rows.append({})  # an algorithm of a reader's own that reports no KL
+    assert not _warn_of_collapse(history, rollout, settings)
+
+
+def test_a_bound_on_log_std_holds_throughout_training():
+    fast = PPO(learning_rate=0.05, epochs=4, minibatch_size=32, entropy_coefficient=0.0)
+    narrow = replace(SMALL, initial_log_std=-0.5, min_log_std=-0.55)
+    free = replace(narrow, min_log_std=None)
+    stds = [
+        train("minirl/LQR-v0", fast, total_steps=2_000, settings=settings).history.columns()[
+            "smallest_std"
+        ]
+        for settings in (narrow, free)
+    ]
+    assert stds[0].min() == np.float32(np.exp(np.float32(-0.55)))
+    assert stds[1].min() < stds[0].min()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minirl.batch import Batch
-from minirl.distributions import Distribution
+from minirl.distributions import DiagonalGaussian, Distribution
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
 from minirl.policy import Policy
 from minirl.validation import (
@@ -64,14 +64,20 @@ def entropy_bonus(
 def step_report(
     old: Distribution, new: Distribution, batch: Batch, advantages: np.ndarray
 ) -> dict[str, float]:
-    """What a step did to the policy: `surrogate_improvement`, `kl` and `entropy` (see metrics)."""
+    """What a step did to the policy: `surrogate_improvement`, `kl` and `entropy` (see metrics).
+
+    A Gaussian policy also reports its `smallest_std`.
+    """
     ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
     before = float(batch.weight @ advantages)
-    return {
+    report = {
         "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
         "kl": float(batch.weight @ old.kl(new)),
         "entropy": float(batch.weight @ new.entropy()),
     }
+    if isinstance(new, DiagonalGaussian):
+        report["smallest_std"] = float(np.exp(new.log_std.min()))
+    return report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,14 @@ import pytest
 from gymnasium import spaces
 
 from minirl.algorithms import PPO, TRPO, NaturalGradient, PolicyGradient
+from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL
 from minirl.batch import Batch
 from minirl.checks import finite_difference
 from minirl.critic_fit import CriticFit
+from minirl.distributions import DiagonalGaussian
 from minirl.metrics import GLOSSARY
+from minirl.networks import MLP, WithLogStd
 from minirl.optimizers import SGD, LinearSchedule
 from minirl.policy import Policy, make_critic, make_policy
 
@@ -58,6 +61,71 @@ def test_metrics_are_what_the_glossary_says(algorithm):
     ratio = new[rows, batch.actions] / old[rows, batch.actions]
     improvement = batch.weight @ ((ratio - 1) * batch.advantages)
     assert np.isclose(metrics["surrogate_improvement"], improvement)
+
+
+def gaussian_problem(log_std, squared, min_log_std=-1.0, n=48):
+    """Two action components; advantages reward deviations from the mean, or their absence."""
+    rng = RNG(2)
+    network = WithLogStd(MLP((4, 6, 2), dtype="float64"), 2, 0.0, min_log_std)
+    theta = 0.7 * rng.standard_normal(network.size)
+    theta[-2:] = log_std
+    policy = Policy(network, DiagonalGaussian, theta)
+    observations = rng.standard_normal((n, 4))
+    old, _ = policy.forward(observations)
+    actions = old.sample(rng)
+    deviation = (((actions - old.mean) * np.exp(-old.log_std)) ** 2).sum(axis=1) - 2
+    return policy, Batch(
+        observations=observations,
+        actions=actions,
+        log_probs=old.log_prob(actions),
+        values=np.zeros(n),
+        advantages=squared * deviation,
+        returns=np.zeros(n),
+        weight=np.full(n, 1 / n),
+    )
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
+def test_a_bound_on_log_std_holds_exactly_and_can_be_left(algorithm):
+    log_std = np.array([-1.0, -0.98])  # at the bound, and just above it
+    policy, batch = gaussian_problem(log_std, squared=-1)
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    np.testing.assert_array_equal(state.policy.parameters[-2:], -1.0)
+    assert metrics["smallest_std"] == np.exp(-1.0)
+    # The reported KL is that of the projected policy, and TRPO's is within its bound.
+    old, new = (some.forward(batch.observations)[0] for some in (policy, state.policy))
+    variances = np.exp(2 * (old.log_std - new.log_std))
+    squares = ((old.mean - new.mean) * np.exp(-new.log_std)) ** 2
+    kl = 0.5 * (variances - 1 - np.log(variances) + squares).sum(axis=1)
+    assert np.isclose(metrics["kl"], batch.weight @ kl, rtol=1e-9)
+    if isinstance(algorithm, TRPO):
+        assert 0 < metrics["kl"] <= algorithm.max_kl
+    # Without the bound both fall below it; where deviations pay, both leave it.
+    free, _ = gaussian_problem(log_std, squared=-1, min_log_std=None)
+    state, metrics = algorithm.update(algorithm.init(free), batch, RNG(1), 0.0)
+    assert (state.policy.parameters[-2:] < -1).all()
+    assert metrics["smallest_std"] == np.exp(state.policy.parameters[-2:].min())
+    policy, batch = gaussian_problem(log_std, squared=1)
+    state, _ = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    assert (state.policy.parameters[-2:] > log_std).all()
+
+
+def test_fisher_matrix_and_kl_are_exact_at_the_bound_on_log_std():
+    """The Fisher product is the Hessian of the mean KL in theta, also where log_std is bounded."""
+    policy, batch = gaussian_problem(np.array([-1.0, -1.0]), squared=1)
+    old, cache = policy.forward(batch.observations)
+    network, theta = policy.network, policy.parameters
+    direction = RNG(3).standard_normal(network.size)
+
+    def gradient(parameters):
+        eta, at = network.forward(parameters, batch.observations)
+        new = DiagonalGaussian(eta)
+        return network.vjp(at, batch.weight[:, None] * old.grad_kl(new, wrt="other"))
+
+    product = fisher_vector_product(policy, cache, old, batch.weight, direction)
+    hessian = finite_difference(gradient, theta, direction, step=1e-5)
+    np.testing.assert_allclose(product, hessian, atol=1e-6 * np.abs(hessian).max())
+    np.testing.assert_allclose(product[-2:], 2 * direction[-2:], rtol=1e-9)  # not 0 at the bound
 
 
 class CountedNetwork:
