@@ -129,16 +129,18 @@ class Preset:
 
 
 # One setting for all networks: the numbers of the common CartPole comparison.
+NETWORK_POLICY_GRADIENT = PolicyGradient(learning_rate=3e-3, normalize_advantages=True)
+NETWORK_PPO = PPO(
+    learning_rate=LinearSchedule(1e-3),
+    epochs=10,
+    minibatch_size=256,
+    normalize_advantages=True,
+)
 NETWORK_ALGORITHMS: dict[str, Algorithm] = {
-    "policy-gradient": PolicyGradient(learning_rate=3e-3, normalize_advantages=True),
+    "policy-gradient": NETWORK_POLICY_GRADIENT,
     "natural-gradient": NaturalGradient(step_size=1.0, damping=0.1, normalize_advantages=True),
     "trpo": TRPO(max_kl=0.01, damping=0.1, normalize_advantages=True),
-    "ppo": PPO(
-        learning_rate=LinearSchedule(1e-3),
-        epochs=10,
-        minibatch_size=256,
-        normalize_advantages=True,
-    ),
+    "ppo": NETWORK_PPO,
 }
 TABLE_PPO = PPO(
     learning_rate=LinearSchedule(0.05),
@@ -267,6 +269,17 @@ PRESETS: dict[str, Preset] = {
             normalize_observations=True,
             reward_transform=ReturnScaling(discount=0.99),
         ),
+    ),
+    # What a landing earns comes hundreds of steps after the start, so the discount is near 1; the
+    # entropy bonus keeps the engines firing until the lander has learned what they are for.
+    "LunarLander-v3": replace(
+        GENERIC,
+        settings=Settings(advantages=GAE(discount=0.999, lam=0.98)),
+        algorithms={
+            **NETWORK_ALGORITHMS,
+            "policy-gradient": replace(NETWORK_POLICY_GRADIENT, entropy_coefficient=0.01),
+            "ppo": replace(NETWORK_PPO, entropy_coefficient=0.01),
+        },
     ),
     "HalfCheetah-v5": MUJOCO,
     "Hopper-v5": MUJOCO,

@@ -33,6 +33,7 @@ ENVIRONMENTS = [
     "MountainCar-v0",
     "MountainCarContinuous-v0",
     "FrozenLake-v1",
+    "FrozenLake8x8-v1",
     "CliffWalking-v1",
     "Taxi-v4",
     "minirl/Chain-v0",
@@ -347,6 +348,7 @@ def test_no_hyperparameter_hides_a_setting_of_the_same_name(name):
     ("env", "name"),
     [(env, name) for env in [*ENVIRONMENTS, TOKENS] for name in preset_for(env).algorithms],
 )
+@pytest.mark.filterwarnings("ignore:update 1 moved the policy")  # from so few rows it may go far
 def test_every_preset_trains(env, name):
     own = default_settings(env, name)
     settings = replace(own, num_envs=max(2, own.group_size), rollout_steps=16)
@@ -357,6 +359,17 @@ def test_every_preset_trains(env, name):
     assert np.isfinite(result.critic.parameters).all()
     assert np.isfinite(row["kl"])
     assert result.settings["env"] == env
+
+
+def test_lunar_lander_looks_far_and_keeps_exploring():
+    """The landing pad pays hundreds of steps after the start: at 0.99 that counts for little."""
+    for name in ALGORITHMS:
+        assert default_settings("LunarLander-v3", name).advantages == GAE(discount=0.999, lam=0.98)
+        coefficient = getattr(default_algorithm(name, "LunarLander-v3"), "entropy_coefficient", 0.01)
+        assert coefficient == 0.01  # TRPO and the natural gradient have none
+    pytest.importorskip("Box2D", reason="needs the extra box2d")
+    settings = replace(default_settings("LunarLander-v3", "ppo"), num_envs=2, rollout_steps=16)
+    train("LunarLander-v3", "ppo", total_steps=1, settings=settings)
 
 
 def test_groups_must_divide_the_environments_and_need_whole_episodes():
