@@ -365,7 +365,9 @@ def test_lunar_lander_looks_far_and_keeps_exploring():
     """The landing pad pays hundreds of steps after the start: at 0.99 that counts for little."""
     for name in ALGORITHMS:
         assert default_settings("LunarLander-v3", name).advantages == GAE(discount=0.999, lam=0.98)
-        coefficient = getattr(default_algorithm(name, "LunarLander-v3"), "entropy_coefficient", 0.01)
+        coefficient = getattr(
+            default_algorithm(name, "LunarLander-v3"), "entropy_coefficient", 0.01
+        )
         assert coefficient == 0.01  # TRPO and the natural gradient have none
     pytest.importorskip("Box2D", reason="needs the extra box2d")
     settings = replace(default_settings("LunarLander-v3", "ppo"), num_envs=2, rollout_steps=16)
