@@ -1,6 +1,7 @@
 """How a run uses the machine: one core, and memory that is kept."""
 
 import ctypes
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,17 +10,35 @@ from threadpoolctl import threadpool_limits
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>
 KEPT_BYTES = 30 * 2**20  # glibc takes at most 32 MiB
 
+_one_run = threading.RLock()
+
 
 @contextmanager
 def one_core() -> Iterator[None]:
     """One BLAS thread inside the block; from then on, the process keeps the memory of freed arrays.
 
-    The last bits of a matrix product depend on the number of threads, and small products are faster
-    on one. Compare by processes, not by threads: the limit holds for the whole process.
+    The last bits of a matrix product depend on the number of BLAS threads, and small products are
+    faster on one. The limit holds for the whole process, and the first Python thread that leaves
+    would lift it for the others. Their results would then depend on timing, so that a second
+    Python thread is refused.
+
+    Raises
+    ------
+    RuntimeError
+        If another Python thread is inside.
     """
-    keep_freed_memory()
-    with threadpool_limits(1):
-        yield
+    if not _one_run.acquire(blocking=False):
+        raise RuntimeError(
+            "another thread of this process is training or evaluating, and the results would "
+            "depend on timing; use processes instead of threads, e.g. compare(..., workers=2) or "
+            "Dask workers with one thread each"
+        )
+    try:
+        keep_freed_memory()
+        with threadpool_limits(1):
+            yield
+    finally:
+        _one_run.release()
 
 
 def keep_freed_memory() -> None:

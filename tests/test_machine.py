@@ -3,6 +3,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -24,6 +25,23 @@ def test_one_thread_inside_and_what_was_before_afterwards():
         after = blas_threads()
     assert set(inside) == {1}
     assert before == after == [2] * len(before)
+
+
+def test_a_second_thread_is_refused_while_one_is_inside():
+    """The first to leave would lift the limit for the other, and change its last bits."""
+
+    def enter():
+        with one_core(), one_core():  # evaluation inside of training, say
+            return blas_threads()
+
+    with ThreadPoolExecutor(1) as other:
+        with one_core():
+            with pytest.raises(RuntimeError, match="another thread.*processes instead of threads"):
+                other.submit(enter).result()
+            assert set(blas_threads()) == {1}
+        assert set(other.submit(enter).result()) == {1}  # one after the other is fine
+    with one_core():
+        pass
 
 
 COUNT_FAULTS = """

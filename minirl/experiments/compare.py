@@ -19,6 +19,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
@@ -26,7 +27,7 @@ from minirl.algorithms import Algorithm
 from minirl.experiments.evaluation import evaluate
 from minirl.experiments.outputs import claim_folder, first_difference
 from minirl.optimizers import SGD, Adam, LinearSchedule
-from minirl.rollout import MakeEnv, reward_threshold
+from minirl.rollout import MakeEnv, registered_id, reward_threshold
 from minirl.serialization import (
     describe,
     load_arrays,
@@ -148,6 +149,46 @@ def attempt(item: WorkItem, call: str = "") -> Run | Failure:
         return Failure(error)
 
 
+CAN_BE_SENT = (
+    "classes and functions for worker processes must live in a module (a .py file) that they can "
+    "import, not in a notebook; or pass workers=1"
+)
+
+
+def to_bytes(item: WorkItem) -> bytes:
+    """The item as a process pool receives it.
+
+    Raises
+    ------
+    ValueError
+        If it contains a class or a function that cannot be pickled.
+    """
+    try:
+        return pickle.dumps(item)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{item.name} can't be sent to a worker process ({error}); {CAN_BE_SENT}"
+        ) from error
+
+
+def attempt_sent(sent: bytes) -> Run | Failure:
+    """`attempt` in a worker process.
+
+    The item arrives as bytes and is read here, because a class that its pool cannot find would kill
+    the process, and nobody would learn its name.
+    """
+    try:
+        item: WorkItem = pickle.loads(sent)
+    except (AttributeError, ImportError) as error:
+        return Failure(ValueError(f"not found in a worker process: {error}; {CAN_BE_SENT}"))
+    env = item.env
+    if isinstance(env, str) and ":" not in env and registered_id(env) not in gym.registry:
+        unknown = f"environment {env!r} is not registered in a worker process"
+        way_out = f"register it in a module and give 'that_module:{env}', or pass workers=1"
+        return Failure(ValueError(f"{unknown}; {way_out}"))
+    return attempt(item)
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """All runs of a comparison and their summary.
@@ -257,8 +298,8 @@ def compare(
         An evaluation episode is cut after this number of steps, which the table then says. Default:
         the environment's own time limit, or 1,000 if it has none.
     executor : concurrent.futures.Executor, optional
-        Where runs are computed; never shut down here. Default: a process pool of `workers`, or
-        this process if `workers` is 1.
+        Where runs are computed, in processes of their own or one after the other; never shut down
+        here. Default: a process pool of `workers`, or this process if `workers` is 1.
     out : path, optional
         Folder for finished runs, `curves.png`, `runs.csv` and `summary.json`. A comparison that
         was interrupted goes on from the runs it finds there.
@@ -270,8 +311,8 @@ def compare(
     ValueError
         For bad arguments, or a folder that can't be written or holds another experiment.
     RuntimeError
-        If a worker process dies, or `executor` loses a run (Dask: its workers died too often, or
-        the cluster is gone); finished seeds are kept in `out`.
+        If two runs meet in threads of one process, a worker process dies, or `executor` loses a run
+        (Dask: its workers died too often, or the cluster is gone); finished seeds are kept in `out`.
     """
     require_count("workers", workers)
     items = _work_items(
@@ -394,7 +435,15 @@ def _finished(
     """Each item with its run, as they finish."""
     if executor is not None:
         call = uuid.uuid4().hex
-        futures = {executor.submit(attempt, item, call): item for item in items}
+        processes = sys.modules.get("concurrent.futures.process")  # not in a browser
+        if processes and isinstance(executor, processes.ProcessPoolExecutor):
+            sent = [to_bytes(item) for item in items]
+            futures = {
+                executor.submit(attempt_sent, data): item
+                for data, item in zip(sent, items, strict=True)
+            }
+        else:
+            futures = {executor.submit(attempt, item, call): item for item in items}
         try:
             yield from _as_completed(futures)
         finally:
@@ -413,6 +462,7 @@ def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[Wor
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
+    sent = [to_bytes(item) for item in items]
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(workers, len(items)),
@@ -421,7 +471,10 @@ def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[Wor
     )
     try:
         with _holding_interrupts():
-            futures = {pool.submit(attempt, item): item for item in items}
+            futures = {
+                pool.submit(attempt_sent, data): item
+                for data, item in zip(sent, items, strict=True)
+            }
         yield from _as_completed(futures)
     except BaseException:
         # Not cancelled first: the pool's thread must find its futures as it left them.

@@ -6,9 +6,16 @@ import multiprocessing
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import time
-from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -572,6 +579,89 @@ def test_a_function_that_ignores_its_argument_is_refused(environments, tmp_path)
     with pytest.raises(ValueError, match=r"got 4 from env\(1\)"):
         small(env=environments.four, out=tmp_path / "results")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_in_threads_at_the_same_time_are_refused():
+    refused = threading.Event()
+
+    @dataclass(frozen=True)
+    class Waits(PolicyGradient):
+        def update(self, *arguments):
+            refused.wait(30)
+            return super().update(*arguments)
+
+    with ThreadPoolExecutor(2) as executor:
+        with pytest.raises(RuntimeError, match="processes instead of threads"):
+            small({"one": Waits(), "other": Waits()}, executor=executor)
+        refused.set()
+
+
+IN_A_NOTEBOOK = """
+import dataclasses
+import gymnasium
+import environments
+import minirl
+
+@dataclasses.dataclass(frozen=True)
+class Mine(minirl.PolicyGradient):
+    pass
+
+def my_env(num_envs):
+    return environments.steady(num_envs)
+
+def small(algorithms, env, **arguments):
+    try:
+        minirl.compare(
+            algorithms, env, total_steps=1, seeds=2, workers=2, evaluation_episodes=1, **arguments
+        )
+    except ValueError as error:
+        print(error, error.__notes__)
+
+gymnasium.register("Mine-v0", environments.Steady)
+small({"mine": Mine()}, "CartPole-v1")
+small(["ppo"], my_env)
+small(["ppo"], "Mine-v0")
+"""
+
+
+def test_what_workers_cannot_import_is_named_with_the_way_out(environments):
+    """A class, a function and an environment of a session without a file, like a notebook."""
+    folder = str(Path(environments.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_NOTEBOOK],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([folder, *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    classes, functions, ids = done.stdout.splitlines()
+    assert "'Mine'" in classes
+    assert "'my_env'" in functions
+    for line in (classes, functions):
+        assert "must live in a module" in line
+        assert "workers=1" in line
+    assert "environment 'Mine-v0' is not registered in a worker process" in ids
+    assert "'that_module:Mine-v0'" in ids
+    for line, name in ((classes, "mine"), (functions, "ppo"), (ids, "ppo")):
+        assert f"in {name}, seed" in line
+
+
+def test_what_cannot_be_pickled_is_refused_before_a_process_starts(environments):
+    before = multiprocessing.active_children()
+    with pytest.raises(ValueError, match="ppo can't be sent to a worker process.*lambda.*module"):
+        small(["ppo"], lambda num_envs: environments.steady(num_envs), workers=2)
+    assert multiprocessing.active_children() == before
+
+
+def test_a_process_pool_of_the_caller_names_what_it_cannot_import(environments, monkeypatch):
+    lost = type("Lost", (PolicyGradient,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Lost", lost, raising=False)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+        with pytest.raises(ValueError, match="not found in a worker process.*'Lost'.*module"):
+            small({"lost": lost()}, seeds=[0], executor=executor)
+        found = small(["ppo"], environments.steady, seeds=[0], total_steps=1, executor=executor)
+    assert list(found.runs["ppo"]) == [0]
 
 
 def test_the_table_says_how_many_episodes_were_cut(environments, tmp_path):
