@@ -312,7 +312,7 @@ def compare(
         For bad arguments, or a folder that can't be written or holds another experiment.
     RuntimeError
         If two runs meet in threads of one process, a worker process dies, or `executor` loses a run
-        (Dask: its workers died too often, or the cluster is gone); finished seeds are kept in `out`.
+        (Dask: its workers died too often, or the cluster is gone). Finished seeds stay in `out`.
     """
     require_count("workers", workers)
     items = _work_items(
