@@ -205,8 +205,9 @@ class GroupNormalized:
     """GRPO's estimator: an episode's return, whitened within its group, at every step.
 
     (R - mean) / std of the group, with the standard deviation over the group's own k returns
-    (divided by k); 0 where all returns of a group are equal. Dividing weighs easy and hard prompts
-    alike, which is no longer the gradient of the expected return.
+    (divided by k); 0 where all returns of a group are equal, up to the rounding of its own rewards'
+    sums. Dividing weighs easy and hard prompts alike, which is no longer the gradient of the
+    expected return.
 
     Source: Shao et al. 2024 (DeepSeekMath), outcome supervision. Episodes are not discounted.
     """
@@ -220,7 +221,10 @@ class GroupNormalized:
         squares = np.bincount(group, (returns - means) ** 2)[group] / sizes
         spread = np.sqrt(squares)
         # Equal returns may differ by rounding, which must not be blown up to advantages of 1.
-        differ = spread > 1e-9 * np.abs(returns).max()
+        added = np.where(rollout.valid, np.abs(rollout.rewards), 0.0).sum(axis=0)
+        largest = np.zeros(len(returns))
+        np.maximum.at(largest, group, added)
+        differ = spread > 8 * np.finfo(np.float64).eps * len(rollout.rewards) * largest[group]
         advantages = np.divide(returns - means, spread, out=np.zeros_like(returns), where=differ)
         shape = rollout.rewards.shape
         return np.broadcast_to(advantages, shape), _returns_to_go(rollout)

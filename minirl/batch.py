@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -69,7 +70,9 @@ class Rollout:
 class Batch:
     """N valid transitions to learn from; all an algorithm's `update` sees.
 
-    Every loss, mean KL and Fisher matrix is the sum over rows times `weight`.
+    Every loss is the sum over rows times `weight`, which need not sum to one. Every mean that is
+    reported or bounded (KL, entropy, `max_kl`, `target_kl`) is the sum over rows times
+    `mean_weight`, whose sum does not depend on a state discount.
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ class Batch:
         The estimator's advantages, and the critic's regression targets.
     weight : ndarray (N,)
         1/N each for control, 1/(number of episodes) each for whole episodes, d(s) pi(a|s) for
-        exact work.
+        exact work; with a state discount, times discount^time.
     episodes : ndarray (N,) of int, optional
         The episode 0 .. E-1 of each row, if the weights are per episode: minibatches then keep
         episodes whole.
@@ -99,6 +102,24 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    @cached_property
+    def mean_weight(self) -> np.ndarray:
+        """`weight` (N,) rescaled for means over states: its sum is 1, or N/E with `episodes`.
+
+        N/E is the mean number of rows per episode: a mean is then one per episode (summed over its
+        states, averaged over E episodes). Weights that have this sum already, up to rounding, are
+        returned as they are, and so are weights that are all 0.
+        """
+        total = float(self.weight.sum(dtype=np.float64))
+        wanted = 1.0
+        if self.episodes is not None:
+            wanted = len(self) / np.count_nonzero(np.bincount(self.episodes))
+        dtype = np.result_type(self.weight, np.float32)
+        rounding = 32 * np.finfo(dtype).eps
+        if total == 0 or abs(total - wanted) <= rounding * wanted:
+            return self.weight
+        return (self.weight * (wanted / total)).astype(dtype)
 
     def rows(self, selection: np.ndarray | slice) -> "Batch":
         """The selected rows, with unchanged weights."""
@@ -142,13 +163,18 @@ class Batch:
             yield order[start:end], replace(minibatch, weight=weight)
 
     def normalized_advantages(self) -> np.ndarray:
-        """Advantages (N,) with mean 0 and standard deviation 1; all 0 where they are constant."""
-        centred = self.advantages - self.advantages.mean()
+        """Advantages (N,) with mean 0 and standard deviation 1; all 0 where they are constant.
+
+        Constant means that the standard deviation is no larger than the rounding of the values.
+        """
+        advantages = self.advantages.astype(np.float64)  # squares of small float32 are 0
+        centred = advantages - advantages.mean()
         spread = centred.std()
-        rounding = 8 * np.finfo(spread.dtype).eps * np.abs(self.advantages).max()
+        dtype = np.result_type(self.advantages, np.float32)
+        rounding = 8 * np.finfo(dtype).eps * np.abs(advantages).max()
         if spread <= rounding:  # dividing would blow the rounding up to full steps
-            return np.zeros_like(self.advantages)
-        return centred / (spread + 1e-8)
+            return np.zeros(len(self), dtype)
+        return (centred / spread).astype(dtype)
 
 
 _COLUMNS = [field.name for field in fields(Batch)]
@@ -173,11 +199,21 @@ def flatten(
         What the weights average over: 1/N per valid transition, or 1/E when each column is one
         whole episode, so that losses and KL are sums over an episode, averaged over episodes.
     state_discount : float
-        Each weight is multiplied by state_discount^time. 1 is what everybody does; the discount
-        itself makes the estimate unbiased for the gradient of the discounted return.
+        Each weight is multiplied by state_discount^time. 1 is what everybody does. With the task's
+        discount, per="episode" and advantages whose error has mean zero, the policy gradient is
+        unbiased for the gradient of the discounted return. per="transition" divides the same sum
+        by the number of transitions instead of episodes: the estimate has the gradient's direction
+        and tends to 1/(mean episode length) times its length.
     dtype : str
         Of the learning signals; observations and actions stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If `per` is neither "transition" nor "episode", or no transition is valid.
     """
+    if per not in ("transition", "episode"):
+        raise ValueError(f'per must be "transition" or "episode", got {per!r}')
     valid = rollout.valid
     count = int(valid.sum())
     if count == 0:

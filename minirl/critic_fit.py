@@ -50,11 +50,21 @@ def value_loss(
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant; nan if R is constant."""
-    if np.ptp(returns) == 0:
+    """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant; nan if R is constant.
+
+    R is constant if it varies by no more than the rounding of its values.
+    """
+    rounding = 8 * np.finfo(np.result_type(returns, np.float32)).eps * np.abs(returns).max()
+    if np.ptp(returns) <= rounding:
         return float("nan")
     variance = float(returns.var(dtype=np.float64))
     return 1 - float((returns - values).var(dtype=np.float64)) / variance
+
+
+def _as_mean(loss: float, batch: Batch) -> float:
+    """A sum over rows times `weight` as the sum over rows times `mean_weight`."""
+    total = float(batch.weight.sum())
+    return loss * (float(batch.mean_weight.sum()) / total) if total > 0 else loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +129,7 @@ class CriticFit:
                 norms.append(norm)
         steps_an_epoch = len(losses) // self.epochs
         return state, {
-            "value_loss": float(np.mean(losses[-steps_an_epoch:])),
+            "value_loss": _as_mean(float(np.mean(losses[-steps_an_epoch:])), batch),
             "explained_variance": explained_variance(batch.values, batch.returns),
             "critic_gradient_norm": float(np.mean(norms)),
             "critic_gradient_equivalents": float(self.epochs * len(batch)),
@@ -165,7 +175,7 @@ class TableFit:
         theta = critic.parameters.copy()
         theta[visited] += self.rate * (sums[visited] / visits[visited] - theta[visited])
         return CriticState(critic.with_parameters(theta), None), {
-            "value_loss": loss,
+            "value_loss": _as_mean(loss, batch),
             "explained_variance": explained_variance(batch.values, batch.returns),
             "critic_gradient_equivalents": float(len(batch)),
         }

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from minirl.validation import require_shape
+
 LOG_2_PI = float(np.log(2 * np.pi))
 
 
@@ -35,7 +37,8 @@ class Categorical:
     Parameters
     ----------
     eta : ndarray (N, A)
-        Logits; adding a constant to a row changes nothing.
+        Logits; adding a constant to a row changes nothing. -inf excludes an action: its probability
+        is 0 and, since 0 log 0 = 0, it contributes nothing to entropy, KL and their derivatives.
 
     Examples
     --------
@@ -60,7 +63,22 @@ class Categorical:
         return self._probs.T
 
     def _chosen(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return actions, np.arange(len(actions))
+        """The index of each row's action; ValueError unless actions (N,) lie in 0 .. A-1."""
+        count, rows = self._probs.shape
+        actions = np.asarray(actions)
+        require_shape("actions", actions, (rows,))
+        if actions.dtype.kind not in "iu":
+            raise ValueError(f"actions must be whole numbers, got {actions.dtype}")
+        # One comparison for both ends: as an unsigned number, -1 is the largest.
+        if rows and np.maximum.reduce(actions.astype(np.uint64)) >= count:
+            wrong = actions[(actions < 0) | (actions >= count)][0]
+            raise ValueError(f"actions must lie in 0 .. {count - 1}, got {wrong}")
+        return actions, np.arange(rows)
+
+    def _weighted(self, terms: np.ndarray) -> np.ndarray:
+        """p(a) times terms (A, N), and 0 where p(a) is 0, whatever the term."""
+        zeros = np.zeros_like(self._probs)
+        return np.multiply(self._probs, terms, out=zeros, where=self._probs > 0)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Actions (N,), int64, by inverting the cumulative distribution."""
@@ -74,26 +92,40 @@ class Categorical:
         return self._log_probs.argmax(axis=0)
 
     def log_prob(self, actions: np.ndarray) -> np.ndarray:
-        """log p(a) in nats (N,) for actions (N,)."""
+        """log p(a) in nats (N,) for actions (N,), whole numbers 0 .. A-1.
+
+        Raises
+        ------
+        ValueError
+            If the actions have another shape, are no whole numbers or lie outside 0 .. A-1.
+        """
         return self._log_probs[self._chosen(actions)]
 
     def entropy(self) -> np.ndarray:
         """H(p) = -sum_a p(a) log p(a), in nats (N,)."""
-        return -(self._probs * self._log_probs).sum(axis=0)
+        return -self._weighted(self._log_probs).sum(axis=0)
 
     def kl(self, other: "Categorical") -> np.ndarray:
-        """KL(self || other) = sum_a p(a) (log p(a) - log q(a)), in nats (N,)."""
-        return (self._probs * (self._log_probs - other._log_probs)).sum(axis=0)
+        """KL(self || other) = sum_a p(a) (log p(a) - log q(a)), in nats (N,).
+
+        Infinite in rows where `other` excludes an action that `self` may choose.
+        """
+        return self._weighted(self._log_ratio(other)).sum(axis=0)
+
+    def _log_ratio(self, other: "Categorical") -> np.ndarray:
+        """log p(a) - log q(a), (A, N); nan where both exclude an action."""
+        with np.errstate(invalid="ignore"):  # -inf minus -inf
+            return self._log_probs - other._log_probs
 
     def grad_log_prob(self, actions: np.ndarray) -> np.ndarray:
-        """The score d log p(a) / d eta = onehot(a) - p, (N, A)."""
+        """The score d log p(a) / d eta = onehot(a) - p, (N, A); raises as `log_prob`."""
         score = -self._probs
         score[self._chosen(actions)] += 1
         return score.T
 
     def grad_entropy(self) -> np.ndarray:
         """d H / d eta = -p (log p + H), (N, A)."""
-        return (-self._probs * (self._log_probs + self.entropy())).T
+        return -self._weighted(self._log_probs + self.entropy()).T
 
     def grad_kl(self, other: "Categorical", *, wrt: Literal["self", "other"]) -> np.ndarray:
         """d KL(self || other) / d eta, (N, A), of `self` or of `other`.
@@ -102,8 +134,8 @@ class Categorical:
         """
         if wrt == "other":
             return (other._probs - self._probs).T
-        excess = self._log_probs - other._log_probs - self.kl(other)
-        return (self._probs * excess).T
+        log_ratio = self._log_ratio(other)
+        return self._weighted(log_ratio - self._weighted(log_ratio).sum(axis=0)).T
 
     def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
         """M d_eta with M = diag(p) - p p^T, the Fisher matrix in eta, row by row (N, A)."""
@@ -147,10 +179,18 @@ class DiagonalGaussian:
         return self.mean
 
     def _standardized(self, actions: np.ndarray) -> np.ndarray:
+        actions = np.asarray(actions)
+        require_shape("actions", actions, self.mean.shape)
         return (actions - self.mean) * np.exp(-self.log_std)
 
     def log_prob(self, actions: np.ndarray) -> np.ndarray:
-        """Log density in nats (N,) of actions (N, k), summed over the components."""
+        """Log density in nats (N,) of actions (N, k), summed over the components.
+
+        Raises
+        ------
+        ValueError
+            If the actions have another shape.
+        """
         squares = self._standardized(actions) ** 2
         return -(0.5 * squares + self.log_std + 0.5 * LOG_2_PI).sum(axis=1)
 
@@ -166,7 +206,10 @@ class DiagonalGaussian:
         return terms.sum(axis=1)
 
     def grad_log_prob(self, actions: np.ndarray) -> np.ndarray:
-        """The score (N, 2k): z / std for the mean, z^2 - 1 for log std, z = (a - mean) / std."""
+        """The score (N, 2k): z / std for the mean, z^2 - 1 for log std, z = (a - mean) / std.
+
+        Raises ValueError as `log_prob`.
+        """
         z = self._standardized(actions)
         return np.concatenate([z * np.exp(-self.log_std), z**2 - 1], axis=1)
 

@@ -57,13 +57,14 @@ GLOSSARY = {
         "near surrogate_improvement; far above it means that the step is too long",
     ),
     "kl": Metric(
-        "exact mean KL(pi_old || pi_new) over the batch's states; per episode (summed over its "
-        "states) where episodes are whole",
+        "exact mean KL(pi_old || pi_new) over the batch's states, weighted by `mean_weight`; per "
+        "episode (summed over its states) where episodes are whole",
         "nats",
         "0.001 to 0.03; `train` warns once above 10 nats per step",
     ),
     "entropy": Metric(
-        "mean entropy of the new policy over the batch's states; per episode where they are whole",
+        "mean entropy of the new policy over the batch's states, weighted by `mean_weight`; per "
+        "episode where they are whole",
         "nats",
         "falls slowly; Discrete actions: near 0 early on is a collapse; Box actions: any sign, see "
         "smallest_std",
@@ -87,9 +88,18 @@ GLOSSARY = {
     "cg_iterations": Metric(
         "conjugate-gradient iterations done", "iterations", "the setting, or fewer"
     ),
-    "cg_residual": Metric("|b - A x| / |b| when conjugate gradient stopped", "", "below 0.1"),
+    "cg_residual": Metric(
+        "|b - A x| / |b| when conjugate gradient stopped, A = F + damping I. It shows how well x "
+        "solves the equations, not how near x is to the exact natural direction: for a nearly "
+        "deterministic policy A is ill-conditioned, and x was once 81 % off at a residual of 0.1",
+        "",
+        "near 1: more iterations or damping are needed; no value shows that x is accurate",
+    ),
     "clip_fraction": Metric(
-        "share of rows with |ratio - 1| > epsilon, mean over minibatches", "", "0.02 to 0.3"
+        "share of rows with |ratio - 1| > epsilon, each row counted once whatever its weight; mean "
+        "over minibatches",
+        "",
+        "0.02 to 0.3",
     ),
     "kl_coefficient": Metric(
         "beta of the KL penalty in this update; 0 without one", "advantage/nat", "settles"
@@ -97,10 +107,12 @@ GLOSSARY = {
     "epochs": Metric("passes over the batch in this update", "epochs", "the setting, or fewer"),
     # The critic
     "value_loss": Metric(
-        "sum_i w_i (V(s_i) - R_i)^2 / 2, mean over the last epoch", "reward^2", "falls"
+        "sum_i u_i (V(s_i) - R_i)^2 / 2 with u the `mean_weight`, mean over the last epoch",
+        "reward^2",
+        "falls",
     ),
     "explained_variance": Metric(
-        "1 - Var(R - V) / Var(R), V from before the fit; nan if R is constant",
+        "1 - Var(R - V) / Var(R) over the rows, V from before the fit; nan if R is constant",
         "",
         "rises towards 1; below 0 the critic does harm",
     ),

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minirl.validation import require_count, require_finite, require_positive
+from minirl.validation import require_count, require_finite, require_positive, require_shape
 
 
 class Network(Protocol):
@@ -227,7 +227,23 @@ class Table:
         return np.zeros(self.size, dtype=self.dtype)
 
     def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows (N, outputs) of the visited states x (N,), int."""
+        """The rows (N, outputs) of the visited states x (N,), whole numbers 0 .. states-1.
+
+        Raises
+        ------
+        ValueError
+            If x has another shape, holds no whole numbers or a state outside 0 .. states-1.
+        """
+        x = np.asarray(x)
+        require_shape("observations of a table", x, (x.size,))
+        if x.dtype.kind not in "iu":
+            raise ValueError(f"observations of a table must be whole numbers, got {x.dtype}")
+        # One comparison for both ends: as an unsigned number, -1 is the largest.
+        if x.size and np.maximum.reduce(x.astype(np.uint64)) >= self.states:
+            wrong = x[(x < 0) | (x >= self.states)][0]
+            raise ValueError(
+                f"observations of this table must lie in 0 .. {self.states - 1}, got {wrong}"
+            )
         return theta.reshape(self.states, self.outputs)[x], x
 
     def vjp(self, cache: np.ndarray, dy: np.ndarray) -> np.ndarray:

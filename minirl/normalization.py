@@ -1,11 +1,12 @@
 """Running mean and variance: of observations for the policy, of returns for reward scaling."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 CLIP = 10.0  # standard deviations; keeps one wild sensor value from saturating the network
-EPSILON = 1e-8
+NEVER_ZERO = 1e-290  # prevents 0 / 0; far below the scale of any samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +18,7 @@ class RunningMoments:
     count : int
         Number of samples; 0 means nothing is known and normalising changes nothing.
     mean, variance : ndarray (D,)
-        In float64 whatever the samples are.
+        In float64 whatever the samples are. The variance of equal samples is exactly 0.
     """
 
     count: int
@@ -41,16 +42,28 @@ class RunningMoments:
         if n == 0:
             return self
         total = self.count + n
-        sample_mean = samples.mean(axis=0, dtype=np.float64)
-        sample_variance = samples.var(axis=0, dtype=np.float64)
+        # Measured from the first sample, so that equal samples have no rounding to add up.
+        first = samples[0].astype(np.float64)
+        deviations = samples - first
+        sample_mean = first + deviations.mean(axis=0)
+        sample_variance = deviations.var(axis=0)
         shift = sample_mean - self.mean
         squares = self.variance * self.count + sample_variance * n
         squares = squares + shift**2 * (self.count * n / total)
         return RunningMoments(total, self.mean + shift * (n / total), squares / total)
 
     def normalize(self, samples: np.ndarray) -> np.ndarray:
-        """(samples - mean) / std, clipped at 10 standard deviations."""
+        """(samples - mean) / std, clipped at 10 standard deviations.
+
+        A standard deviation counts as no less than the rounding of the samples, so that a feature
+        that was constant is 0, and its first change 10 or -10. The result does not depend on the
+        unit of the samples.
+        """
         if self.count == 0:
             return samples
-        standardized = (samples - self.mean) / np.sqrt(self.variance + EPSILON)
-        return np.clip(standardized, -CLIP, CLIP)
+        std = np.maximum(np.sqrt(self.variance), self.rounding(samples.dtype) + NEVER_ZERO)
+        return np.clip((samples - self.mean) / std, -CLIP, CLIP)
+
+    def rounding(self, dtype: np.dtype[Any]) -> np.ndarray:
+        """Eight times the distance (D,) between neighbouring numbers of this type at the mean."""
+        return 8 * np.finfo(np.result_type(dtype, np.float32)).eps * np.abs(self.mean)

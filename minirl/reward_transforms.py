@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minirl.batch import Rollout
-from minirl.normalization import CLIP, EPSILON, RunningMoments
+from minirl.normalization import CLIP, RunningMoments
 from minirl.policy import Policy
 from minirl.validation import require_fraction
 
@@ -65,7 +65,8 @@ class ReturnScaling:
             history.append(sums)
             sums = np.where(done, 0.0, sums)
         moments = state.moments.update(np.stack(history)[rollout.valid])
-        # A single reward, or always the same sum, says nothing about the scale.
-        scale = float(np.sqrt(moments.variance + EPSILON)) if moments.variance > 0 else 1.0
+        # A single reward, or always the same sum up to rounding, says nothing about the scale.
+        std = float(np.sqrt(moments.variance))
+        scale = std if std > moments.rounding(sums.dtype) else 1.0
         rewards = np.clip(rollout.rewards / scale, -CLIP, CLIP)
         return replace(state, sums=sums, moments=moments), rewards, {"reward_scale": scale}

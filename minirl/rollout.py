@@ -11,16 +11,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from minirl.batch import Rollout
 from minirl.policy import Critic, Policy
-from minirl.validation import require_count
+from minirl.validation import NonFiniteError, require_count
 
 MakeEnv = str | Callable[[int], VectorEnv]
 
 
 RETURNED = "environment {} returned"
-
-
-class NonFiniteError(ValueError):
-    """An environment returned, or a policy chose, something that is not a finite number."""
 
 
 class EndlessError(ValueError):

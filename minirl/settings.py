@@ -63,8 +63,8 @@ class Settings:
     reward_transform : RewardTransform, optional
     critic_fit : CriticFit or TableFit
     discount_states : bool
-        Weight each transition by discount^time, as the gradient of the discounted return asks and
-        as nobody does.
+        Weight each transition by discount^time: required for an unbiased gradient of the
+        discounted return (see `minirl.batch.flatten`), and rarely done in practice.
     dtype : {"float32", "float64"}
         Of networks; tables are always float64.
     """

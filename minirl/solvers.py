@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minirl.validation import require_finite_numbers
+
 
 class ConjugateGradientResult(NamedTuple):
     """The solution and how it was reached.
@@ -44,6 +46,11 @@ def conjugate_gradient(
     residual falls below `tolerance` times the norm of b, or when A shows no curvature along the
     direction.
 
+    Raises
+    ------
+    NonFiniteError
+        (a ValueError) If b or a product contains NaN or an infinity.
+
     Source: Hestenes and Stiefel 1952; Nocedal and Wright, Numerical Optimization, Algorithm 5.2.
 
     Examples
@@ -52,6 +59,9 @@ def conjugate_gradient(
     >>> conjugate_gradient(matrix.dot, np.array([1.0, 2.0]), iterations=2).x.round(4)
     array([0.0909, 0.6364])
     """
+    require_finite_numbers("b", b)
+    b = np.asarray(b)
+    b = b.astype(np.result_type(b, np.float32), copy=False)  # whole numbers become float64
     x = np.zeros_like(b)
     residual = b.copy()
     direction = b.copy()
@@ -62,6 +72,8 @@ def conjugate_gradient(
             break
         along = product(direction)
         curvature = float(direction @ along)
+        if not np.isfinite(curvature):
+            require_finite_numbers("the product A v", along)
         if not curvature > 0:
             break
         step = squared / curvature

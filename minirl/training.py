@@ -190,8 +190,8 @@ def optimisation_stage(
     """
     critic_state, fit_metrics = settings.critic_fit.fit(learner.critic_state, batch, rng, progress)
     state, update_metrics = algorithm.update(learner.state, batch, rng, progress)
-    _require_finite(state.policy.parameters, "policy")
-    _require_finite(critic_state.critic.parameters, "critic")
+    _require_finite("policy", state.policy.parameters, learner.policy.parameters)
+    _require_finite("critic", critic_state.critic.parameters, learner.critic.parameters)
     if settings.normalize_observations:
         state, critic_state = _with_new_statistics(state, critic_state, batch)
     learner = replace(learner, state=state, critic_state=critic_state)
@@ -233,7 +233,8 @@ def train(
     settings : Settings, optional
         Default: `default_settings(env, algorithm)`.
     policy : Policy, optional
-        Where to start, instead of a fresh policy.
+        Where to start, instead of a fresh policy. A logit of -inf in its parameters excludes an
+        action, which stays excluded.
     measure : callable, optional
         measure(policy) -> numbers to record beside each update, of the policy that acted; an exact
         return, for example. Each must be defined in `minirl.metrics.GLOSSARY`.
@@ -384,6 +385,12 @@ def _initial(
             dtype=dtype,
         )
     require_fit(policy, *spaces)
+    wrong = policy.parameters[~np.isfinite(policy.parameters) & ~np.isneginf(policy.parameters)]
+    if len(wrong):
+        raise ValueError(
+            "policy must have finite parameters, or -inf for the logit of an excluded action, got "
+            f"{wrong[0]}"
+        )
     if settings.normalize_observations and policy.observation_statistics is None:
         policy = policy.with_observation_statistics(empty_statistics(spaces[0]))
     critic = make_critic(spaces[0], rng, hidden_sizes=hidden_sizes, dtype=dtype)
@@ -409,8 +416,9 @@ def _warn_of_collapse(history: History, rollout: Rollout, settings: Settings) ->
     return True
 
 
-def _require_finite(parameters: np.ndarray, name: str) -> None:
-    if not np.isfinite(parameters).all():
+def _require_finite(name: str, parameters: np.ndarray, old: np.ndarray) -> None:
+    """Raise NonFiniteError unless all are finite, or still the -inf that excludes an action."""
+    if not (np.isfinite(parameters) | (parameters == old)).all():
         raise NonFiniteError(
             f"the {name}'s parameters became non-finite; try a smaller learning rate"
         )

@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
@@ -63,6 +65,24 @@ def require_seed(value: Any) -> None:
     """Raise ValueError unless `value` is a whole number of at least 0."""
     if not _is_whole(value) or value < 0:
         raise ValueError(f"seed must be a whole number of at least 0, got {value!r}")
+
+
+def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `array`, a NumPy array, has exactly this shape."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+
+
+class NonFiniteError(ValueError):
+    """Something that must consist of finite numbers contains NaN or an infinity."""
+
+
+def require_finite_numbers(name: str, array: Any) -> None:
+    """Raise NonFiniteError unless all numbers of `array` are finite."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        wrong = np.asarray(array)[~finite].flat[0]
+        raise NonFiniteError(f"{name} must consist of finite numbers, got {wrong}")
 
 
 def require_methods(name: str, value: Any, *methods: str) -> None:

@@ -330,6 +330,15 @@ def test_a_group_of_equal_returns_teaches_nothing(value):
     np.testing.assert_allclose(LeaveOneOut()(rollout)[0][0, :3], 0.0, atol=1e-14)
 
 
+@pytest.mark.parametrize("other", [-1e9, -1e-9, 1e100])
+def test_a_group_is_judged_by_its_own_returns_only(other):
+    rewards = np.array([[0.1, 0.2, 0.3, 0.4, other, 0.0]])
+    advantages, _ = GroupNormalized()(whole_episodes(rewards, [1] * 6, [0, 0, 0, 0, 1, 1]))
+    first = np.array([-1.341641, -0.447214, 0.447214, 1.341641])
+    np.testing.assert_allclose(advantages[0, :4], first, rtol=1e-6)
+    np.testing.assert_allclose(np.abs(advantages[0, 4:]), [1, 1], rtol=1e-12)
+
+
 def test_where_all_returns_are_zero_nothing_is_taught():
     advantages, _ = GroupNormalized()(whole_episodes(np.zeros((2, 4)), [2] * 4, [0, 0, 1, 1]))
     assert (advantages == 0).all()

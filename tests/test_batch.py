@@ -1,6 +1,7 @@
 """Rollouts to batches: which rows, in which order, with which weight."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -285,7 +286,8 @@ def test_normalized_advantages_have_mean_zero_and_deviation_one(dtype):
     tolerance = 1e-5 if dtype == "float32" else 1e-8
     np.testing.assert_allclose(normalized.mean(), 0.0, atol=tolerance)
     np.testing.assert_allclose(normalized.std(), 1.0, atol=tolerance)
-    truth = (advantages - advantages.mean()) / advantages.std()
+    exact = advantages.astype(np.float64)
+    truth = (exact - exact.mean()) / exact.std()
     np.testing.assert_allclose(normalized, truth, rtol=1e-5)
 
 
@@ -305,14 +307,66 @@ def test_constant_advantages_normalise_to_zero(dtype, constant, n):
 def test_a_deviation_of_eight_roundings_counts_as_none_and_half_a_rounding_more_does_not(dtype):
     """The deviation of 1 and 1 - 2d is d."""
     eps = np.finfo(dtype).eps
-    for roundings, spread in ((8, 0.0), (8.5, 8.5 * eps)):
+    for roundings, truth in ((8, 0.0), (8.5, 1.0)):
         advantages = np.array([1, 1 - 2 * roundings * eps], dtype=dtype)
         normalized = make_batch(2, advantages=advantages).normalized_advantages()
-        truth = spread / (spread + 1e-8)  # 0.99 in float32
-        np.testing.assert_allclose(normalized, [truth, -truth], rtol=0.1)
+        np.testing.assert_allclose(normalized, [truth, -truth], rtol=1e-6)
 
 
-def test_a_spread_near_zero_is_not_blown_up():
-    """1e-8 is added to the deviation: a deviation of 1e-8 becomes 1/2, not 1."""
-    batch = make_batch(2, advantages=np.array([1e-8, -1e-8]))
-    np.testing.assert_allclose(batch.normalized_advantages(), [0.5, -0.5], rtol=1e-12)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e30])
+def test_the_scale_of_advantages_does_not_matter(dtype, scale):
+    """Nothing with a unit is added to the deviation; squares may leave the range of float32."""
+    advantages = (scale * np.array([1.0, -1.0])).astype(dtype)
+    normalized = make_batch(2, advantages=advantages).normalized_advantages()
+    assert normalized.dtype == dtype
+    np.testing.assert_allclose(normalized, [1.0, -1.0], rtol=1e-6)
+
+
+# ------------------------------------------------------------ weights of means
+
+
+LENGTHS = [3, 1, 4]  # of three episodes, which begin at time 0
+
+
+def batch_of_episodes(per, discount, dtype="float64"):
+    time = np.arange(4)[:, None]
+    rollout = make_rollout(time < np.array(LENGTHS))
+    rollout = replace(rollout, time=np.broadcast_to(time, (4, 3)))
+    signal = np.zeros((4, 3))
+    return flatten(rollout, signal, signal, per=per, state_discount=discount, dtype=dtype)
+
+
+@pytest.mark.parametrize("per", ["transition", "episode"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_without_a_state_discount_means_use_the_weights_themselves(per, dtype):
+    batch = batch_of_episodes(per, 1.0, dtype)
+    assert batch.mean_weight is batch.weight
+
+
+@pytest.mark.parametrize(("per", "total"), [("transition", 1.0), ("episode", 8 / 3)])
+def test_a_state_discount_does_not_change_the_sum_of_the_weights_of_means(per, total):
+    batch = batch_of_episodes(per, 0.5)
+    assert batch.weight.sum() < 0.7 * total  # the negative control: the losses' weights
+    np.testing.assert_allclose(batch.mean_weight.sum(), total, rtol=1e-14)
+    np.testing.assert_allclose(
+        batch.mean_weight / batch.mean_weight[0], batch.weight / batch.weight[0], rtol=1e-14
+    )
+
+
+def test_weights_of_a_mean_sum_to_one_whatever_the_sum_of_the_weights():
+    batch = replace(make_batch(3), weight=np.array([1, 2, 5]))
+    np.testing.assert_allclose(batch.mean_weight, [1 / 8, 2 / 8, 5 / 8], rtol=1e-15)
+    assert replace(batch, weight=np.zeros(3)).mean_weight.tolist() == [0, 0, 0]
+
+
+def test_minibatches_of_whole_episodes_have_means_per_episode():
+    batch = batch_of_episodes("episode", 0.5)
+    for _, part in batch.minibatches(1, np.random.default_rng(0)):
+        np.testing.assert_allclose(part.mean_weight.sum(), len(part), rtol=1e-14)
+
+
+def test_a_wrong_per_is_an_error():
+    rollout, signal = make_rollout(np.ones((2, 1), dtype=bool)), np.zeros((2, 1))
+    with pytest.raises(ValueError, match="per must be .* got 'Episode'"):
+        flatten(rollout, signal, signal, per="Episode")

@@ -195,6 +195,19 @@ def test_one_step_by_hand_with_and_without_a_gradient_limit():
         np.testing.assert_allclose(metrics["critic_gradient_norm"], 4.0)
 
 
+@pytest.mark.parametrize("fit", [CriticFit(learning_rate=1e-9), TableFit()])
+def test_the_reported_loss_does_not_depend_on_the_sum_of_the_weights(fit):
+    batch = make_batch([0, 0], [3.0, 5.0], weight=np.array([0.01, 0.03]))
+    state = fit.init(Critic(Table(1, 1), np.zeros(1)))
+    _, metrics = fit.fit(state, batch, np.random.default_rng(0), progress=0.0)
+    np.testing.assert_allclose(metrics["value_loss"], 0.5 * (0.25 * 9 + 0.75 * 25), rtol=1e-6)
+
+
+def test_returns_that_differ_by_rounding_only_have_no_explained_variance():
+    assert math.isnan(explained_variance(np.zeros(2), np.array([0.3, 0.1 + 0.2])))
+    assert explained_variance(np.array([1e-9, 2e-9]), np.array([1e-9, 2e-9])) == 1
+
+
 def test_metrics_of_a_fit():
     rng = np.random.default_rng(6)
     returns = rng.normal(size=40)

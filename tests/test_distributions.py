@@ -352,3 +352,88 @@ def test_adding_a_constant_to_the_logits_changes_nothing(eta, shift):
     np.testing.assert_allclose(shifted.kl(p), [0.0, 0.0], atol=1e-11)
     # Nor does a constant in a direction reach the Fisher product.
     np.testing.assert_allclose(p.fisher_product(np.full((2, 3), shift)), 0.0, atol=1e-11)
+
+
+# ------------------------------------------------------------ excluded actions
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("excluded", [0, 1, 2])
+def test_an_excluded_action_changes_nothing_for_the_others(excluded, dtype):
+    """Every value equals that of the distribution over the other two actions."""
+    rng = np.random.default_rng(9)
+    two, other_two = (rng.normal(size=(4, 2)).astype(dtype) for _ in range(2))
+    three, other_three = (np.insert(eta, excluded, -np.inf, axis=1) for eta in (two, other_two))
+    p, q = Categorical(two), Categorical(other_two)
+    excluding, other = Categorical(three), Categorical(other_three)
+
+    def widened(columns):
+        return np.insert(columns, excluded, 0, axis=1)
+
+    tolerance = {"rtol": 1e-4 if dtype == "float32" else 1e-12, "atol": 1e-6}
+    with np.errstate(all="raise"):
+        np.testing.assert_allclose(excluding.entropy(), p.entropy(), **tolerance)
+        np.testing.assert_allclose(excluding.kl(other), p.kl(q), **tolerance)
+        np.testing.assert_allclose(excluding.grad_entropy(), widened(p.grad_entropy()), **tolerance)
+        for wrt in ("self", "other"):
+            np.testing.assert_allclose(
+                excluding.grad_kl(other, wrt=wrt), widened(p.grad_kl(q, wrt=wrt)), **tolerance
+            )
+        direction = rng.normal(size=(4, 2)).astype(dtype)
+        np.testing.assert_allclose(
+            excluding.fisher_product(np.insert(direction, excluded, 5.0, axis=1)),
+            widened(p.fisher_product(direction)),
+            **tolerance,
+        )
+    many = Categorical(np.repeat(three, 1000, axis=0))
+    assert not (many.sample(rng) == excluded).any()
+    assert not (excluding.mode() == excluded).any()
+    assert excluding.entropy().dtype == dtype
+
+
+def test_excluded_actions_by_hand():
+    both = Categorical(np.array([[0.0, -np.inf, 0.0]]))
+    np.testing.assert_allclose(both.entropy(), np.log(2), rtol=1e-15)
+    assert both.kl(both).tolist() == [0.0]
+    certain = Categorical(np.array([[-np.inf, 3.0, -np.inf]]))
+    assert certain.entropy().tolist() == [0.0]
+    assert certain.grad_entropy().tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_the_kl_is_infinite_where_only_the_other_excludes_a_possible_action():
+    fair, excluding = Categorical(np.zeros((1, 2))), Categorical(np.array([[0.0, -np.inf]]))
+    assert fair.kl(excluding).tolist() == [np.inf]
+    np.testing.assert_allclose(excluding.kl(fair), np.log(2))
+
+
+# ------------------------------------------------------------ actions that do not fit
+
+
+@pytest.mark.parametrize("method", ["log_prob", "grad_log_prob"])
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (np.array([[0], [1], [1]]), r"actions must have shape \(3,\), got \(3, 1\)"),
+        (np.array([0, 1]), r"actions must have shape \(3,\), got \(2,\)"),
+        (np.array(1), r"actions must have shape \(3,\), got \(\)"),
+        (np.array([0, -1, 1]), "actions must lie in 0 .. 1, got -1"),
+        (np.array([0, 2, 1], dtype=np.int32), "actions must lie in 0 .. 1, got 2"),
+        (np.array([0.0, 1.0, 1.0]), "actions must be whole numbers, got float64"),
+        (np.array([True, False, True]), "actions must be whole numbers, got bool"),
+    ],
+)
+def test_actions_that_a_categorical_does_not_have_are_refused(actions, message, method):
+    with pytest.raises(ValueError, match=message):
+        getattr(Categorical(np.zeros((3, 2))), method)(actions)
+
+
+@pytest.mark.parametrize("method", ["log_prob", "grad_log_prob"])
+@pytest.mark.parametrize("shape", [(3,), (2, 1), (1, 1), (3, 2), (1,)])
+def test_actions_of_another_shape_are_refused_by_a_gaussian(shape, method):
+    with pytest.raises(ValueError, match=r"actions must have shape \(3, 1\), got"):
+        getattr(DiagonalGaussian(np.zeros((3, 2))), method)(np.zeros(shape))
+
+
+def test_no_rows_have_no_log_probabilities():
+    nothing = Categorical(np.zeros((0, 2)))
+    assert nothing.log_prob(np.zeros(0, dtype=int)).shape == (0,)

@@ -170,6 +170,20 @@ def test_mlp_starts_with_zero_biases_and_the_stated_gains():
         np.testing.assert_allclose(np.linalg.svd(weight, compute_uv=False), gain, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (np.array([0, -1]), "observations of this table must lie in 0 .. 2, got -1"),
+        (np.array([3]), "observations of this table must lie in 0 .. 2, got 3"),
+        (np.array([[0], [1]]), r"observations of a table must have shape \(2,\), got \(2, 1\)"),
+        (np.array([0.0]), "observations of a table must be whole numbers, got float64"),
+    ],
+)
+def test_a_table_takes_no_state_for_another(states, message):
+    with pytest.raises(ValueError, match=message):
+        Table(3, 2).forward(np.zeros(6), states)
+
+
 @pytest.mark.parametrize("network", [Linear(3, 2), Table(3, 2)], ids=repr)
 def test_linear_and_table_start_at_zero_and_draw_nothing(network):
     rng, untouched = np.random.default_rng(3), np.random.default_rng(3)

@@ -1,6 +1,7 @@
 """Running moments against NumPy's mean and variance of all samples at once."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -89,3 +90,34 @@ def test_a_constant_feature_is_zero_and_its_first_change_finite():
     moments = RunningMoments.empty((1,)).update(np.full((50, 1), 7.3))
     np.testing.assert_allclose(moments.normalize(np.array([[7.3]])), [[0.0]], atol=1e-6)
     np.testing.assert_array_equal(moments.normalize(np.array([[8.0], [6.0]])), [[10.0], [-10.0]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mean", [0.0, 5.0])
+@pytest.mark.parametrize("unit", [1e-30, 1e-8, 1e-6, 1.0, 1e30])
+def test_normalised_features_do_not_depend_on_the_unit(unit, mean, dtype):
+    samples = (unit * np.random.default_rng(3).normal(mean, 1, (1000, 1))).astype(dtype)
+    normalized = RunningMoments.empty((1,)).update(samples).normalize(samples)
+    np.testing.assert_allclose(normalized.std(), 1.0, rtol=1e-10)
+
+
+def test_the_variance_of_equal_samples_is_exactly_zero():
+    moments = RunningMoments.empty((1,))
+    for _ in range(7):
+        moments = moments.update(np.full((1001, 1), 0.1))
+    assert moments.variance == 0
+    assert moments.mean == 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_spread_of_the_last_bit_is_not_blown_up(dtype):
+    one = np.ones(1, dtype)
+    samples = np.where(np.arange(100)[:, None] % 2, one, np.nextafter(one, 2, dtype=dtype))
+    assert samples.dtype == dtype
+    normalized = RunningMoments.empty((1,)).update(samples).normalize(samples)
+    assert np.abs(normalized).max() <= 1 / 8
+
+
+def test_a_feature_that_is_always_zero_stays_zero():
+    moments = RunningMoments.empty((1,)).update(np.zeros((5, 1)))
+    np.testing.assert_array_equal(moments.normalize(np.array([[0.0], [1.0]])), [[0.0], [10.0]])

@@ -60,7 +60,7 @@ def looped_scales(rewards, done, valid, discount, lengths):
             if done[t, column]:
                 running = 0.0
     ends = np.cumsum(lengths)
-    return [math.sqrt(np.var(np.concatenate(sums_by_time[:end])) + 1e-8) for end in ends]
+    return [math.sqrt(np.var(np.concatenate(sums_by_time[:end]))) for end in ends]
 
 
 def test_equals_the_loop_over_rollouts_that_continue_each_other():
@@ -186,3 +186,15 @@ def test_a_single_reward_says_nothing_about_the_scale_and_stays_what_it_is(value
 def test_an_impossible_discount_is_named(discount):
     with pytest.raises(ValueError, match=f"discount must .*got {discount}"):
         ReturnScaling(discount)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-8, 1e-6, 1e30])
+def test_scaled_rewards_do_not_depend_on_the_unit(unit):
+    rewards, done, valid, truncated = random_stream(np.random.default_rng(4), 40, 2)
+    scaled = [
+        ReturnScaling().transform(
+            ReturnScaling().init(2), make_rollout(factor * rewards, done, valid, truncated), None
+        )[1]
+        for factor in (1.0, unit)
+    ]
+    np.testing.assert_allclose(scaled[1][valid], scaled[0][valid], rtol=1e-9)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirl.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
+from minirl.validation import NonFiniteError
 
 quick = settings(derandomize=True, max_examples=40, deadline=None, database=None)
 
@@ -137,9 +138,20 @@ def test_no_curvature_on_the_way_keeps_the_last_iterate():
     np.testing.assert_allclose(result.residual_norms, [2**0.5, 2**0.5])
 
 
-def test_a_nan_product_is_no_curvature():
-    result = conjugate_gradient(lambda v: v * np.nan, np.ones(2), iterations=5)
-    np.testing.assert_array_equal(result.x, [0.0, 0.0])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(wrong):
+    with pytest.raises(NonFiniteError, match="the product A v must .* got (nan|inf)"):
+        conjugate_gradient(lambda v: v * wrong, np.ones(2), iterations=5)
+    with pytest.raises(NonFiniteError, match="^b must consist of finite numbers, got (nan|inf)$"):
+        conjugate_gradient(lambda v: v, np.array([1.0, wrong]), iterations=5)
+
+
+def test_whole_numbers_on_the_right_side_are_solved_in_float64():
+    matrix = np.array([[4, 1], [1, 3]])
+    for b in (np.array([1, 2]), [1, 2]):
+        x = conjugate_gradient(matrix.dot, b, iterations=2).x
+        assert x.dtype == np.float64
+        np.testing.assert_allclose(x, [1 / 11, 7 / 11], rtol=1e-12)
 
 
 def test_the_right_side_is_left_alone_and_float32_is_kept():

@@ -189,6 +189,31 @@ def test_training_goes_on_from_a_given_policy():
     assert np.array_equal(first.policy.parameters, before)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_excluded_action_stays_excluded_while_the_others_are_learned(name):
+    policy = make_policy(spaces.Discrete(16), spaces.Discrete(4), np.random.default_rng(0))
+    theta = policy.parameters.copy()
+    theta[::4] = -np.inf  # "left", in all states
+    policy = policy.with_parameters(theta)
+    settings = replace(default_settings("FrozenLake-v1", name), num_envs=4, rollout_steps=64)
+    algorithm = default_algorithm(name, "FrozenLake-v1")
+    run = train("FrozenLake-v1", algorithm, total_steps=1000, settings=settings, policy=policy)
+    learned = run.policy.parameters
+    assert np.array_equal(np.isneginf(learned), np.isneginf(theta))
+    assert not np.array_equal(learned, theta)
+    for column in ("kl", "entropy"):
+        assert np.isfinite(run.history.columns()[column]).all()
+    assert not (run.policy.act(np.repeat(np.arange(16), 100), np.random.default_rng(1)) == 0).any()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_policy_that_begins_with_numbers_that_are_not_finite_is_refused(wrong):
+    policy = make_policy(spaces.Discrete(16), spaces.Discrete(4), np.random.default_rng(0))
+    policy = policy.with_parameters(np.full(64, wrong))
+    with pytest.raises(ValueError, match="policy must have finite parameters.* got (nan|inf)"):
+        train("FrozenLake-v1", "ppo", total_steps=100, policy=policy)
+
+
 class Breaking(gym.Env):
     """CartPole-like spaces; returns NaN rewards from its 50th step on."""
 

@@ -90,6 +90,23 @@ def test_the_sampled_gradient_is_unbiased(rollouts, name):
     assert z_scores(rollouts[critic], estimator, TRUE_GRADIENT, DISCOUNT).max() < 4
 
 
+def test_weights_per_transition_divide_the_gradient_by_the_mean_length(rollouts):
+    """`flatten`'s promise: the same direction, one over the mean length of an episode."""
+    rollout = rollouts["right"]
+    gradients = []
+    for per in ("episode", "transition"):
+        batch = flatten(
+            rollout, *GAE(DISCOUNT)(rollout), per=per, state_discount=DISCOUNT, dtype="float64"
+        )
+        distribution, cache = POLICY.forward(batch.observations)
+        _, d_eta = policy_gradient_loss(distribution, batch, batch.advantages)
+        gradients.append(-POLICY.vjp(cache, d_eta))
+    length = rollout.episode_lengths.mean()
+    assert length > 3
+    assert np.allclose(gradients[1], gradients[0] / length, rtol=1e-12)
+    assert np.allclose(gradients[0], TRUE_GRADIENT.ravel(), atol=0.05)
+
+
 def test_the_check_sees_a_wrong_sign(rollouts):
     z = z_scores(rollouts["right"], RewardToGo(DISCOUNT), -TRUE_GRADIENT, DISCOUNT)
     assert z.max() > 10

@@ -59,8 +59,9 @@ def natural_direction(
 ) -> ConjugateGradientResult:
     """Solve (F + damping I) x = g by conjugate gradient, equation (3).
 
-    Damping keeps the system well conditioned: directions in which the batch says nothing about the
-    policy (F v near 0) would otherwise get huge steps.
+    F is weighted by the batch's `weight`, as g is, so that a factor on all weights cancels where
+    damping is 0. Damping keeps the system well conditioned: directions in which the batch says
+    nothing about the policy (F v near 0) would otherwise get huge steps.
     """
 
     def product(vector: np.ndarray) -> np.ndarray:

@@ -40,7 +40,9 @@ def policy_gradient_loss(
 ) -> tuple[float, np.ndarray]:
     """Equation (2) and its derivative dL/deta (N, d).
 
-    Its value means nothing, only its gradient does: it is no measure of performance.
+    Only the gradient is meaningful; the value does not measure performance. Both are sums over rows
+    times `weight`, as the gradient of the discounted return requires, never divided by the
+    weights' sum.
     """
     weighted = batch.weight * advantages
     loss = -float(weighted @ distribution.log_prob(batch.actions))
@@ -48,8 +50,11 @@ def policy_gradient_loss(
 
 
 def surrogate(ratio: np.ndarray, batch: Batch, advantages: np.ndarray) -> float:
-    """Equation (3), from ratio = pi(a|s) / pi_old(a|s) (N,)."""
-    return float((batch.weight * advantages) @ ratio)
+    """Equation (3), from ratio = pi(a|s) / pi_old(a|s) (N,).
+
+    A ratio of infinity counts as the largest number, so that an advantage of 0 contributes 0.
+    """
+    return float((batch.weight * advantages) @ np.minimum(ratio, np.finfo(ratio.dtype).max))
 
 
 def entropy_bonus(
@@ -66,14 +71,16 @@ def step_report(
 ) -> dict[str, float]:
     """What a step did to the policy: `surrogate_improvement`, `kl` and `entropy` (see metrics).
 
+    The improvement is a sum over rows times `weight`, as the surrogate is. KL and entropy are means
+    sum_i u_i KL(old_i || new_i) and sum_i u_i H(new_i) with u the batch's `mean_weight`.
     A Gaussian policy also reports its `smallest_std`.
     """
     ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
     before = float(batch.weight @ advantages)
     report = {
         "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
-        "kl": float(batch.weight @ old.kl(new)),
-        "entropy": float(batch.weight @ new.entropy()),
+        "kl": float(batch.mean_weight @ old.kl(new)),
+        "entropy": float(batch.mean_weight @ new.entropy()),
     }
     if isinstance(new, DiagonalGaussian):
         report["smallest_std"] = float(np.exp(new.log_std.min()))

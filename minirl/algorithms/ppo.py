@@ -4,10 +4,11 @@ With ratio_i = pi(a_i|s_i) / pi_old(a_i|s_i), several epochs of minibatch steps 
 
     - sum_i w_i min(ratio_i A_i, clip(ratio_i, 1 - epsilon, 1 + epsilon) A_i)     `Clipped`    (1)
     - sum_i w_i ratio_i A_i                                                       `Unclipped`  (2)
-    (2) + beta * mean KL(pi_old || pi)                                            `FixedKL`    (3)
+    (2) + beta * sum_i w_i KL(pi_old || pi)(s_i)                                  `FixedKL`    (3)
     (3) with beta halved or doubled to keep the KL near a target                  `AdaptiveKL` (4)
 
-(1) is the paper's L^CLIP, (3) and (4) its L^KLPEN.
+(1) is the paper's L^CLIP, (3) and (4) its L^KLPEN. The KL that (4) and `target_kl` compare with
+their target is a mean, weighted by the batch's `mean_weight`.
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from minirl.validation import (
     require_positive_or_none,
 )
 
+COEFFICIENT_RANGE = 2.0**20  # largest factor between an adaptive coefficient and its start
+
 
 @dataclass(frozen=True)
 class Clipped:
@@ -42,7 +45,7 @@ class Clipped:
 
 @dataclass(frozen=True)
 class Unclipped:
-    """Objective (2), which nothing holds near the old policy."""
+    """Objective (2): nothing keeps the policy near the old one."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,11 @@ class FixedKL:
 
 @dataclass(frozen=True)
 class AdaptiveKL:
-    """Objective (4): keeps the mean KL of an update near `target` nats, starting at `beta`."""
+    """Objective (4): keeps the mean KL of an update near `target` nats, starting at `beta`.
+
+    The coefficient stays within a factor of 2^20, about a million, of its start. A longer run of
+    halvings would end at 0, and one of doublings at infinity, which no later update could leave.
+    """
 
     target: float = 0.01
     beta: float = 1.0
@@ -67,10 +74,10 @@ class AdaptiveKL:
         require_positive("beta", self.beta)
 
     def next_beta(self, beta: float, kl: float) -> float:
-        """Half of beta if kl < target / 1.5, twice if kl > 1.5 target, else beta."""
+        """Half of beta if kl < target / 1.5, twice if kl > 1.5 target, else beta; bounded."""
         if kl < self.target / 1.5:
-            return beta / 2
-        return beta * 2 if kl > self.target * 1.5 else beta
+            return max(beta / 2, self.beta / COEFFICIENT_RANGE)
+        return min(beta * 2, self.beta * COEFFICIENT_RANGE) if kl > self.target * 1.5 else beta
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +95,14 @@ def clipped_surrogate_loss(
     """Objective (1) and its derivative in log pi(a_i|s_i), (N,); epsilon = inf gives (2).
 
     The derivative is 0 where the ratio has already left the interval in the direction that its
-    advantage asks for, and only there: the minimum keeps the gradient that leads back.
+    advantage asks for, and only there: the minimum keeps the gradient that leads back. A ratio of
+    infinity counts as the largest number, so that an advantage of 0 gives 0.
     """
+    ratio = np.minimum(ratio, np.finfo(ratio.dtype).max)
     gain = ratio * advantages
     clipped_gain = np.minimum(np.maximum(ratio, 1 - epsilon), 1 + epsilon) * advantages
     loss = -float(batch.weight @ np.minimum(gain, clipped_gain))
-    return loss, -batch.weight * gain * (gain <= clipped_gain)
+    return loss, -batch.weight * np.where(gain <= clipped_gain, gain, 0)
 
 
 def kl_penalty(
@@ -216,7 +225,7 @@ class PPO:
             # (4) stop early if the policy has moved too far
             if self.target_kl is not None:
                 new, _ = state.policy.forward(batch.observations)
-                if float(batch.weight @ old.kl(new)) > self.target_kl:
+                if float(batch.mean_weight @ old.kl(new)) > self.target_kl:
                     break
         # (5) what the epochs did
         new, _ = state.policy.forward(batch.observations)

@@ -8,7 +8,8 @@
     step = the longest of 1, shrink, shrink^2, ... times (3) that keeps (1) exactly and
     improves L_old; none of them: the old parameters stay                              (4)
 
-F is the Fisher matrix of the mean KL, used in products only: see `natural_gradient`.
+F is the Fisher matrix of the mean KL, used in products only: see `natural_gradient`. The mean KL
+and F are weighted by the batch's `mean_weight`, the surrogate and g by `weight`.
 """
 
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ def trust_region_search(
             batch.observations
         )
         # Written so that a NaN is refused.
-        if not float(batch.weight @ old.kl(new)) <= max_kl:
+        if not float(batch.mean_weight @ old.kl(new)) <= max_kl:
             return "KL above max_kl"
         ratio = np.exp(new.log_prob(batch.actions) - old_log_prob)
         if not surrogate(ratio, batch, advantages) > before:
@@ -129,12 +130,12 @@ class TRPO:
         old, cache = policy.forward(batch.observations)
         _, d_eta = policy_gradient_loss(old, batch, advantages)
         gradient = -policy.vjp(cache, d_eta)
-        # (3) the natural direction
+        # (3) the natural direction, with F of the mean KL
         solution = natural_direction(
             policy,
             cache,
             old,
-            batch,
+            replace(batch, weight=batch.mean_weight),
             gradient,
             damping=self.damping,
             iterations=self.cg_iterations,

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minirl.algorithms.ppo import COEFFICIENT_RANGE
 from minirl.batch import Rollout
 from minirl.policy import Policy
 from minirl.validation import require_positive
@@ -36,12 +37,14 @@ def k2(log_ratio: np.ndarray) -> np.ndarray:
 
 
 def k3(log_ratio: np.ndarray) -> np.ndarray:
-    """Equation (3); its derivative in log pi is 1 - exp(-log_ratio).
+    """Equation (3); its derivative in log pi is 1 - exp(-log_ratio). Infinite where pi(y) is 0.
 
     >>> k3(np.array([0.0, np.log(2.0)])).round(4)  # ref/pi - 1 + log(pi/ref) = 1/2 - 1 + 0.6931
     array([0.    , 0.1931])
     """
-    return np.expm1(-log_ratio) + log_ratio
+    with np.errstate(invalid="ignore"):  # infinity minus infinity, where the exponential is larger
+        estimate = np.expm1(-log_ratio) + log_ratio
+    return np.where(np.isneginf(log_ratio), np.inf, estimate)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class AdaptiveCoefficient:
     """Ziegler's controller, as in their code (lm-human-preferences): beta follows the measured KL.
 
     beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) sentences / horizon)
+
+    The coefficient stays within a factor of 2^20, about a million, of its start, so that it can
+    recover from any run of small or large KLs.
 
     The defaults are StackLLaMA's. On the token task the KL is about 2, and budgets are smaller.
 
@@ -89,7 +95,8 @@ class AdaptiveCoefficient:
                 f"horizon must be above a fifth of a rollout of {sentences} sentences, got "
                 f"{self.horizon!r}: beta would become {beta * factor:.3g}"
             )
-        return beta * factor
+        beta = max(beta * factor, self.initial / COEFFICIENT_RANGE)
+        return min(beta, self.initial * COEFFICIENT_RANGE)
 
 
 def log_ratios(rollout: Rollout, reference: Policy) -> np.ndarray:
@@ -110,16 +117,14 @@ def next_token_kl(policy: Policy, reference: Policy, contexts: np.ndarray) -> np
         Where the reference excludes a token that the policy may write, sampled or not.
     """
     own, theirs = (model.forward(contexts)[0] for model in (policy, reference))
-    kl = own.kl(theirs)
-    infinite = np.isposinf(kl)
-    if infinite.any():
-        row = int(infinite.argmax())
-        token = int(np.argmax(np.isneginf(theirs.eta[row]) & ~np.isneginf(own.eta[row])))
+    excluded = np.isneginf(theirs.eta) & ~np.isneginf(own.eta)
+    if excluded.any():
+        row, token = np.argwhere(excluded)[0]
         raise ValueError(
             f"reference gives token {token} probability 0 in context {contexts[row]}, where the "
             "policy has some: KL(policy || reference) is infinite; smooth the reference"
         )
-    return kl
+    return own.kl(theirs)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,37 @@ def test_fisher_matrix_and_kl_are_exact_at_the_bound_on_log_std():
     np.testing.assert_allclose(product[-2:], 2 * direction[-2:], rtol=1e-9)  # not 0 at the bound
 
 
+@pytest.mark.parametrize("episodes", [None, np.repeat(np.arange(12), 4)], ids=["rows", "episodes"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
+def test_reported_means_do_not_depend_on_the_sum_of_the_weights(algorithm, episodes):
+    """As with `discount_states`, whose weights sum to a tenth or less."""
+    policy, batch = problem()
+    total = 1.0 if episodes is None else 4.0  # per state, or per episode of 4 states
+    batch = replace(batch, weight=0.1 * batch.weight, episodes=episodes)
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    old, new = (some.forward(batch.observations)[0] for some in (policy, state.policy))
+    weight = total * batch.weight / batch.weight.sum()
+    assert metrics["kl"] > 1e-6
+    assert np.isclose(metrics["kl"], weight @ old.kl(new), rtol=1e-9)
+    assert np.isclose(metrics["entropy"], weight @ new.entropy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("algorithm", [TRPO(max_kl=0.01), PPO(target_kl=0.01, learning_rate=1e-2)])
+def test_bounds_do_not_depend_on_the_sum_of_the_weights(algorithm):
+    """The same steps are taken: Adam and TRPO do not depend on the loss's scale."""
+    policy, batch = problem()
+    once, other = (
+        algorithm.update(
+            algorithm.init(policy), replace(batch, weight=factor * batch.weight), RNG(1), 0.0
+        )
+        for factor in (1.0, 0.01)
+    )
+    assert np.isclose(once[1]["kl"], other[1]["kl"], rtol=1e-4)
+    assert 0.005 < other[1]["kl"] < 0.05
+    assert once[1].get("epochs", 2) == other[1].get("epochs", 2) in range(2, 10)
+    assert np.allclose(once[0].policy.parameters, other[0].policy.parameters, atol=1e-4)
+
+
 class CountedNetwork:
     """A network that counts its matrix products per layer and row."""
 

@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from minirl.algorithms import PPO, PolicyGradient
+from minirl.algorithms.policy_gradient import surrogate
 from minirl.algorithms.ppo import (
     AdaptiveKL,
     Clipped,
@@ -155,6 +156,35 @@ def test_the_adaptive_coefficient_follows_the_papers_rule():
     state, metrics = run(AdaptiveKL(target=1e-9, beta=1.5))
     assert metrics["kl_coefficient"] == 1.5
     assert state.beta == 3.0
+
+
+def test_the_adaptive_coefficient_recovers_from_any_run_of_small_or_large_updates():
+    rule = AdaptiveKL(target=0.03, beta=3.0)
+    for kl, bound, back in ((0.0, 3.0 / 2**20, 1.0), (1.0, 3.0 * 2**20, 0.0)):
+        beta = 3.0
+        for _ in range(1_100):
+            beta = rule.next_beta(beta, kl)
+        assert beta == bound
+        for _ in range(20):
+            beta = rule.next_beta(beta, back)
+        assert beta == 3.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_infinite_ratio_has_the_derivatives_limit(dtype):
+    """Zero where the advantage is not below 0: the ratio has left the interval, or weighs 0."""
+    advantages, ratio = np.array([1.0, 1e6, 0.0, -1.0], dtype), np.full(4, np.inf, dtype)
+    batch = rows(advantages, np.ones(4, dtype))
+    with np.errstate(over="ignore"):  # as in `train`
+        loss, d_log_prob = clipped_surrogate_loss(ratio, batch, advantages, 0.2)
+        finite, _ = clipped_surrogate_loss(ratio[:3], rows(advantages[:3]), advantages[:3], 0.2)
+        moved = surrogate(ratio[:3], rows(np.zeros(3)), np.zeros(3))
+    assert d_log_prob[:3].tolist() == [0, 0, 0]
+    assert d_log_prob.dtype == dtype
+    assert d_log_prob[3] > 1e38
+    assert loss > 1e38
+    assert np.isclose(finite, -1.2 * (1 + 1e6))
+    assert moved == 0
 
 
 def test_without_an_entropy_bonus_an_action_may_be_ruled_out():

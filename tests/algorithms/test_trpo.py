@@ -108,7 +108,8 @@ def test_exact_trpo_never_lowers_the_exact_return():
         probs = tabular.softmax_policy(logits_of(mdp, state.policy))
         returns.append(tabular.expected_return(mdp, probs))
         state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0), 0.0)
-    assert np.all(np.diff(returns) > 0)
+    assert np.all(np.diff(returns[:8]) > 0)
+    assert np.all(np.diff(returns) >= -1e-12)  # at the optimum there is nothing to improve
 
 
 def test_a_refused_search_leaves_the_parameters_unchanged():

@@ -15,7 +15,7 @@ from minirl.batch import flatten
 from minirl.distributions import Categorical
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.exact import sequences
-from minirl.networks import MLP
+from minirl.networks import MLP, Table
 from minirl.policy import Policy
 from minirl.rlhf.align import Objective, align
 from minirl.rlhf.kl import (
@@ -77,6 +77,36 @@ def test_estimators_by_hand():
     close(k1(log_ratio), [0.693147, 0.0, -0.693147], atol=1e-6)
     close(k2(log_ratio), [0.240227, 0.0, 0.240227], atol=1e-6)
     close(k3(log_ratio), [0.5 - 1 + 0.693147, 0.0, 2 - 1 - 0.693147], atol=1e-6)
+
+
+def test_k3_is_infinite_for_a_response_that_the_policy_excludes():
+    with np.errstate(all="raise"):
+        assert k3(np.array([-np.inf, np.inf, 0.0])).tolist() == [np.inf, np.inf, 0.0]
+
+
+def test_a_token_that_policy_and_reference_exclude_adds_no_kl():
+    policy, reference = (
+        Policy(
+            Table(1, 3),
+            Categorical,
+            np.log(np.array(probs), where=[True, False, True], out=np.full(3, -np.inf)),
+        )
+        for probs in ((0.8, 0, 0.2), (0.5, 0, 0.5))
+    )
+    assert next_token_kl(policy, reference, np.array([0])) == pytest.approx(0.19274, abs=5e-6)
+
+
+def test_the_adaptive_coefficient_recovers_from_any_run_of_small_or_large_kls():
+    rule = AdaptiveCoefficient(initial=0.3, target=2.0, horizon=100.0)
+    for kl, bound, back in ((0.0, 0.3 / 2**20, 100.0), (100.0, 0.3 * 2**20, 0.0)):
+        beta = 0.3
+        for _ in range(20_000):
+            beta = rule.next_beta(beta, kl, 100)
+        assert beta == bound
+        for _ in range(100):
+            beta = rule.next_beta(beta, back, 100)
+        assert bound == 0.3 / 2**20 or beta < 0.31
+        assert bound == 0.3 * 2**20 or beta > 0.29
 
 
 def test_k3_keeps_its_digits_near_the_reference():
