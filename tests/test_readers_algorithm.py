@@ -31,7 +31,7 @@ class SignAscent:
         gradient = policy.vjp(cache, (batch.weight * advantages)[:, None] * score)
         policy = policy.with_parameters(policy.parameters + self.step * np.sign(gradient))
         new, _ = policy.forward(batch.observations)
-        kl = float(batch.weight @ old.kl(new))
+        kl = float(batch.mean_weight @ old.kl(new))
         metrics = {"kl": kl, "gradient_equivalents": float(len(batch))}
         return replace(state, policy=policy), metrics
 

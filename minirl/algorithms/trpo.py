@@ -130,7 +130,7 @@ class TRPO:
         old, cache = policy.forward(batch.observations)
         _, d_eta = policy_gradient_loss(old, batch, advantages)
         gradient = -policy.vjp(cache, d_eta)
-        # (3) the natural direction, with F of the mean KL
+        # (3) the natural direction
         solution = natural_direction(
             policy,
             cache,
