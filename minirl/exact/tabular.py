@@ -32,7 +32,7 @@ array([[ 0.3333, -0.3333]])
 (array([1.]), array([[1., 0.]]))
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -254,15 +254,20 @@ def optimal_values(mdp: FiniteMDP) -> tuple[FloatArray, FloatArray]:
     """
     states, actions = mdp.rewards.shape
     policy = np.full((states, actions), 1.0 / actions)
+    magnitudes = replace(mdp, rewards=np.abs(mdp.rewards))
     while True:
         values = state_values(mdp, policy)
         candidates = _backup(mdp, values)
-        # The margin is above the rounding of a solve: ties must not make the policy wander.
-        margin = 1e-10 * np.abs(candidates).max()
+        best = candidates.argmax(1)
+        # The margin is above the rounding of a solve: ties must not make the policy wander. It is
+        # relative to the rewards that each state's own value is a sum of, not to other states'.
+        added = state_values(magnitudes, policy)
+        next_added = _backup(magnitudes, added)[np.arange(states), best]
+        margin = 1e-10 * np.maximum(added, next_added)
         improved = candidates.max(1) > values + margin
         if not improved.any():
             return values, policy
-        policy[improved] = np.eye(actions)[candidates[improved].argmax(1)]
+        policy[improved] = np.eye(actions)[best[improved]]
 
 
 def finite_horizon_values(mdp: FiniteMDP, policy: ArrayLike | None, horizon: int) -> FloatArray:

@@ -595,3 +595,12 @@ def test_wrong_arguments_are_named():
         finite_horizon_values(mdp, uniform, -1)
     with pytest.raises(ValueError, match="discount must be below 1"):
         trpo_lower_bound(FiniteMDP.from_gymnasium(Chain(), 1.0), uniform, uniform)
+
+
+def test_an_improvement_counts_beside_a_state_with_much_larger_rewards():
+    """Two states that end at once; the second is worth 0.2 whatever the first may lose."""
+    rewards = np.array([[-1e9, 1.0], [0.1, 0.2]])
+    mdp = FiniteMDP(np.zeros((2, 2, 2)), rewards, start=[0.5, 0.5], discount=1.0)
+    values, policy = optimal_values(mdp)
+    np.testing.assert_array_equal(values, [1.0, 0.2])
+    np.testing.assert_array_equal(policy, [[0, 1], [0, 1]])
