@@ -13,6 +13,8 @@ from minirl.distributions import Categorical, DiagonalGaussian, Distribution
 from minirl.networks import MLP, Network, Table, WithLogStd
 from minirl.normalization import RunningMoments
 
+LARGEST_NETWORK = 50_000_000  # parameters; training keeps about six arrays of this size
+
 
 def network_input(observations: np.ndarray, statistics: RunningMoments | None) -> np.ndarray:
     """Raw observations, normalised if statistics are kept. The one place where this happens."""
@@ -121,13 +123,49 @@ def _network(
     dtype: str,
 ) -> MLP | Table:
     if isinstance(observation_space, spaces.Discrete) and observation_space.start == 0:
-        return Table(int(observation_space.n), outputs)
-    if isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1:
+        network: MLP | Table = Table(int(observation_space.n), outputs)
+        way_out = (
+            "describe each state by a vector of a few numbers "
+            "(gymnasium.wrappers.TransformObservation)"
+        )
+    elif isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1:
         sizes = (observation_space.shape[0], *hidden_sizes, outputs)
-        return MLP(sizes, output_gain, dtype)
-    raise ValueError(
-        f"observation space {observation_space} is not supported: minirl takes Box vectors of "
-        "shape (D,) and Discrete states numbered from 0"
+        network = MLP(sizes, output_gain, dtype)
+        way_out = "choose smaller hidden_sizes, or spaces with fewer numbers"
+    else:
+        raise ValueError(
+            f"observation space {observation_space} is not supported: minirl takes Box vectors of "
+            "shape (D,) and Discrete states numbered from 0; "
+            f"{_observation_wrapper(observation_space)}"
+        )
+    if network.size > LARGEST_NETWORK:
+        raise ValueError(
+            f"observation space {observation_space} with {outputs:,} outputs needs a network of "
+            f"{network.size:,} parameters, and minirl allows {LARGEST_NETWORK:,}; {way_out}"
+        )
+    return network
+
+
+def _observation_wrapper(space: spaces.Space[Any]) -> str:
+    """The wrapper of Gymnasium that makes such observations usable."""
+    if isinstance(space, spaces.Discrete):
+        return (
+            "wrap each environment in gymnasium.wrappers.TransformObservation(env, lambda state: "
+            f"state - {space.start}, Discrete({space.n}))"
+        )
+    if not space.is_np_flattenable:
+        return (
+            "wrap each environment in gymnasium.wrappers.TransformObservation(env, function, "
+            "space), whose function returns a vector"
+        )
+    smaller = (
+        "; GrayscaleObservation and ResizeObservation (with opencv-python) make images smaller"
+        if isinstance(space, spaces.Box) and len(space.shape) == 3
+        else ""
+    )
+    return (
+        "wrap each environment in gymnasium.wrappers.FlattenObservation, which makes a vector of "
+        f"it{smaller}"
     )
 
 
@@ -159,7 +197,8 @@ def make_policy(
     Raises
     ------
     ValueError
-        For any other space, naming it.
+        For any other space, naming it and the wrapper that helps, and for a network of more than
+        50 million parameters.
     """
     if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
         outputs = int(action_space.n)
@@ -173,7 +212,9 @@ def make_policy(
         return Policy(network, DiagonalGaussian, network.init(rng))
     raise ValueError(
         f"action space {action_space} is not supported: minirl takes Discrete actions numbered "
-        "from 0 and Box vectors of floats of shape (k,)"
+        "from 0 and Box vectors of floats of shape (k,); wrap each environment in "
+        "gymnasium.wrappers.TransformAction(env, function, space), whose space is one of these and "
+        "whose function turns its actions into those of the environment"
     )
 
 

@@ -311,8 +311,8 @@ def require_trainable(
     envs.close()
     spaces = envs.single_observation_space, envs.single_action_space
     rng = np.random.default_rng(0)
-    make_policy(*spaces, rng)
-    settings.critic_fit.init(make_critic(spaces[0], rng))
+    make_policy(*spaces, rng, hidden_sizes=settings.hidden_sizes)
+    settings.critic_fit.init(make_critic(spaces[0], rng, hidden_sizes=settings.hidden_sizes))
     if settings.normalize_observations:
         empty_statistics(spaces[0])
 

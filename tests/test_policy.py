@@ -1,8 +1,12 @@
 """Policies and critics: spaces to networks, one normalisation, immutability."""
 
+import tracemalloc
+
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 
 from minirl.checks import three_sigma
 from minirl.distributions import Categorical, DiagonalGaussian
@@ -16,6 +20,8 @@ from minirl.policy import (
     make_policy,
     require_fit,
 )
+from minirl.settings import Settings
+from minirl.training import train
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
 STATES = spaces.Discrete(6)
@@ -112,6 +118,153 @@ def test_an_unsupported_space_is_named(space):
         with pytest.raises(ValueError, match="minirl takes") as caught:
             make()
         assert str(caught.value).startswith(f"{role} {space} is not supported")
+
+
+class Odd(gym.Env):
+    """An environment of any spaces, which takes only actions of its own space."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+        self.received = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.received.append(action)
+        return self.observation_space.sample(), 1.0, len(self.received) % 5 == 0, False, {}
+
+
+def advice(observation_space, action_space):
+    with pytest.raises(ValueError, match="is not supported") as caught:
+        make_policy(observation_space, action_space, np.random.default_rng(0))
+    return str(caught.value)
+
+
+def train_a_little(make_one):
+    def envs(num_envs):
+        return SyncVectorEnv([make_one] * num_envs)
+
+    settings = Settings(num_envs=2, rollout_steps=8)
+    result = train(envs, "ppo", total_steps=16, settings=settings)
+    assert result.history.finished_episodes > 0
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Dict({"position": VECTOR, "key": CHOICES}),
+        spaces.Tuple((CHOICES, FORCES)),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiBinary(3),
+        spaces.Box(0, 255, (4, 4, 3), np.uint8),
+        spaces.Box(0.0, 1.0, ()),
+        spaces.Text(4),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_the_wrapper_that_is_recommended_for_observations_works(space):
+    text = advice(space, CHOICES)
+    assert "gymnasium.wrappers.FlattenObservation" in text
+    assert ("GrayscaleObservation and ResizeObservation" in text) == (space.shape == (4, 4, 3))
+    train_a_little(lambda: gym.wrappers.FlattenObservation(Odd(space, CHOICES)))
+
+
+def test_the_wrappers_for_images_work():
+    def small():
+        env = Odd(spaces.Box(0, 255, (40, 40, 3), np.uint8), CHOICES)
+        env = gym.wrappers.GrayscaleObservation(env)
+        try:
+            env = gym.wrappers.ResizeObservation(env, (8, 8))
+        except gym.error.DependencyNotInstalled:
+            pytest.skip("ResizeObservation needs opencv")
+        return gym.wrappers.FlattenObservation(env)
+
+    train_a_little(small)
+
+
+def test_states_that_do_not_begin_at_0_are_shifted():
+    space = spaces.Discrete(3, start=1)
+    text = advice(space, CHOICES)
+    assert "TransformObservation(env, lambda state: state - 1, Discrete(3))" in text
+
+    def shifted():
+        env = Odd(space, CHOICES)
+        return gym.wrappers.TransformObservation(env, lambda state: state - 1, spaces.Discrete(3))
+
+    train_a_little(shifted)
+
+
+def test_what_cannot_be_flattened_is_described_by_a_function():
+    space = spaces.Sequence(FORCES)
+    text = advice(space, CHOICES)
+    assert "TransformObservation(env, function, space), whose function returns a vector" in text
+    assert "FlattenObservation" not in text
+
+    def length_of(sequence):
+        return np.array([len(sequence)], np.float32)
+
+    shown = spaces.Box(0, np.inf, (1,))
+    train_a_little(lambda: gym.wrappers.TransformObservation(Odd(space, CHOICES), length_of, shown))
+
+
+@pytest.mark.parametrize(
+    ("space", "chosen", "function"),
+    [
+        (spaces.MultiDiscrete([2, 3]), spaces.Discrete(6), lambda a: np.unravel_index(a, (2, 3))),
+        (
+            spaces.MultiBinary(3),
+            spaces.Discrete(8),
+            lambda a: np.array([int(a) >> bit & 1 for bit in range(3)], np.int8),
+        ),
+        (spaces.Tuple((CHOICES, CHOICES)), spaces.Discrete(16), lambda a: divmod(int(a), 4)),
+        (spaces.Dict({"go": CHOICES}), CHOICES, lambda a: {"go": a}),
+        (spaces.Discrete(4, start=-1), CHOICES, lambda a: a - 1),
+        (spaces.Box(0, 5, (2,), np.int64), FORCES, lambda a: np.round(2 * a + 2).astype(int)),
+        (
+            spaces.Box(-1.0, 1.0, (2, 2)),
+            spaces.Box(-1.0, 1.0, (4,)),
+            lambda a: a.reshape(2, 2),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_wrapper_that_is_recommended_for_actions_works(space, chosen, function):
+    assert "gymnasium.wrappers.TransformAction(env, function, space)" in advice(FORCES, space)
+
+    def taken(action):
+        action = function(action)
+        return np.array(action) if isinstance(space, spaces.MultiDiscrete) else action
+
+    train_a_little(lambda: gym.wrappers.TransformAction(Odd(FORCES, space), taken, chosen))
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "hidden_sizes", "words"),
+    [
+        (spaces.Discrete(10**9), CHOICES, (64,), r"4,000,000,000.*allows 50,000,000.*Transform"),
+        (STATES, spaces.Discrete(10**9), (64,), "6,000,000,000"),
+        (VECTOR, spaces.Discrete(10**9), (64,), "65,000,000,256.*hidden_sizes"),
+        (spaces.Discrete(10**9), FORCES, (64,), "2,000,000,000"),
+        (spaces.Box(0, 1, (10**6,)), CHOICES, (64,), "64,000,324.*hidden_sizes"),
+        (VECTOR, CHOICES, (100_000, 100_000), "hidden_sizes"),
+        (VECTOR, spaces.Box(-1, 1, (10**6,)), (64,), "65,000,256"),
+    ],
+)
+def test_a_network_too_large_is_refused_at_once(
+    observation_space, action_space, hidden_sizes, words
+):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=words):
+            make_policy(
+                observation_space, action_space, np.random.default_rng(0), hidden_sizes=hidden_sizes
+            )
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_box_of_whole_numbers_is_no_action_space():

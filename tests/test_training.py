@@ -214,6 +214,12 @@ def test_a_policy_that_begins_with_numbers_that_are_not_finite_is_refused(wrong)
         train("FrozenLake-v1", "ppo", total_steps=100, policy=policy)
 
 
+def test_hidden_sizes_too_large_for_any_memory_are_refused_at_once():
+    large = replace(SMALL, hidden_sizes=(10**6, 10**6))
+    with pytest.raises(ValueError, match=r"minirl allows 50,000,000.*hidden_sizes"):
+        train("CartPole-v1", "ppo", total_steps=1, settings=large)
+
+
 class Breaking(gym.Env):
     """CartPole-like spaces; returns NaN rewards from its 50th step on."""
 

@@ -1,5 +1,6 @@
 """How good a policy is: fresh episodes, and an animation of one."""
 
+import warnings
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
 from minirl.batch import Rollout
 from minirl.machine import one_core
@@ -19,6 +20,15 @@ _CANNOT_RENDER = (
     "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' brings what Gymnasium's "
     "own environments need, and without a screen MuJoCo's need the variable MUJOCO_GL=egl"
 )
+# Attributes of Gymnasium's wrappers, and what to do instead.
+RUNNING_STATISTICS = {
+    "obs_rms": "NormalizeObservation inside the environment starts with fresh statistics here, not "
+    "with those that the policy was trained with; train with Settings(normalize_observations=True) "
+    "instead, whose statistics belong to the policy",
+    "return_rms": "NormalizeReward inside the environment scales the returns by statistics that "
+    "start fresh here; train with Settings(reward_transform=ReturnScaling(discount)) instead, "
+    "which leaves reported returns as they are",
+}
 STEP_LIMIT = 1000  # for environments without a time limit of their own
 
 
@@ -85,6 +95,7 @@ def evaluate(
     envs = make_vector_env(env, episodes)
     try:
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
+        _warn_of_running_statistics(envs)
         with one_core():
             limit = step_limit(envs) if max_steps is None else max_steps
             rollout = collect_episodes(
@@ -117,6 +128,26 @@ def step_limit(envs: VectorEnv) -> int:
         limits = [getattr(base, "max_episode_steps", named)]
     known = [int(limit) for limit in limits if isinstance(limit, Integral)]
     return max(known, default=STEP_LIMIT)
+
+
+def _warn_of_running_statistics(envs: VectorEnv) -> None:
+    """Warn if a wrapper inside the environment learns statistics, which are fresh in new episodes.
+
+    A wrapper whose statistics are frozen (`update_running_mean = False`) is left alone.
+    """
+    learning = set()
+    while isinstance(envs, VectorWrapper):
+        if getattr(envs, "update_running_mean", False):
+            learning |= RUNNING_STATISTICS.keys() & vars(envs).keys()
+        envs = envs.env
+    if isinstance(envs, SyncVectorEnv | AsyncVectorEnv):
+        flag = "update_running_mean"
+        for name in RUNNING_STATISTICS:
+            normalised = all(envs.call("has_wrapper_attr", name))
+            if normalised and all(envs.call("get_wrapper_attr", flag)):
+                learning.add(name)
+    for name in sorted(learning):
+        warnings.warn(RUNNING_STATISTICS[name], RuntimeWarning, stacklevel=3)
 
 
 def _reset_seed(seed: int) -> int:
@@ -189,6 +220,7 @@ def _rendering_env(env: str) -> VectorEnv:
 def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, list[np.ndarray]]:
     try:
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
+        _warn_of_running_statistics(envs)
         rollout = collect_episodes(
             envs, policy, None, None, max_steps=step_limit(envs), seed=_reset_seed(seed)
         )

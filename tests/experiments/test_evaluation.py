@@ -6,8 +6,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.vector import SyncVectorEnv
-from gymnasium.wrappers import FlattenObservation, TimeLimit
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.wrappers import (
+    FlattenObservation,
+    NormalizeObservation,
+    NormalizeReward,
+    TimeLimit,
+    vector,
+)
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from PIL import Image
 
@@ -252,6 +258,59 @@ def test_a_negative_seed_is_refused_in_plain_words():
 def test_a_policy_of_other_spaces_is_refused_in_plain_words(policy, env):
     with pytest.raises(ValueError, match=r"(?i)policy.*space|space.*policy"):
         evaluate(policy, env, episodes=2)
+
+
+def normalised(num_envs):
+    make = importlib.import_module("environments").Steady
+    return SyncVectorEnv([lambda: TimeLimit(NormalizeObservation(make()), 9)] * num_envs)
+
+
+def normalised_in_processes(num_envs):
+    make = importlib.import_module("environments").Steady
+    return AsyncVectorEnv([lambda: NormalizeObservation(make())] * num_envs)
+
+
+def normalised_together(num_envs):
+    environment = importlib.import_module("environments").steady(num_envs)
+    return RecordEpisodeStatistics(vector.NormalizeObservation(environment))
+
+
+def scaled(num_envs):
+    make = importlib.import_module("environments").Steady
+    return SyncVectorEnv([lambda: NormalizeReward(make())] * num_envs)
+
+
+def scaled_together(num_envs):
+    return vector.NormalizeReward(importlib.import_module("environments").steady(num_envs))
+
+
+def frozen(num_envs):
+    envs = normalised(num_envs)
+    envs.set_attr("update_running_mean", False)
+    return envs
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (normalised, r"NormalizeObservation.*Settings\(normalize_observations=True\)"),
+        (normalised_in_processes, r"NormalizeObservation.*Settings\(normalize_observations=True\)"),
+        (normalised_together, r"NormalizeObservation.*Settings\(normalize_observations=True\)"),
+        (scaled, r"NormalizeReward.*ReturnScaling\(discount\)"),
+        (scaled_together, r"NormalizeReward.*ReturnScaling\(discount\)"),
+    ],
+)
+def test_statistics_that_start_fresh_are_warned_of_once(env, words, environments):
+    with pytest.warns(RuntimeWarning, match=words) as caught:
+        evaluate(STAYS, env, episodes=2)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("env", [frozen, "steady"])
+def test_statistics_that_are_frozen_or_absent_are_not_warned_of(env, environments):
+    env = getattr(environments, env) if isinstance(env, str) else env
+    assert evaluate(STAYS, env, episodes=2).cut == 0
 
 
 # Watching
