@@ -10,18 +10,26 @@ from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo
 from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient, PolicyGradient
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
 from minirl.batch import Batch, Rollout, flatten
+from minirl.checkpoint import CheckpointError
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.envs import register_environments
 from minirl.experiments.compare import Comparison, compare
 from minirl.experiments.evaluation import Evaluation, evaluate, watch
-from minirl.history import History
+from minirl.history import History, ReturnReached
 from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.policy import Critic, Policy, make_critic, make_policy
 from minirl.reward_transforms import ReturnScaling
-from minirl.rollout import NonFiniteError, collect, collect_episodes, make_vector_env, start
+from minirl.rollout import (
+    EnvironmentFailure,
+    NonFiniteError,
+    collect,
+    collect_episodes,
+    make_vector_env,
+    start,
+)
 from minirl.serialization import PolicyFileError, load_policy, save_policy
 from minirl.settings import PRESETS, Preset, Settings, default_algorithm, default_settings
 from minirl.solvers import backtracking_line_search, conjugate_gradient
@@ -48,6 +56,7 @@ __all__ = [
     "collect",
     "collect_episodes",
     "NonFiniteError",
+    "EnvironmentFailure",
     "Rollout",
     "Batch",
     "flatten",
@@ -83,7 +92,9 @@ __all__ = [
     "train",
     "Result",
     "TrainingStopped",
+    "CheckpointError",
     "History",
+    "ReturnReached",
     "evaluate",
     "Evaluation",
     "compare",

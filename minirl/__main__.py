@@ -8,16 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from minirl.algorithms import ALGORITHMS
+from minirl.checkpoint import checkpoint_steps
 from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate, watch
-from minirl.experiments.outputs import claim_folder, save_training
-from minirl.history import WINDOW
+from minirl.experiments.outputs import claim_folder, save_training, saved_settings
+from minirl.history import WINDOW, ReturnReached
 from minirl.serialization import describe, load_policy
 from minirl.settings import PRESETS, choose
-from minirl.training import TrainingStopped, require_trainable, train
+from minirl.training import Result, TrainingStopped, require_trainable, train
+from minirl.validation import require_count
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +45,31 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--num-envs", type=int, help="parallel environments; None: the preset's")
     command.add_argument("--seed", type=int, default=0, help="of all randomness")
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=set_help)
+    command.add_argument(
+        "--stop-at",
+        type=float,
+        metavar="RETURN",
+        help="stop as soon as the mean return of the last 100 episodes is at least this",
+    )
+    command.add_argument(
+        "--evaluate-every",
+        type=int,
+        metavar="STEPS",
+        help="evaluate the policy greedily about every STEPS environment steps, and keep the best "
+        "one as best_policy.npz",
+    )
+    command.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="STEPS",
+        help="save checkpoint.pkl about every STEPS environment steps",
+    )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from checkpoint.pkl in the folder, if there is one; a checkpoint can execute "
+        "any code, so resume only from your own",
+    )
     command.add_argument(
         "--out", required=True, help="folder for policy.npz, history.csv and curve.png"
     )
@@ -113,10 +141,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    """Train, save, say where."""
+    """Train, save, say where; a run that is finished already is not trained again."""
     num_envs = [] if arguments.num_envs is None else [f"num_envs={arguments.num_envs}"]
     algorithm, settings = choose(arguments.algorithm, arguments.env, [*arguments.set, *num_envs])
     require_trainable(arguments.env, algorithm, arguments.total_steps, arguments.seed, settings)
+    stop = None if arguments.stop_at is None else ReturnReached(arguments.stop_at)
+    for name in ("evaluate_every", "checkpoint_every"):
+        if getattr(arguments, name) is not None:
+            require_count(name, getattr(arguments, name))
     identity = {
         "kind": "train",
         "env": arguments.env,
@@ -124,8 +156,23 @@ def run_train(arguments: argparse.Namespace) -> None:
         "settings": describe(settings),
         "total_steps": arguments.total_steps,
         "seed": arguments.seed,
+        "stop": describe(stop),
+        "evaluate_every": arguments.evaluate_every,
     }
     folder = claim_folder(arguments.out, identity)
+    saved = saved_settings(folder)
+    if saved is not None and not saved.get("partial", False):
+        print(
+            f"{folder} holds this run already, finished after {saved['environment_steps']:,} "
+            "environment steps; to train again, delete its policy.npz or choose another folder"
+        )
+        return
+    checkpoint = folder / "checkpoint.pkl"
+    if checkpoint.exists() and not arguments.resume:
+        raise ValueError(
+            f"{checkpoint} holds this run after {checkpoint_steps(checkpoint):,} environment "
+            "steps; add --resume to go on from it, or delete it to train from the start"
+        )
     try:
         result = train(
             arguments.env,
@@ -133,21 +180,52 @@ def run_train(arguments: argparse.Namespace) -> None:
             total_steps=arguments.total_steps,
             seed=arguments.seed,
             settings=settings,
+            stop=stop,
+            evaluate_every=arguments.evaluate_every,
+            checkpoint=None if arguments.checkpoint_every is None else checkpoint,
+            checkpoint_every=arguments.checkpoint_every,
+            resume=checkpoint if checkpoint.exists() else None,
             progress=True,
         )
     except TrainingStopped as stopped:
-        save_training(stopped.result, folder)
+        if save_training(stopped.result, folder):
+            stopped.add_note(f"what was learned is in {folder}, marked as partial")
+        else:
+            stopped.add_note(f"{folder} keeps the policy of a longer training of this run")
         raise
-    save_training(result, folder)
-    episodes = len(result.history.episode_returns)
+    names = save_training(result, folder)
+    checkpoint.unlink(missing_ok=True)
+    for line in _summary(result):
+        print(line)
+    print(f"{folder}/{', '.join(names)}")
+
+
+def _summary(result: Result) -> list[str]:
+    """What a finished training run says."""
+    history, lines = result.history, []
+    for steps in result.settings.get("environments_reset_at", []):
+        lines.append(
+            f"resumed after {steps:,} environment steps from freshly reset environments, because "
+            "their state could not be stored"
+        )
+    if history.environment_steps < result.settings["total_steps"]:
+        lines.append(f"stopped after {history.environment_steps:,} environment steps, as asked for")
+    episodes = len(history.episode_returns)
     if episodes:
-        print(
+        lines.append(
             f"mean return of the last {min(episodes, WINDOW)} episodes: "
-            f"{result.history.final_return():.2f}"
+            f"{history.final_return():.2f}"
         )
     else:
-        print("no episode has ended yet")
-    print(f"{folder}/policy.npz, history.csv, curve.png")
+        lines.append("no episode has ended yet")
+    if result.best_policy is not None:
+        columns = history.columns()
+        best = np.nanargmax(columns["evaluation_return"])
+        lines.append(
+            f"best evaluation during training: {columns['evaluation_return'][best]:.2f} after "
+            f"{columns['environment_steps'][best]:,.0f} environment steps"
+        )
+    return lines
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
@@ -203,6 +281,11 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     )
     low, high = found.interval()
     interval = "" if math.isnan(low) else f", 95 % interval [{low:.2f}, {high:.2f}]"
+    if settings.get("partial", False):
+        print(
+            f"the policy of a training run that stopped early, {settings['environment_steps']:,}"
+            " environment steps"
+        )
     how = "sampled" if arguments.sampled else "greedy"
     print(
         f"mean return {found.mean:.2f}{interval} over {arguments.episodes} {how} "

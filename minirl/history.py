@@ -10,6 +10,7 @@ import numpy as np
 
 from minirl import metrics
 from minirl.batch import Rollout
+from minirl.validation import require_finite
 
 WINDOW = 100  # episodes in a mean return
 
@@ -173,3 +174,23 @@ class History:
         for row in zip(*columns.values(), strict=True):
             writer.writerow("" if np.isnan(value) else repr(float(value)) for value in row)
         return text.getvalue()
+
+
+@dataclass(frozen=True)
+class ReturnReached:
+    """A condition for `train(stop=...)`: the mean return of 100 episodes is at least `target`.
+
+    It never holds before 100 episodes have finished.
+
+    >>> ReturnReached(475.0)(History())
+    False
+    """
+
+    target: float
+
+    def __post_init__(self) -> None:
+        require_finite("target", self.target)
+
+    def __call__(self, history: History) -> bool:
+        """Whether the last 100 finished episodes have a mean return of at least `target`."""
+        return history.finished_episodes >= WINDOW and history.final_return() >= self.target

@@ -27,6 +27,12 @@ GLOSSARY = {
         "reward",
         "rises towards the environment's threshold",
     ),
+    "evaluation_return": Metric(
+        "mean undiscounted raw return of 10 fresh greedy episodes under the updated policy, the "
+        "same episodes each time; `train(evaluate_every=...)`",
+        "reward",
+        "at or above mean_return",
+    ),
     "cpu_seconds": Metric(
         "CPU time of the training thread since training began: simulation, critic, update",
         "seconds",

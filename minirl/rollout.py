@@ -2,25 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple, NoReturn
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from minirl.batch import Rollout
-from minirl.policy import Critic, Policy
+from minirl.failures import describe_error, environment_index, raised_by_minirl
+from minirl.policy import Critic, Policy, require_fit
 from minirl.validation import NonFiniteError, require_count
 
 MakeEnv = str | Callable[[int], VectorEnv]
-
+STEP_LIMIT = 1000  # for environments without a time limit of their own
 
 RETURNED = "environment {} returned"
 
 
 class EndlessError(ValueError):
     """Whole episodes were asked for, and none ended."""
+
+
+class EnvironmentFailure(RuntimeError):
+    """An environment raised an exception, which is the `__cause__` of this one."""
 
 
 def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
@@ -121,8 +127,17 @@ class Position:
 
 
 def start(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None = None) -> Position:
-    """Reset all environments."""
-    observations, _ = envs.reset(seed=seed, options=options)
+    """Reset all environments.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If an environment raises an exception.
+    """
+    try:
+        observations, _ = envs.reset(seed=seed, options=options)
+    except Exception as error:
+        _raise_named(error, "in its reset")
     observations = np.array(observations)
     _require_finite_row(RETURNED, "observation", observations, 0)
     zeros = np.zeros(envs.num_envs)
@@ -146,6 +161,8 @@ def collect(
     ------
     NonFiniteError
         Naming the step and the environment that returned a NaN or an infinity.
+    EnvironmentFailure
+        Naming the step and the environment that raised an exception, and its place in the code.
     """
     return _collect(envs, policy, critic, position, rng, steps, whole_episodes=False)
 
@@ -204,6 +221,61 @@ def collect_episodes(
     )
 
 
+def collect_fresh_episodes(
+    policy: Policy,
+    envs: VectorEnv,
+    *,
+    seed: int,
+    greedy: bool,
+    max_steps: int | None = None,
+) -> Rollout:
+    """One episode in each of some new environments.
+
+    Parameters
+    ----------
+    seed : int
+        Of the environments and of sampled actions.
+    greedy : bool
+        Take the most probable action instead of sampling.
+    max_steps : int, optional
+        An episode is cut after this number of steps. Default: `step_limit`.
+
+    Raises
+    ------
+    ValueError
+        If the policy does not fit the environment's spaces.
+    """
+    rng = None if greedy else np.random.default_rng(seed)
+    require_fit(policy, envs.single_observation_space, envs.single_action_space)
+    limit = step_limit(envs) if max_steps is None else max_steps
+    return collect_episodes(envs, policy, None, rng, max_steps=limit, seed=reset_seed(seed))
+
+
+def step_limit(envs: VectorEnv) -> int:
+    """The environment's time limit in steps, or 1,000 if it has none.
+
+    Only a limit in force counts: the `TimeLimit` wrapper of each single environment, or the limit
+    that an environment with a vector entry point was made with.
+    """
+    base = envs.unwrapped
+    limits: list[Any] = []
+    if isinstance(base, SyncVectorEnv | AsyncVectorEnv):
+        name = "_max_episode_steps"  # of TimeLimit, which has no public name for it
+        if all(base.call("has_wrapper_attr", name)):
+            limits = list(base.call("get_wrapper_attr", name))
+    else:
+        spec = base.spec
+        named = spec.kwargs.get("max_episode_steps", spec.max_episode_steps) if spec else None
+        limits = [getattr(base, "max_episode_steps", named)]
+    known = [int(limit) for limit in limits if isinstance(limit, Integral)]
+    return max(known, default=STEP_LIMIT)
+
+
+def reset_seed(seed: int) -> int:
+    """A seed far from those of neighbours: parallel environments are given seed, seed + 1, ..."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
 class _Recording(NamedTuple):
     """What stepping leaves: T rows of E environments, observations with one row more."""
 
@@ -246,8 +318,11 @@ def _step(
         valid.append(~(ended | over))
         action = policy.act(current, rng)
         _require_finite_row("the policy chose for environment {}", "action", action, row)
+        try:
+            step = envs.step(to_environment(action))
+        except Exception as error:
+            _raise_named(error, f"at its step {row}")
         # Copied, because an environment may return the same arrays every time.
-        step = envs.step(to_environment(action))
         current, reward, terminated, truncated = (np.array(array) for array in step[:4])
         _require_finite_row(RETURNED, "observation", current, row)
         _require_finite_row(RETURNED, "reward", reward, row)
@@ -312,6 +387,15 @@ def _assemble(
         episode_lengths=lengths,
     )
     return rollout, next_position
+
+
+def _raise_named(error: Exception, when: str) -> NoReturn:
+    """Raise EnvironmentFailure from an environment's exception; minirl's own pass unchanged."""
+    if raised_by_minirl(error):
+        raise error
+    index = environment_index(error)
+    who = "an environment" if index is None else f"environment {index}"
+    raise EnvironmentFailure(f"{who} failed {when}: {describe_error(error)}") from error
 
 
 def _require_finite_row(who: str, name: str, values: np.ndarray, row: int) -> None:

@@ -103,6 +103,19 @@ def describe(value: Any) -> Any:
     return repr(value)
 
 
+def first_difference(found: Any, wanted: Any, name: str = "") -> str | None:
+    """Where two JSON-ready descriptions first differ, in words; None if they are equal."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in dict.fromkeys([*wanted, *found]):
+            inner = first_difference(
+                found.get(key), wanted.get(key), f"{name}.{key}" if name else key
+            )
+            if inner:
+                return inner
+        return None
+    return None if found == wanted else f"{name} is {found!r} there, {wanted!r} here"
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, minirl, its numerical dependencies, and minirl's commit if known."""
     found = {"python": sys.version.split()[0]}

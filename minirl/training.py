@@ -7,10 +7,13 @@
 and again, until the budget is spent.
 """
 
+import contextlib
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,20 +22,24 @@ from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.batch import Batch, Rollout, flatten
+from minirl.checkpoint import RunState, load_checkpoint, restore_environments, save_checkpoint
+from minirl.failures import describe_error, raised_by_minirl
 from minirl.history import History
 from minirl.machine import one_core
 from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
 from minirl.rollout import (
     EndlessError,
+    EnvironmentFailure,
     MakeEnv,
     NonFiniteError,
     Position,
     collect,
     collect_episodes,
+    collect_fresh_episodes,
     make_vector_env,
     start,
 )
-from minirl.serialization import describe
+from minirl.serialization import describe, source_hash
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.validation import require_count, require_methods, require_seed
 
@@ -43,7 +50,7 @@ COLLAPSE_KL = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What training leaves.
+    """The result of a training run.
 
     Parameters
     ----------
@@ -51,13 +58,20 @@ class Result:
     critic : Critic
     history : History
     settings : dict
-        JSON-ready: environment, algorithm, settings, total_steps and seed.
+        JSON-ready. What was asked for: `env`, `algorithm`, `settings`, `total_steps` or
+        `total_episodes`, `seed`. What was done: `environment_steps`, and `partial`, which is True
+        if training stopped before its end. `environments_reset_at` lists the environment steps at
+        which the run was resumed from environments that a checkpoint could not restore.
+    best_policy : Policy or None
+        The policy with the highest `evaluation_return` in the history, the earliest of equals; None
+        without `evaluate_every`.
     """
 
     policy: Policy
     critic: Critic
     history: History
     settings: dict[str, Any]
+    best_policy: Policy | None = None
 
 
 class TrainingStopped(RuntimeError):
@@ -199,6 +213,8 @@ def optimisation_stage(
 
 
 Measure = Callable[[Policy], Mapping[str, float]]
+Stop = Callable[[History], bool]
+EVALUATION_EPISODES = 10  # of each evaluation during training
 
 
 def train(
@@ -211,11 +227,17 @@ def train(
     settings: Settings | None = None,
     policy: Policy | None = None,
     measure: Measure | None = None,
+    stop: Stop | None = None,
+    evaluate_every: int | None = None,
+    checkpoint: Path | str | None = None,
+    checkpoint_every: int | None = None,
+    resume: Path | str | None = None,
     progress: bool = False,
 ) -> Result:
     """Train a policy.
 
-    The same arguments give the same history, bit for bit, on the same machine.
+    The same arguments give the same history, bit for bit, on the same machine, also if training was
+    interrupted and resumed from a checkpoint.
 
     Parameters
     ----------
@@ -238,8 +260,28 @@ def train(
     measure : callable, optional
         measure(policy) -> numbers to record beside each update, of the policy that acted; an exact
         return, for example. Each must be defined in `minirl.metrics.GLOSSARY`.
+    stop : callable, optional
+        stop(history) -> bool, called after each update; True ends training before its budget is
+        spent. For example `ReturnReached(475)`.
+    evaluate_every : int, optional
+        Evaluate the policy after about this many environment steps, and once more at the end of
+        the budget: greedily, on 10 fresh episodes, the same ones each time. The mean return is
+        recorded as `evaluation_return`; the best policy becomes `Result.best_policy`.
+    checkpoint : path, optional
+        File to save checkpoints in, at the start, about every `checkpoint_every` environment steps,
+        and at the end. A killed run loses no more than one interval.
+    checkpoint_every : int, optional
+        Given together with `checkpoint`.
+    resume : path, optional
+        A checkpoint of a call with the same arguments, from which training goes on. It restores
+        everything that training changes, also the environments if their state can be pickled. Where
+        it cannot (environments in worker processes, Box2D), the environments are reset, and
+        `Result.settings["environments_reset_at"]` says so. **A checkpoint is a pickle, which can
+        execute any code: resume only from checkpoints that you made yourself.**
     progress : bool
         Show a progress bar.
+
+    With `total_episodes`, `evaluate_every` and `checkpoint_every` count finished episodes.
 
     Warns
     -----
@@ -251,9 +293,13 @@ def train(
     ------
     ValueError
         For an unsupported environment, space or argument.
+    CheckpointError
+        If `resume` is damaged or belongs to another run. Schedules depend on the budget, so a run
+        with another `total_steps` is another run.
     TrainingStopped
         If the environment or the policy produced something non-finite, if whole episodes don't
-        end, or on Ctrl-C. Its `result` holds what was learned.
+        end, if the environment, the algorithm or `measure` raised an exception, or on Ctrl-C. Its
+        `result` holds what was learned.
     """
     if settings is None:
         settings = default_settings(env, algorithm)
@@ -261,6 +307,11 @@ def train(
         algorithm = default_algorithm(algorithm, env)
     budget = _Budget(total_steps, total_episodes)
     require_trainable(env, algorithm, budget.total, seed, settings)
+    _require_saving(checkpoint, checkpoint_every, resume)
+    if stop is not None and not callable(stop):
+        raise ValueError(f"stop must be a function history -> bool, got {stop!r}")
+    if evaluate_every is not None:
+        require_count("evaluate_every", evaluate_every)
     described = {
         "env": describe(env),
         "algorithm": describe(algorithm),
@@ -270,15 +321,32 @@ def train(
     }
     if policy is not None:
         described["initial_policy"] = "given"
+    if stop is not None:
+        described["stop"] = describe(stop)
+    if evaluate_every is not None:
+        described["evaluate_every"] = int(evaluate_every)
     envs = make_vector_env(env, settings.num_envs)
     try:
         # Overflow shows as non-finite parameters, looked for after every update.
         with one_core(), np.errstate(over="ignore", invalid="ignore"):
             return _train(
-                envs, algorithm, budget, seed, settings, policy, measure, progress, described
+                envs,
+                algorithm,
+                budget,
+                seed,
+                settings,
+                policy,
+                measure,
+                stop,
+                _Evaluation(env, evaluate_every, seed),
+                _Checkpoints(checkpoint, checkpoint_every, resume, described, policy),
+                progress,
+                described,
             )
     finally:
-        envs.close()
+        # An environment that cannot be closed must not take the result with it.
+        with contextlib.suppress(Exception):
+            envs.close()
 
 
 class _Budget:
@@ -298,6 +366,88 @@ class _Budget:
     def spent(self, history: History) -> int:
         """How much of it the history has used."""
         return history.environment_steps if self.unit == "step" else history.finished_episodes
+
+    def cost(self, rollout: Rollout) -> int:
+        """How much of it one rollout uses."""
+        return int(rollout.valid.sum() if self.unit == "step" else len(rollout.episode_returns))
+
+
+class _Evaluation:
+    """Greedy evaluations during training, all on the same fresh episodes."""
+
+    def __init__(self, env: MakeEnv, every: int | None, seed: int) -> None:
+        self.env = env
+        self.every = every
+        # A stream of its own: evaluating must not change what is learned.
+        self.seed = int(np.random.SeedSequence(seed).spawn(5)[4].generate_state(1)[0])
+
+    def is_due(self, before: int, after: int, total: int) -> bool:
+        return self.every is not None and (_is_due(self.every, before, after) or after >= total)
+
+    def judge(self, run: RunState) -> dict[str, float]:
+        """Evaluate the current policy, and keep it if it is the best so far."""
+        policy = run.learner.policy
+        envs = make_vector_env(self.env, EVALUATION_EPISODES)
+        try:
+            rollout = collect_fresh_episodes(policy, envs, seed=self.seed, greedy=True)
+        finally:
+            envs.close()
+        mean_return = float((rollout.rewards * rollout.valid).sum(axis=0).mean())
+        if mean_return > run.best_return:
+            run.best_policy, run.best_return = policy, mean_return
+        return {"evaluation_return": mean_return}
+
+
+class _Checkpoints:
+    """When and where to save the state of a run, and from where to resume it."""
+
+    def __init__(
+        self,
+        path: Path | str | None,
+        every: int | None,
+        resume: Path | str | None,
+        described: dict[str, Any],
+        policy: Policy | None,
+    ) -> None:
+        self.path = path
+        self.every = every
+        self.resume = resume
+        start = policy and hashlib.sha256(policy.parameters.tobytes()).hexdigest()
+        self.described = {**described, "initial_parameters": start, "source": source_hash()}
+
+    def save(self, run: RunState, envs: VectorEnv) -> None:
+        if self.path is not None:
+            save_checkpoint(self.path, run, envs, self.described)
+
+    def load(self, envs: VectorEnv, seed: int) -> RunState:
+        assert self.resume is not None
+        run, environments = load_checkpoint(self.resume, self.described)
+        restore_environments(envs, environments, run, seed)
+        return run
+
+
+def _require_saving(
+    checkpoint: Path | str | None, every: int | None, resume: Path | str | None
+) -> None:
+    if (checkpoint is None) != (every is None):
+        raise ValueError(
+            "checkpoint and checkpoint_every must be given together, got "
+            f"{checkpoint!r} and {every!r}"
+        )
+    if checkpoint is None:
+        return
+    require_count("checkpoint_every", every)
+    same = resume is not None and Path(resume).resolve() == Path(checkpoint).resolve()
+    if Path(checkpoint).exists() and not same:
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} exists already; give resume={str(checkpoint)!r} to go "
+            "on from it, or delete it to train again"
+        )
+
+
+def _is_due(every: int | None, before: int, after: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return every is not None and after // every > before // every
 
 
 def require_trainable(
@@ -325,48 +475,103 @@ def _train(
     settings: Settings,
     policy: Policy | None,
     measure: Measure | None,
+    stop: Stop | None,
+    evaluation: _Evaluation,
+    checkpoints: _Checkpoints,
     progress: bool,
     described: dict[str, Any],
 ) -> Result:
     streams = np.random.SeedSequence(seed).spawn(4)
     init_rng, action_rng, update_rng = (np.random.default_rng(stream) for stream in streams[1:])
     learner = new_learner(algorithm, settings, *_initial(envs, settings, policy, init_rng))
-
-    history = History()
+    run = RunState(learner, History(), None, action_rng, update_rng)
     collapsed = False
-    began = time.thread_time()
     bar = tqdm(total=budget.total, unit=budget.unit, unit_scale=True, disable=not progress)
     try:
-        position = start(envs, seed=int(streams[0].generate_state(1)[0]))
-        while (spent := budget.spent(history)) < budget.total:
+        if checkpoints.resume is None:
+            run.position = start(envs, seed=int(streams[0].generate_state(1)[0]))
+        else:
+            run = checkpoints.load(envs, seed)
+        assert run.position is not None
+        checkpoints.save(run, envs)
+        began = time.thread_time() - _cpu_seconds(run.history)
+        bar.update(min(budget.spent(run.history), budget.total))
+        while not _is_over(run.history, budget, stop):
+            spent = budget.spent(run.history)
             # (1) rollout
-            rollout, position = rollout_stage(envs, learner, settings, position, action_rng)
+            rollout, run.position = rollout_stage(
+                envs, run.learner, settings, run.position, run.action_rng
+            )
             if not rollout.valid.any():
                 continue  # reset rows only: nothing happened
-            measured = measure(learner.policy) if measure else {}
+            measured = measure(run.learner.policy) if measure else {}
             # (2) evaluation
-            batch, learner, metrics = evaluation_stage(rollout, learner, settings)
+            batch, run.learner, metrics = evaluation_stage(rollout, run.learner, settings)
             # (3) optimisation
-            learner, update_metrics = optimisation_stage(
-                batch, learner, algorithm, settings, update_rng, spent / budget.total
+            run.learner, update_metrics = optimisation_stage(
+                batch, run.learner, algorithm, settings, run.update_rng, spent / budget.total
             )
-            history.record(
+            now = spent + budget.cost(rollout)
+            judged = evaluation.judge(run) if evaluation.is_due(spent, now, budget.total) else {}
+            run.history.record(
                 rollout,
-                {**update_metrics, **metrics, **measured},
+                {**update_metrics, **metrics, **measured, **judged},
                 time.thread_time() - began,
             )
             if not collapsed:
-                collapsed = _warn_of_collapse(history, rollout, settings)
-            bar.update(min(budget.spent(history), budget.total) - spent)
-            bar.set_postfix(mean_return=f"{history.rows[-1]['mean_return']:.1f}")
-    except (NonFiniteError, EndlessError, KeyboardInterrupt) as error:
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        result = Result(learner.policy, learner.critic, history, described)
-        message = f"training stopped after {history.environment_steps} environment steps: {reason}"
-        raise TrainingStopped(message, result) from error
+                collapsed = _warn_of_collapse(run.history, rollout, settings)
+            if _is_due(checkpoints.every, spent, now):
+                checkpoints.save(run, envs)
+            bar.update(min(now, budget.total) - spent)
+            bar.set_postfix(mean_return=f"{run.history.rows[-1]['mean_return']:.1f}")
+        checkpoints.save(run, envs)
+    except (Exception, KeyboardInterrupt) as error:
+        if _is_refusal(error) and not run.history.rows:
+            raise
+        steps = run.history.environment_steps
+        message = f"training stopped after {steps} environment steps: {_reason(error)}"
+        raise TrainingStopped(message, _result(run, described, partial=True)) from error
     finally:
         bar.close()
-    return Result(learner.policy, learner.critic, history, described)
+    return _result(run, described, partial=False)
+
+
+def _is_over(history: History, budget: _Budget, stop: Stop | None) -> bool:
+    """Whether the budget is spent, or the condition to stop holds after some update."""
+    stopped = stop is not None and len(history.rows) > 0 and bool(stop(history))
+    return stopped or budget.spent(history) >= budget.total
+
+
+def _cpu_seconds(history: History) -> float:
+    return history.rows[-1]["cpu_seconds"] if history.rows else 0.0
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether minirl refused an argument, rather than training having failed."""
+    return raised_by_minirl(error) and not isinstance(error, NonFiniteError | EndlessError)
+
+
+def _reason(error: BaseException) -> str:
+    """Why training stopped; for an exception in the code of a user, its class and its place."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, NonFiniteError | EndlessError | EnvironmentFailure):
+        return str(error)
+    return describe_error(error)
+
+
+def _result(run: RunState, described: dict[str, Any], *, partial: bool) -> Result:
+    """What was learned so far, with how long training took."""
+    done: dict[str, Any] = {
+        "environment_steps": run.history.environment_steps,
+        "partial": partial,
+    }
+    if run.resets:
+        done["environments_reset_at"] = list(run.resets)
+    learner = run.learner
+    return Result(
+        learner.policy, learner.critic, run.history, {**described, **done}, run.best_policy
+    )
 
 
 def _initial(

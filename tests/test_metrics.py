@@ -54,5 +54,6 @@ def test_the_glossary_defines_what_training_logs_and_nothing_else():
     aligned = align(task, reference, task.utilities, "rloo", sentences=1, measure=measure)
     logged |= aligned.history.columns().keys()
     logged |= {"exact_gold_reward"}  # beside the learned one: see the over-optimisation of `rlhf`
+    logged |= {"evaluation_return"}  # of `train(evaluate_every=...)`
     logged |= {"exact_return"}  # of a finite MDP: see notebook 1
     assert logged == GLOSSARY.keys()

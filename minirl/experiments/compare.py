@@ -25,11 +25,12 @@ from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.experiments.evaluation import evaluate
-from minirl.experiments.outputs import claim_folder, first_difference
+from minirl.experiments.outputs import claim_folder
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.rollout import MakeEnv, registered_id, reward_threshold
 from minirl.serialization import (
     describe,
+    first_difference,
     load_arrays,
     save_arrays,
     source_hash,

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,15 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWra
 from minirl.batch import Rollout
 from minirl.machine import one_core
 from minirl.policy import Policy, require_fit
-from minirl.rollout import MakeEnv, collect_episodes, make_vector_env, registered_id
+from minirl.rollout import (
+    MakeEnv,
+    collect_episodes,
+    collect_fresh_episodes,
+    make_vector_env,
+    registered_id,
+    reset_seed,
+    step_limit,
+)
 from minirl.validation import require_count, require_seed
 
 _CANNOT_RENDER = (
@@ -29,7 +36,6 @@ RUNNING_STATISTICS = {
     "start fresh here; train with Settings(reward_transform=ReturnScaling(discount)) instead, "
     "which leaves reported returns as they are",
 }
-STEP_LIMIT = 1000  # for environments without a time limit of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +97,12 @@ def evaluate(
     """
     require_count("episodes", episodes)
     require_seed(seed)
-    rng = None if greedy else np.random.default_rng(seed)
     envs = make_vector_env(env, episodes)
     try:
-        require_fit(policy, envs.single_observation_space, envs.single_action_space)
         _warn_of_running_statistics(envs)
         with one_core():
-            limit = step_limit(envs) if max_steps is None else max_steps
-            rollout = collect_episodes(
-                envs, policy, None, rng, max_steps=limit, seed=_reset_seed(seed)
+            rollout = collect_fresh_episodes(
+                policy, envs, seed=seed, greedy=greedy, max_steps=max_steps
             )
     finally:
         envs.close()
@@ -108,26 +111,6 @@ def evaluate(
         rollout.valid.sum(axis=0),
         episodes - len(rollout.episode_returns),
     )
-
-
-def step_limit(envs: VectorEnv) -> int:
-    """The environment's time limit in steps, or 1,000 if it has none.
-
-    Only a limit in force counts: the `TimeLimit` wrapper of each single environment, or the limit
-    that an environment with a vector entry point was made with.
-    """
-    base = envs.unwrapped
-    limits: list[Any] = []
-    if isinstance(base, SyncVectorEnv | AsyncVectorEnv):
-        name = "_max_episode_steps"  # of TimeLimit, which has no public name for it
-        if all(base.call("has_wrapper_attr", name)):
-            limits = list(base.call("get_wrapper_attr", name))
-    else:
-        spec = base.spec
-        named = spec.kwargs.get("max_episode_steps", spec.max_episode_steps) if spec else None
-        limits = [getattr(base, "max_episode_steps", named)]
-    known = [int(limit) for limit in limits if isinstance(limit, Integral)]
-    return max(known, default=STEP_LIMIT)
 
 
 def _warn_of_running_statistics(envs: VectorEnv) -> None:
@@ -148,11 +131,6 @@ def _warn_of_running_statistics(envs: VectorEnv) -> None:
                 learning.add(name)
     for name in sorted(learning):
         warnings.warn(RUNNING_STATISTICS[name], RuntimeWarning, stacklevel=3)
-
-
-def _reset_seed(seed: int) -> int:
-    """A seed far from those of neighbours: parallel environments are given seed, seed + 1, ..."""
-    return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> float:
@@ -222,7 +200,7 @@ def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, l
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
         _warn_of_running_statistics(envs)
         rollout = collect_episodes(
-            envs, policy, None, None, max_steps=step_limit(envs), seed=_reset_seed(seed)
+            envs, policy, None, None, max_steps=step_limit(envs), seed=reset_seed(seed)
         )
         frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
     finally:

@@ -1,25 +1,21 @@
-"""Output folders: whose they are, and what a training run leaves in them."""
+"""Output folders: which experiment owns one, and which files a training run writes there."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minirl.rollout import reward_threshold
-from minirl.serialization import prepare_folder, save_policy, write_text
+from minirl.serialization import (
+    PolicyFileError,
+    first_difference,
+    load_policy,
+    prepare_folder,
+    save_policy,
+    write_text,
+)
 from minirl.training import Result
-
-
-def first_difference(found: Any, wanted: Any, name: str = "") -> str | None:
-    """Where two JSON-ready descriptions first differ, in words; None if they are equal."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in dict.fromkeys([*wanted, *found]):
-            inner = first_difference(
-                found.get(key), wanted.get(key), f"{name}.{key}" if name else key
-            )
-            if inner:
-                return inner
-        return None
-    return None if found == wanted else f"{name} is {found!r} there, {wanted!r} here"
 
 
 def claim_folder(folder: Path | str, identity: dict[str, Any]) -> Path:
@@ -49,12 +45,44 @@ def claim_folder(folder: Path | str, identity: dict[str, Any]) -> Path:
     return path
 
 
-def save_training(result: Result, folder: Path) -> None:
-    """Write `policy.npz`, `history.csv` and `curve.png` of a training run."""
-    save_policy(folder / "policy.npz", result.policy, result.settings)
+def saved_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the training run whose policy a folder holds; None without a policy."""
+    try:
+        return load_policy(folder / "policy.npz")[1]
+    except (OSError, PolicyFileError):
+        return None
+
+
+def save_training(result: Result, folder: Path) -> list[str]:
+    """Write `policy.npz`, `history.csv` and `curve.png` of a training run, or keep better ones.
+
+    A partial result never replaces a finished one, nor a partial one of more steps. With
+    evaluations during training, `best_policy.npz` is written too.
+
+    Returns
+    -------
+    list of str
+        The names of the files; none if those of a longer training were kept.
+    """
+    steps, saved = result.settings["environment_steps"], saved_settings(folder)
+    if result.settings["partial"] and saved is not None:
+        finished = not saved.get("partial", False)
+        if finished or saved["environment_steps"] > steps:
+            return []
+    if result.best_policy is not None:
+        columns = result.history.columns()
+        best = columns["environment_steps"][np.nanargmax(columns["evaluation_return"])]
+        settings = {**result.settings, "environment_steps": int(best)}
+        save_policy(folder / "best_policy.npz", result.best_policy, settings)
     write_text(folder / "history.csv", result.history.to_csv())
-    if not result.history.rows:
-        return
+    save_policy(folder / "policy.npz", result.policy, result.settings)
+    if result.history.rows:
+        _plot(result, folder / "curve.png")
+    names = ("policy.npz", "best_policy.npz", "history.csv", "curve.png")
+    return [name for name in names if (folder / name).exists()]
+
+
+def _plot(result: Result, path: Path) -> None:
     from minirl.experiments import plots  # matplotlib is loaded only to draw
 
     env = result.settings["env"]
@@ -63,5 +91,5 @@ def save_training(result: Result, folder: Path) -> None:
         (result.history.episode_ends, result.history.episode_returns),
         title=f"{result.settings['algorithm']['type']} on {env}, seed {result.settings['seed']}",
         threshold=reward_threshold(env),
-        path=folder / "curve.png",
+        path=path,
     )

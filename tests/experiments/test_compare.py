@@ -337,10 +337,12 @@ def test_what_an_executor_cannot_send_is_not_called_lost(error):
 
 
 @pytest.mark.parametrize("error", [Lost, CancelledError, BrokenExecutor])
-def test_an_error_of_a_run_is_itself_whatever_its_class(error):
+def test_an_error_of_a_run_is_not_taken_for_the_executors_whatever_its_class(error):
     bad = {"bad": Raises(error("in the update"))}
-    with Stops(1) as executor, pytest.raises(error, match="in the update") as caught:
+    message = rf"{error.__name__}: in the update \(.*test_compare.py, line \d+, in update\)"
+    with Stops(1) as executor, pytest.raises(TrainingStopped, match=message) as caught:
         small(bad, seeds=[4], executor=executor)
+    assert type(caught.value.__cause__) is error
     assert caught.value.__notes__ == ["in bad, seed 4"]
 
 
@@ -786,7 +788,7 @@ def test_a_seed_that_fails_is_named(where, environments, tmp_path):
     algorithms = {"good": PolicyGradient(), "bad": environments.Fails()}
     with ThreadPoolExecutor(1) as threads:
         executor = threads if where == "a user's executor" else None
-        with pytest.raises(ArithmeticError) as caught:
+        with pytest.raises(TrainingStopped, match="ArithmeticError: the update") as caught:
             small(algorithms, seeds=[4], total_steps=1, out=tmp_path, executor=executor)
         assert threads.submit(int, 3).result() == 3
     said = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
@@ -802,7 +804,7 @@ def test_a_seed_that_fails_in_a_worker_process_ends_the_others_at_once_and_quiet
     # giving up what waits and what runs must not make a thread of the pool fail, which pytest
     # reports here and which users would see as a traceback of its own
     began = time.monotonic()
-    with pytest.raises(ArithmeticError) as caught:
+    with pytest.raises(TrainingStopped, match="ArithmeticError: the update") as caught:
         small(
             {"bad": environments.Fails(), "slow": environments.Sleeps()},
             environments.steady,

@@ -19,10 +19,11 @@ from PIL import Image
 
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.envs.chain import LEFT, LEFT_PRIZE, RIGHT, RIGHT_PRIZE, Chain
-from minirl.experiments.evaluation import Evaluation, evaluate, step_limit, watch
+from minirl.experiments.evaluation import Evaluation, evaluate, watch
 from minirl.networks import MLP, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.policy import Policy
+from minirl.rollout import step_limit
 
 HAS_PYGAME = importlib.util.find_spec("pygame") is not None
 

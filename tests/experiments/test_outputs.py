@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minirl.experiments.outputs import claim_folder, first_difference, save_training
+from minirl.experiments.outputs import claim_folder, save_training
 from minirl.history import History
-from minirl.serialization import load_policy
+from minirl.serialization import first_difference, load_policy
 from minirl.settings import Settings
 from minirl.training import train
 
@@ -102,6 +102,25 @@ def test_save_training_leaves_policy_history_and_curve(tmp_path):
 
 def test_save_training_before_the_first_update_leaves_what_there_is(tmp_path):
     result = replace(trained(1), history=History())
-    save_training(result, tmp_path)
+    assert save_training(result, tmp_path) == ["policy.npz", "history.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "policy.npz"]
     load_policy(tmp_path / "policy.npz")
+
+
+def partial_after(steps, result):
+    return replace(
+        result, settings={**result.settings, "partial": True, "environment_steps": steps}
+    )
+
+
+def test_a_partial_result_replaces_neither_a_finished_one_nor_a_longer_partial_one(tmp_path):
+    result = trained(200)
+    assert save_training(partial_after(100, result), tmp_path)
+    for longer in (partial_after(150, result), result):
+        assert save_training(longer, tmp_path)
+        kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert save_training(partial_after(149, result), tmp_path) == []
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    _, settings = load_policy(tmp_path / "policy.npz")
+    assert settings["partial"] is False
+    assert settings["environment_steps"] == result.history.environment_steps >= 200
