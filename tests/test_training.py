@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ import pytest
 from cat import describe_the_cat
 from environments import endless
 from gymnasium import spaces
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import minirl
@@ -290,6 +291,160 @@ def test_an_interrupt_keeps_what_was_learned():
         train("CartPole-v1", algorithm, total_steps=1000, settings=SMALL)
     assert len(caught.value.result.history.rows) == 2
     assert 0 == algorithm.updates[0] < algorithm.updates[1] < 1
+
+
+class Unkind(Exception):
+    """An exception whose class does not accept its own message alone."""
+
+    def __init__(self, place, depth):
+        super().__init__(f"{place} at depth {depth}")
+
+
+ERRORS = [
+    KeyError("door"),
+    AttributeError("no door"),
+    MemoryError(),
+    ValueError("two\nlines"),
+    RuntimeError("door"),
+    StopIteration("door"),
+    AssertionError(),
+    SystemError("door"),
+    Unkind("door", 2),
+]
+
+
+class Raising(Breaking):
+    """Raises an exception at its 50th step, or in its 5th reset, if `raises` is set."""
+
+    def __init__(self, error, where="step"):
+        self.error, self.where, self.resets = error, where, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        if self.raises and self.where == "reset" and self.resets == 5:
+            raise self.error  # in reset
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        if self.raises and self.where == "step" and self.steps == 50:
+            raise self.error  # in step
+        self.steps += 1
+        return np.zeros(2, np.float32), 1.0, self.steps % 10 == 0, False, {}
+
+
+def raising(num_envs, error, where="step", kind=SyncVectorEnv):
+    envs = [Raising(error, where) for _ in range(num_envs)]
+    for index, env in enumerate(envs):
+        env.raises = index == 2
+    return kind([lambda env=env: env for env in envs])
+
+
+def line_of(text):
+    source = Path(__file__).read_text().splitlines()
+    return 1 + next(number for number, line in enumerate(source) if line.strip() == text)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_exception_in_an_environment_keeps_what_was_learned_and_names_its_place(error):
+    env = partial(raising, error=error.with_traceback(None))
+    with pytest.raises(minirl.TrainingStopped) as caught:
+        train(env, "ppo", total_steps=1000, settings=SMALL)
+    message = str(caught.value)
+    place = f"({__file__}, line {line_of('raise self.error  # in step')}, in step)"
+    # 50 steps and 5 resets, counted from 0
+    assert f"environment 2 failed at its step 55: {type(error).__name__}" in message
+    assert message.endswith(place)
+    assert " ".join(str(error).split()) in message
+    assert "\n" not in message
+    history = caught.value.result.history
+    assert len(history.rows) == 1
+    assert caught.value.result.settings["partial"] is True
+    assert caught.value.result.settings["environment_steps"] == history.environment_steps > 0
+    assert caught.value.__cause__.__cause__ is error
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), len(again.result.history.rows)) == (message, 1)
+
+
+def test_an_exception_in_a_reset_names_its_place():
+    env = partial(raising, error=KeyError("door"), where="reset")
+    with pytest.raises(minirl.TrainingStopped, match="environment 2 failed at its step 43: KeyErr"):
+        train(env, "ppo", total_steps=1000, settings=SMALL)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Gymnasium prints the worker's traceback
+@pytest.mark.parametrize("error", [KeyError("door"), MemoryError(), TypeError("two\nlines")])
+def test_an_exception_in_a_worker_process_names_its_place(error):
+    env = partial(raising, error=error, kind=AsyncVectorEnv)
+    with pytest.raises(minirl.TrainingStopped) as caught:
+        train(env, "ppo", total_steps=1000, settings=SMALL)
+    message = str(caught.value)
+    place = f"({__file__}, line {line_of('raise self.error  # in step')}, in step)"
+    assert f"environment 2 failed at its step 55: {type(error).__name__}" in message
+    assert message.endswith(place)
+    assert len(caught.value.result.history.rows) == 1
+
+
+@dataclass(frozen=True)
+class RaisesLater:
+    """An algorithm and a reward transform in one, which raise in their third update."""
+
+    error: Exception
+    calls: list
+
+    def init(self, first):
+        return State(first) if isinstance(first, Policy) else None
+
+    def _count(self):
+        self.calls.append(1)
+        if len(self.calls) == 3:
+            raise self.error  # in the third update
+
+    def update(self, state, batch, rng, progress):
+        self._count()
+        return State(state.policy.with_parameters(state.policy.parameters + 1)), {"kl": 0.0}
+
+    def transform(self, state, rollout, policy):
+        self._count()
+        return None, rollout.rewards, {}
+
+    def measure(self, policy):
+        self._count()
+        return {}
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["algorithm", "transform", "measure", "stop"])
+def test_an_exception_in_the_code_of_a_user_keeps_what_was_learned(where, error):
+    raises = RaisesLater(error.with_traceback(None), [])
+    settings = replace(SMALL, reward_transform=raises) if where == "transform" else SMALL
+    with pytest.raises(minirl.TrainingStopped) as caught:
+        train(
+            "CartPole-v1",
+            raises if where == "algorithm" else "ppo",
+            total_steps=1000,
+            settings=settings,
+            measure=raises.measure if where == "measure" else None,
+            stop=raises.measure if where == "stop" else None,
+        )
+    place = f"({__file__}, line {line_of('raise self.error  # in the third update')}, in _count)"
+    message = str(caught.value)
+    assert f"environment steps: {type(error).__name__}" in message
+    assert message.endswith(place)
+    assert len(caught.value.result.history.rows) == (3 if where == "stop" else 2)
+
+
+def test_an_environment_that_cannot_be_closed_does_not_take_the_result_with_it():
+    class Unclosed(Raising):
+        raises = False
+
+        def close(self):
+            if hasattr(self, "steps"):  # it was used
+                raise OSError("the window is gone")
+
+    def env(num_envs):
+        return SyncVectorEnv([lambda: Unclosed(None)] * num_envs)
+
+    assert train(env, "ppo", total_steps=100, settings=SMALL).history.rows
 
 
 def test_an_unknown_metric_is_an_error():
