@@ -192,6 +192,10 @@ def run_train(arguments: argparse.Namespace) -> None:
             stopped.add_note(f"what was learned is in {folder}, marked as partial")
         else:
             stopped.add_note(f"{folder} keeps the policy of a longer training of this run")
+        if checkpoint.exists():
+            stopped.add_note(
+                f"{checkpoint} is kept, the same command with --resume goes on from it"
+            )
         raise
     names = save_training(result, folder)
     checkpoint.unlink(missing_ok=True)
@@ -283,8 +287,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     interval = "" if math.isnan(low) else f", 95 % interval [{low:.2f}, {high:.2f}]"
     if settings.get("partial", False):
         print(
-            f"the policy of a training run that stopped early, {settings['environment_steps']:,}"
-            " environment steps"
+            "the policy of a training run that stopped early, after "
+            f"{settings['environment_steps']:,} environment steps"
         )
     how = "sampled" if arguments.sampled else "greedy"
     print(

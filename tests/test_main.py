@@ -133,7 +133,72 @@ def test_the_same_command_gives_the_same_history(run, trained, tmp_path):
             return [{**row, "cpu_seconds": None} for row in csv.DictReader(file)]
 
     assert timeless(tmp_path) == timeless(trained)
-    assert run(*command, "--out", tmp_path)[0] == 0  # and may be given again
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_finished_run_is_not_trained_again(run, trained):
+    before = files_in(trained)
+    command = ["train", "CartPole-v1", "--total-steps", "300", "--seed", "4", *QUICK]
+    status, out, err = run(*command, "--out", trained)
+    assert (status, err) == (0, [])
+    assert re.search(
+        r"holds this run already, finished after 3\d\d environment steps; .*delete", out
+    )
+    assert files_in(trained) == before
+
+
+def test_a_run_that_stops_at_a_return_and_keeps_its_best_policy(run, tmp_path):
+    command = ["train", "CartPole-v1", "--total-steps", 50_000, "--num-envs", 4]
+    more = ["--stop-at", 21.5, "--evaluate-every", 1000, "--out", tmp_path]
+    status, out, err = run(*command, *more)
+    assert (status, err) == (0, [])
+    assert re.search(r"stopped after [\d,]+ environment steps, as asked for", out)
+    assert re.search(r"best evaluation during training: \d+\.\d\d after [\d,]+ environment", out)
+    assert "best_policy.npz" in out
+    _, settings = load_policy(tmp_path / "policy.npz")
+    _, best = load_policy(tmp_path / "best_policy.npz")
+    assert settings["partial"] is False
+    assert settings["stop"] == {"type": "ReturnReached", "target": 21.5}
+    assert best["environment_steps"] <= settings["environment_steps"] < 50_000
+    assert run("evaluate", tmp_path / "best_policy.npz", "--episodes", 2)[0] == 0
+
+
+def test_training_goes_on_from_a_checkpoint(run, fails, monkeypatch, tmp_path):
+    command = ["train", "CartPole-v1", "--total-steps", 600, *QUICK]
+    saving = [*command, "--checkpoint-every", 100, "--out", tmp_path / "resumed"]
+    assert run(*command, "--out", tmp_path / "whole")[0] == 0
+
+    from minirl.history import History
+
+    record = History.record
+
+    def stop_later(self, *arguments):
+        record(self, *arguments)
+        if self.environment_steps > 300:
+            raise MemoryError("too much")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "record", stop_later)
+        status, _, lines = run(*saving)
+    assert status == 1
+    assert "MemoryError: too much" in lines[0]
+    assert "marked as partial" in lines[0]
+    assert re.search(r"checkpoint.pkl.*--resume", lines[0])
+    line = fails(*saving)
+    assert re.search(r"holds this run after 2\d\d environment steps; add --resume", line)
+    _, settings = load_policy(tmp_path / "resumed" / "policy.npz")
+    assert (settings["partial"], settings["environment_steps"] > 300) == (True, True)
+    _, out, _ = run("evaluate", tmp_path / "resumed" / "policy.npz", "--episodes", 1)
+    assert "stopped early" in out
+
+    assert run(*saving, "--resume")[0] == 0
+    assert sorted(files_in(tmp_path / "resumed")) == sorted(files_in(tmp_path / "whole"))
+    one, other = (load_policy(tmp_path / name / "policy.npz") for name in ("whole", "resumed"))
+    assert np.array_equal(one[0].parameters, other[0].parameters)
+    assert one[1] == other[1]
 
 
 def test_training_without_a_finished_episode_has_no_mean_to_report(run, tmp_path):
