@@ -17,6 +17,7 @@ from gymnasium.wrappers import (
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from PIL import Image
 
+import minirl
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.envs.chain import LEFT, LEFT_PRIZE, RIGHT, RIGHT_PRIZE, Chain
 from minirl.experiments.evaluation import Evaluation, evaluate, watch
@@ -442,10 +443,12 @@ def test_a_renderer_s_value_error_is_told_as_one(like_mujoco, monkeypatch, tmp_p
         watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
 
 
-def test_an_error_of_the_environment_is_itself(like_mujoco, monkeypatch, tmp_path):
+def test_an_error_of_the_environment_names_its_place(like_mujoco, monkeypatch, tmp_path):
     monkeypatch.setattr(like_mujoco, "step", lambda self, action: 1 // 0)
-    with pytest.raises(ZeroDivisionError):
+    words = r"environment 0 failed at its step 0: ZeroDivisionError: .*test_evaluation.py, line \d"
+    with pytest.raises(minirl.EnvironmentFailure, match=words) as caught:
         watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+    assert type(caught.value.__cause__) is ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
 
