@@ -198,7 +198,9 @@ def run_train(arguments: argparse.Namespace) -> None:
             )
         raise
     names = save_training(result, folder)
-    checkpoint.unlink(missing_ok=True)
+    # Also what a killed process left of a checkpoint that it was writing.
+    for unneeded in [checkpoint, *folder.glob(".checkpoint.pkl.*")]:
+        unneeded.unlink(missing_ok=True)
     for line in _summary(result):
         print(line)
     print(f"{folder}/{', '.join(names)}")

@@ -50,6 +50,10 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
             envs = gym.make_vec(env, num_envs=num_envs)
         except (gym.error.Error, ImportError) as error:
             raise ValueError(f"environment {env!r} can't be made: {error}") from error
+        except Exception as error:  # raised by the environment's own class
+            raise ValueError(
+                f"environment {env!r} can't be made: {describe_error(error)}"
+            ) from error
     elif callable(env):
         envs = env(num_envs)
     else:

@@ -485,3 +485,17 @@ def test_whole_episodes_are_listed_by_column_so_that_the_last_are_not_the_longes
         rollout.episode_returns, (rollout.rewards * rollout.valid).sum(axis=0)
     )
     np.testing.assert_array_equal(rollout.episode_ends, np.full(40, lengths.sum()))
+
+
+def test_an_environment_whose_class_raises_is_named_with_the_place():
+    class Doorless(gym.Env):
+        def __init__(self):
+            raise KeyError("door")
+
+    gym.register("Doorless-v0", Doorless)
+    try:
+        words = r"'Doorless-v0' can't be made: KeyError: 'door' \(.*test_rollout.py, line \d+"
+        with pytest.raises(ValueError, match=words):
+            make_vector_env("Doorless-v0", 2)
+    finally:
+        del gym.registry["Doorless-v0"]
