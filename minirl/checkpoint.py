@@ -29,7 +29,8 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from minirl.history import History
 from minirl.policy import Policy
 from minirl.rollout import Position, start
-from minirl.serialization import first_difference, write_atomically
+from minirl.serialization import first_difference, source_hash, write_atomically
+from minirl.validation import require_count
 
 FORMAT = "minirl-checkpoint-1"
 
@@ -66,6 +67,71 @@ class RunState:
     best_policy: Policy | None = None
     best_return: float = -math.inf
     resets: tuple[int, ...] = ()
+
+
+class Checkpoints:
+    """When and where to save the state of a run, and from where to resume it.
+
+    Parameters
+    ----------
+    path, every, resume
+        `checkpoint`, `checkpoint_every` and `resume` of `minirl.train`.
+    described : dict
+        JSON-ready description of the run.
+    policy : Policy or None
+        The policy that the run starts from, if one was given.
+
+    Raises
+    ------
+    ValueError
+        If only one of `path` and `every` is given, or `path` exists and is not resumed from.
+    """
+
+    def __init__(
+        self,
+        path: Path | str | None,
+        every: int | None,
+        resume: Path | str | None,
+        described: dict[str, Any],
+        policy: Policy | None,
+    ) -> None:
+        _require_consistent(path, every, resume)
+        self.path = path
+        self.every = every
+        self.resume = resume
+        start = policy and hashlib.sha256(policy.parameters.tobytes()).hexdigest()
+        self.described = {**described, "initial_parameters": start, "source": source_hash()}
+
+    def save(self, run: RunState, envs: VectorEnv) -> None:
+        """Save the run, if checkpoints were asked for."""
+        if self.path is not None:
+            save_checkpoint(self.path, run, envs, self.described)
+
+    def load(self, envs: VectorEnv, seed: int) -> RunState:
+        """The run to go on with, whose environments are put where they were."""
+        assert self.resume is not None
+        run, environments = load_checkpoint(self.resume, self.described)
+        restore_environments(envs, environments, run, seed)
+        return run
+
+
+def _require_consistent(
+    checkpoint: Path | str | None, every: int | None, resume: Path | str | None
+) -> None:
+    if (checkpoint is None) != (every is None):
+        raise ValueError(
+            "checkpoint and checkpoint_every must be given together, got "
+            f"{checkpoint!r} and {every!r}"
+        )
+    if checkpoint is None:
+        return
+    require_count("checkpoint_every", every)
+    same = resume is not None and Path(resume).resolve() == Path(checkpoint).resolve()
+    if Path(checkpoint).exists() and not same:
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} exists already; give resume={str(checkpoint)!r} to go "
+            "on from it, or delete it to train again"
+        )
 
 
 def save_checkpoint(

@@ -8,7 +8,6 @@ and again, until the budget is spent.
 """
 
 import contextlib
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.batch import Batch, Rollout, flatten
-from minirl.checkpoint import RunState, load_checkpoint, restore_environments, save_checkpoint
+from minirl.checkpoint import Checkpoints, RunState
 from minirl.failures import describe_error, raised_by_minirl
 from minirl.history import History
 from minirl.machine import one_core
@@ -39,9 +38,9 @@ from minirl.rollout import (
     make_vector_env,
     start,
 )
-from minirl.serialization import describe, source_hash
+from minirl.serialization import describe
 from minirl.settings import Settings, default_algorithm, default_settings
-from minirl.validation import require_count, require_methods, require_seed
+from minirl.validation import require_count, require_instance, require_methods, require_seed
 
 # Mean KL of one update, in nats per step, from which `train` warns: the old policy's actions are
 # then, in the mean of their logarithms, exp(10) = 22,000 times less probable under the new policy.
@@ -307,7 +306,6 @@ def train(
         algorithm = default_algorithm(algorithm, env)
     budget = _Budget(total_steps, total_episodes)
     require_trainable(env, algorithm, budget.total, seed, settings)
-    _require_saving(checkpoint, checkpoint_every, resume)
     if stop is not None and not callable(stop):
         raise ValueError(f"stop must be a function history -> bool, got {stop!r}")
     if evaluate_every is not None:
@@ -320,11 +318,13 @@ def train(
         "seed": int(seed),
     }
     if policy is not None:
+        require_instance("policy", policy, Policy)
         described["initial_policy"] = "given"
     if stop is not None:
         described["stop"] = describe(stop)
     if evaluate_every is not None:
         described["evaluate_every"] = int(evaluate_every)
+    checkpoints = Checkpoints(checkpoint, checkpoint_every, resume, described, policy)
     envs = make_vector_env(env, settings.num_envs)
     try:
         # Overflow shows as non-finite parameters, looked for after every update.
@@ -339,7 +339,7 @@ def train(
                 measure,
                 stop,
                 _Evaluation(env, evaluate_every, seed),
-                _Checkpoints(checkpoint, checkpoint_every, resume, described, policy),
+                checkpoints,
                 progress,
                 described,
             )
@@ -398,53 +398,6 @@ class _Evaluation:
         return {"evaluation_return": mean_return}
 
 
-class _Checkpoints:
-    """When and where to save the state of a run, and from where to resume it."""
-
-    def __init__(
-        self,
-        path: Path | str | None,
-        every: int | None,
-        resume: Path | str | None,
-        described: dict[str, Any],
-        policy: Policy | None,
-    ) -> None:
-        self.path = path
-        self.every = every
-        self.resume = resume
-        start = policy and hashlib.sha256(policy.parameters.tobytes()).hexdigest()
-        self.described = {**described, "initial_parameters": start, "source": source_hash()}
-
-    def save(self, run: RunState, envs: VectorEnv) -> None:
-        if self.path is not None:
-            save_checkpoint(self.path, run, envs, self.described)
-
-    def load(self, envs: VectorEnv, seed: int) -> RunState:
-        assert self.resume is not None
-        run, environments = load_checkpoint(self.resume, self.described)
-        restore_environments(envs, environments, run, seed)
-        return run
-
-
-def _require_saving(
-    checkpoint: Path | str | None, every: int | None, resume: Path | str | None
-) -> None:
-    if (checkpoint is None) != (every is None):
-        raise ValueError(
-            "checkpoint and checkpoint_every must be given together, got "
-            f"{checkpoint!r} and {every!r}"
-        )
-    if checkpoint is None:
-        return
-    require_count("checkpoint_every", every)
-    same = resume is not None and Path(resume).resolve() == Path(checkpoint).resolve()
-    if Path(checkpoint).exists() and not same:
-        raise ValueError(
-            f"checkpoint {str(checkpoint)!r} exists already; give resume={str(checkpoint)!r} to go "
-            "on from it, or delete it to train again"
-        )
-
-
 def _is_due(every: int | None, before: int, after: int) -> bool:
     """Whether a multiple of `every` lies in (before, after]."""
     return every is not None and after // every > before // every
@@ -477,7 +430,7 @@ def _train(
     measure: Measure | None,
     stop: Stop | None,
     evaluation: _Evaluation,
-    checkpoints: _Checkpoints,
+    checkpoints: Checkpoints,
     progress: bool,
     described: dict[str, Any],
 ) -> Result:

@@ -396,3 +396,12 @@ def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(tmp_path)
     run = {"total_steps": 30_000, "seed": 3, "settings": settings}
     resumed = train(env, algorithm, **run, resume=path)
     assert_same(train(env, algorithm, **run), resumed)
+
+
+def test_a_policy_of_another_kind_is_named():
+    with pytest.raises(
+        ValueError, match="policy must be a Policy, got a Result; did you mean .pol"
+    ):
+        train(
+            "CartPole-v1", "ppo", total_steps=9, policy=train("CartPole-v1", "ppo", total_steps=1)
+        )
