@@ -25,6 +25,27 @@ class AdvantageEstimator(Protocol):
     def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+_MASKS = ("terminated", "truncated", "done")
+
+
+def _require_alike(**arrays: np.ndarray) -> None:
+    """Raise ValueError unless all are arrays of the first one's shape, and masks are of bool.
+
+    Shapes that differ would broadcast, and `~` of a mask of 0 and 1 is -1 and -2.
+    """
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or not array.ndim:
+            raise ValueError(f"{name} must be an array (T, E), got {array!r:.60}")
+    (first, expected), *_ = arrays.items()
+    for name, array in arrays.items():
+        if array.shape != expected.shape:
+            raise ValueError(
+                f"{name} must have the shape of {first}, {expected.shape}, got {array.shape}"
+            )
+        if name in _MASKS and array.dtype != bool:
+            raise ValueError(f"{name} must be an array of bool, got {array.dtype}")
+
+
 def td_errors(
     rewards: np.ndarray,
     values: np.ndarray,
@@ -35,7 +56,15 @@ def td_errors(
     """delta_t = r_t + discount (1 - terminated_t) V(s_{t+1}) - V(s_t), all (T, E).
 
     Source: Schulman et al. 2016 (GAE), the TD residual.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, `terminated` is not an array of bool, or the discount is outside
+        [0, 1].
     """
+    require_fraction("discount", discount)
+    _require_alike(rewards=rewards, values=values, next_values=next_values, terminated=terminated)
     return rewards + discount * np.where(terminated, 0.0, next_values) - values
 
 
@@ -45,7 +74,14 @@ def discounted_sums(terms: np.ndarray, done: np.ndarray, decay: float) -> np.nda
     >>> ones, done = np.ones((3, 1)), np.array([[False], [True], [False]])
     >>> discounted_sums(ones, done, 0.5).ravel()
     array([1.5, 1. , 1. ])
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, `done` is not an array of bool, or `decay` is outside [0, 1].
     """
+    require_fraction("decay", decay)
+    _require_alike(terms=terms, done=done)
     sums = np.array(terms, dtype=np.float64)
     keep = decay * ~done[:-1]
     for t in range(len(sums) - 2, -1, -1):
@@ -71,6 +107,12 @@ def gae(
     Source: Schulman et al. 2016, the estimator GAE(gamma, lambda), for episodes that end in either
     way.
 
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a mask is not an array of bool, or `discount` or `lam` is outside
+        [0, 1].
+
     Examples
     --------
     Two rewards, then the end; with lam = 1 and no critic, advantages are returns to go:
@@ -79,6 +121,8 @@ def gae(
     >>> gae(np.ones((2, 1)), zeros, zeros, end, ~end & False, discount=0.5, lam=1.0).ravel()
     array([1.5, 1. ])
     """
+    require_fraction("lam", lam)
+    _require_alike(rewards=rewards, terminated=terminated, truncated=truncated)
     deltas = td_errors(rewards, values, next_values, terminated, discount)
     return discounted_sums(deltas, terminated | truncated, discount * lam)
 

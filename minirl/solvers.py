@@ -1,11 +1,12 @@
 """Two numerical tools of TRPO that know nothing of reinforcement learning."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from minirl.validation import require_finite_numbers
+from minirl.validation import require_count, require_finite_numbers
 
 
 class ConjugateGradientResult(NamedTuple):
@@ -114,17 +115,30 @@ def backtracking_line_search(
     tries : int
         Number of fractions tried at most.
 
+    Raises
+    ------
+    ValueError
+        Unless `shrink` lies between 0 and 1, `tries` is a whole number of at least 1, and `refuse`
+        returns None or a reason.
+
     Examples
     --------
     >>> too_long = lambda fraction: "too long" if fraction > 0.3 else None
     >>> backtracking_line_search(too_long, shrink=0.5, tries=5)
     LineSearchResult(fraction=0.25, refusals=('too long', 'too long'))
     """
+    if not isinstance(shrink, Real) or not 0 < shrink < 1:
+        raise ValueError(f"shrink must lie between 0 and 1, got {shrink!r}")
+    require_count("tries", tries)
     refusals: list[str] = []
     for attempt in range(tries):
         fraction = shrink**attempt
         reason = refuse(fraction)
         if reason is None:
             return LineSearchResult(fraction, tuple(refusals))
+        if not isinstance(reason, str):  # False would mean the opposite of what it says
+            raise ValueError(
+                f"refuse must return None to accept a step or the reason as text, got {reason!r}"
+            )
         refusals.append(reason)
     return LineSearchResult(0.0, tuple(refusals))

@@ -49,6 +49,12 @@ def require_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
 
 
+def require_within(name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless `value` is a number from `low` to `high`."""
+    if not _is_finite(value) or not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
 def require_count(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a whole number of at least 1."""
     if not _is_whole(value) or value < 1:

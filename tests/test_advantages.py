@@ -405,3 +405,54 @@ def test_what_stands_in_invalid_rows_never_matters(estimator, ends):
     )
     for found, expected in zip(estimator(other), estimator(rollout), strict=True):
         assert np.array_equal(found[valid], expected[valid])
+
+
+# ------------------------------------------------------------ arrays of other shapes and kinds
+
+
+def _arrays():
+    rng = np.random.default_rng(0)
+    rewards, values, next_values = rng.normal(size=(3, 4, 2))
+    terminated, truncated = rng.random((2, 4, 2)) < 0.3
+    return {
+        "rewards": rewards,
+        "values": values,
+        "next_values": next_values,
+        "terminated": terminated,
+        "truncated": truncated,
+    }
+
+
+@pytest.mark.parametrize("name", ["values", "next_values", "terminated", "truncated"])
+def test_arrays_of_another_shape_do_not_broadcast(name):
+    arrays = _arrays()
+    arrays[name] = arrays[name][:, :1]
+    with pytest.raises(ValueError, match=rf"{name} must have the shape of rewards, \(4, 2\), got"):
+        gae(**arrays, discount=0.9, lam=0.5)
+
+
+@pytest.mark.parametrize("name", ["terminated", "truncated"])
+def test_a_mask_of_numbers_is_refused(name):
+    """~0 is -1 and ~1 is -2: the trace would go on with the wrong sign."""
+    arrays = _arrays()
+    arrays[name] = arrays[name].astype(int)
+    with pytest.raises(ValueError, match=f"{name} must be an array of bool, got int64"):
+        gae(**arrays, discount=0.9, lam=0.5)
+
+
+def test_sums_and_errors_check_their_arrays():
+    arrays = _arrays()
+    del arrays["truncated"]
+    with pytest.raises(ValueError, match="done must be an array of bool"):
+        discounted_sums(arrays["rewards"], np.zeros((4, 2)), 0.5)
+    with pytest.raises(ValueError, match="done must have the shape of terms"):
+        discounted_sums(arrays["rewards"], np.zeros((4, 1), bool), 0.5)
+    with pytest.raises(ValueError, match=r"terms must be an array \(T, E\), got \[1.0"):
+        discounted_sums([1.0, 2.0], np.zeros(2, bool), 0.5)
+    for decay in (1.1, -0.1, np.nan, None):
+        with pytest.raises(ValueError, match="decay must lie in"):
+            discounted_sums(arrays["rewards"], np.zeros((4, 2), bool), decay)
+        with pytest.raises(ValueError, match="discount must lie in"):
+            td_errors(**arrays, discount=decay)
+        with pytest.raises(ValueError, match="lam must lie in"):
+            gae(**_arrays(), discount=0.9, lam=decay)

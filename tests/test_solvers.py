@@ -196,3 +196,22 @@ def test_refusing_everything_gives_zero_after_all_tries():
     result = backtracking_line_search(lambda fraction: next(reasons), shrink=0.5, tries=3)
     assert result == LineSearchResult(0.0, ("kl", "kl", "no improvement"))
     assert next(reasons, None) is None
+
+
+@pytest.mark.parametrize("shrink", [0.0, 1.0, -0.5, 2.0, np.nan, "0.5", None])
+def test_a_line_search_shrinks(shrink):
+    with pytest.raises(ValueError, match="shrink must lie between 0 and 1, got"):
+        backtracking_line_search(lambda fraction: None, shrink=shrink, tries=3)
+
+
+@pytest.mark.parametrize("tries", [0, -1, 2.0, None])
+def test_a_line_search_tries(tries):
+    with pytest.raises(ValueError, match="tries must be a whole number of at least 1"):
+        backtracking_line_search(lambda fraction: None, shrink=0.5, tries=tries)
+
+
+@pytest.mark.parametrize("answer", [False, True, 0.0])
+def test_a_refusal_is_a_reason(answer):
+    """False was a refusal, though `refuse` said that it did not refuse."""
+    with pytest.raises(ValueError, match="refuse must return None .* or the reason as text, got"):
+        backtracking_line_search(lambda fraction: answer, shrink=0.5, tries=3)

@@ -56,6 +56,9 @@ class LQR(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         n, m = self.B.shape
         if self.A.shape != (n, n):
             raise ValueError(f"A must have shape {(n, n)} to go with B, got {self.A.shape}")
+        for name, matrix in (("A", self.A), ("B", self.B)):
+            if not np.isfinite(matrix).all():
+                raise ValueError(f"{name} must hold finite numbers, got {matrix.tolist()}")
         self.Q, self.R = _semidefinite("Q", Q, n), _semidefinite("R", R, m)
         self.noise_covariance = _semidefinite("noise_covariance", noise_covariance, n)
         self.start_covariance = _semidefinite("start_covariance", start_covariance, n)
@@ -89,7 +92,14 @@ def _semidefinite(name: str, matrix: ArrayLike, size: int) -> FloatArray:
     checked = np.array(matrix, np.float64)
     if checked.shape != (size, size):
         raise ValueError(f"{name} must have shape {(size, size)}, got {checked.shape}")
-    if not np.allclose(checked, checked.T) or np.linalg.eigvalsh(checked).min() < -1e-12:
+    finite = np.isfinite(checked).all()
+    # Rounding is relative to the largest entry: a small covariance may be wrong as well.
+    rounding = 1e-12 * size * np.abs(checked).max()
+    if (
+        not finite
+        or np.abs(checked - checked.T).max() > rounding
+        or np.linalg.eigvalsh(checked).min() < -rounding
+    ):
         raise ValueError(f"{name} must be symmetric positive semidefinite, got {checked.tolist()}")
     return checked
 

@@ -9,12 +9,13 @@ number serves two purposes::
                        i >= C: L words, cut at the limit, without EOS
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
-from numbers import Integral
-from typing import NamedTuple
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,10 @@ class Paths(NamedTuple):
     observations: np.ndarray
     tokens: np.ndarray
     valid: np.ndarray
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real | np.bool_) and math.isfinite(value)
 
 
 def require_numbers(name: str, numbers: np.ndarray, limit: int) -> None:
@@ -196,19 +201,32 @@ class TokenTask:
 
     @cached_property
     def utilities(self) -> np.ndarray:
-        """The utility of every response, (X, N)."""
+        """The utility of every response, (X, N).
+
+        Raises
+        ------
+        ValueError
+            If `utility` returns something else than a finite number, naming the response.
+        """
         spelled: list[tuple[str, ...]] = [()]
         for node in range(1, self.num_responses):
             parent, word = divmod(node - 1, self.num_words)
             spelled.append((*spelled[parent], self.vocabulary[word]))
         ended = self.num_contexts
-        return np.array(
-            [
-                [self.utility(prompt, words, node >= ended) for node, words in enumerate(spelled)]
-                for prompt in self.prompts
-            ],
-            dtype=np.float64,
-        )
+        table = np.empty((len(self.prompts), self.num_responses))
+        for row, prompt in zip(table, self.prompts, strict=True):
+            found = [
+                self.utility(prompt, words, node >= ended) for node, words in enumerate(spelled)
+            ]
+            numbers = all(issubclass(kind, Real | np.bool_) for kind in set(map(type, found)))
+            if not numbers or not np.isfinite(found).all():
+                node = next(n for n, value in enumerate(found) if not _is_finite(value))
+                raise ValueError(
+                    f"utility must return a finite number, got {found[node]!r:.60} for "
+                    f"{self.text(node)!r} to {prompt!r}"
+                )
+            row[:] = found
+        return table
 
     @cached_property
     def demonstration_probs(self) -> np.ndarray:
@@ -217,11 +235,23 @@ class TokenTask:
         Raises
         ------
         ValueError
-            If the probabilities of a prompt are no distribution.
+            If `demonstrations` returns something else than texts with their probabilities, or the
+            probabilities of a prompt are no distribution.
         """
         probs = np.zeros((len(self.prompts), self.num_responses))
         for row, prompt in zip(probs, self.prompts, strict=True):
-            for text, probability in self.demonstrations(prompt).items():
+            given = self.demonstrations(prompt)
+            if not isinstance(given, Mapping):
+                raise ValueError(
+                    f"demonstrations({prompt!r}) must be a dict of texts and probabilities, got "
+                    f"{given!r:.60}"
+                )
+            for text, probability in given.items():
+                if not isinstance(text, str) or not _is_finite(probability):
+                    raise ValueError(
+                        f"demonstrations({prompt!r}) must be texts with their probabilities, got "
+                        f"{text!r:.60}: {probability!r:.60}"
+                    )
                 length = len(text.split())
                 if length > self.max_words:
                     raise ValueError(
@@ -257,8 +287,14 @@ class TokenTask:
     def paths(self, prompts: np.ndarray, responses: np.ndarray) -> Paths:
         """The steps that write responses (M,) to prompts (M,), both given as numbers.
 
-        Raises ValueError for a number that the task does not have.
+        Raises ValueError for a number that the task does not have, or shapes that differ.
         """
+        prompts, responses = np.asarray(prompts), np.asarray(responses)
+        if prompts.ndim != 1 or prompts.shape != responses.shape:
+            raise ValueError(
+                "prompts and responses must be as many numbers each, (M,), got shapes "
+                f"{prompts.shape} and {responses.shape}"
+            )
         require_numbers("prompts", prompts, len(self.prompts))
         require_numbers("responses", responses, self.num_responses)
         contexts, tokens = (steps[responses] for steps in self._steps)

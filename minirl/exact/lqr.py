@@ -27,6 +27,7 @@ array([[2.]])
 """
 
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+
+# A variance of exp(2 log_std) beyond this is no policy, and overflows from 355 on.
+_LARGEST_LOG_STD = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +49,18 @@ class LQRProblem:
     A, B : array_like (n, n), (n, m)
         Dynamics.
     Q, R : array_like (n, n), (m, m)
-        Cost of the state (symmetric, positive semidefinite) and of the action (definite).
+        Cost of the state and of the action, symmetric, positive semidefinite.
     noise_covariance, start_covariance : array_like (n, n)
-        Covariance of each step's noise and of the first state, both of mean 0.
+        Covariance of each step's noise and of the first state, both of mean 0; symmetric, positive
+        semidefinite.
     discount : float
         In [0, 1): the noise never stops, so without discounting every return is infinite.
 
     Raises
     ------
     ValueError
-        If a shape or the discount is not as above, or a number is not finite.
+        If a shape or the discount is not as above, a number is not finite, or a cost or covariance
+        is not symmetric positive semidefinite.
     """
 
     A: FloatArray
@@ -79,19 +85,23 @@ class LQRProblem:
                 raise ValueError(f"{name} must have shape {expected}, got {matrix.shape}")
             if not np.isfinite(matrix).all():
                 raise ValueError(f"{name} must hold finite numbers, got {matrix.tolist()}")
-        if not 0.0 <= self.discount < 1.0:
-            raise ValueError(f"discount must be in [0, 1), got {self.discount}")
+            if name not in ("A", "B") and not _is_semidefinite(matrix):
+                raise ValueError(
+                    f"{name} must be symmetric positive semidefinite, got {matrix.tolist()}"
+                )
+        if not isinstance(self.discount, Real) or not 0.0 <= self.discount < 1.0:
+            raise ValueError(f"discount must be in [0, 1), got {self.discount!r}")
 
     @classmethod
     def from_gymnasium(cls, env: Any, discount: float) -> "LQRProblem":
         """Read the matrices that an environment such as ``minirl/LQR-v0`` publishes.
 
-        Raises TypeError if one is missing.
+        Raises ValueError if one is missing.
         """
         names = [field.name for field in fields(cls) if field.name != "discount"]
         missing = [name for name in names if not hasattr(env.unwrapped, name)]
         if missing:
-            raise TypeError(f"env must publish the attributes {names}, but lacks {missing}")
+            raise ValueError(f"env must publish the attributes {names}, but lacks {missing}")
         matrices = {name: getattr(env.unwrapped, name) for name in names}
         return cls(**matrices, discount=discount)
 
@@ -181,8 +191,11 @@ def expected_return_finite(
 ) -> float:
     """Expected discounted return of the first `horizon` steps, as truncated episodes show it.
 
-    Carries the second moments of the state forward step by step; any gain is allowed.
+    Carries the second moments of the state forward step by step; any gain is allowed. Raises
+    ValueError unless `horizon` is a whole number of at least 0.
     """
+    if not isinstance(horizon, Integral) or horizon < 0:
+        raise ValueError(f"horizon must be a whole number of at least 0, got {horizon!r}")
     K, action_covariance = _matrix_gain(problem, gain), _action_covariance(problem, log_std)
     loop, noise = problem.A + problem.B @ K, _step_noise(problem, action_covariance)
     state_cost, action_cost = problem.Q + K.T @ problem.R @ K, problem.R @ action_covariance
@@ -192,6 +205,13 @@ def expected_return_finite(
         total -= problem.discount**t * float(cost)
         moments = loop @ moments @ loop.T + noise
     return total
+
+
+def _is_semidefinite(matrix: FloatArray) -> bool:
+    """Whether `matrix` is symmetric positive semidefinite, up to rounding of its largest entry."""
+    rounding = 1e-12 * len(matrix) * np.abs(matrix).max()
+    symmetric = np.abs(matrix - matrix.T).max() <= rounding
+    return bool(symmetric and np.linalg.eigvalsh(matrix).min() >= -rounding)
 
 
 def _step_noise(problem: LQRProblem, action_covariance: FloatArray) -> FloatArray:
@@ -204,6 +224,10 @@ def _action_covariance(problem: LQRProblem, log_std: ArrayLike) -> FloatArray:
     log_std = np.asarray(log_std, np.float64)
     if log_std.shape != (len(problem.R),):
         raise ValueError(f"log_std must have shape {(len(problem.R),)}, got {log_std.shape}")
+    if not np.all(log_std < _LARGEST_LOG_STD):  # NaN fails too
+        raise ValueError(
+            f"log_std must be numbers below {_LARGEST_LOG_STD:g}, or -inf, got {log_std.tolist()}"
+        )
     return np.diag(np.exp(2.0 * log_std))
 
 
@@ -212,6 +236,8 @@ def _matrix_gain(problem: LQRProblem, gain: ArrayLike) -> FloatArray:
     matrix = np.asarray(gain, np.float64)
     if matrix.shape != problem.B.T.shape:
         raise ValueError(f"gain must have shape (m, n) = {problem.B.T.shape}, got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"gain must hold finite numbers, got {matrix.tolist()}")
     return matrix
 
 

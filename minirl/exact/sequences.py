@@ -17,8 +17,9 @@ the processor's cache. W and L follow from the shapes.
 
 Arrays are float64. `log_policy` and `log_reference` (X, C, V) hold the log-probability of each next
 token in each context, normalised over the tokens and possibly -inf; `rewards` (X, N) the reward of
-each response; `log_probs` (X, N) the log-probability of each response. Means over prompts weigh
-them equally. KL and entropy are in nats over whole responses, and the objective is
+each response; `log_probs` (X, N) the log-probability of each response, normalised over the
+responses. A sum may miss 1 by 2^-20, about 1e-6; a table further off raises ValueError. Means over
+prompts weigh them equally. KL and entropy are in nats over whole responses, and the objective is
 ``J = E[reward] - beta KL(policy || reference)``. Gradients are by the logits of a softmax table.
 
 Examples
@@ -50,6 +51,7 @@ array([[6., 3., 7.]])
 import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -58,19 +60,21 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
+# By how much the probabilities of a log table may miss a sum of 1; mistakes are larger.
+_ROUNDING = 2.0**-20
+
+# The betas for which an optimum is exact to 1e-4 of what it gains over the reference. A smaller
+# beta loses the digits of `rewards / beta`, a larger one multiplies the rounding of the KL.
+_SMALLEST_BETA = 1e-8  # times the largest absolute reward
+_LARGEST_BETA = 1e5  # times the largest difference of two rewards of a prompt
+
 
 # ---------------------------------------------------------------- distributions over responses
 
 
 def response_log_probs(log_policy: FloatArray) -> FloatArray:
     """Log-probability (X, N) of each response: ``log pi(y|x) = sum_t log pi(y_t | x, y_<t)``."""
-    context_log_probs = _context_log_probs(log_policy)
-    prompts, contexts, tokens = log_policy.shape
-    words = tokens - 1
-    log_probs = np.empty((prompts, 1 + words * contexts))
-    np.add(context_log_probs[:, :, None], log_policy[:, :, :-1], out=_children(log_probs, words))
-    np.add(context_log_probs, log_policy[:, :, -1], out=log_probs[:, :contexts])
-    return log_probs
+    return _sum_of_steps(_checked_table("log_policy", log_policy))
 
 
 def visitation(log_policy: FloatArray) -> FloatArray:
@@ -79,15 +83,21 @@ def visitation(log_policy: FloatArray) -> FloatArray:
     Entry (x, s) is 1/X times the probability to visit s when asked x, so the sum over everything
     is the expected number of tokens in a response, EOS included.
     """
+    log_policy = _checked_table("log_policy", log_policy)
     return np.exp(_context_log_probs(log_policy)) / len(log_policy)
 
 
 def expected_reward(log_probs: FloatArray, rewards: FloatArray) -> float:
-    """Mean over prompts of ``E[reward]`` under the response distributions `log_probs` (X, N)."""
-    _require_shape("rewards", rewards, log_probs.shape)
-    terms = np.exp(log_probs)
-    terms *= rewards
-    return float(terms.sum() / len(log_probs))
+    """Mean over prompts of ``E[reward]`` under the response distributions `log_probs` (X, N).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or `log_probs` are not log-probabilities.
+    """
+    log_probs = _matrix("log_probs", log_probs)
+    _require_shape("rewards", np.asarray(rewards), log_probs.shape)
+    return _mean_under(_probabilities("log_probs", log_probs), rewards)
 
 
 def kl(log_probs: FloatArray, other: FloatArray) -> float:
@@ -97,14 +107,22 @@ def kl(log_probs: FloatArray, other: FloatArray) -> float:
     ------
     ValueError
         If `other` excludes a response that `log_probs` may give, naming it: the KL is infinite.
+        If the shapes differ, or one of the two is not log-probabilities.
     """
+    log_probs, other = _matrix("log_probs", log_probs), _matrix("other", other)
     _require_shape("other", other, log_probs.shape)
-    return expected_reward(log_probs, _log_ratios(log_probs, other, "response"))
+    probs = _probabilities("log_probs", log_probs)
+    _probabilities("other", other)
+    return _mean_under(probs, _log_ratios(log_probs, other, "response"))
 
 
 def entropy(log_probs: FloatArray) -> float:
-    """Mean over prompts of the entropy of the response distributions `log_probs` (X, N)."""
-    return float(scipy.special.entr(np.exp(log_probs)).sum() / len(log_probs))
+    """Mean over prompts of the entropy of the response distributions `log_probs` (X, N).
+
+    Raises ValueError if they are not log-probabilities.
+    """
+    log_probs = _matrix("log_probs", log_probs)
+    return float(scipy.special.entr(_probabilities("log_probs", log_probs)).sum() / len(log_probs))
 
 
 def policy_of(log_probs: FloatArray, words: int) -> FloatArray:
@@ -123,13 +141,15 @@ def policy_of(log_probs: FloatArray, words: int) -> FloatArray:
     Raises
     ------
     ValueError
-        If N is not the size of a full tree of W words.
+        If N is not the size of a full tree of W words, or `log_probs` are not log-probabilities.
     """
+    log_probs = _matrix("log_probs", log_probs)
     prompts, responses = log_probs.shape
-    if words < 1 or responses < 2 or (responses - 1) % words:
+    if not _is_count(words) or responses < 2 or (responses - 1) % words:
         raise ValueError(f"words must be W with N = 1 + W C responses, got {words} for {responses}")
     log_policy = np.zeros((prompts, (responses - 1) // words, words + 1))
     levels = _levels("the tree of log_probs and words", log_policy)
+    _probabilities("log_probs", log_probs)
     for log_masses, leaves in zip(log_policy, log_probs, strict=True):
         log_totals = _fold(levels, log_masses, leaves, _log_sum)
         reached = log_totals > -np.inf
@@ -162,17 +182,22 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the shapes do not belong to one tree, a reward is not finite, `beta` is negative, or the
-        KL is infinite.
+        If the shapes do not belong to one tree, a table is not log-probabilities, a reward is not
+        finite, `beta` is negative, or the KL is infinite.
     """
-    _require_objective(log_policy, log_reference, rewards, beta)
+    log_policy, log_reference, rewards = _checked_objective(
+        log_policy, log_reference, rewards, beta
+    )
     sums = np.zeros(2)
     for x in range(len(log_policy)):
         prompt = slice(x, x + 1)
-        log_probs = response_log_probs(log_policy[prompt])
-        reference = response_log_probs(log_reference[prompt])
+        log_probs = _sum_of_steps(log_policy[prompt])
+        reference = _sum_of_steps(log_reference[prompt])
+        # The mass of all responses is 1 if every context that is reached is normalised.
+        probs = _probabilities("log_policy", log_probs)
+        _probabilities("log_reference", reference)
         log_ratios = _log_ratios(log_probs, reference, "response", first_prompt=x)
-        sums += expected_reward(log_probs, rewards[prompt]), expected_reward(log_probs, log_ratios)
+        sums += _mean_under(probs, rewards[prompt]), _mean_under(probs, log_ratios)
     reward, divergence = map(float, sums / len(log_policy))
     return Evaluation(reward - beta * divergence, reward, divergence)
 
@@ -195,7 +220,11 @@ def action_values(
         As `evaluate`; here the policy must not take an excluded token in any context, reached or
         not, since every context has a value.
     """
-    _require_objective(log_policy, log_reference, rewards, beta)
+    log_policy, log_reference, rewards = _checked_objective(
+        log_policy, log_reference, rewards, beta
+    )
+    _probabilities("log_policy", log_policy)
+    _probabilities("log_reference", log_reference)
     levels = _levels("log_policy", log_policy)
     token_values = _log_ratios(log_policy, log_reference, "context", "token")
     token_values *= -beta
@@ -213,9 +242,10 @@ def policy_gradient(
 
     Raises ValueError as `action_values`.
     """
+    log_policy = _matrices("log_policy", log_policy)
     gradient, state_values = action_values(log_policy, log_reference, rewards, beta)
     gradient -= state_values[:, :, None]
-    gradient *= visitation(log_policy)[:, :, None]
+    gradient *= np.exp(_context_log_probs(log_policy))[:, :, None] / len(log_policy)
     for x, log_probs in enumerate(log_policy):
         gradient[x] *= np.exp(log_probs)
     return gradient
@@ -227,6 +257,7 @@ def fisher_product(log_policy: FloatArray, vector: FloatArray) -> FloatArray:
     Block-diagonal over contexts, ``d(s) (diag(p) - p p')`` with p the token probabilities: the mean
     outer product of the score of a whole response, and the Hessian of the KL between two policies.
     """
+    log_policy, vector = _matrices("log_policy", log_policy), np.asarray(vector, np.float64)
     _require_shape("vector", vector, log_policy.shape)
     weights, policy = visitation(log_policy), np.exp(log_policy)
     return weights[:, :, None] * policy * (vector - _dot(policy, vector)[:, :, None])
@@ -239,7 +270,8 @@ def score_sum(log_policy: FloatArray, coefficients: FloatArray) -> FloatArray:
     (X, N). With ``mass(s, a)`` the sum of the coefficients of all responses that pass through (s,
     a), an entry is ``mass(s, a) - pi(a|s) sum_b mass(s, b)``. There is no 1/X in it.
     """
-    levels = _levels("log_policy", log_policy)
+    log_policy = _checked_table("log_policy", log_policy)
+    levels, coefficients = _levels("log_policy", log_policy), np.asarray(coefficients, np.float64)
     _require_of_responses("coefficients", coefficients, log_policy)
     gradient = np.zeros(log_policy.shape)
     for x, masses in enumerate(gradient):
@@ -264,21 +296,27 @@ def soft_optimal_policy(
     Parameters
     ----------
     beta : float
-        Above 0.
+        From 1e-8 times the largest absolute reward to 1e5 times the largest difference of two
+        rewards of a prompt: beyond, rounding decides. If all rewards of each prompt are equal, any
+        number above 0.
 
     Raises
     ------
     ValueError
-        If the shapes do not belong to one tree, a reward is not finite, or `beta` is not above 0.
+        If the shapes do not belong to one tree, the reference is not log-probabilities, a reward is
+        not finite, or `beta` is outside its range.
 
     References
     ----------
     Rafailov et al., "Direct preference optimization" (2023), Eq. 4, for whole responses.
     """
-    if not 0.0 < beta < np.inf:
-        raise ValueError(f"beta must be a finite number above 0, got {beta}")
+    log_reference, rewards = (
+        _checked_table("log_reference", log_reference),
+        _matrix("rewards", rewards),
+    )
     levels = _levels("log_reference", log_reference)
     _require_of_responses("rewards", rewards, log_reference)
+    require_price("beta", beta, rewards)
     log_optimum, values = log_reference.copy(), np.empty(log_reference.shape[:2])
     for x, log_weights in enumerate(log_optimum):
         log_totals = _fold(levels, log_weights, rewards[x] / beta, _log_sum)
@@ -308,7 +346,7 @@ def reward_kl_frontier(
     Parameters
     ----------
     betas : array_like (n,)
-        Above 0.
+        Each in the range of `soft_optimal_policy`.
 
     Raises
     ------
@@ -316,17 +354,22 @@ def reward_kl_frontier(
         As `soft_optimal_policy`.
     """
     betas = np.asarray(betas, np.float64)
-    if betas.ndim != 1 or not ((betas > 0.0) & (betas < np.inf)).all():
-        raise ValueError(f"betas must be a list of finite numbers above 0, got {betas}")
+    if betas.ndim != 1 or not betas.size:
+        raise ValueError(f"betas must be a list of numbers, at least one, got {betas}")
+    log_reference, rewards = _matrices("log_reference", log_reference), _matrix("rewards", rewards)
     log_responses = response_log_probs(log_reference)
     _require_of_responses("rewards", rewards, log_reference)
+    for beta in betas:
+        require_price("betas", float(beta), rewards)
     points = np.zeros((3, len(betas)))
     for i, beta in enumerate(betas):
         for log_probs, of_prompt in zip(log_responses, rewards, strict=True):
-            log_weights = log_probs + of_prompt / beta
+            # Measured from the best reward, the two terms of the KL stay small for a small beta.
+            best = of_prompt.max()
+            log_weights = log_probs + (of_prompt - best) / beta
             log_total = scipy.special.logsumexp(log_weights)
-            reward = (np.exp(log_weights - log_total) * of_prompt).sum()
-            points[:, i] += reward, reward / beta - log_total, beta * log_total
+            below = (np.exp(log_weights - log_total) * (of_prompt - best)).sum()
+            points[:, i] += best + below, below / beta - log_total, best + beta * log_total
     points /= len(log_responses)
     return Frontier(betas, *points)
 
@@ -339,7 +382,7 @@ def best_of_n(log_probs: FloatArray, rewards: FloatArray, n: int) -> FloatArray:
 
     Among tied draws one is taken at random, so tied responses share in proportion to the reference:
     ``p_n(y) = ref(y) / mass(ties of y) (F(<= r)^n - F(< r)^n)``, F the distribution of the reward r
-    under the reference. Rewards tie if they agree to 12 decimals.
+    under the reference. Rewards tie if they agree to 1e-13 of the prompt's largest.
 
     Parameters
     ----------
@@ -351,13 +394,14 @@ def best_of_n(log_probs: FloatArray, rewards: FloatArray, n: int) -> FloatArray:
     Raises
     ------
     ValueError
-        If the shapes differ, a reward is not finite, or n is not a whole number of at least 1.
+        If the shapes differ, `log_probs` are not log-probabilities, a reward is not finite, or n is
+        not a whole number of at least 1.
     """
     _require_draws(n)
-    if log_probs.ndim != 2:
-        raise ValueError(f"log_probs must have shape (X, N), got {log_probs.shape}")
+    log_probs, rewards = _matrix("log_probs", log_probs), _matrix("rewards", rewards)
     _require_shape("rewards", rewards, log_probs.shape)
     _require_finite("rewards", rewards)
+    _probabilities("log_probs", log_probs)
     return np.array(
         [row + _log_gains(np.exp(row), r, n) for row, r in zip(log_probs, rewards, strict=True)]
     )
@@ -382,7 +426,9 @@ def _log_gains(reference: FloatArray, rewards: FloatArray, n: int) -> FloatArray
     With ``share = mass / F(<= r)``, the difference ``F(<= r)^n - F(< r)^n`` is
     ``F(<= r)^n (1 - (1 - share)^n)``, which stays accurate for a mass of 1e-12 at the top.
     """
-    _, ties = np.unique(rewards.round(12), return_inverse=True)
+    # 0 for rewards that are all 0: then everything ties.
+    unit = np.abs(rewards).max() or 1.0
+    _, ties = np.unique((rewards / unit).round(13), return_inverse=True)
     masses = np.bincount(ties, reference)
     below = np.cumsum(masses)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -427,6 +473,22 @@ def _context_log_probs(log_policy: FloatArray) -> FloatArray:
     for level in levels[:-1]:
         children[:, level] = log_probs[:, level, None] + log_policy[:, level, :-1]
     return log_probs
+
+
+def _sum_of_steps(log_policy: FloatArray) -> FloatArray:
+    """`response_log_probs` without the check."""
+    context_log_probs = _context_log_probs(log_policy)
+    prompts, contexts, tokens = log_policy.shape
+    words = tokens - 1
+    log_probs = np.empty((prompts, 1 + words * contexts))
+    np.add(context_log_probs[:, :, None], log_policy[:, :, :-1], out=_children(log_probs, words))
+    np.add(context_log_probs, log_policy[:, :, -1], out=log_probs[:, :contexts])
+    return log_probs
+
+
+def _mean_under(probs: FloatArray, values: FloatArray) -> float:
+    """Mean over prompts of the expectation of `values` (X, N) under `probs` (X, N)."""
+    return float((probs * values).sum() / len(probs))
 
 
 def _fold(
@@ -492,15 +554,80 @@ def _dot(left: FloatArray, right: FloatArray) -> FloatArray:
 # ---------------------------------------------------------------- checks
 
 
-def _require_objective(
+def require_price(name: str, beta: float, rewards: FloatArray) -> None:
+    """Raise ValueError unless the optimum for these finite `rewards` (X, N) is exact at this beta.
+
+    The range is that of `soft_optimal_policy`.
+    """
+    if not _is_number(beta) or not 0.0 < beta < np.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {beta!r}")
+    largest, difference = float(np.abs(rewards).max()), float(np.ptp(rewards, axis=1).max())
+    low, high = _SMALLEST_BETA * largest, _LARGEST_BETA * difference
+    if difference > 0.0 and not low <= beta <= high:
+        raise ValueError(
+            f"{name} must be from {low:.3g} to {high:.3g} for these rewards (1e-8 times the "
+            "largest, 1e5 times the largest difference within a prompt), got "
+            f"{beta:.6g}: beyond, rounding decides"
+        )
+
+
+def _checked_objective(
     log_policy: FloatArray, log_reference: FloatArray, rewards: FloatArray, beta: float
-) -> None:
-    """Raise ValueError unless the four belong together and `beta` is a price."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The three arrays, or ValueError unless they belong together and `beta` is a price."""
+    log_policy = _matrices("log_policy", log_policy)
+    log_reference = _matrices("log_reference", log_reference)
+    rewards = _matrix("rewards", rewards)
     _levels("log_policy", log_policy)
     _require_shape("log_reference", log_reference, log_policy.shape)
     _require_of_responses("rewards", rewards, log_policy)
-    if not 0.0 <= beta < np.inf:
-        raise ValueError(f"beta must be a finite number of at least 0, got {beta}")
+    if not _is_number(beta) or not 0.0 <= beta < np.inf:
+        raise ValueError(f"beta must be a finite number of at least 0, got {beta!r}")
+    return log_policy, log_reference, rewards
+
+
+def _checked_table(name: str, table: FloatArray) -> FloatArray:
+    """`table` as an array (X, C, V) of log-probabilities over a full tree, or ValueError."""
+    table = _matrices(name, table)
+    _levels(name, table)
+    _probabilities(name, table)
+    return table
+
+
+def _matrices(name: str, table: FloatArray) -> FloatArray:
+    return _floats(name, table, 3, "(X, C, V)")
+
+
+def _matrix(name: str, table: FloatArray) -> FloatArray:
+    return _floats(name, table, 2, "(X, N)")
+
+
+def _floats(name: str, values: FloatArray, dimensions: int, shape: str) -> FloatArray:
+    """`values` as a float64 array with this number of axes, none of them empty, or ValueError."""
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be an array {shape} of numbers, got {values!r:.60}"
+        ) from None
+    if array.ndim != dimensions or not array.size:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    return array
+
+
+def _probabilities(name: str, log_probs: FloatArray) -> FloatArray:
+    """``exp(log_probs)``, or ValueError unless its sums over the last axis are 1."""
+    with np.errstate(over="ignore"):
+        probs = np.exp(log_probs)
+    sums = np.einsum("...y->...", probs)
+    if not np.abs(sums - 1.0).max() <= _ROUNDING:
+        taken = log_probs.min() >= 0.0 and np.allclose(log_probs.sum(axis=-1), 1.0)
+        raise ValueError(
+            f"{name} must be log-probabilities, whose exponentials sum to 1 over the last axis, "
+            f"got sums from {sums.min():.6g} to {sums.max():.6g}"
+            + ("; these are probabilities: pass their logarithm" if taken else "")
+        )
+    return np.asarray(probs)
 
 
 def _require_of_responses(name: str, values: FloatArray, table: FloatArray) -> None:
@@ -524,6 +651,14 @@ def _require_finite(name: str, values: FloatArray) -> None:
         )
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
 def _require_draws(n: int) -> None:
-    if n < 1 or n != int(n):
-        raise ValueError(f"n must be a whole number of at least 1, got {n}")
+    if not _is_count(n):
+        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")

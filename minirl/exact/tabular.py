@@ -33,6 +33,7 @@ array([[ 0.3333, -0.3333]])
 """
 
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -110,12 +111,12 @@ class FiniteMDP:
 
         Raises
         ------
-        TypeError
+        ValueError
             If the environment publishes no such table.
         """
         inner = env.unwrapped
         if not (hasattr(inner, "P") and hasattr(inner, "initial_state_distrib")):
-            raise TypeError(
+            raise ValueError(
                 "env must publish its dynamics as attributes P and initial_state_distrib, as "
                 f"FrozenLake-v1 and minirl/Chain-v0 do; {type(inner).__name__} does not"
             )
@@ -134,8 +135,17 @@ class FiniteMDP:
 
 
 def softmax_policy(logits: ArrayLike) -> FloatArray:
-    """Action probabilities (S, A) of the softmax table with parameters `logits` (S, A)."""
-    return np.asarray(scipy.special.softmax(np.asarray(logits, np.float64), axis=1))
+    """Action probabilities (S, A) of the softmax table with parameters `logits` (S, A).
+
+    Raises ValueError unless each row of the table holds a finite number and neither NaN nor inf.
+    """
+    table = np.asarray(logits, np.float64)
+    if table.ndim != 2 or not table.size or not np.isfinite(table.max(axis=1)).all():
+        raise ValueError(
+            "logits must be a table (S, A) of numbers, -inf only beside a finite one, got shape "
+            f"{table.shape}" + (f" and {table.tolist()}" if table.size <= 16 else "")
+        )
+    return np.asarray(scipy.special.softmax(table, axis=1))
 
 
 def state_values(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
@@ -282,8 +292,8 @@ def finite_horizon_values(mdp: FiniteMDP, policy: ArrayLike | None, horizon: int
     horizon : int
         Number of steps, at least 0.
     """
-    if horizon < 0:
-        raise ValueError(f"horizon must be at least 0, got {horizon}")
+    if not isinstance(horizon, Integral) or horizon < 0:
+        raise ValueError(f"horizon must be a whole number of at least 0, got {horizon!r}")
     checked = None if policy is None else _checked_policy(mdp, policy)
     values = np.zeros(len(mdp.start))
     for _ in range(horizon):
@@ -319,9 +329,13 @@ def surrogate(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
 def state_kl(old: ArrayLike, new: ArrayLike) -> FloatArray:
     """``KL(old || new)`` in nats, state by state (S,), of two policies (S, A).
 
-    Infinite where `new` excludes an action that `old` takes.
+    Infinite where `new` excludes an action that `old` takes. Raises ValueError unless both are
+    probabilities of one shape.
     """
-    divergences = scipy.special.rel_entr(np.asarray(old, np.float64), np.asarray(new, np.float64))
+    old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    if old.ndim != 2 or old.shape != new.shape:
+        raise ValueError(f"old and new must have one shape (S, A), got {old.shape} and {new.shape}")
+    divergences = scipy.special.rel_entr(_distributions("old", old), _distributions("new", new))
     return np.asarray(divergences.sum(1))
 
 
@@ -369,6 +383,8 @@ def expected_gae(mdp: FiniteMDP, policy: ArrayLike, values: ArrayLike, lam: floa
     policy, values = _checked_policy(mdp, policy), np.asarray(values, np.float64)
     if values.shape != mdp.start.shape:
         raise ValueError(f"values must have shape {mdp.start.shape}, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"values must be finite numbers, got {values.tolist()}")
     _require_discount("lam", lam)
     delta = _backup(mdp, values) - values[:, None]
     decay = mdp.discount * lam
@@ -473,5 +489,5 @@ def _distributions(name: str, probabilities: FloatArray) -> FloatArray:
 
 
 def _require_discount(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be in [0, 1], got {value}")
+    if not isinstance(value, Real) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")

@@ -122,7 +122,7 @@ def prepare(*, beta: float, labels: int, seed: int) -> Prepared:
     Raises
     ------
     ValueError
-        If beta is so large that the optimum is the reference.
+        If beta is outside the range in which the exact numbers mean something (`Objective`).
     """
     task = arithmetic()
     streams = np.random.SeedSequence(seed).spawn(3)
@@ -132,9 +132,8 @@ def prepare(*, beta: float, labels: int, seed: int) -> Prepared:
     pairs = sample_pairs(tuned.policy, task, labels, label_rng)
     hard = annotator.hard(pairs, gold, label_rng)
     objective = Objective(task, tuned.policy, gold, beta)
-    if objective.optimum - objective.start < 1e-6:
-        raise ValueError(f"beta must leave something to gain, got {beta!r}: use a smaller one")
     model = fit_reward_model(bag_of_words(task), hard).centred(objective.reference_log_probs)
+    sequences.require_price("beta", beta, model.rewards())
     held_out = sample_pairs(tuned.policy, task, HELD_OUT_PAIRS, held_out_rng)
     return Prepared(
         tuned=tuned,
@@ -374,9 +373,8 @@ def judge(run: MethodRun, prepared: Prepared) -> dict[str, float]:
     """A run as `summary.json` tells it; rewards and KL exact, per sentence."""
     objective = prepared.objective
     kl, gold = _kl_and_gold(run.log_probs, objective)
-    gain = gold - objective.beta * kl - objective.start
     return {
-        "fraction_of_optimum": gain / (objective.optimum - objective.start),
+        "fraction_of_optimum": objective.fraction_reached(gold - objective.beta * kl),
         "gold_reward": gold,
         "learned_reward": sequences.expected_reward(run.log_probs, prepared.learned),
         "kl_to_reference": kl,
@@ -439,7 +437,7 @@ def run_chain(
         Folder for frontier.png, learning.png (unless best-of-n is alone: it does not learn),
         overoptimisation.png, samples.md and summary.json.
     beta : float
-        Of the KL penalty, above 0, in units of reward per nat.
+        Of the KL penalty, in units of reward per nat; about 1e-7 to 1e6, see `Objective`.
     reward : {"gold", "learned"}
         What the methods learn from: the gold utilities (DPO: soft labels), or the reward model
         (DPO: the hard labels that the model was fitted to). They are judged by gold.

@@ -249,8 +249,10 @@ class Comparison:
 
 def _with_interval(score: dict[str, Any]) -> str:
     low, high = score["ci95"]
-    interval = "" if low is None else f" [{low:.1f}, {high:.1f}]"
-    return f"{score['iqm']:.1f}{interval}" if score["iqm"] is not None else "no episode ended"
+    if score["iqm"] is None:
+        seeds, missing = len(score["per_seed"]), score["per_seed"].count(None)
+        return "no episode ended" if missing == seeds else f"no episode: {missing} of {seeds} seeds"
+    return f"{score['iqm']:.1f}" + ("" if low is None else f" [{low:.1f}, {high:.1f}]")
 
 
 def _steps_text(steps: list[int | None]) -> str:

@@ -69,7 +69,9 @@ def interquartile_mean(scores: ArrayLike, axis: int = -1) -> Any:
     samples = np.asarray(scores, dtype=np.float64)
     if samples.size == 0:
         raise ValueError("scores is empty: a mean needs at least one score")
-    middle = stats.trim_mean(samples, 0.25, axis=axis)
+    # SciPy before 1.17 sorts a nan to the end and cuts it off with the best quarter.
+    undefined = np.isnan(samples).any(axis=axis)
+    middle = np.where(undefined, np.nan, stats.trim_mean(samples, 0.25, axis=axis))
     return float(middle) if np.ndim(middle) == 0 else middle
 
 

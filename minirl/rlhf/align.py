@@ -23,7 +23,7 @@ from minirl.rlhf.kl import AdaptiveCoefficient, KLPenalty
 from minirl.rlhf.language_model import full_prefix_policy, log_table, require_model
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.training import Measure, Result, train
-from minirl.validation import require_positive
+from minirl.validation import require_instance
 
 ENVIRONMENT = "minirl/TokenGeneration-v0"
 
@@ -40,7 +40,13 @@ class Objective:
     rewards : ndarray (X, N)
         r, of every response: the task's utilities or a reward model's.
     beta : float
-        Above 0, in units of reward per nat.
+        In units of reward per nat, in the range of `sequences.require_price`: from 1e-8 times the
+        largest absolute reward to 1e5 times the largest difference of two rewards of a prompt.
+
+    Raises
+    ------
+    ValueError
+        For a beta outside this range, or a reference or rewards of another task.
     """
 
     task: TokenTask
@@ -49,9 +55,10 @@ class Objective:
     beta: float
 
     def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
+        require_instance("task", self.task, TokenTask)
         require_model(self.reference, self.task)
         object.__setattr__(self, "rewards", checked_rewards(self.task, self.rewards))
+        sequences.require_price("beta", self.beta, self.rewards)
 
     @cached_property
     def log_reference(self) -> np.ndarray:
@@ -95,9 +102,25 @@ class Objective:
         return self.evaluate(self.optimal_policy).objective
 
     def fraction_of_optimum(self, policy: Policy) -> float:
-        """(J(pi) - J(pi_ref)) / (J* - J(pi_ref)): 0 for the reference, at most 1."""
-        gain = self.evaluate(policy).objective - self.start
-        return gain / (self.optimum - self.start)
+        """`fraction_reached` by a policy: 0 for the reference, at most 1."""
+        return self.fraction_reached(self.evaluate(policy).objective)
+
+    def fraction_reached(self, value: float) -> float:
+        """(J - J(pi_ref)) / (J* - J(pi_ref)) of a value J of this objective.
+
+        Raises
+        ------
+        ValueError
+            If J* exceeds J(pi_ref) by no more than rounding: there is nothing to gain.
+        """
+        available = self.optimum - self.start
+        if not available > 1e-13 * (np.abs(self.rewards).max() + self.beta):
+            raise ValueError(
+                "there is nothing to gain: the reference is the optimum (J(reference) = "
+                f"{self.start:.6g}, J* = {self.optimum:.6g}), as it is when all rewards of each "
+                "prompt are equal; no fraction is defined"
+            )
+        return (value - self.start) / available
 
 
 def align(
@@ -128,15 +151,16 @@ def align(
     sentences : int
         Sampled in all; the last rollout is completed.
     beta : float, AdaptiveCoefficient or None
-        Of the KL penalty; None optimises the reward alone.
+        Of the KL penalty, in the range that `Objective` gives (the first one, if it adapts); None
+        optimises the reward alone.
     seed, settings, measure, progress
         As for `train`; the reward transform of `settings` is replaced.
 
     Raises
     ------
     ValueError
-        If beta is not above 0, for rewards or arguments that don't fit, or for a reference that
-        excludes a token by a parameter of -inf: the policy would start, and stay, without it.
+        If beta is outside its range, for rewards or arguments that don't fit, or for a reference
+        that excludes a token by a parameter of -inf: the policy would start, and stay, without it.
     """
     if not np.isfinite(reference.parameters).all():
         raise ValueError(
@@ -147,7 +171,10 @@ def align(
     settings = settings or default_settings(ENVIRONMENT, algorithm)
     if isinstance(algorithm, str):
         algorithm = default_algorithm(algorithm, ENVIRONMENT)
-    penalty = None if beta is None else KLPenalty(reference, beta)
+    penalty = None
+    if beta is not None:
+        penalty = KLPenalty(reference, beta)
+        sequences.require_price("beta", penalty.init(num_envs=1), checked_rewards(task, rewards))
     return train(
         partial(TokenGenerationVectorEnv, task=task, rewards=rewards),
         algorithm,

@@ -33,6 +33,8 @@ def sample_best_of_n(
     rewards = checked_rewards(task, rewards)
     repeated = np.repeat(prompts, n)
     responses = sample_responses(policy, task, repeated, rng)
-    # Equal as in the exact distribution: to 12 decimals, or rounding would choose among equals.
-    scores = rewards[repeated, responses].round(12).reshape(-1, n)
+    # Equal as in the exact distribution: to 1e-13 of the prompt's largest reward, or rounding would
+    # choose among equals.
+    unit = np.abs(rewards).max(axis=1, keepdims=True)
+    scores = (rewards / np.where(unit > 0, unit, 1)).round(13)[repeated, responses].reshape(-1, n)
     return responses.reshape(-1, n)[np.arange(len(prompts)), scores.argmax(axis=1)]

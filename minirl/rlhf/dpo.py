@@ -31,20 +31,30 @@ from minirl.optimizers import Adam, LinearSchedule, Optimizer, scheduled
 from minirl.policy import Policy
 from minirl.rlhf.language_model import log_table, require_model
 from minirl.rlhf.preferences import Preferences
-from minirl.rlhf.reward_model import accuracy
+from minirl.rlhf.reward_model import accuracy, require_labelled
 from minirl.training import Measure
-from minirl.validation import require_count, require_methods, require_positive
+from minirl.validation import require_count, require_methods, require_positive, require_within
+
+# With a smaller or larger beta, rounding decides the margins: they are beta times a difference of
+# log-probabilities, and labels strictly between 0 and 1 call for margins of about 1.
+SMALLEST_BETA, LARGEST_BETA = 1e-8, 1e8
+
+
+def _require_beta(beta: float) -> None:
+    require_within("beta", beta, SMALLEST_BETA, LARGEST_BETA)
 
 
 def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     """Equation (3), mean over M pairs, and its derivative in the margins (M,): sigmoid - p.
 
-    Starts at log 2, where policy and reference are equal.
+    Starts at log 2, where policy and reference are equal. Raises ValueError unless margins and
+    labels are one number per pair, and labels lie in [0, 1].
 
     >>> loss, d_margins = dpo_loss(np.array([0.0]), np.array([1.0]))
     >>> round(loss, 4), d_margins
     (0.6931, array([-0.5]))
     """
+    margins, labels = require_labelled("margins", margins, labels)
     loss = -(labels * log_expit(margins) + (1 - labels) * log_expit(-margins)).mean()
     return float(loss), (expit(margins) - labels) / len(margins)
 
@@ -52,10 +62,13 @@ def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray
 def ipo_loss(margins: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
     """Equation (4), mean over M pairs, and its derivative in the margins (M,).
 
+    Raises ValueError as `dpo_loss`, and for a beta outside [1e-8, 1e8].
+
     >>> ipo_loss(np.array([0.0]), np.array([1.0]), beta=0.5)  # (0 - 1)^2, slope 2 (0 - 1) / 0.5
     (1.0, array([-4.]))
     """
-    require_positive("beta", beta)
+    _require_beta(beta)
+    margins, labels = require_labelled("margins", margins, labels)
     m, target = margins / beta, 1 / (2 * beta)
     loss = (labels * (m - target) ** 2 + (1 - labels) * (m + target) ** 2).mean()
     slope = 2 * (m - (2 * labels - 1) * target) / beta
@@ -68,9 +81,9 @@ def implicit_reward(policy: Policy, reference: Policy, task: TokenTask, beta: fl
     Raises
     ------
     ValueError
-        If beta is not above 0, or the reference gives some response probability 0.
+        If beta lies outside [1e-8, 1e8], or the reference gives some response probability 0.
     """
-    require_positive("beta", beta)
+    _require_beta(beta)
     own, theirs = (
         sequences.response_log_probs(log_table(model, task)) for model in (policy, reference)
     )
@@ -125,7 +138,7 @@ class DPO:
     beta : float
         Of the KL penalty that is solved for: in units of reward per nat; for IPO, whose objective
         is the probability of being preferred and not the reward, in that probability per nat (a
-        smaller number for the same effect, see docs/results-rlhf.md).
+        smaller number for the same effect, see docs/results-rlhf.md). In [1e-8, 1e8].
     loss : {"dpo", "ipo"}
         Equation (3) or (4).
     learning_rate : float or LinearSchedule
@@ -145,7 +158,7 @@ class DPO:
     optimizer: Optimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
+        _require_beta(self.beta)
         if self.loss not in ("dpo", "ipo"):
             raise ValueError(f'loss must be "dpo" or "ipo", got {self.loss!r}')
         require_positive("learning_rate", scheduled(self.learning_rate, 0.0))

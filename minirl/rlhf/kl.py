@@ -23,7 +23,7 @@ import numpy as np
 from minirl.algorithms.ppo import COEFFICIENT_RANGE
 from minirl.batch import Rollout
 from minirl.policy import Policy
-from minirl.validation import require_positive
+from minirl.validation import require_finite, require_instance, require_positive
 
 
 def k1(log_ratio: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ class AdaptiveCoefficient:
         require_positive("horizon", self.horizon)
 
     def next_beta(self, beta: float, kl: float, sentences: int) -> float:
-        """The coefficient after a rollout of so many sentences with this mean KL.
+        """The coefficient after a rollout of `sentences` sentences with this mean KL.
 
         >>> AdaptiveCoefficient(target=2.0, horizon=1000.0).next_beta(0.3, kl=2.2, sentences=500)
         0.315
@@ -86,8 +86,10 @@ class AdaptiveCoefficient:
         Raises
         ------
         ValueError
-            If one rollout is so much longer than the horizon that beta would not stay above 0.
+            If one rollout is so much longer than the horizon that beta would not stay above 0, or
+            the KL is not a finite number.
         """
+        require_finite("kl", kl)
         error = float(np.clip(kl / self.target - 1, -0.2, 0.2))
         factor = 1 + error * sentences / self.horizon
         if not factor > 0:
@@ -148,6 +150,7 @@ class KLPenalty:
     beta: float | AdaptiveCoefficient = 0.3
 
     def __post_init__(self) -> None:
+        require_instance("reference", self.reference, Policy)
         if not isinstance(self.beta, AdaptiveCoefficient):
             require_positive("beta", self.beta)
 
@@ -158,7 +161,14 @@ class KLPenalty:
     def transform(
         self, state: float, rollout: Rollout, policy: Policy
     ) -> tuple[float, np.ndarray, dict[str, float]]:
-        """The next beta, the rewards (4) (T, E) under the current one, and the KL measured."""
+        """The next beta, the rewards (4) (T, E) under the current one, and the KL measured.
+
+        Raises
+        ------
+        ValueError
+            If the rollout does not hold one whole sentence per column, the reference excludes a
+            token that was sampled, or beta times the KL is not a finite number.
+        """
         if not ((rollout.done & rollout.valid).sum(axis=0) == 1).all():
             raise ValueError(
                 "KLPenalty needs one whole sentence a column: Settings(whole_episodes=True), with "
@@ -167,7 +177,13 @@ class KLPenalty:
         beta, contexts = state, rollout.observations[rollout.valid]
         along_prefixes = next_token_kl(policy, self.reference, contexts).sum()
         differences = log_ratios(rollout, self.reference)
-        rewards = rollout.rewards - beta * differences
+        with np.errstate(over="ignore"):
+            rewards = rollout.rewards - beta * differences
+        if not np.isfinite(rewards).all():
+            raise ValueError(
+                f"beta = {beta:.3g} times log-ratios of up to {np.abs(differences).max():.3g} nats "
+                "is not a finite reward; use a smaller beta"
+            )
         sentence = differences.sum(axis=0)
         metrics = {
             "reference_beta": beta,

@@ -15,16 +15,31 @@ def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
     Parameters
     ----------
     log_probs : ndarray (X, C, V)
-        Log-probabilities of the next token, in nats. The row of 'ended' gets zeros.
+        Log-probabilities of the next token, in nats, -inf for a token that is excluded. They are
+        the logits of a softmax table, which normalises them. The row of 'ended' gets zeros.
 
     Raises
     ------
     ValueError
-        If the shape is not the task's.
+        If the shape is not the task's, an entry is NaN or inf, a row excludes every token, or these
+        are probabilities and not their logarithms.
     """
+    log_probs = np.asarray(log_probs, dtype=np.float64)
     shape = len(task.prompts), task.num_contexts, len(task.vocabulary)
     if log_probs.shape != shape:
         raise ValueError(f"log_probs must have shape {shape}, got {log_probs.shape}")
+    highest = log_probs.max(axis=2)
+    if not np.isfinite(highest).all():  # NaN, inf, or -inf for every token
+        prompt, context = np.argwhere(~np.isfinite(highest))[0]
+        raise ValueError(
+            "log_probs must hold a finite number for at least one token per context, and neither "
+            f"NaN nor inf, got {log_probs[prompt, context]} for prompt {prompt}, context {context}"
+        )
+    if log_probs.min() >= 0 and np.abs(log_probs.sum(axis=2) - 1).max() <= 1e-6:
+        raise ValueError(
+            "log_probs must be log-probabilities, got probabilities: entries of at least 0 that "
+            "sum to 1 over the tokens; pass their logarithm"
+        )
     network = Table(task.num_observations, len(task.vocabulary))
     ended = np.zeros(network.outputs)
     return Policy(network, Categorical, np.concatenate([log_probs.ravel(), ended]))

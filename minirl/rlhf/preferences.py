@@ -13,13 +13,16 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike
 
-from minirl.envs.token_tasks import TokenTask
+from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
 from minirl.validation import require_count, require_non_negative, require_positive
 
 # A policy that says the same twice in so many pairs is taken for deterministic.
 _FEWEST_DRAWN = 1000
+
+# 2^62 votes still fit into an int64.
+_MOST_DOUBLINGS = 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +142,24 @@ class Pairs:
         ----------
         utilities : ndarray (X, N)
         """
-        first, second = utilities[self.prompts, self.first], utilities[self.prompts, self.second]
-        return np.isclose(first, second, rtol=1e-12, atol=1e-12)
+        first, second = _utilities_of(self, utilities)
+        # Rounding is relative to the utilities that a prompt's answers have, not to 1.
+        unit = np.abs(utilities).max(axis=1)[self.prompts]
+        return np.abs(first - second) <= 1e-12 * unit
+
+
+def _utilities_of(pairs: Pairs, utilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Utilities of the first and of the second answers, both (M,), from a table (X, N)."""
+    table = np.asarray(utilities, dtype=np.float64)
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise ValueError(
+            "utilities must be a table (X, N) of finite numbers, one per prompt and response, got "
+            f"shape {table.shape}" + ("" if np.isfinite(table).all() else " with NaN or inf")
+        )
+    require_numbers("prompts of the pairs", pairs.prompts, len(table))
+    for name in ("first", "second"):
+        require_numbers(f"{name} of the pairs", getattr(pairs, name), table.shape[1])
+    return table[pairs.prompts, pairs.first], table[pairs.prompts, pairs.second]
 
 
 def sample_pairs(policy: Policy, task: TokenTask, count: int, rng: np.random.Generator) -> Pairs:
@@ -214,16 +233,26 @@ class Annotator:
             raise ValueError(f"flip must lie in [0, 0.5), got {self.flip!r}")
 
     def probability(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The probability (M,) that the first is preferred, from both utilities (M,)."""
-        margins = (first - second) / self.temperature
+        """The probability (M,) that the first is preferred, from both utilities (M,).
+
+        Raises ValueError if the shapes differ or a utility is NaN.
+        """
+        first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+        if first.shape != second.shape:
+            raise ValueError(
+                f"first and second must have one shape, got {first.shape} and {second.shape}"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # a margin of inf is certainty
+            margins = (first - second) / self.temperature
+        if np.isnan(margins).any():
+            raise ValueError("first and second must be utilities whose difference is a number")
         kept, turned = scipy.special.expit(margins), scipy.special.expit(-margins)
         return (1 - self.flip) * kept + self.flip * turned
 
     def soft(self, pairs: Pairs, utilities: np.ndarray) -> Preferences:
         """Pairs labelled with the probability itself, by a table of utilities (X, N)."""
-        prompts, first, second = pairs.prompts, pairs.first, pairs.second
-        labels = self.probability(utilities[prompts, first], utilities[prompts, second])
-        return Preferences(prompts, first, second, labels)
+        labels = self.probability(*_utilities_of(pairs, utilities))
+        return Preferences(pairs.prompts, pairs.first, pairs.second, labels)
 
     def hard(self, pairs: Pairs, utilities: np.ndarray, rng: np.random.Generator) -> Preferences:
         """Pairs labelled 1 with that probability, else 0; one judgement a pair."""
@@ -254,7 +283,10 @@ def stack_exchange_score(upvotes: ArrayLike, accepted: ArrayLike) -> np.ndarray:
     array([ 1,  2,  3, -1])
     """
     upvotes = np.asarray(upvotes)
-    liked = np.rint(np.log2(1 + np.maximum(upvotes, 0))) + np.asarray(accepted, dtype=bool)
+    if not np.isfinite(upvotes).all():
+        raise ValueError("upvotes must be finite numbers, got NaN or inf")
+    # 1.0, not 1: the largest int64 has no successor.
+    liked = np.rint(np.log2(1.0 + np.maximum(upvotes, 0))) + np.asarray(accepted, dtype=bool)
     return np.where(upvotes < 0, -1, liked).astype(np.int64)
 
 
@@ -303,6 +335,12 @@ def sample_questions(
         Q and A; prompts are drawn uniformly, answers may be identical.
     noise : float
         Standard deviation, in units of utility.
+
+    Raises
+    ------
+    ValueError
+        If an answer would get 2^62 votes or more, which 64 bits do not hold: scale the utilities
+        down.
     """
     require_count("count", count)
     require_count("answers", answers)
@@ -312,6 +350,12 @@ def sample_questions(
     responses = sample_responses(policy, task, asked, rng).reshape(count, answers)
     utilities = task.utilities[prompts[:, None], responses]
     crowd, asker = utilities + noise * rng.standard_normal((2, count, answers))
+    if not crowd.max() < _MOST_DOUBLINGS:
+        raise ValueError(
+            f"utility + noise must be below {_MOST_DOUBLINGS}, since an answer gets 2^(utility + "
+            f"noise) votes, got {crowd.max():.3g} (the largest utility is "
+            f"{task.utilities.max():.3g}); scale the task's utilities down, or the noise"
+        )
     upvotes = np.rint(np.exp2(crowd)).astype(np.int64) - 1
     favourite = asker.argmax(axis=1)[:, None]
     accepted = (np.arange(answers) == favourite) & (rng.random((count, 1)) < 0.5)

@@ -21,6 +21,7 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse
 import scipy.special
+from numpy.typing import ArrayLike
 
 from minirl.envs.token_generation import checked_rewards
 from minirl.envs.token_tasks import DIGITS, TokenTask, require_numbers
@@ -119,6 +120,38 @@ def one_hot(task: TokenTask) -> Features:
 # ---------------------------------------------------------------- the loss and its derivatives
 
 
+def require_labelled(
+    name: str, numbers: ArrayLike, labels: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """`numbers` and `labels`, both as arrays (M,) of one number per pair, or ValueError.
+
+    Two shapes that differ, such as (M,) and (M, 1), would silently compare every pair with every
+    label. The labels must lie in [0, 1].
+    """
+    numbers, labels = _numbers(name, numbers), _numbers("labels", labels)
+    if numbers.shape != labels.shape:
+        raise ValueError(
+            f"{name} and labels must be one number per pair, got shapes {numbers.shape} and "
+            f"{labels.shape}"
+        )
+    _require_probabilities("labels", labels)
+    return numbers, labels
+
+
+def _numbers(name: str, values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(
+            f"{name} must be one number per pair, at least one, got shape {array.shape}"
+        )
+    return array
+
+
+def _require_probabilities(name: str, numbers: np.ndarray) -> None:
+    if not np.all((numbers >= 0) & (numbers <= 1)):
+        raise ValueError(f"{name} must lie in [0, 1], got {numbers.min()} to {numbers.max()}")
+
+
 def bradley_terry_loss(
     weights: np.ndarray, differences: np.ndarray, labels: np.ndarray, ridge: float = 0.0
 ) -> tuple[float, np.ndarray]:
@@ -130,7 +163,7 @@ def bradley_terry_loss(
     differences : ndarray (M, F)
         Features of the first answer minus features of the second.
     labels : ndarray (M,)
-        In [0, 1].
+        In [0, 1], as many as differences.
     ridge : float
         At least 0. It stands against the sum of the losses: the more pairs, the less it matters.
 
@@ -143,7 +176,7 @@ def bradley_terry_loss(
     >>> round(loss, 4), gradient
     (0.6931, array([-1.]))
     """
-    margins = differences @ weights
+    margins, labels = require_labelled("differences @ weights", differences @ weights, labels)
     log_likelihood = labels @ scipy.special.log_expit(margins)
     log_likelihood += (1 - labels) @ scipy.special.log_expit(-margins)
     loss = (-log_likelihood + ridge * (weights @ weights) / 2) / len(labels)
@@ -158,7 +191,7 @@ def bradley_terry_hessian(
 
     M times this is the Fisher information; its inverse is the covariance of the fitted weights.
     """
-    margins = differences @ weights
+    margins, labels = require_labelled("differences @ weights", differences @ weights, labels)
     variances = scipy.special.expit(margins) * scipy.special.expit(-margins)
     information = differences.T @ (variances[:, None] * differences)
     return (information + ridge * np.eye(len(weights))) / len(labels)
@@ -314,15 +347,11 @@ def _require_two_sided(differences: np.ndarray, labels: np.ndarray) -> None:
 # ---------------------------------------------------------------- how good is it?
 
 
-def _require_probabilities(predicted: np.ndarray, labels: np.ndarray) -> None:
-    if predicted.shape != labels.shape or predicted.ndim != 1 or not predicted.size:
-        raise ValueError(
-            f"predicted and labels must be one number a pair, got shapes {predicted.shape} and "
-            f"{labels.shape}"
-        )
-    for name, numbers in (("predicted", predicted), ("labels", labels)):
-        if not np.all((numbers >= 0) & (numbers <= 1)):
-            raise ValueError(f"{name} must lie in [0, 1], got {numbers.min()} to {numbers.max()}")
+def _predictions(predicted: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays (M,) of probabilities, or ValueError."""
+    predicted, labels = require_labelled("predicted", predicted, labels)
+    _require_probabilities("predicted", predicted)
+    return predicted, labels
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
@@ -340,7 +369,7 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     >>> accuracy(np.array([0.9, 0.4, 0.5]), np.array([0.8, 0.0, 1.0]))  # (0.8 + 1 + 0.5) / 3
     0.7666666666666666
     """
-    _require_probabilities(predicted, labels)
+    predicted, labels = _predictions(predicted, labels)
     says_first = np.where(predicted == 0.5, 0.5, predicted > 0.5)
     return float(np.mean(says_first * labels + (1 - says_first) * (1 - labels)))
 
@@ -350,7 +379,11 @@ def bayes_ceiling(labels: np.ndarray) -> float:
 
     >>> bayes_ceiling(np.array([0.75, 0.25, 0.5]))
     0.6666666666666666
+
+    Raises ValueError for a label outside [0, 1], or none.
     """
+    labels = _numbers("labels", labels)
+    _require_probabilities("labels", labels)
     return float(np.mean(np.maximum(labels, 1 - labels)))
 
 
@@ -389,10 +422,9 @@ def calibration(predicted: np.ndarray, labels: np.ndarray, bins: int = 10) -> Ca
     0.26666666666666666
     """
     require_count("bins", bins)
-    _require_probabilities(predicted, labels)
-    bin_of = np.minimum((predicted * bins).astype(np.int64), bins - 1)
-    counts = np.bincount(bin_of)
-    filled = counts > 0
-    means = [np.bincount(bin_of, y)[filled] / counts[filled] for y in (predicted, labels)]
-    error = counts[filled] @ np.abs(means[0] - means[1]) / len(labels)
-    return Calibration(means[0], means[1], counts[filled], float(error))
+    predicted, labels = _predictions(predicted, labels)
+    bin_of = np.minimum(np.floor(predicted * bins), bins - 1)
+    _, place, counts = np.unique(bin_of, return_inverse=True, return_counts=True)
+    means = [np.bincount(place, y) / counts for y in (predicted, labels)]
+    error = counts @ np.abs(means[0] - means[1]) / len(labels)
+    return Calibration(means[0], means[1], counts, float(error))

@@ -49,3 +49,31 @@ def test_start_and_noise_have_the_published_covariances():
 def test_wrong_matrices_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         LQR(**kwargs)
+
+
+@pytest.mark.parametrize("name", ["noise_covariance", "start_covariance", "Q"])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        -1e-13 * np.eye(2),
+        [[1e-10, 9e-11], [0.0, 1e-10]],
+        [[np.nan, 0.0], [0.0, 1.0]],
+        [[np.inf, 0.0], [0.0, 1.0]],
+    ],
+)
+def test_a_small_matrix_may_be_wrong_as_well(name, matrix):
+    with pytest.raises(ValueError, match=f"{name} must be symmetric positive semidefinite"):
+        LQR(**{name: matrix})
+
+
+def test_a_large_matrix_may_be_rounded():
+    root = 1e6 * np.random.default_rng(0).normal(size=(2, 1))
+    assert LQR(start_covariance=root @ root.T).start_covariance[0, 0] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "matrix"), [("A", np.full((2, 2), np.nan)), ("B", [[np.inf], [0]])]
+)
+def test_dynamics_are_finite(name, matrix):
+    with pytest.raises(ValueError, match=f"{name} must hold finite numbers"):
+        LQR(**{name: matrix})

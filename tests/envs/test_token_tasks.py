@@ -240,7 +240,12 @@ def test_an_unknown_prompt_is_named():
         ({"cat": 0.5, "soft": 0.4}, "'Describe the cat'.* sum to 1, got a sum of 0.9"),
         ({}, "got a sum of 0.0"),
         ({"cat": 1.5, "soft": -0.5}, "a smallest of -0.5"),
-        ({"cat": 1.0, "soft": np.nan}, "got a sum of nan"),
+        ({"cat": 1.0, "soft": np.nan}, "texts with their probabilities, got 'soft': nan"),
+        ({"cat": None}, "texts with their probabilities, got 'cat': None"),
+        ({"cat": "1"}, "texts with their probabilities, got 'cat': '1'"),
+        ({3: 1.0}, "texts with their probabilities, got 3: 1.0"),
+        (None, "must be a dict of texts and probabilities, got None"),
+        ([("cat", 1.0)], "must be a dict of texts and probabilities, got .*cat"),
         ({"mouse": 1.0}, "word 'mouse'"),
         ({"cat cat cat cat": 1.0}, "4 words; max_words is 3"),
     ],
@@ -276,3 +281,34 @@ def test_paths_of_unknown_numbers_are_refused(prompts, responses, told):
 def test_a_number_without_words_is_refused():
     with pytest.raises(ValueError, match="response must be a number 0 .. 39, got 40"):
         describe_the_cat().text(40)
+
+
+@pytest.mark.parametrize("worth", [None, np.nan, np.inf, "much", "2", 1j, [1.0]])
+def test_a_utility_that_is_no_number_is_named(worth):
+    """None became NaN, and NaN every reward, loss and policy after it."""
+    task = replace(CAT, utility=lambda prompt, words, cut: worth if words == ("dog",) else 1.0)
+    with pytest.raises(
+        ValueError, match="utility must return a finite number, got .*'dog' to 'Des"
+    ):
+        _ = task.utilities
+
+
+@pytest.mark.parametrize("worth", [1, True, np.bool_(True), np.float32(1.0), np.int8(1)])
+def test_a_utility_may_be_any_real_number(worth):
+    task = replace(CAT, utility=lambda prompt, words, cut: worth)
+    np.testing.assert_array_equal(task.utilities, np.ones((2, 40)))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "responses"), [([0], [1, 2]), ([0, 1], [1]), (0, 1), ([[0]], [[1]])]
+)
+def test_paths_need_one_response_per_prompt(prompts, responses):
+    with pytest.raises(ValueError, match=r"must be as many numbers each, \(M,\), got shapes"):
+        CAT.paths(prompts, responses)
+
+
+def test_paths_of_lists():
+    for listed, array in zip(
+        CAT.paths([0, 1], [3, 4]), CAT.paths(np.array([0, 1]), np.array([3, 4])), strict=True
+    ):
+        np.testing.assert_array_equal(listed, array)

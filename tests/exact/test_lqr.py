@@ -206,5 +206,48 @@ def test_wrong_arguments_are_named():
         expected_return(problem, [[0.0], [0.0]], [0.0])
     with pytest.raises(ValueError, match=r"log_std must have shape \(1,\), got \(\)"):
         expected_return(problem, [[0.0, 0.0]], 0.0)
-    with pytest.raises(TypeError, match=r"lacks \['A', 'B'"):
+    with pytest.raises(ValueError, match=r"lacks \['A', 'B'"):
         LQRProblem.from_gymnasium(gymnasium.make("CartPole-v1"), 0.9)
+
+
+@pytest.mark.parametrize("name", ["Q", "R", "noise_covariance", "start_covariance"])
+@pytest.mark.parametrize("wrong", [[[-1.0]], [[-1e-13]], [[np.nan]]])
+def test_costs_and_covariances_are_semidefinite(name, wrong):
+    """A negative covariance gave a higher return without a word."""
+    one = {key: [[1.0]] for key in ("A", "B", "Q", "R", "noise_covariance", "start_covariance")}
+    LQRProblem(**one, discount=0.5)
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        LQRProblem(**{**one, name: wrong}, discount=0.5)
+
+
+def test_covariances_are_symmetric_whatever_their_scale():
+    two = {key: np.eye(2) for key in ("A", "B", "Q", "R", "noise_covariance", "start_covariance")}
+    for scale in (1e-12, 1.0, 1e12):
+        root = np.random.default_rng(0).normal(size=(2, 1))
+        LQRProblem(**{**two, "noise_covariance": scale * root @ root.T}, discount=0.5)
+        skew = scale * np.array([[1.0, 0.5], [0.0, 1.0]])
+        with pytest.raises(ValueError, match="noise_covariance must be symmetric"):
+            LQRProblem(**{**two, "noise_covariance": skew}, discount=0.5)
+
+
+@pytest.mark.parametrize("log_std", [np.nan, np.inf, 400.0])
+def test_log_std_is_a_number_that_does_not_overflow(log_std):
+    with pytest.raises(ValueError, match="log_std must be numbers below 100, or -inf"):
+        expected_return(default_problem(), [[0.0, 0.0]], [log_std])
+
+
+@pytest.mark.parametrize("horizon", [-1, 2.5, None])
+def test_the_horizon_is_a_whole_number(horizon):
+    with pytest.raises(ValueError, match="horizon must be a whole number of at least 0"):
+        expected_return_finite(default_problem(), [[0.0, 0.0]], [0.0], horizon)
+
+
+@pytest.mark.parametrize("discount", [None, "0.9", 1.0, np.nan])
+def test_the_discount_is_a_number_below_1(discount):
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\), got"):
+        default_problem(discount)
+
+
+def test_a_gain_is_finite():
+    with pytest.raises(ValueError, match="gain must hold finite numbers"):
+        value_matrix(default_problem(), [[np.nan, 0.0]])

@@ -332,19 +332,23 @@ def test_best_of_n_against_every_draw(n):
 
 
 def test_best_of_n_is_a_distribution_also_where_the_reference_is_rounded():
-    """The shares of the masses count: a reference that sums to 1.001 is scaled to 1 by itself."""
+    """The shares of the masses count: a reference that misses 1 by rounding is scaled to 1."""
     masses, rewards = np.array([[0.2, 0.3, 0.5]]), np.array([[1.0, 2.0, 0.0]])
     for n in (1, 4, 1000):
         truth = sequences.best_of_n(np.log(masses), rewards, n)
-        found = sequences.best_of_n(np.log(1.001 * masses), rewards, n)
+        found = sequences.best_of_n(np.log((1 + 5e-7) * masses), rewards, n)
         close(found, truth, rtol=1e-9)
         close(np.exp(found).sum(1), 1.0, rtol=1e-12)
 
 
-def test_rewards_tie_if_they_agree_to_twelve_decimals():
-    coin = np.log([[0.5, 0.5]])
-    close(np.exp(sequences.best_of_n(coin, np.array([[0.3, 0.3 + 2e-13]]), 2)), 0.5)
-    close(np.exp(sequences.best_of_n(coin, np.array([[0.3, 0.3 + 2e-12]]), 2)), [[0.25, 0.75]])
+@pytest.mark.parametrize("unit", [1.0, 1e-14, 1e14])
+def test_rewards_tie_if_they_agree_to_thirteen_digits_of_the_largest_of_their_prompt(unit):
+    coin = np.log([[0.5, 0.5], [0.5, 0.5]])
+    rewards = unit * np.array([[0.3, 0.3 + 1e-15], [0.3, 0.3 + 2e-12]])
+    close(np.exp(sequences.best_of_n(coin, rewards, 2)), [[0.5, 0.5], [0.25, 0.75]])
+    rewards[0] = 1e9 * unit  # the reward of one prompt must not hide the difference in another
+    close(np.exp(sequences.best_of_n(coin, rewards, 2)), [[0.5, 0.5], [0.25, 0.75]])
+    close(np.exp(sequences.best_of_n(coin, np.zeros((2, 2)), 2)), 0.5)
 
 
 def test_best_of_n_bound_is_nearly_met_by_many_untied_responses():
@@ -384,7 +388,7 @@ def test_arguments_are_left_alone_and_whole_rewards_do_not_round():
     sequences.policy_gradient(policy, reference, rewards, 0.3)
     sequences.soft_optimal_policy(reference, rewards, 0.3)
     sequences.score_sum(policy, rewards)
-    sequences.policy_of(rewards, 3)
+    sequences.policy_of(log_softmax(rewards, axis=1), 3)
     for array, before in zip((policy, reference, rewards), task, strict=True):
         np.testing.assert_array_equal(array, before)
     whole = rewards.astype(int)
@@ -397,6 +401,7 @@ def test_errors():
     policy, reference, rewards = random_task(16)
     unknown, excluding = rewards.copy(), reference.copy()
     unknown[1, 7], excluding[1, 4, 2] = np.nan, -np.inf
+    excluding = log_softmax(excluding, axis=2)
     s = sequences
     for message, function, *arguments in [
         ("12 is none of these for the 3 words", s.response_log_probs, policy[:, :12]),
@@ -431,3 +436,86 @@ def test_errors():
     ]:
         with pytest.raises(ValueError, match=message):
             function(*arguments)
+
+
+def test_probabilities_are_not_taken_for_log_probabilities():
+    """The sums of exponentials tell: exp(p) sums to more than 1, so KL and entropy were wrong."""
+    policy, reference, rewards = random_task(17)
+    responses = sequences.response_log_probs(policy)
+    probs, shifted = np.exp(responses), responses - 0.01
+    s = sequences
+    for name, function, *arguments in [
+        ("log_probs", s.expected_reward, probs, rewards),
+        ("log_probs", s.kl, probs, responses),
+        ("other", s.kl, responses, probs),
+        ("log_probs", s.entropy, probs),
+        ("log_probs", s.policy_of, probs, 3),
+        ("log_probs", s.best_of_n, probs, rewards, 2),
+        ("log_policy", s.response_log_probs, np.exp(policy)),
+        ("log_policy", s.visitation, np.exp(policy)),
+        ("log_policy", s.fisher_product, np.exp(policy), policy),
+        ("log_policy", s.score_sum, np.exp(policy), rewards),
+        ("log_policy", s.evaluate, np.exp(policy), reference, rewards, 0.3),
+        ("log_reference", s.evaluate, policy, np.exp(reference), rewards, 0.3),
+        ("log_policy", s.action_values, np.exp(policy), reference, rewards, 0.3),
+        ("log_reference", s.policy_gradient, policy, np.exp(reference), rewards, 0.3),
+        ("log_reference", s.soft_optimal_policy, np.exp(reference), rewards, 0.3),
+    ]:
+        with pytest.raises(ValueError, match=f"^{name} must be log-probabilities"):
+            function(*arguments)
+    with pytest.raises(ValueError, match="probabilities: pass their logarithm"):
+        s.entropy(probs)
+    for wrong in (shifted, np.full_like(responses, np.nan), np.full_like(responses, 1e4)):
+        with pytest.raises(ValueError, match="^log_probs must be log-probabilities"):
+            s.entropy(wrong)
+    with pytest.raises(ValueError, match="^log_probs must be an array"):
+        s.entropy("text")
+    float32 = np.log(probs.astype(np.float32))
+    assert s.entropy(float32) == pytest.approx(s.entropy(responses), rel=1e-5)
+    assert s.entropy(responses.tolist()) == s.entropy(responses)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
+def test_beta_must_be_within_reach_of_the_rewards(unit):
+    """At both ends of the range the gain is right to 1e-4; beyond, rounding would decide it."""
+    _, reference, rewards = random_task(18)
+    rewards = unit * (rewards - rewards.mean())
+    log_probs = sequences.response_log_probs(reference)
+    start = sequences.expected_reward(log_probs, rewards)
+    low, high = 1e-8 * np.abs(rewards).max(), 1e5 * np.ptp(rewards, axis=1).max()
+    # The gain of the optimum is Var / (2 beta) for a large beta, and what the best answers earn for
+    # a small one; the KL then is what it takes to say nothing else.
+    probs, best = np.exp(log_probs), rewards.argmax(axis=1)
+    means = (probs * rewards).sum(axis=1, keepdims=True)
+    for beta, gain in [
+        (low, rewards.max(axis=1).mean() - start),
+        (high, (probs * (rewards - means) ** 2).sum(axis=1).mean() / (2 * high)),
+    ]:
+        beta = np.clip(beta, 1.0001 * low, 0.9999 * high)
+        optimum, values = sequences.soft_optimal_policy(reference, rewards, beta)
+        found = sequences.evaluate(optimum, reference, rewards, beta)
+        frontier = sequences.reward_kl_frontier(reference, rewards, [beta])
+        for objective in (found.objective, values[:, 0].mean(), frontier.objectives[0]):
+            assert objective - start == pytest.approx(gain, rel=1e-3)
+        assert frontier.kls[0] == pytest.approx(found.kl, abs=1e-6)
+    narrow = sequences.reward_kl_frontier(reference, rewards, [1.0001 * low])
+    assert narrow.kls[0] == pytest.approx(-log_probs[[0, 1], best].mean(), abs=1e-6)
+    for beta in (0.99 * low, 1.01 * high, 1e300, 1e-300):
+        for name, function, argument in [
+            ("beta", sequences.soft_optimal_policy, beta),
+            ("betas", sequences.reward_kl_frontier, [unit, beta]),
+        ]:
+            with pytest.raises(ValueError, match=f"^{name} must be from .* to .*for these rewards"):
+                function(reference, rewards, argument)
+    # Without a difference nothing is gained at any beta, and the optimum is the reference.
+    same, _ = sequences.soft_optimal_policy(reference, np.ones_like(rewards), 1e-3)
+    close(same, reference, atol=1e-9)
+
+
+@pytest.mark.parametrize("words", [0, -1, 1.0, True, "3"])
+def test_words_and_draws_are_whole_numbers(words):
+    rewards = np.zeros((1, 4))
+    with pytest.raises(ValueError, match="words must be W"):
+        sequences.policy_of(rewards, words)
+    with pytest.raises(ValueError, match="n must be a whole number"):
+        sequences.best_of_n(rewards, rewards, words)

@@ -576,9 +576,9 @@ def test_wrong_arguments_are_named():
     mdp = FiniteMDP.from_gymnasium(Chain(), 0.9)
     uniform = np.full((5, 2), 0.5)
     half_published = SimpleNamespace(unwrapped=SimpleNamespace(P=Chain().P))
-    with pytest.raises(TypeError, match="initial_state_distrib"):
+    with pytest.raises(ValueError, match="initial_state_distrib"):
         FiniteMDP.from_gymnasium(half_published, 0.9)
-    with pytest.raises(TypeError, match="CartPoleEnv does not"):
+    with pytest.raises(ValueError, match="CartPoleEnv does not"):
         FiniteMDP.from_gymnasium(gymnasium.make("CartPole-v1"), 0.9)
     wrong = [np.full((5, 3), 1 / 3), np.full((5, 2), 0.4), np.tile([1.5, -0.5], (5, 1))]
     almost = np.tile([0.5, 0.5 + 1e-5], (5, 1))
@@ -591,7 +591,7 @@ def test_wrong_arguments_are_named():
         expected_gae(mdp, uniform, np.zeros(5), -0.1)
     with pytest.raises(ValueError, match=r"values must have shape \(5,\), got \(5, 1\)"):
         expected_gae(mdp, uniform, np.zeros((5, 1)), 0.5)
-    with pytest.raises(ValueError, match="horizon must be at least 0"):
+    with pytest.raises(ValueError, match="horizon must be a whole number of at least 0"):
         finite_horizon_values(mdp, uniform, -1)
     with pytest.raises(ValueError, match="discount must be below 1"):
         trpo_lower_bound(FiniteMDP.from_gymnasium(Chain(), 1.0), uniform, uniform)
@@ -604,3 +604,34 @@ def test_an_improvement_counts_beside_a_state_with_much_larger_rewards():
     values, policy = optimal_values(mdp)
     np.testing.assert_array_equal(values, [1.0, 0.2])
     np.testing.assert_array_equal(policy, [[0, 1], [0, 1]])
+
+
+def test_probabilities_are_checked_in_a_kl_between_policies():
+    fair = np.full((2, 2), 0.5)
+    with pytest.raises(ValueError, match="one shape"):
+        tabular.state_kl(fair, fair[:1])
+    for wrong in (np.log(fair), fair / 2, np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="new must be probabilities"):
+            tabular.state_kl(fair, wrong)
+
+
+@pytest.mark.parametrize(
+    "logits", [[0.0, 1.0], [[np.nan, 0.0]], [[-np.inf, -np.inf]], [[np.inf, 0.0]]]
+)
+def test_logits_are_a_table_with_a_finite_number_per_state(logits):
+    with pytest.raises(ValueError, match="logits must be a table"):
+        tabular.softmax_policy(logits)
+    np.testing.assert_array_equal(tabular.softmax_policy([[-np.inf, 0.0]]), [[0.0, 1.0]])
+
+
+@pytest.mark.parametrize("horizon", [2.5, None, "3"])
+def test_a_horizon_is_a_whole_number(horizon):
+    mdp = FiniteMDP(np.zeros((1, 1, 1)), [[1.0]], [1.0], 0.5)
+    with pytest.raises(ValueError, match="horizon must be a whole number"):
+        finite_horizon_values(mdp, None, horizon)
+
+
+def test_a_critic_of_nan_is_refused():
+    mdp = FiniteMDP(np.zeros((1, 1, 1)), [[1.0]], [1.0], 0.5)
+    with pytest.raises(ValueError, match="values must be finite numbers"):
+        expected_gae(mdp, [[1.0]], [np.nan], 0.5)

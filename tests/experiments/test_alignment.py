@@ -795,7 +795,10 @@ def test_another_seed_prepares_other_pairs_and_the_same_seed_the_same(prepared):
     [
         ({"beta": 0.0}, "beta"),
         ({"beta": float("nan")}, "beta"),
-        ({"beta": 1e9}, "beta must leave something to gain"),
+        ({"beta": 1e9}, "beta must be from .* to .* for these rewards"),
+        ({"beta": 1e20}, "beta must be from .* to .* for these rewards"),
+        ({"beta": 1e300}, "beta must be from .* to .* for these rewards"),
+        ({"beta": 1e-300}, "beta must be from .* to .* for these rewards"),
         ({"reward": "silver"}, "silver"),
         ({"methods": ["ppo", "magic"]}, "magic"),
         ({"methods": []}, "best-of-n"),

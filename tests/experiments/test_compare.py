@@ -29,6 +29,7 @@ from minirl.experiments.compare import (
     Failure,
     WorkItem,
     _load_run,
+    _with_interval,
     compare,
     footnote,
     run_seed,
@@ -563,6 +564,22 @@ def test_without_a_finished_episode_there_is_no_training_return(tmp_path):
     assert "no episode ended" in table
     assert not re.search(r"\b(nan|None|null)\b", table)
     assert (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("per_seed", "told"),
+    [
+        ([None, None, None], "no episode ended"),
+        ([7.0, None, 9.0], "no episode: 1 of 3 seeds"),
+        ([7.0, None, None], "no episode: 2 of 3 seeds"),
+    ],
+)
+def test_no_episode_ended_is_said_only_if_none_did(per_seed, told):
+    score = statistics.summarize(
+        [np.nan if s is None else s for s in per_seed], np.random.default_rng(0)
+    )
+    assert score["per_seed"] == per_seed
+    assert _with_interval(score) == told
 
 
 def test_an_algorithm_that_counts_no_gradient_equivalents(environments, monkeypatch, tmp_path):

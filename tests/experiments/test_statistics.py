@@ -45,6 +45,22 @@ def test_interquartile_mean_along_an_axis():
     np.testing.assert_array_equal(interquartile_mean(scores, axis=0), [1.5, 6.0])
 
 
+def test_a_nan_is_not_cut_off_with_the_best_quarter(monkeypatch):
+    """SciPy before 1.17 sorts it to the end: a seed without an episode would vanish."""
+
+    def trim_mean(samples, share, axis):
+        ordered = np.sort(samples, axis=axis)
+        cut = int(share * ordered.shape[axis])
+        return np.take(ordered, range(cut, ordered.shape[axis] - cut), axis=axis).mean(axis=axis)
+
+    monkeypatch.setattr(stats, "trim_mean", trim_mean)
+    scores = np.array([[1.0, 2.0, 3.0, NAN], [1.0, 2.0, 3.0, 4.0]])
+    assert np.isnan(interquartile_mean(scores[0]))
+    assert interquartile_mean(scores[1]) == 2.5
+    np.testing.assert_array_equal(interquartile_mean(scores), [NAN, 2.5])
+    np.testing.assert_array_equal(interquartile_mean(scores.T, axis=0), [NAN, 2.5])
+
+
 def test_interquartile_mean_of_nan_is_nan_and_of_nothing_an_error():
     assert np.isnan(interquartile_mean([1.0, 2.0, 3.0, 4.0, NAN]))
     with pytest.raises(ValueError, match="scores is empty"):

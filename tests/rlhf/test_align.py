@@ -290,3 +290,61 @@ def test_unknown_algorithms_are_named():
 
     with pytest.raises(ValueError, match="algorithm must be an object with init, update"):
         align(CAT, REFERENCE, UTILITIES, NoAlgorithm(), sentences=10)
+
+
+@pytest.mark.parametrize("rewards", [np.zeros((2, 40)), np.full((2, 40), 0.1)])
+@pytest.mark.parametrize("beta", [1e-3, 0.3, 1e3])
+def test_with_nothing_to_gain_there_is_no_fraction(rewards, beta):
+    """0 / 0, or rounding over rounding: once 1.5e15."""
+    objective = Objective(CAT, REFERENCE, rewards, beta)
+    for function in (
+        lambda: objective.fraction_of_optimum(random_policy(1)),
+        lambda: objective.fraction_reached(0.3),
+    ):
+        with pytest.raises(ValueError, match="there is nothing to gain: the reference is the opt"):
+            function()
+
+
+def test_a_reference_that_is_the_optimum_already_has_nothing_to_gain():
+    best = np.full((2, 13, 4), -np.inf)
+    best[:, :, 3] = 0.0
+    objective = Objective(CAT, full_prefix_policy(CAT, best), UTILITIES, 0.3)
+    with pytest.raises(ValueError, match="there is nothing to gain"):
+        objective.fraction_of_optimum(objective.reference)
+
+
+def test_the_fraction_reached_by_a_value():
+    start, best = OBJECTIVE.start, OBJECTIVE.optimum
+    assert OBJECTIVE.fraction_reached(start) == 0.0
+    assert OBJECTIVE.fraction_reached(best) == 1.0
+    assert OBJECTIVE.fraction_reached(0.75 * start + 0.25 * best) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("factor", [1e-9, 1e6, 1e20, 1e300, 1e-300])
+def test_a_beta_far_from_the_rewards_is_refused(unit, factor):
+    """One unit for rewards and beta: the range follows the rewards."""
+    told = r"^beta must be (from .* to .* for these rewards|a finite number above 0)"
+    beta, rewards = factor * unit, unit * UTILITIES
+    with pytest.raises(ValueError, match=told):
+        Objective(CAT, REFERENCE, rewards, beta)
+    for given in (beta, AdaptiveCoefficient(initial=beta)):
+        with pytest.raises(ValueError, match=told):
+            align(CAT, REFERENCE, rewards, "ppo", sentences=8, beta=given)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("factor", [1e-7, 1e4])
+def test_within_the_range_the_gain_is_exact(unit, factor):
+    objective = Objective(CAT, REFERENCE, unit * UTILITIES, factor * unit)
+    log_ratios = UTILITIES / factor
+    theirs = objective.reference_log_probs.astype(np.longdouble)
+    best = log_ratios.max(axis=1, keepdims=True)
+    means = (np.exp(theirs) * log_ratios).sum(axis=1)
+    if factor < 1:
+        totals = best[:, 0] + np.log((np.exp(theirs + log_ratios - best)).sum(axis=1)) - means
+    else:
+        totals = np.log1p((np.exp(theirs) * np.expm1(log_ratios - means[:, None])).sum(axis=1))
+    gain = float(factor * unit * totals.mean())
+    assert objective.optimum - objective.start == pytest.approx(gain, rel=1e-5)
+    assert objective.fraction_of_optimum(objective.optimal_policy) == 1.0

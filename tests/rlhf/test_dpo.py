@@ -525,9 +525,11 @@ def test_where_the_probability_goes_on_the_arithmetic_task(seed):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"beta": 0.0}, "beta must be a finite number above 0, got 0.0"),
-        ({"beta": -0.3}, "beta must be a finite number above 0, got -0.3"),
-        ({"beta": math.nan}, "beta must be a finite number above 0, got nan"),
+        ({"beta": 0.0}, r"beta must lie in \[1e-08, 1e\+08\], got 0.0"),
+        ({"beta": -0.3}, r"beta must lie in \[1e-08, 1e\+08\], got -0.3"),
+        ({"beta": math.nan}, r"beta must lie in \[1e-08, 1e\+08\], got nan"),
+        ({"beta": 1e20}, r"beta must lie in \[1e-08, 1e\+08\], got 1e\+20"),
+        ({"beta": 1e-300}, r"beta must lie in \[1e-08, 1e\+08\], got 1e-300"),
         ({"loss": "kto"}, 'loss must be "dpo" or "ipo", got \'kto\''),
         ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0, got 0.0"),
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
@@ -624,3 +626,47 @@ def test_among_tilted_references_the_loss_is_that_of_a_reward_model():
     assert loss == pytest.approx(likelihood, abs=1e-12)
     loss, _, _ = loss_and_gradient(DPO(beta=0.4), tilted, preferences)
     assert abs(loss - likelihood) > 1e-3
+
+
+@pytest.mark.parametrize("loss", [dpo_loss, partial(ipo_loss, beta=0.3)])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.ones((3, 1)), r"labels must be one number per pair, .*\(3, 1\)"),
+        (np.ones(2), r"margins and labels must be one number per pair, .*\(3,\) and \(2,\)"),
+        (np.ones(1), r"margins and labels must be one number per pair"),
+        (np.array([0.0, 2.0, 1.0]), r"labels must lie in \[0, 1\], got 0.0 to 2.0"),
+        (np.array([0.0, np.nan, 1.0]), r"labels must lie in \[0, 1\]"),
+    ],
+)
+def test_a_loss_does_not_compare_every_margin_with_every_label(loss, labels, message):
+    margins = np.array([1.0, -2.0, 0.5])
+    with pytest.raises(ValueError, match=message):
+        loss(margins, labels)
+    with pytest.raises(ValueError, match="margins must be one number per pair"):
+        loss(margins[:, None], np.ones(3))
+    value, slope = loss(margins, np.ones(3))
+    listed, same = loss(margins.tolist(), [1, 1, 1])
+    assert listed == value
+    np.testing.assert_array_equal(slope, same)
+
+
+@pytest.mark.parametrize("beta", [1e-9, 1e9, 1e300, 1e-300, math.inf, "0.3", None, True])
+def test_betas_at_which_rounding_decides_are_refused(beta):
+    for function in (
+        lambda: DPO(beta=beta),
+        lambda: ipo_loss(np.zeros(1), np.ones(1), beta),
+        lambda: implicit_reward(REFERENCE, REFERENCE, CAT, beta),
+    ):
+        with pytest.raises(ValueError, match=r"beta must lie in \[1e-08, 1e\+08\], got"):
+            function()
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo"])
+@pytest.mark.parametrize("beta", [1e-8, 1e8])
+def test_at_both_ends_of_the_range_the_fit_stays_finite(loss, beta):
+    result = DPO(beta=beta, loss=loss, steps=5).fit(
+        REFERENCE, CAT, some_pairs(20, 3, "soft"), np.random.default_rng(0)
+    )
+    assert np.isfinite(result.policy.parameters).all()
+    assert np.isfinite([row["loss"] for row in result.rows]).all()

@@ -563,3 +563,27 @@ def test_cut_or_several_sentences_a_column_are_refused():
     for rollout in (several, cut):
         with pytest.raises(ValueError, match="one whole sentence a column"):
             penalty.transform(0.3, rollout, model)
+
+
+@pytest.mark.parametrize("kl", [math.nan, math.inf, -math.inf])
+def test_an_adaptive_beta_needs_a_finite_kl(kl):
+    with pytest.raises(ValueError, match="kl must be a finite number, got"):
+        AdaptiveCoefficient().next_beta(0.3, kl=kl, sentences=10)
+
+
+def test_a_penalty_that_is_not_finite_names_beta():
+    policy = full_prefix_policy(CAT, random_log_probs(1, 1.0))
+    reference = full_prefix_policy(CAT, random_log_probs(2, 30.0))
+    rng = np.random.default_rng(0)
+    rollout = collect_episodes(TokenGenerationVectorEnv(4, CAT), policy, None, rng, max_steps=3)
+    penalty = KLPenalty(reference, 1e308)
+    with pytest.raises(
+        ValueError, match="beta = 1e\\+308 times log-ratios of up to .* smaller beta"
+    ):
+        penalty.transform(penalty.init(4), rollout, policy)
+
+
+@pytest.mark.parametrize("reference", [None, "reference", np.zeros((2, 13, 4))])
+def test_a_penalty_needs_a_policy(reference):
+    with pytest.raises(ValueError, match="reference must be a Policy"):
+        KLPenalty(reference)

@@ -135,3 +135,18 @@ def test_a_table_of_another_shape_is_refused():
         ValueError, match=r"log_probs must have shape \(2, 13, 4\), got \(2, 4, 4\)"
     ):
         full_prefix_policy(describe_the_cat(), np.zeros((2, 4, 4)))
+
+
+def test_probabilities_are_not_taken_for_their_logarithms():
+    """exp(p) is nearly uniform: a policy of .575 came out where .997 was meant."""
+    with pytest.raises(ValueError, match="got probabilities: .* pass their logarithm"):
+        full_prefix_policy(CAT, np.exp(RANDOM))
+    assert full_prefix_policy(CAT, RANDOM.tolist()).parameters.shape == (27 * 4,)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_context_without_a_finite_number_is_named(wrong):
+    log_probs = RANDOM.copy()
+    log_probs[1, 4] = wrong
+    with pytest.raises(ValueError, match="for prompt 1, context 4"):
+        full_prefix_policy(CAT, log_probs)

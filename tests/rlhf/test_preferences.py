@@ -1,6 +1,7 @@
 """Preferences against exact probabilities, counts made by hand, and the score's formula."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -440,3 +441,68 @@ def test_scores_that_all_tie_give_no_pairs():
 def test_impossible_requests_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.random.default_rng(0))
+
+
+# ------------------------------------------------------------ too large, or no numbers
+
+
+@pytest.mark.parametrize(("utility", "noise"), [(63.0, 0.0), (1e300, 0.0), (0.0, 1e300)])
+def test_votes_beyond_an_int64_are_refused(utility, noise):
+    """2^63 became the smallest int64: the best answer got the fewest votes."""
+    rng = np.random.default_rng(0)
+    task = replace(CAT, utility=lambda prompt, words, cut: utility if "cat" in words else 0.0)
+    with pytest.raises(ValueError, match=r"utility \+ noise must be below 62, .* scale the task"):
+        sample_questions(random_policy(rng), task, 50, rng, noise=noise)
+
+
+def test_votes_below_the_limit_keep_the_order():
+    rng = np.random.default_rng(0)
+    task = replace(CAT, utility=lambda prompt, words, cut: 61.0 if "cat" in words else -1e300)
+    questions = sample_questions(random_policy(rng), task, 50, rng, noise=0.0)
+    better = np.array(["cat" in CAT.text(r) for r in questions.responses.ravel()])
+    assert (questions.upvotes.ravel() == np.where(better, 2**61 - 1, -1)).all()
+
+
+def test_the_score_of_the_most_votes_that_fit():
+    most = np.iinfo(np.int64).max
+    assert stack_exchange_score([most, -most], True).tolist() == [64, -1]
+    with pytest.raises(ValueError, match="upvotes must be finite numbers"):
+        stack_exchange_score([1.0, np.nan], False)
+
+
+@pytest.mark.parametrize(
+    ("utilities", "message"),
+    [
+        (np.zeros(40), r"utilities must be a table \(X, N\)"),
+        (np.full((2, 40), np.nan), "with NaN or inf"),
+        (np.zeros((1, 40)), "prompts of the pairs must be whole numbers 0 .. 0, got 1"),
+        (np.zeros((2, 5)), "of the pairs must be whole numbers 0 .. 4"),
+    ],
+)
+def test_utilities_are_a_table_of_the_pairs(utilities, message):
+    pairs = sample_pairs(random_policy(np.random.default_rng(1)), CAT, 50, np.random.default_rng(2))
+    for function in (
+        lambda: Annotator().soft(pairs, utilities),
+        lambda: Annotator().hard(pairs, utilities, np.random.default_rng(0)),
+        lambda: pairs.tied(utilities),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function()
+
+
+def test_an_annotator_judges_pair_by_pair():
+    with pytest.raises(ValueError, match=r"must have one shape, got \(3,\) and \(3, 1\)"):
+        Annotator().probability(np.zeros(3), np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="difference is a number"):
+        Annotator().probability(np.array([np.nan]), np.zeros(1))
+    certain = Annotator(temperature=1e-320).probability(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+    assert certain.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-14, 1e14])
+def test_ties_are_relative_to_the_utilities_of_the_prompt(unit):
+    utilities = np.zeros((2, 3))
+    utilities[0] = unit * np.array([0.3, 0.1 + 0.2, 0.3 + 1e-9])
+    utilities[1] = 1e9 * unit
+    pairs = Pairs(np.zeros(2, int), np.array([0, 0]), np.array([1, 2]), 0)
+    assert pairs.tied(utilities).tolist() == [True, False]

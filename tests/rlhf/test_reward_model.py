@@ -513,10 +513,14 @@ def test_the_truth_is_calibrated_and_an_overconfident_model_is_not():
 @pytest.mark.parametrize(
     ("predicted", "labels", "message"),
     [
-        (np.full((3, 1), 0.5), np.full(3, 0.5), "one number a pair, got shapes (3, 1) and (3,)"),
-        (np.full(3, 0.5), np.full(4, 0.5), "one number a pair, got shapes (3,) and (4,)"),
-        (np.full((2, 2), 0.5), np.full((2, 2), 0.5), "a pair, got shapes (2, 2) and (2, 2)"),
-        (np.zeros(0), np.zeros(0), "one number a pair, got shapes (0,) and (0,)"),
+        (
+            np.full((3, 1), 0.5),
+            np.full(3, 0.5),
+            "predicted must be one number per pair, at least one, got shape (3, 1)",
+        ),
+        (np.full(3, 0.5), np.full(4, 0.5), "one number per pair, got shapes (3,) and (4,)"),
+        (np.full((2, 2), 0.5), np.full((2, 2), 0.5), "per pair, at least one, got shape (2, 2)"),
+        (np.zeros(0), np.zeros(0), "per pair, at least one, got shape (0,)"),
         (np.array([0.5, 1.5]), np.zeros(2), "predicted must lie in [0, 1], got 0.5 to 1.5"),
         (np.zeros(2), np.array([-1.0, 1.0]), "labels must lie in [0, 1], got -1.0 to 1.0"),
         (np.array([np.nan]), np.zeros(1), "predicted must lie in [0, 1], got nan to nan"),
@@ -531,3 +535,28 @@ def test_judges_refuse_what_is_no_probability(judge, predicted, labels, message)
 def test_calibration_needs_a_bin():
     with pytest.raises(ValueError, match="bins must be a whole number of at least 1, got 0"):
         calibration(np.full(2, 0.5), np.full(2, 0.5), bins=0)
+
+
+@pytest.mark.parametrize("labels", [[5, -3], [0.5, math.nan], [[0.5]], [], 0.5])
+def test_the_bayes_ceiling_is_one_of_probabilities(labels):
+    with pytest.raises(ValueError, match="^labels must"):
+        bayes_ceiling(labels)
+
+
+def test_judges_take_lists():
+    assert bayes_ceiling([0.75, 0.25, 0.5]) == pytest.approx(2 / 3)
+    assert accuracy([0.9, 0.4], [1, 1]) == 0.5
+    assert calibration([0.9, 0.3], [1, 0.3]).error == pytest.approx(0.05)
+
+
+def test_very_many_bins_need_no_memory():
+    found = calibration(np.array([0.0, 0.25, 1.0]), np.array([0.5, 0.5, 1.0]), bins=10**15)
+    assert found.counts.tolist() == [1, 1, 1]
+    assert found.error == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("loss", [bradley_terry_loss, bradley_terry_hessian])
+@pytest.mark.parametrize("labels", [np.ones((3, 1)), np.ones(1), np.ones(4), np.full(3, 2.0)])
+def test_bradley_terry_needs_one_label_per_difference(loss, labels):
+    with pytest.raises(ValueError, match="labels must"):
+        loss(np.zeros(2), np.ones((3, 2)), labels)
