@@ -1,0 +1,772 @@
+"""Tries to break minirl: random command lines and calls, damaged files, killed processes.
+
+    commands  `python -m minirl` with random arguments: status 0, or one line of error
+    calls     public functions with one argument replaced by a wrong value or a near miss
+    files     policies and stored runs with changed bits, cut short, or with other members
+    kills     SIGKILL, SIGTERM or SIGINT at a random moment; the same command must then go on
+
+Every attempt has a number. What attempt n of a part does depends on the part, n and `--seed` alone;
+a failure prints the command that repeats it. Parts take turns until the time is over; attempts run
+in a child process with bounded memory and time, so that no attempt can take the others with it. The
+exit status is 1 if anything failed.
+
+    python benchmarks/fuzz.py --minutes 60
+    python benchmarks/fuzz.py --replay calls:123
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__" and "--child" in sys.argv:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+HERE = Path(__file__).resolve()
+PARTS = ("commands", "calls", "files", "kills")
+SHARES = {"commands": 300, "calls": 1000, "files": 2, "kills": 1}  # attempts per turn
+MEMORY = 2 * 2**30  # bytes of address space that a child may add
+TIME_LIMIT = {"commands": 10.0, "calls": 10.0, "files": 30.0, "kills": 300.0}  # seconds per attempt
+START_LIMIT = 120.0  # seconds until a child has imported everything
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one attempt; `kind` begins with "failure" if it should not have."""
+
+    part: str
+    index: int
+    kind: str
+    text: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether minirl did something wrong."""
+        return self.kind.startswith("failure")
+
+
+class TooSlow(BaseException):
+    """The attempt has had its time; no `except Exception` of the code under test stops it."""
+
+
+def generator(seed: int, part: str, index: int) -> np.random.Generator:
+    """The random numbers of one attempt."""
+    return np.random.default_rng([seed, PARTS.index(part), index])
+
+
+# ---------------------------------------------------------------- attempts in a child process
+
+
+def run_child(part: str, seed: int, first: int) -> None:
+    """Make attempts first, first + 1, ... and write a line of JSON before and after each."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+    report = os.fdopen(os.dup(1), "w", buffering=1)
+    silence = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        os.dup2(silence, descriptor)
+    attempt = PREPARE[part]()
+    signal.signal(signal.SIGALRM, _stop)
+    # A parent that is gone closes the pipe, and the next line ends this process.
+    for index in range(first, sys.maxsize):
+        print(json.dumps([index]), file=report)
+        kind, text = one_attempt(attempt, part, seed, index)
+        print(json.dumps([index, kind, text[:2000]]), file=report)
+
+
+def one_attempt(attempt: Callable[..., tuple[str, str]], part: str, seed: int, index: int) -> Any:
+    """Kind and text of an attempt, made in a fresh folder."""
+    folder = tempfile.mkdtemp(prefix="minirl-fuzz-")
+    before = os.getcwd()
+    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT[part])
+    try:
+        os.chdir(folder)
+        return attempt(generator(seed, part, index))
+    except TooSlow:
+        return "failure: time", "took too long"
+    except Exception as error:  # of the fuzzer, not of minirl
+        return "failure: fuzzer", f"{error}\n{traceback.format_exc()}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.chdir(before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise TooSlow
+
+
+class Child:
+    """A process that makes the attempts of one part, and is replaced when it dies or hangs."""
+
+    def __init__(self, part: str, seed: int, first: int = 0) -> None:
+        self.part, self.seed, self.next = part, seed, first
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pending = b""
+
+    def outcomes(self, count: int, until: float) -> Iterator[Outcome]:
+        """The outcomes of the next `count` attempts, or of those made until the time is over."""
+        while count > 0 and time.monotonic() < until:
+            line = self._line()
+            if line is None:
+                yield Outcome(self.part, self.next, "failure: died or hung", "")
+                self.next += 1
+                count -= 1
+            elif len(line) == 3:
+                yield Outcome(self.part, *line)
+                self.next = line[0] + 1
+                count -= 1
+
+    def _line(self) -> list[Any] | None:
+        limit = 3 * TIME_LIMIT[self.part]
+        if self.process is None:
+            limit += START_LIMIT
+            command = [sys.executable, str(HERE), "--child", self.part]
+            command += ["--seed", str(self.seed), "--first", str(self.next)]
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+        pipe = self.process.stdout
+        assert pipe is not None
+        while b"\n" not in self.pending:
+            ready, _, _ = select.select([pipe], [], [], limit)
+            data = os.read(pipe.fileno(), 2**16) if ready else b""
+            if not data:
+                self.close()
+                return None
+            self.pending += data
+        line, _, self.pending = self.pending.partition(b"\n")
+        found: list[Any] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        """End the process and everything it started."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            if self.process.stdout:
+                self.process.stdout.close()
+        self.process, self.pending = None, b""
+
+
+# ---------------------------------------------------------------- (a) command lines
+
+ENVIRONMENTS = (
+    "CartPole-v1",
+    "minirl/Chain-v0",
+    "minirl/GridWorld-v0",
+    "minirl/LQR-v0",
+    "Pendulum-v1",
+    "FrozenLake-v1",
+    "Acrobot-v1",
+    "minirl/TokenGeneration-v0",
+)
+WRONG_ENVIRONMENTS = (
+    "",
+    " ",
+    ":CartPole-v1",
+    "CartPole",
+    "CartPole-v99",
+    "cartpole-v1",
+    "CartPole-v1 ",
+    "./my_env:My-v0",
+    "my_env:My-v0",
+    "os:path",
+    "gymnasium:CartPole-v1",
+    "minirl:minirl/Chain-v0",
+    "minirl/Nothing-v0",
+    "Blackjack-v1",
+    "Taxi-v3",
+    "CarRacing-v3",
+    "LunarLander-v3",
+    "ALE/Pong-v5",
+    "a" * 300,
+    "Cart\nPole-v1",
+    "环境-v0",
+    "None",
+    "precious.txt",
+)
+NUMBERS = ("0", "1", "2", "3", "7", "16")
+WRONG_NUMBERS = (
+    "-1",
+    "0.5",
+    "1e3",
+    "nan",
+    "inf",
+    "-inf",
+    "",
+    " ",
+    "x",
+    "1_000",
+    "١٢",
+    "None",
+    "True",
+    "100000000",
+    str(10**18),
+    str(10**30),
+    "9" * 5000,
+)
+VALUES = (
+    "0.5",
+    "1",
+    "2",
+    "4",
+    "16",
+    "1e-3",
+    "None",
+    "True",
+    "False",
+    "(4,)",
+    "(4, 4)",
+    "'float64'",
+    "LinearSchedule(1e-3)",
+    "GAE(0.9)",
+    "GAE(0.9, 0.8)",
+    "RewardToGo(0.9)",
+    "ReturnScaling(0.9)",
+    "CriticFit(epochs=1)",
+    "TableFit()",
+    "FixedKL(0.5)",
+    "AdaptiveKL()",
+    "Clipped(0.1)",
+    "Adam()",
+    "SGD()",
+)
+WRONG_VALUES = (
+    "",
+    " ",
+    " 0.01",
+    "-1",
+    "0",
+    "-0.0",
+    "nan",
+    "float('nan')",
+    "inf",
+    "1e999",
+    "-1e999",
+    "1e26",
+    "1e300",
+    "1e-320",
+    str(10**20),
+    "9" * 400,
+    "'0.7'",
+    '"0.7"',
+    "b'x'",
+    "1j",
+    "[]",
+    "[4]",
+    "()",
+    "(0,)",
+    "(-1,)",
+    "(4.0,)",
+    "('a',)",
+    "(1000000000,)",
+    "{}",
+    "{'a': 1}",
+    "{1, 2}",
+    "...",
+    "lambda: 0",
+    "__import__('os').system('touch hacked')",
+    "open('hacked', 'w')",
+    "9**9**9",
+    "1+1",
+    "GAE",
+    "GAE()()",
+    "GAE(1, 2, 3)",
+    "GAE(discount=2)",
+    "GAE(**{'discount': 0.9})",
+    "GAE(*[0.9])",
+    "Adam(beta1='x')",
+    "LinearSchedule()",
+    "LinearSchedule('a')",
+    "LinearSchedule(LinearSchedule(1))",
+    "CriticFit(optimizer=GAE())",
+    "FixedKL(AdaptiveKL())",
+    "Settings()",
+    "PPO()",
+    "(" * 200,
+    "(" * 100 + ")" * 100,
+    "-" * 3000 + "1",
+    "\0",
+    "环境",
+    "'float16'",
+    "'int64'",
+    "None, None",
+    "x=1",
+    "#",
+    "\\",
+)
+FIELDS = (
+    "num_envs",
+    "rollout_steps",
+    "whole_episodes",
+    "group_size",
+    "advantages",
+    "hidden_sizes",
+    "initial_log_std",
+    "normalize_observations",
+    "reward_transform",
+    "critic_fit",
+    "discount_states",
+    "dtype",
+    "objective",
+    "learning_rate",
+    "epochs",
+    "minibatch_size",
+    "target_kl",
+    "normalize_advantages",
+    "entropy_coefficient",
+    "max_gradient_norm",
+    "optimizer",
+    "max_kl",
+    "damping",
+    "cg_iterations",
+    "line_search_shrink",
+    "line_search_tries",
+    "step_size",
+)
+WRONG_FIELDS = ("", " ", "gamma", "num-envs", "__class__", "type", "seed", "total_steps", "学习率")
+ALGORITHMS = ("policy-gradient", "natural-gradient", "trpo", "ppo", "rloo", "grpo")
+WRONG_ALGORITHMS = ("", "PPO", "dqn", "ppo ", "pp0", "dpo", "../ppo")
+METHODS = ("policy-gradient", "ppo", "rloo", "grpo", "dpo", "ipo", "best-of-n", "all")
+FOLDERS = ("out", "out", "out", "a/b/c", "./out/", ".")
+WRONG_FOLDERS = ("", "precious.txt", "precious.txt/out", "/proc/none", "/dev/null", "\0", "a" * 300)
+POLICIES = ("good.npz",)
+WRONG_POLICIES = ("", "nowhere.npz", "precious.txt", ".", "/dev/null", "empty.npz", "foreign.npz")
+
+
+def random_command(rng: np.random.Generator) -> list[str]:
+    """Arguments of `python -m minirl`; about one value in six is wrong."""
+
+    def pick(options: Sequence[str]) -> str:
+        return options[rng.integers(len(options))]
+
+    def either(right: Sequence[str], wrong: Sequence[str]) -> str:
+        return pick(wrong) if rng.random() < 1 / 6 else pick(right)
+
+    def sometimes(flag: str, *values: str) -> list[str]:
+        return [flag, *values] if rng.random() < 0.5 else []
+
+    command = either(("train", "compare", "evaluate", "watch", "rlhf"), ("", "Train", "--help"))
+    out = ["--out", either(FOLDERS, WRONG_FOLDERS)]
+    number, env = (lambda: either(NUMBERS, WRONG_NUMBERS)), either(ENVIRONMENTS, WRONG_ENVIRONMENTS)
+    if command == "train":
+        argv = [command, env, *out, "--total-steps", number()]
+        argv += ["--set", "rollout_steps=8", *sometimes("--num-envs", number())]
+        argv += sometimes("--algorithm", either(ALGORITHMS, WRONG_ALGORITHMS))
+        argv += sometimes("--seed", number())
+        for _ in range(rng.integers(3)):
+            name = either(FIELDS, WRONG_FIELDS)
+            equals = "=" if rng.random() < 0.95 else pick(("", "==", " = ", ":"))
+            argv += ["--set", f"{name}{equals}{either(VALUES, WRONG_VALUES)}"]
+    elif command == "compare":
+        env = env if rng.random() < 0.3 else "minirl/Chain-v0"
+        algorithms = [either(ALGORITHMS, WRONG_ALGORITHMS) for _ in range(rng.integers(1, 3))]
+        argv = [command, env, *out, "--algorithms", *algorithms, "--total-steps", number()]
+        argv += ["--seeds", either(("1", "2"), WRONG_NUMBERS)]
+        argv += ["--workers", either(("1",), ("0", "-1", "x", "1.0", "", "nan"))]
+    elif command == "rlhf":
+        argv = [command, *out, *sometimes("--beta", either(("0.3", "1"), WRONG_NUMBERS))]
+        argv += sometimes("--methods", *(either(METHODS, ("", "PPO", "x")) for _ in range(2)))
+        argv += sometimes("--labels", number())
+        argv += [*sometimes("--seeds", number()), *sometimes("--seed", number())]
+        argv += sometimes("--reward", either(("gold", "learned"), ("", "Gold")))
+    elif command in ("evaluate", "watch"):
+        argv = [command, either(POLICIES, WRONG_POLICIES), *sometimes("--env", env)]
+        argv += sometimes("--seed", number())
+        if command == "evaluate":
+            argv += ["--episodes", either(("1", "2"), WRONG_NUMBERS), *sometimes("--sampled")]
+        else:
+            argv += ["--out", either(("agent.gif",), (*WRONG_FOLDERS, "agent", "a.png", "a.txt"))]
+    else:
+        argv = [command, env, *out]
+    if rng.random() < 0.03:
+        argv.insert(rng.integers(len(argv) + 1), pick(("--nothing", "-h", "x", "--", "-1")))
+    if rng.random() < 0.03:
+        del argv[rng.integers(len(argv))]
+    return argv
+
+
+def asks_for_years(argv: Sequence[str]) -> bool:
+    """Whether a number of steps, episodes, seeds or labels is far beyond what an attempt can do."""
+    counts = ("--total-steps", "--episodes", "--seeds", "--labels")
+    asked = [value for flag, value in pairwise(argv) if flag in counts]
+    return any(value.isdecimal() and int(value[:400]) >= 10**6 for value in asked)
+
+
+PRECIOUS = "what a user wrote by hand\n"
+
+
+def write_precious_files() -> dict[str, bytes]:
+    """Files that no command may change, in the current folder; name -> content."""
+    import minirl
+
+    policy = minirl.Policy(minirl.MLP((4, 4, 2)), minirl.Categorical, np.zeros(30, np.float32))
+    minirl.save_policy("good.npz", policy, {"env": "CartPole-v1"})
+    Path("precious.txt").write_text(PRECIOUS)
+    Path("empty.npz").touch()
+    np.savez("foreign.npz", weights=np.arange(3))
+    return {path.name: path.read_bytes() for path in Path().iterdir()}
+
+
+def prepare_commands() -> Callable[[np.random.Generator], tuple[str, str]]:
+    """Attempts that call `main` in this process, with pictures and RLHF's stages left out."""
+    from minirl import serialization
+    from minirl.experiments import alignment, plots
+
+    def skip(*arguments: Any, **named: Any) -> Any:
+        raise ValueError("skipped by the fuzzer")
+
+    plots.plot_training = plots.plot_comparison = lambda *arguments, **named: None
+    alignment.prepare = skip
+    serialization.versions = cache(serialization.versions)  # it starts git
+    return command_attempt
+
+
+def command_attempt(rng: np.random.Generator) -> tuple[str, str]:
+    """One command line in this process."""
+    from minirl.__main__ import main
+
+    argv = random_command(rng)
+    precious = write_precious_files()
+    out, err = io.StringIO(), io.StringIO()
+    shown = json.dumps(argv, ensure_ascii=False)[:600]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status: Any = main(argv)
+    except SystemExit as leaving:
+        status = leaving.code
+    except TooSlow:
+        return ("accepted" if asks_for_years(argv) else "failure: time"), shown
+    except BaseException as error:
+        return f"failure: {type(error).__name__}", f"{shown}: {error}"
+    for name, content in precious.items():
+        path = Path(name)
+        if not path.is_file() or path.read_bytes() != content:
+            return "failure: a file was changed", f"{shown}: {name}"
+    if Path("hacked").exists():
+        return "failure: code was executed", shown
+    kind = judge_streams(status, out.getvalue(), err.getvalue())
+    return kind, f"{shown}: status {status}, {err.getvalue()[-600:]!r}"
+
+
+def judge_streams(status: Any, out: str, err: str) -> str:
+    """Whether status and streams of a command are right: the kind of an outcome."""
+    # What a progress bar draws ends with a carriage return or is drawn over by one.
+    lines = [line.rpartition("\r")[2] for line in err.split("\n")]
+    lines = [line for line in lines if line.strip() and "%|" not in line and "it/s" not in line]
+    if "Traceback" in err:
+        return "failure: traceback"
+    if "Warning" in err:
+        return "failure: warning"
+    if status == 0:
+        return "failure: nan" if " nan" in out.lower() else "accepted"
+    if status == 2 and "error: " in err:
+        return "refused"
+    if status not in (1, 130):
+        return f"failure: status {status}"
+    if out.strip() and "Traceback" in out:
+        return "failure: traceback"
+    if len(lines) != 1 or not lines[0].startswith("minirl: ") or len(lines[0]) > 1500:
+        return "failure: message is not one line"
+    return "refused"
+
+
+# ---------------------------------------------------------------- (b) calls
+
+
+def prepare_calls() -> Callable[[np.random.Generator], tuple[str, str]]:
+    """Attempts that call public functions."""
+    sys.path.insert(0, str(HERE.parent))
+    from fuzz_calls import Calls
+
+    folder = tempfile.mkdtemp(prefix="minirl-fuzz-")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        calls = Calls()
+    finally:
+        os.chdir(before)
+        shutil.rmtree(folder)
+    return calls.attempt
+
+
+# ---------------------------------------------------------------- (c) files
+
+
+def prepare_files() -> Callable[[np.random.Generator], tuple[str, str]]:
+    """Attempts that damage a policy or a stored run."""
+    return file_attempt
+
+
+def file_attempt(rng: np.random.Generator) -> tuple[str, str]:
+    """A random policy and run with every bit of a random stretch flipped, and with worse damage."""
+    import minirl
+    from minirl.serialization import load_arrays, save_arrays
+
+    states, actions = (int(number) for number in rng.integers(1, 6, size=2))
+    policy = minirl.Policy(
+        minirl.Table(states, actions), minirl.Categorical, rng.normal(size=states * actions)
+    )
+    if rng.random() < 0.5:
+        network = minirl.WithLogStd(minirl.MLP((states, actions)), actions)
+        moments = minirl.RunningMoments(7, rng.normal(size=states), rng.uniform(size=states))
+        theta = rng.normal(size=network.size).astype(np.float32)
+        policy = minirl.Policy(network, minirl.DiagonalGaussian, theta, moments)
+    path = Path("file.npz")
+    if rng.random() < 0.5:
+        minirl.save_policy(path, policy, {"env": "CartPole-v1", "seed": int(rng.integers(9))})
+
+        def load() -> Any:
+            return minirl.load_policy(path)
+
+        expected: type[Exception] = minirl.PolicyFileError
+    else:
+        columns = {name: rng.normal(size=3) for name in ("scores", "kl", "environment_steps")}
+        save_arrays(path, "minirl-run-1", {"seed": 3}, columns)
+
+        def load() -> Any:
+            return load_arrays(path, "minirl-run-1")
+
+        expected = ValueError
+    whole = path.read_bytes()
+    load()
+    for how, content in damages(whole, rng):
+        path.write_bytes(content)
+        try:
+            load()
+        except expected as error:
+            if expected is not ValueError and "\n" in str(error):
+                return "failure: message is not one line", f"{how}: {error}"
+        except Exception as error:
+            if expected is not ValueError:
+                return f"failure: {type(error).__name__}", f"{how}: {error}"
+        else:
+            if not how.startswith("sealed"):
+                return "failure: damage was not noticed", how
+    return "refused", ""
+
+
+def damages(whole: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
+    """Descriptions and contents of damaged files."""
+    start = int(rng.integers(len(whole)))
+    for position in range(start, min(start + 256, len(whole))):
+        for bit in range(8):
+            flipped = bytes([whole[position] ^ 1 << bit])
+            yield (
+                f"bit {bit} of byte {position}",
+                whole[:position] + flipped + whole[position + 1 :],
+            )
+    for _ in range(64):
+        first, second = sorted(int(number) for number in rng.integers(len(whole), size=2))
+        noise = rng.bytes(second - first)
+        yield f"cut at {second}", whole[:second]
+        if first < second:
+            yield f"without {first}:{second}", whole[:first] + whole[second:]
+            if noise != whole[first:second]:
+                yield f"noise in {first}:{second}", whole[:first] + noise + whole[second:]
+            yield f"twice {first}:{second}", whole[:second] + whole[first:]
+    # With the right digest: such files may load, but must not raise anything else.
+    for _ in range(256):
+        content = bytearray(whole[:-64])
+        for position in rng.integers(len(content), size=rng.integers(1, 4)):
+            content[position] ^= 1 << rng.integers(8)
+        yield "sealed after flips", sealed(bytes(content))
+    yield "sealed bomb", bomb()
+
+
+def sealed(content: bytes) -> bytes:
+    """Contents with their digest at the end, as a forger would write them."""
+    import hashlib
+
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def bomb() -> bytes:
+    """An archive of a few kilobytes with a member of 64 megabytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.npy", bytes(2**26))
+        archive.comment = bytes(64)
+    return sealed(buffer.getvalue()[:-64])
+
+
+# ---------------------------------------------------------------- (d) kills
+
+KILLED = {
+    "train": "train CartPole-v1 --total-steps 6000 --set rollout_steps=64 --seed 1",
+    "compare": "compare minirl/Chain-v0 --algorithms policy-gradient ppo --total-steps 3000 "
+    "--seeds 3 --workers 2",
+    "rlhf": "rlhf --methods best-of-n --labels 100 --seeds 1",
+}
+
+
+def prepare_kills() -> Callable[[np.random.Generator], tuple[str, str]]:
+    """Attempts that start a command and kill it."""
+    return kill_attempt
+
+
+def kill_attempt(rng: np.random.Generator) -> tuple[str, str]:
+    """A command, killed at random moments up to three times, and then run to its end."""
+    name = list(KILLED)[rng.choice(3, p=(0.45, 0.45, 0.1))]
+    argv = [sys.executable, "-m", "minirl", *KILLED[name].split(), "--out", "out"]
+    killed = []
+    for _ in range(rng.integers(1, 4)):
+        number = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT][rng.integers(3)]
+        after = float(rng.uniform(0, 8 if name != "rlhf" else 20))
+        killed.append(f"{number.name} after {after:.2f} s")
+        finished = finished_files()
+        with open("err", "wb") as err, open("log", "wb") as log:
+            process = subprocess.Popen(argv, stdout=log, stderr=err, start_new_session=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(after)
+            status = process.poll()
+            if status is None:
+                # Ctrl-C reaches the whole group, other signals the process alone.
+                send = os.killpg if number is signal.SIGINT else os.kill
+                send(process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
+                status = process.poll()
+        shown = f"{name}: {', '.join(killed)}: status {status}"
+        text = Path("err").read_text(errors="replace")
+        survivors = group_members(process.pid, patience=10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if status is None:
+            return "failure: did not end", shown
+        if survivors:
+            return "failure: processes left", f"{shown}: {len(survivors)}"
+        if "Traceback" in text:
+            return "failure: traceback", f"{shown}: {text[-600:]}"
+        for path, content in finished.items():
+            if not Path(path).exists() or Path(path).read_bytes() != content:
+                return "failure: finished work was lost", f"{shown}: {path}"
+    finished = finished_files()
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=250)
+    shown = f"{name}: {', '.join(killed)}"
+    if done.returncode:
+        return "failure: the same command fails", f"{shown}: {done.stderr[-600:]}"
+    for path, content in finished.items():
+        if Path(path).read_bytes() != content:
+            return "failure: finished work was lost", f"{shown}: {path}"
+    return "accepted", shown
+
+
+def finished_files() -> dict[str, bytes]:
+    """Contents of the files in `out` that are finished work: stored runs of a comparison."""
+    return {str(path): path.read_bytes() for path in Path().glob("out/runs/[!.]*.npz")}
+
+
+def group_members(group: int, patience: float) -> list[int]:
+    """Processes of a group that are still there after `patience` seconds, zombies left out."""
+    until = time.monotonic() + patience
+    while True:
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = status.read_text().rpartition(")")[2].split()
+                if int(fields[2]) == group and fields[0] != "Z":
+                    found.append(int(status.parent.name))
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(0.2)
+
+
+PREPARE = {
+    "commands": prepare_commands,
+    "calls": prepare_calls,
+    "files": prepare_files,
+    "kills": prepare_kills,
+}
+
+
+# ---------------------------------------------------------------- driver
+
+
+def fuzz(
+    parts: Sequence[str], seed: int, seconds: float, say: Callable[[str], None] = print
+) -> list[Outcome]:
+    """Let the parts take turns for some seconds; all outcomes."""
+    until = time.monotonic() + seconds
+    children = [Child(part, seed) for part in parts]
+    found: list[Outcome] = []
+    shown: Counter[tuple[str, str]] = Counter()
+    try:
+        while time.monotonic() < until:
+            for child in children:
+                for outcome in child.outcomes(SHARES[child.part], until):
+                    found.append(outcome)
+                    if outcome.failed:
+                        shown[outcome.part, outcome.kind] += 1
+                        if shown[outcome.part, outcome.kind] <= 10:  # of each kind; all are counted
+                            say(f"{outcome.part}:{outcome.index} {outcome.kind}: {outcome.text}")
+    finally:
+        for child in children:
+            child.close()
+    return found
+
+
+def report(outcomes: Sequence[Outcome], seed: int) -> str:
+    """Attempts and failures per kind, with the command that repeats the first of each."""
+    lines = []
+    for part in dict.fromkeys(outcome.part for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.part == part]
+        lines.append(f"{part}: {len(own)} attempts")
+        for kind, count in Counter(outcome.kind for outcome in own).most_common():
+            first = next(outcome for outcome in own if outcome.kind == kind)
+            again = f"; python benchmarks/fuzz.py --seed {seed} --replay {part}:{first.index}"
+            lines.append(f"  {count:>7} {kind}{again if first.failed else ''}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Try to break minirl.")
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--replay", metavar="PART:NUMBER", help="repeat one attempt")
+    parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        run_child(arguments.child, arguments.seed, arguments.first)
+    if arguments.replay:
+        part, _, number = arguments.replay.partition(":")
+        signal.signal(signal.SIGALRM, _stop)
+        kind, text = one_attempt(PREPARE[part](), part, arguments.seed, int(number))
+        print(f"{kind}: {text}")
+        return int(kind.startswith("failure"))
+    outcomes = fuzz(arguments.parts, arguments.seed, 60 * arguments.minutes)
+    print(report(outcomes, arguments.seed))
+    return int(any(outcome.failed for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
