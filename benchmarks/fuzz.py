@@ -31,7 +31,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,28 @@ class Outcome:
         return self.kind.startswith("failure")
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """What is about to be tried.
+
+    Parameters
+    ----------
+    text : str
+        What to show of it.
+    run : callable
+        Tries it; returns the kind of the outcome and what more there is to show.
+    may_be_long : bool
+        Whether it asks for so much work that running out of time is no fault.
+    """
+
+    text: str
+    run: Callable[[], tuple[str, str]]
+    may_be_long: bool = False
+
+
+Prepared = Callable[[np.random.Generator], Attempt]
+
+
 class TooSlow(BaseException):
     """The attempt has had its time; no `except Exception` of the code under test stops it."""
 
@@ -84,29 +106,33 @@ def run_child(part: str, seed: int, first: int) -> None:
 
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-    report = os.fdopen(os.dup(1), "w", buffering=1)
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
     silence = os.open(os.devnull, os.O_RDWR)
     for descriptor in (1, 2):
         os.dup2(silence, descriptor)
-    attempt = PREPARE[part]()
+    prepared = PREPARE[part]()
     signal.signal(signal.SIGALRM, _stop)
     # A parent that is gone closes the pipe, and the next line ends this process.
     for index in range(first, sys.maxsize):
-        print(json.dumps([index]), file=report)
-        kind, text = one_attempt(attempt, part, seed, index)
-        print(json.dumps([index, kind, text[:2000]]), file=report)
+        print(json.dumps([index]), file=lines)  # it has begun
+        kind, text = one_attempt(prepared, part, seed, index)
+        print(json.dumps([index, kind, text[:2000]]), file=lines)
 
 
-def one_attempt(attempt: Callable[..., tuple[str, str]], part: str, seed: int, index: int) -> Any:
+def one_attempt(prepared: Prepared, part: str, seed: int, index: int) -> tuple[str, str]:
     """Kind and text of an attempt, made in a fresh folder."""
     folder = tempfile.mkdtemp(prefix="minirl-fuzz-")
     before = os.getcwd()
-    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT[part])
+    attempt = None
     try:
         os.chdir(folder)
-        return attempt(generator(seed, part, index))
+        attempt = prepared(generator(seed, part, index))
+        signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT[part])
+        kind, more = attempt.run()
+        return kind, f"{attempt.text}: {more}"
     except TooSlow:
-        return "failure: time", "took too long"
+        assert attempt is not None
+        return "accepted" if attempt.may_be_long else "failure: time", attempt.text
     except Exception as error:  # of the fuzzer, not of minirl
         return "failure: fuzzer", f"{error}\n{traceback.format_exc()}"
     finally:
@@ -371,7 +397,8 @@ def random_command(rng: np.random.Generator) -> list[str]:
     def sometimes(flag: str, *values: str) -> list[str]:
         return [flag, *values] if rng.random() < 0.5 else []
 
-    command = either(("train", "compare", "evaluate", "watch", "rlhf"), ("", "Train", "--help"))
+    commands = ("train", "train", "train", "compare", "compare", "evaluate", "watch", "rlhf")
+    command = either(commands, ("", "Train", "--help"))
     out = ["--out", either(FOLDERS, WRONG_FOLDERS)]
     number, env = (lambda: either(NUMBERS, WRONG_NUMBERS)), either(ENVIRONMENTS, WRONG_ENVIRONMENTS)
     if command == "train":
@@ -412,10 +439,13 @@ def random_command(rng: np.random.Generator) -> list[str]:
 
 
 def asks_for_years(argv: Sequence[str]) -> bool:
-    """Whether a number of steps, episodes, seeds or labels is far beyond what an attempt can do."""
+    """Whether a number of steps, episodes, seeds or labels is more than an attempt can do."""
     counts = ("--total-steps", "--episodes", "--seeds", "--labels")
-    asked = [value for flag, value in pairwise(argv) if flag in counts]
-    return any(value.isdecimal() and int(value[:400]) >= 10**6 for value in asked)
+    for flag, value in pairwise(argv):
+        with contextlib.suppress(ValueError):
+            if flag in counts and int(value) >= 1000:
+                return True
+    return False
 
 
 PRECIOUS = "what a user wrote by hand\n"
@@ -433,8 +463,9 @@ def write_precious_files() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path().iterdir()}
 
 
-def prepare_commands() -> Callable[[np.random.Generator], tuple[str, str]]:
+def prepare_commands() -> Prepared:
     """Attempts that call `main` in this process, with pictures and RLHF's stages left out."""
+    from minirl import __main__ as command_line
     from minirl import serialization
     from minirl.experiments import alignment, plots
 
@@ -443,35 +474,40 @@ def prepare_commands() -> Callable[[np.random.Generator], tuple[str, str]]:
 
     plots.plot_training = plots.plot_comparison = lambda *arguments, **named: None
     alignment.prepare = skip
+    command_line.compare = partial(command_line.compare, evaluation_episodes=2)
     serialization.versions = cache(serialization.versions)  # it starts git
-    return command_attempt
+
+    def attempt(rng: np.random.Generator) -> Attempt:
+        argv = random_command(rng)
+        shown = json.dumps(argv, ensure_ascii=False)[:600]
+        return Attempt(shown, lambda: run_command(argv), asks_for_years(argv))
+
+    return attempt
 
 
-def command_attempt(rng: np.random.Generator) -> tuple[str, str]:
+def run_command(argv: Sequence[str]) -> tuple[str, str]:
     """One command line in this process."""
     from minirl.__main__ import main
 
-    argv = random_command(rng)
     precious = write_precious_files()
     out, err = io.StringIO(), io.StringIO()
-    shown = json.dumps(argv, ensure_ascii=False)[:600]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status: Any = main(argv)
     except SystemExit as leaving:
         status = leaving.code
     except TooSlow:
-        return ("accepted" if asks_for_years(argv) else "failure: time"), shown
+        raise
     except BaseException as error:
-        return f"failure: {type(error).__name__}", f"{shown}: {error}"
+        return f"failure: {type(error).__name__}", str(error)
     for name, content in precious.items():
         path = Path(name)
         if not path.is_file() or path.read_bytes() != content:
-            return "failure: a file was changed", f"{shown}: {name}"
+            return "failure: a file was changed", name
     if Path("hacked").exists():
-        return "failure: code was executed", shown
+        return "failure: code was executed", ""
     kind = judge_streams(status, out.getvalue(), err.getvalue())
-    return kind, f"{shown}: status {status}, {err.getvalue()[-600:]!r}"
+    return kind, f"status {status}, {err.getvalue()[-600:]!r}"
 
 
 def judge_streams(status: Any, out: str, err: str) -> str:
@@ -481,7 +517,7 @@ def judge_streams(status: Any, out: str, err: str) -> str:
     lines = [line for line in lines if line.strip() and "%|" not in line and "it/s" not in line]
     if "Traceback" in err:
         return "failure: traceback"
-    if "Warning" in err:
+    if "Warning" in err and "gymnasium" not in err:
         return "failure: warning"
     if status == 0:
         return "failure: nan" if " nan" in out.lower() else "accepted"
@@ -499,7 +535,7 @@ def judge_streams(status: Any, out: str, err: str) -> str:
 # ---------------------------------------------------------------- (b) calls
 
 
-def prepare_calls() -> Callable[[np.random.Generator], tuple[str, str]]:
+def prepare_calls() -> Prepared:
     """Attempts that call public functions."""
     sys.path.insert(0, str(HERE.parent))
     from fuzz_calls import Calls
@@ -512,18 +548,18 @@ def prepare_calls() -> Callable[[np.random.Generator], tuple[str, str]]:
     finally:
         os.chdir(before)
         shutil.rmtree(folder)
-    return calls.attempt
+    return lambda rng: Attempt(*calls.attempt(rng))
 
 
 # ---------------------------------------------------------------- (c) files
 
 
-def prepare_files() -> Callable[[np.random.Generator], tuple[str, str]]:
+def prepare_files() -> Prepared:
     """Attempts that damage a policy or a stored run."""
-    return file_attempt
+    return lambda rng: Attempt("a damaged file", lambda: damage_file(rng))
 
 
-def file_attempt(rng: np.random.Generator) -> tuple[str, str]:
+def damage_file(rng: np.random.Generator) -> tuple[str, str]:
     """A random policy and run with every bit of a random stretch flipped, and with worse damage."""
     import minirl
     from minirl.serialization import load_arrays, save_arrays
@@ -625,12 +661,12 @@ KILLED = {
 }
 
 
-def prepare_kills() -> Callable[[np.random.Generator], tuple[str, str]]:
+def prepare_kills() -> Prepared:
     """Attempts that start a command and kill it."""
-    return kill_attempt
+    return lambda rng: Attempt("a killed command", lambda: kill_and_repeat(rng))
 
 
-def kill_attempt(rng: np.random.Generator) -> tuple[str, str]:
+def kill_and_repeat(rng: np.random.Generator) -> tuple[str, str]:
     """A command, killed at random moments up to three times, and then run to its end."""
     name = list(KILLED)[rng.choice(3, p=(0.45, 0.45, 0.1))]
     argv = [sys.executable, "-m", "minirl", *KILLED[name].split(), "--out", "out"]

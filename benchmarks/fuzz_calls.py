@@ -386,7 +386,7 @@ class Calls:
         self._right_results: dict[str, tuple[bool, Any]] = {}  # holds NaN, shapes
         for path, item in public_objects():
             self._add(path, lambda item=item: item)
-            if inspect.isclass(item) and path in self.names and path != "minirl.Preset":
+            if inspect.isclass(item) and path not in self.uncovered:
                 for name in methods_of(item):
                     self._add(
                         f"{path}.{name}", lambda path=path, name=name: self._bound(path, name)
@@ -397,14 +397,15 @@ class Calls:
             self._makers[path] = make
             function, arguments = self.right(path)
             with np.errstate(all="ignore"):
-                result = function(**arguments)
+                result = function(**arguments) if arguments else None
             self._right_results[path] = holds_nan(result), shape_of(result)
         except KeyError as missing:
             self.uncovered[path] = f"no value of {missing}"
         except Exception as error:
             self.uncovered[path] = f"{type(error).__name__}: {error}"
         else:
-            self.names.append(path)
+            if arguments:
+                self.names.append(path)
 
     def _bound(self, path: str, name: str) -> Callable[..., Any]:
         kind, arguments = self.right(path)
@@ -424,36 +425,48 @@ class Calls:
                 arguments[name] = parameter.default
         return function, arguments
 
-    def attempt(self, rng: np.random.Generator) -> tuple[str, str]:
-        """One call with one argument replaced: (kind of the outcome, what was called).
+    def attempt(self, rng: np.random.Generator) -> tuple[str, Callable[[], tuple[str, str]], bool]:
+        """A call with one argument replaced: its text, how to try it, whether it may be long.
 
-        The kind is "accepted", "refused", or begins with "failure".
+        Trying it gives "accepted", "refused", or a kind that begins with "failure", and details.
         """
         path = self.names[rng.integers(len(self.names))]
         function, arguments = self.right(path)
-        if not arguments:
-            return "accepted", path
         name = list(arguments)[rng.integers(len(arguments))]
         how, wrong = replacement(arguments, name, rng)
-        called = f"{path}({name}={how})"
+        text = f"{path}({name}={how})"
+        return (
+            text,
+            lambda: self._judge(path, function, arguments, name, how, wrong),
+            is_huge(wrong),
+        )
+
+    def _judge(
+        self,
+        path: str,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        how: str,
+        huge: bool,
+    ) -> tuple[str, str]:
+        """Kind and details of a call with an argument that was replaced as `how` says."""
         with np.errstate(all="ignore"):
             try:
-                result = function(**{**arguments, name: wrong})
+                result = function(**arguments)
                 if inspect.isgenerator(result):
                     result = list(result)
             except ACCEPTED as error:
-                return refusal(error, list(arguments)), f"{called}: {error}"
+                return refusal(error, list(arguments)), str(error)
             except MemoryError as error:
-                kind = "refused" if is_huge(wrong) else "failure: MemoryError"
-                return kind, f"{called}: {error}"
+                return ("refused" if huge else "failure: MemoryError"), str(error)
             except Exception as error:
-                return f"failure: {type(error).__name__}", f"{called}: {error}"
+                return f"failure: {type(error).__name__}", str(error)
         held_nan, shape = self._right_results[path]
         if holds_nan(result) and not held_nan:
-            return "failure: NaN", called
+            return "failure: NaN", ""
         if how == "a column" and shape_of(result) != shape:
-            return "failure: shape", f"{called}: {shape} became {shape_of(result)}"
-        return "accepted", called
+            return "failure: shape", f"{shape} became {shape_of(result)}"
+        return "accepted", ""
 
 
 def refusal(error: Exception, names: list[str]) -> str:
