@@ -9,6 +9,7 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -434,12 +435,9 @@ class Calls:
         function, arguments = self.right(path)
         name = list(arguments)[rng.integers(len(arguments))]
         how, wrong = replacement(arguments, name, rng)
-        text = f"{path}({name}={how})"
-        return (
-            text,
-            lambda: self._judge(path, function, arguments, name, how, wrong),
-            is_huge(wrong),
-        )
+        arguments[name] = wrong
+        run = partial(self._judge, path, function, arguments, how, is_huge(wrong))
+        return f"{path}({name}={how})", run, is_huge(wrong)
 
     def _judge(
         self,
