@@ -4,7 +4,7 @@ PEERS := .venv-peers
 PYTHON := $(VENV)/bin/python
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run rlhf test check notebooks execute bench bench-peers mutation docs clean
+.PHONY: run rlhf test check notebooks execute bench bench-peers mutation fuzz docs clean
 
 run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
 	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
@@ -41,6 +41,9 @@ bench-peers:  ## other libraries on the same tasks; keeps the tables of docs/spe
 
 mutation: $(VENV)/.mutation  ## small faults that the tests must notice, for hours; docs/tests.md
 	$(PYTHON) benchmarks/mutation.py
+
+fuzz: $(VENV)/.test  ## an hour of attempts to break it; docs/tests.md
+	$(PYTHON) benchmarks/fuzz.py --minutes 60
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html

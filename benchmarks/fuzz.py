@@ -46,7 +46,7 @@ HERE = Path(__file__).resolve()
 PARTS = ("commands", "calls", "files", "kills")
 SHARES = {"commands": 300, "calls": 1000, "files": 2, "kills": 1}  # attempts per turn
 MEMORY = 2 * 2**30  # bytes of address space that a child may add
-TIME_LIMIT = {"commands": 10.0, "calls": 10.0, "files": 30.0, "kills": 300.0}  # seconds per attempt
+TIME_LIMIT = {"commands": 10.0, "calls": 10.0, "files": 30.0, "kills": 600.0}  # seconds per attempt
 START_LIMIT = 120.0  # seconds until a child has imported everything
 
 
@@ -406,6 +406,9 @@ def random_command(rng: np.random.Generator) -> list[str]:
         argv += ["--set", "rollout_steps=8", *sometimes("--num-envs", number())]
         argv += sometimes("--algorithm", either(ALGORITHMS, WRONG_ALGORITHMS))
         argv += sometimes("--seed", number())
+        for flag in ("--stop-at", "--evaluate-every", "--checkpoint-every"):
+            argv += [flag, number()] if rng.random() < 0.1 else []
+        argv += ["--resume"] if rng.random() < 0.1 else []
         for _ in range(rng.integers(3)):
             name = either(FIELDS, WRONG_FIELDS)
             equals = "=" if rng.random() < 0.95 else pick(("", "==", " = ", ":"))
@@ -500,10 +503,8 @@ def run_command(argv: Sequence[str]) -> tuple[str, str]:
         raise
     except BaseException as error:
         return f"failure: {type(error).__name__}", str(error)
-    for name, content in precious.items():
-        path = Path(name)
-        if not path.is_file() or path.read_bytes() != content:
-            return "failure: a file was changed", name
+    if changed_files(precious):
+        return "failure: a file was changed", ", ".join(changed_files(precious))
     if Path("hacked").exists():
         return "failure: code was executed", ""
     kind = judge_streams(status, out.getvalue(), err.getvalue())
@@ -610,14 +611,14 @@ def damage_file(rng: np.random.Generator) -> tuple[str, str]:
 def damages(whole: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
     """Descriptions and contents of damaged files."""
     start = int(rng.integers(len(whole)))
-    for position in range(start, min(start + 256, len(whole))):
+    for position in range(start, min(start + 64, len(whole))):
         for bit in range(8):
             flipped = bytes([whole[position] ^ 1 << bit])
             yield (
                 f"bit {bit} of byte {position}",
                 whole[:position] + flipped + whole[position + 1 :],
             )
-    for _ in range(64):
+    for _ in range(16):
         first, second = sorted(int(number) for number in rng.integers(len(whole), size=2))
         noise = rng.bytes(second - first)
         yield f"cut at {second}", whole[:second]
@@ -627,7 +628,7 @@ def damages(whole: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes
                 yield f"noise in {first}:{second}", whole[:first] + noise + whole[second:]
             yield f"twice {first}:{second}", whole[:second] + whole[first:]
     # With the right digest: such files may load, but must not raise anything else.
-    for _ in range(256):
+    for _ in range(64):
         content = bytearray(whole[:-64])
         for position in rng.integers(len(content), size=rng.integers(1, 4)):
             content[position] ^= 1 << rng.integers(8)
@@ -654,7 +655,9 @@ def bomb() -> bytes:
 # ---------------------------------------------------------------- (d) kills
 
 KILLED = {
-    "train": "train CartPole-v1 --total-steps 6000 --set rollout_steps=64 --seed 1",
+    "train": "train CartPole-v1 --total-steps 8000 --set rollout_steps=64 --seed 1",
+    "resume": "train CartPole-v1 --total-steps 8000 --set rollout_steps=64 --seed 1 "
+    "--checkpoint-every 1000 --resume",
     "compare": "compare minirl/Chain-v0 --algorithms policy-gradient ppo --total-steps 3000 "
     "--seeds 3 --workers 2",
     "rlhf": "rlhf --methods best-of-n --labels 100 --seeds 1",
@@ -662,56 +665,94 @@ KILLED = {
 
 
 def prepare_kills() -> Prepared:
-    """Attempts that start a command and kill it."""
-    return lambda rng: Attempt("a killed command", lambda: kill_and_repeat(rng))
+    """Attempts that start a command and kill it; first one run that nobody kills."""
+    with tempfile.TemporaryDirectory(prefix="minirl-fuzz-") as folder:
+        subprocess.run(command_line("train"), cwd=folder, check=True, capture_output=True)
+        parameters = trained_parameters(Path(folder))
+    return lambda rng: Attempt("a killed command", lambda: kill_and_repeat(rng, parameters))
 
 
-def kill_and_repeat(rng: np.random.Generator) -> tuple[str, str]:
+def command_line(name: str) -> list[str]:
+    """One of the commands of `KILLED` as a process."""
+    return [sys.executable, "-m", "minirl", *KILLED[name].split(), "--out", "out"]
+
+
+def trained_parameters(folder: Path) -> bytes:
+    """The parameters of the policy that a training run has saved."""
+    import minirl
+
+    return minirl.load_policy(folder / "out" / "policy.npz")[0].parameters.tobytes()
+
+
+def kill_and_repeat(rng: np.random.Generator, parameters: bytes) -> tuple[str, str]:
     """A command, killed at random moments up to three times, and then run to its end."""
-    name = list(KILLED)[rng.choice(3, p=(0.45, 0.45, 0.1))]
-    argv = [sys.executable, "-m", "minirl", *KILLED[name].split(), "--out", "out"]
-    killed = []
+    name = list(KILLED)[rng.choice(4, p=(0.2, 0.3, 0.4, 0.1))]
+    killed: list[str] = []
     for _ in range(rng.integers(1, 4)):
-        number = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT][rng.integers(3)]
-        after = float(rng.uniform(0, 8 if name != "rlhf" else 20))
-        killed.append(f"{number.name} after {after:.2f} s")
         finished = finished_files()
-        with open("err", "wb") as err, open("log", "wb") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=err, start_new_session=True)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(after)
-            status = process.poll()
-            if status is None:
-                # Ctrl-C reaches the whole group, other signals the process alone.
-                send = os.killpg if number is signal.SIGINT else os.kill
-                send(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(30)
-                status = process.poll()
-        shown = f"{name}: {', '.join(killed)}: status {status}"
-        text = Path("err").read_text(errors="replace")
-        survivors = group_members(process.pid, patience=10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if status is None:
-            return "failure: did not end", shown
-        if survivors:
-            return "failure: processes left", f"{shown}: {len(survivors)}"
-        if "Traceback" in text:
-            return "failure: traceback", f"{shown}: {text[-600:]}"
-        for path, content in finished.items():
-            if not Path(path).exists() or Path(path).read_bytes() != content:
-                return "failure: finished work was lost", f"{shown}: {path}"
-    finished = finished_files()
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=250)
+        kind, more = kill(name, rng)
+        killed.append(more)
+        if kind != "accepted":
+            return kind, f"{name}: {', '.join(killed)}"
+        lost = changed_files(finished)
+        if lost:
+            return "failure: finished work was lost", f"{name}: {', '.join(killed)}: {lost}"
     shown = f"{name}: {', '.join(killed)}"
+    finished = finished_files()
+    done = subprocess.run(command_line(name), capture_output=True, text=True, timeout=250)
     if done.returncode:
         return "failure: the same command fails", f"{shown}: {done.stderr[-600:]}"
-    for path, content in finished.items():
-        if Path(path).read_bytes() != content:
-            return "failure: finished work was lost", f"{shown}: {path}"
+    if changed_files(finished):
+        return "failure: finished work was lost", f"{shown}: {changed_files(finished)}"
+    if name in ("train", "resume"):
+        if trained_parameters(Path()) != parameters:
+            return "failure: another policy than without kills", shown
+        finished = {"out/policy.npz": Path("out/policy.npz").read_bytes()}
+        kind, more = kill(name, rng)  # a finished run must survive this too
+        if kind != "accepted" or changed_files(finished):
+            return "failure: a finished run was changed", f"{shown}, {more}"
     return "accepted", shown
+
+
+def kill(name: str, rng: np.random.Generator) -> tuple[str, str]:
+    """Start a command and kill it at a random moment."""
+    number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[rng.integers(3)]
+    after = float(rng.uniform(0, 20 if name == "rlhf" else 8))
+    shown = f"{number.name} after {after:.2f} s"
+    with open("err", "wb") as err:
+        process = subprocess.Popen(
+            command_line(name), stdout=subprocess.DEVNULL, stderr=err, start_new_session=True
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after)
+        if process.poll() is None:
+            # Ctrl-C reaches the whole group, other signals the process alone.
+            send = os.killpg if number is signal.SIGINT else os.kill
+            send(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+    ended = process.poll() is not None
+    survivors = group_members(process.pid, patience=10) if ended else []
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if not ended:
+        return "failure: did not end", shown
+    if survivors:
+        return "failure: processes left", f"{shown}: {len(survivors)}"
+    text = Path("err").read_text(errors="replace")
+    if "Traceback" in text:
+        return "failure: traceback", f"{shown}: {text[-600:]}"
+    return "accepted", shown
+
+
+def changed_files(contents: dict[str, bytes]) -> list[str]:
+    """Which of these files are gone or have other contents."""
+    return [
+        name
+        for name, content in contents.items()
+        if not Path(name).exists() or Path(name).read_bytes() != content
+    ]
 
 
 def finished_files() -> dict[str, bytes]:

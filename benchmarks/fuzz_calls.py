@@ -34,6 +34,8 @@ EXCLUDED = {
     "minirl.TrainingStopped",  # what minirl raises or returns
     "minirl.NonFiniteError",
     "minirl.PolicyFileError",
+    "minirl.CheckpointError",
+    "minirl.EnvironmentFailure",
     "minirl.Result",
     "minirl.Comparison",
     "minirl.Evaluation",
@@ -168,6 +170,7 @@ class World:
             ),
             ("minirl.WithLogStd", "mean"): lambda: minirl.Linear(2, 1),
             ("minirl.WithLogStd", "actions"): lambda: 1,
+            ("minirl.RunningMoments.rounding", "dtype"): lambda: "float64",
             ("minirl.RunningMoments", "count"): lambda: 3,
             ("minirl.RunningMoments", "mean"): lambda: np.zeros(4),
             ("minirl.Policy", "network"): lambda: self.policy.network,
@@ -345,6 +348,7 @@ class World:
             "kl": lambda: 0.02,
             "learning_rate": lambda: 0.1,
             "gradient": lambda: np.ones(3),
+            "target": lambda: 0.5,
         }
         return {
             **{name: (lambda item=item: item.copy()) for name, item in self.problem.items()},
