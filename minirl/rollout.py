@@ -42,7 +42,8 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
     ------
     ValueError
         For an id Gymnasium can't make, anything else than an id or such a function, a function that
-        returns another number of environments, or an autoreset mode other than NEXT_STEP.
+        returns closed environments or another number of them, or an autoreset mode other than
+        NEXT_STEP.
     """
     require_count("num_envs", num_envs)
     if isinstance(env, str):
@@ -62,6 +63,11 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
         )
     if not isinstance(envs, VectorEnv):
         raise ValueError(f"env must make a gymnasium.vector.VectorEnv, got {type(envs).__name__}")
+    if getattr(envs.unwrapped, "closed", False):
+        raise ValueError(
+            f"env must make new environments at each call, got from env({num_envs}) ones that were "
+            "closed after an earlier call"
+        )
     if envs.num_envs != num_envs:
         envs.close()
         raise ValueError(

@@ -450,6 +450,13 @@ def test_a_function_that_ignores_its_argument_is_refused():
     make_vector_env(four, 4).close()
 
 
+def test_a_function_that_returns_the_same_environments_again_is_refused():
+    once = steady(2)
+    make_vector_env(lambda num_envs: once, 2).close()
+    with pytest.raises(ValueError, match=r"new environments at each call, got from env\(2\)"):
+        make_vector_env(lambda num_envs: once, 2)
+
+
 @pytest.mark.parametrize("max_steps", [0, -1, 2.5, None])
 def test_max_steps_is_a_count(max_steps):
     envs = make_vector_env("minirl/Chain-v0", 2)
