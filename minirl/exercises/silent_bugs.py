@@ -3,6 +3,7 @@
 `mystery_run` holds three bugs; whoever wants to guess reads it afterwards.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -104,7 +105,8 @@ def mystery_run(letter: str, *, bugged: bool = True, seed: int = 6) -> dict[str,
         advantages=GAE(discount=0.9, lam=0.95),
     )
     bug: AbstractContextManager[Any] = _MYSTERIES[letter] if bugged else nullcontext(None)
-    with bug:
+    with bug, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a bug may make the policy collapse
         run = train("minirl/Chain-v0", TRPO(), total_steps=5_000, seed=seed, settings=settings)
     columns = run.history.columns()
     return {name: column for name, column in columns.items() if name != "cpu_seconds"}
