@@ -6,6 +6,9 @@ them; the exact truths and the alignment chain are packages of their own:
 `from minirl import exact, rlhf`.
 """
 
+import minirl.interrupts  # noqa: F401  # first: Ctrl-C may come while the others are imported
+
+# isort: split
 from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo
 from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient, PolicyGradient
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped

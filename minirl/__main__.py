@@ -1,6 +1,7 @@
 """The command line: python -m minirl {train, compare, rlhf, evaluate, watch}."""
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minirl.algorithms import ALGORITHMS
+from minirl.algorithms import ALGORITHMS, Algorithm
 from minirl.checkpoint import checkpoint_steps
 from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate, watch
-from minirl.experiments.outputs import claim_folder, save_training, saved_settings
+from minirl.experiments.outputs import claimed_folder, save_training, saved_settings
 from minirl.history import WINDOW, ReturnReached
+from minirl.interrupts import exit_on_interrupt, exit_status, raise_interrupts
 from minirl.serialization import describe, load_policy
-from minirl.settings import PRESETS, choose
+from minirl.settings import PRESETS, Settings, choose
+from minirl.streams import lasting_streams
 from minirl.training import Result, TrainingStopped, require_trainable, train
 from minirl.validation import require_count
 
@@ -159,7 +162,17 @@ def run_train(arguments: argparse.Namespace) -> None:
         "stop": describe(stop),
         "evaluate_every": arguments.evaluate_every,
     }
-    folder = claim_folder(arguments.out, identity)
+    with claimed_folder(arguments.out, identity) as folder:
+        _train_in(folder, arguments, algorithm, settings, stop)
+
+
+def _train_in(
+    folder: Path,
+    arguments: argparse.Namespace,
+    algorithm: Algorithm,
+    settings: Settings,
+    stop: ReturnReached | None,
+) -> None:
     saved = saved_settings(folder)
     if saved is not None and not saved.get("partial", False):
         print(
@@ -264,7 +277,8 @@ def run_rlhf(arguments: argparse.Namespace) -> None:
         say=partial(tqdm.write, file=sys.stdout),
         progress=True,
     )
-    left = sorted(path.name for path in Path(arguments.out).iterdir())
+    visible = Path(arguments.out).glob("[!.]*")  # a run that was killed may leave a hidden file
+    left = sorted(path.name for path in visible)
     print(f"{arguments.out}: {', '.join(left)}")
 
 
@@ -314,8 +328,11 @@ def run_watch(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; errors become one line on stderr and a non-zero exit status."""
-    arguments = parser().parse_args(argv)
+    """Run a command; errors become one line on stderr and a non-zero exit status.
+
+    What can't be printed is no reason to stop: results are in files, and if nobody reads the
+    output of a command any longer (`| head -1`), the command still completes them.
+    """
     commands = {
         "train": run_train,
         "compare": run_compare,
@@ -323,22 +340,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": run_evaluate,
         "watch": run_watch,
     }
-    try:
-        commands[arguments.command](arguments)
-    except KeyboardInterrupt:
-        kept = "; finished runs are kept, the same command goes on from them"
-        resumes = arguments.command == "compare"
-        print(f"minirl: interrupted{kept if resumes else ''}", file=sys.stderr)
-        return 130
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-        # One line, whatever the message: a space's text may take several.
-        print("minirl:", " ".join(f"{reason}{notes}".split()), file=sys.stderr)
-        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
-        return 130 if interrupted else 1
+    with lasting_streams() as output, contextlib.ExitStack() as interruptible:
+        arguments = parser().parse_args(argv)
+        interruptible.enter_context(raise_interrupts())
+        try:
+            commands[arguments.command](arguments)
+            output.flush()
+            if output.error and not isinstance(output.error, BrokenPipeError):
+                raise output.error
+        except KeyboardInterrupt as error:
+            kept = "; finished runs are kept, the same command goes on from them"
+            resumes = arguments.command in ("compare", "rlhf")
+            print(f"minirl: interrupted{kept if resumes else ''}", file=sys.stderr)
+            return exit_status(error)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            reason = error.args[0] if isinstance(error, KeyError) else error
+            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+            # One line, whatever the message: a space's text may take several.
+            print("minirl:", " ".join(f"{reason}{notes}".split()), file=sys.stderr)
+            return exit_status(error)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    exit_on_interrupt()  # there is nothing left to save
+    sys.exit(status)

@@ -5,6 +5,7 @@ same reference), over-optimisation. Whatever a method learned from, it is judged
 wants: J = E[gold reward] - beta KL(pi || pi_ref), exact over all responses.
 """
 
+import contextlib
 import itertools
 import json
 import time
@@ -18,7 +19,8 @@ from tqdm import tqdm
 
 from minirl.envs.token_tasks import arithmetic
 from minirl.exact import sequences
-from minirl.experiments.outputs import claim_folder
+from minirl.experiments.outputs import RUNS, claimed_folder, load_run
+from minirl.interrupts import hold_interrupts
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT, Objective, align
 from minirl.rlhf.dpo import DPO
@@ -33,7 +35,7 @@ from minirl.rlhf.reward_model import (
     fit_reward_model,
 )
 from minirl.rlhf.sft import FineTuned, fine_tune, sample_demonstrations
-from minirl.serialization import versions, write_text
+from minirl.serialization import save_arrays, source_hash, versions, write_text
 from minirl.settings import default_settings
 from minirl.training import Measure
 from minirl.validation import require_count, require_positive, require_seed
@@ -48,6 +50,7 @@ SENTENCES = {
     "grpo": 51_200,
 }
 METHODS = (*SENTENCES, "dpo", "ipo", "best-of-n")
+FORMAT = "minirl-method-run-1"  # of the files of finished runs
 DEMONSTRATIONS = 2_000
 HELD_OUT_PAIRS = 5_000
 # Labels drawn once are noise to a table that can learn each of them by heart: stop early.
@@ -157,6 +160,26 @@ def run_method(name: str, prepared: Prepared, reward: str, seed: int) -> MethodR
         policy, sentences, curve = learn(name, prepared, reward, seed)
         log_probs = sequences.response_log_probs(log_table(policy, prepared.objective.task))
     return MethodRun(log_probs, sentences, curve, time.process_time() - began)
+
+
+def _stored_run(
+    folder: Path, name: str, prepared: Prepared, arguments: dict[str, Any], seed: int
+) -> MethodRun:
+    """`run_method`, or the run that an earlier call has stored in `folder`."""
+    identity = {"method": name, "seed": seed, "chain": arguments, "source": source_hash()}
+    path = folder / RUNS / f"{name}-seed{seed}.npz"
+    stored = None
+    with contextlib.suppress(ValueError):  # made by other code: it is run again
+        stored = load_run(path, FORMAT, identity)
+    if stored is not None:
+        sentences, seconds = int(stored["sentences"]), float(stored["seconds"])
+        return MethodRun(stored["log_probs"], sentences, stored["curve"], seconds)
+    run = run_method(name, prepared, arguments["reward"], seed)
+    with hold_interrupts():
+        path.parent.mkdir(exist_ok=True)
+        arrays = {field: np.array(value) for field, value in vars(run).items()}
+        save_arrays(path, FORMAT, identity, arrays)
+    return run
 
 
 def _kl_and_gold(log_probs: np.ndarray, objective: Objective) -> tuple[float, float]:
@@ -313,7 +336,7 @@ def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
     tuned, pairs, objective = prepared.tuned, prepared.pairs, prepared.objective
     task, gold = objective.task, objective.rewards
     lines = [
-        f"1 · Supervised fine-tuning: {DEMONSTRATIONS:,} demonstrations, {tuned.blocks} packed "
+        f"1. Supervised fine-tuning: {DEMONSTRATIONS:,} demonstrations, {tuned.blocks} packed "
         "blocks",
         f"    {tuned.lost_context:.1%} of the response tokens lost their prompt; perplexity "
         f"{tuned.perplexity:.2f} (lowest possible {tuned.lowest_perplexity:.2f})",
@@ -322,7 +345,7 @@ def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
             f"      {task.prompts[prompt]}  " + "   ".join(_quoted(task.text(r)) for r in responses)
             for prompt, responses in enumerate(_draw(objective.reference_log_probs, rng, 2))
         ),
-        f"2 · Preferences: {len(prepared.hard):,} pairs, {pairs.identical} with the same answer "
+        f"2. Preferences: {len(prepared.hard):,} pairs, {pairs.identical} with the same answer "
         f"twice dropped, {pairs.tied(gold).sum()} tied in utility kept",
     ]
     for row in range(min(4, len(prepared.hard))):
@@ -338,10 +361,10 @@ def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
         )
     judged = judge_reward_model(prepared)
     lines += [
-        f"3 · Reward model: {len(prepared.model.weights)} weights, accuracy on fresh pairs "
+        f"3. Reward model: {len(prepared.model.weights)} weights, accuracy on fresh pairs "
         f"{judged['accuracy']:.1%} (Bayes ceiling {judged['bayes_ceiling']:.1%}), "
         f"calibration error {judged['calibration_error']:.3f}",
-        f"4 · Learning at beta = {objective.beta:g}: J of the reference {objective.start:.3f}, J* "
+        f"4. Learning at beta = {objective.beta:g}: J of the reference {objective.start:.3f}, J* "
         f"{objective.optimum:.3f}",
     ]
     return "\n".join(lines)
@@ -429,7 +452,10 @@ def run_chain(
     say: Callable[[str], None] = print,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Run all stages on "What is 2x4?", tell each as it happens, leave figures, texts, a summary.
+    """Run all stages on "What is 2x4?", report each as it ends, write figures, texts, a summary.
+
+    Finished runs are stored in `out/runs`. After an interruption, the same call goes on from them,
+    with the results and the text of an uninterrupted one; `seconds` are those of the first time.
 
     Parameters
     ----------
@@ -481,10 +507,11 @@ def run_chain(
         "seed": int(seed),
     }
     bar = tqdm(total=2 + seeds * len(methods), unit="stage", disable=not progress)
-    with bar:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bar)
         bar.set_description("fine-tuning, preferences, reward model")
         prepared = prepare(beta=beta, labels=labels, seed=seed)
-        folder = claim_folder(out, {"kind": "rlhf", **arguments})
+        folder = stack.enter_context(claimed_folder(out, {"kind": "rlhf", **arguments}))
         text_rng = np.random.default_rng(seed)
         say(describe_preparation(prepared, text_rng))
         bar.update()
@@ -492,7 +519,7 @@ def run_chain(
         for name in methods:
             for own_seed in range(seed, seed + seeds):
                 bar.set_description(f"{name}, seed {own_seed}")
-                runs[name].append(run_method(name, prepared, reward, own_seed))
+                runs[name].append(_stored_run(folder, name, prepared, arguments, own_seed))
                 bar.update()
             say(_told(name, runs[name], prepared, reward))
         say(_told_texts(runs, prepared, text_rng))
@@ -500,15 +527,15 @@ def run_chain(
         followed = overoptimise(prepared, seed)
         say(_told_overoptimisation(followed))
         bar.update()
-    summary = _summary(arguments, runs, followed, prepared)
-    _draw_figures(folder, runs, followed, prepared, reward)
-    sections = {
-        "before: the reference": prepared.objective.reference_log_probs,
-        **{f"after: {name}": found[0].log_probs for name, found in runs.items()},
-        **{f"hacked: {name}": log_probs for name, log_probs in followed.hacked.items()},
-    }
-    write_text(folder / "samples.md", samples_page(sections, prepared, text_rng))
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        summary = _summary(arguments, runs, followed, prepared)
+        _draw_figures(folder, runs, followed, prepared, reward)
+        sections = {
+            "before: the reference": prepared.objective.reference_log_probs,
+            **{f"after: {name}": found[0].log_probs for name, found in runs.items()},
+            **{f"hacked: {name}": log_probs for name, log_probs in followed.hacked.items()},
+        }
+        write_text(folder / "samples.md", samples_page(sections, prepared, text_rng))
+        write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -547,7 +574,7 @@ def _told_texts(
 
 def _told_overoptimisation(followed: Overoptimisation) -> str:
     lines = [
-        "5 · Over-optimisation: following the reward model ever further (its reward shifted to "
+        "5. Over-optimisation: following the reward model ever further (its reward shifted to "
         "begin at the gold one)"
     ]
     for name, path in followed.paths.items():

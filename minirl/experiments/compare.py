@@ -5,13 +5,13 @@ import csv
 import io
 import json
 import math
+import os
 import pickle
-import signal
 import sys
 import threading
 import traceback
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import combinations
@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.experiments.evaluation import evaluate
-from minirl.experiments.outputs import claim_folder
+from minirl.experiments.outputs import RUNS, claimed_folder, load_run
+from minirl.interrupts import hold_interrupts
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.rollout import MakeEnv, registered_id, reward_threshold
 from minirl.serialization import (
     describe,
     first_difference,
-    load_arrays,
     save_arrays,
     source_hash,
     versions,
@@ -41,7 +41,6 @@ from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.training import require_trainable, train
 from minirl.validation import require_count, require_seed
 
-HAS_MASK = hasattr(signal, "pthread_sigmask")  # not on Windows
 FORMAT = "minirl-run-1"  # of the files of finished runs
 SCORES = ("final_training_return", "evaluation_return")
 
@@ -321,33 +320,55 @@ def compare(
     items = _work_items(
         algorithms, env, total_steps, seeds, settings, evaluation_episodes, max_steps
     )
+    identity = {"kind": "compare", "env": describe(env), "total_steps": int(total_steps)}
+    claim: contextlib.AbstractContextManager[Path | None] = (
+        contextlib.nullcontext() if out is None else claimed_folder(out, identity)
+    )
+    with claim as folder:
+        runs = _all_runs(items, folder, executor, workers, progress)
+        comparison = Comparison(str(env), runs, summarize(items, runs))
+        if folder is not None:
+            _save_comparison(folder, comparison, items)
+    return comparison
+
+
+def _all_runs(
+    items: list[WorkItem],
+    folder: Path | None,
+    executor: Executor | None,
+    workers: int,
+    progress: bool,
+) -> dict[str, dict[int, Run]]:
+    """Name -> seed -> run, from the folder where it holds them; the others are computed, stored."""
     runs: dict[tuple[str, int], Run] = {}
-    folder = None
-    if out is not None:
-        identity = {"kind": "compare", "env": describe(env), "total_steps": int(total_steps)}
-        folder = claim_folder(out, identity)
-        (folder / "runs").mkdir(exist_ok=True)
+    if folder is not None:
+        (folder / RUNS).mkdir(exist_ok=True)
         runs = {
             (item.name, item.seed): run
             for item in items
             if (run := _load_run(_run_path(folder, item), item)) is not None
         }
     missing = [item for item in items if (item.name, item.seed) not in runs]
-    bar = tqdm(total=len(items), initial=len(runs), unit="run", disable=not progress, desc=str(env))
-    with bar:
-        for item, run in _finished(missing, executor, workers):
+    bar = tqdm(
+        total=len(items),
+        initial=len(runs),
+        unit="run",
+        disable=not progress,
+        desc=str(items[0].env),
+    )
+    # Closing: worker processes end before an error here goes on to its handlers.
+    with bar, contextlib.closing(_finished(missing, executor, workers)) as finished:
+        for item, run in finished:
             runs[item.name, item.seed] = run
             if folder is not None:
-                _save_run(_run_path(folder, item), item, run)
+                with hold_interrupts():
+                    _save_run(_run_path(folder, item), item, run)
             bar.set_postfix_str(f"{item.name} seed {item.seed}: {run.final_training_return:.1f}")
             bar.update()
     by_name: dict[str, dict[int, Run]] = {item.name: {} for item in items}
     for item in items:
         by_name[item.name][item.seed] = runs[item.name, item.seed]
-    comparison = Comparison(str(env), by_name, summarize(items, by_name))
-    if folder is not None:
-        _save_comparison(folder, comparison, items)
-    return comparison
+    return by_name
 
 
 def _work_items(
@@ -408,33 +429,24 @@ def _work_items(
 
 
 def _prepare_worker() -> None:
-    """Give tqdm a lock of this process: its own is a semaphore that a killed worker leaks."""
+    """Set up a worker process: it ends when its parent does, even if that was killed."""
+    import multiprocessing
+
+    # tqdm's own lock is a semaphore, which a killed worker leaks.
     tqdm.set_lock(threading.RLock())
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
 
-@contextlib.contextmanager
-def _holding_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait; processes started here never see it, and leave it to their parent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    # The mask is what children inherit; the handler catches what other threads let through.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if HAS_MASK else ()
-    try:
-        yield
-    finally:
-        if HAS_MASK:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        raise KeyboardInterrupt
+def _exit_after(process: Any) -> None:
+    """Wait for the end of another process, then end this one."""
+    process.join()
+    os._exit(1)
 
 
 def _finished(
     items: list[WorkItem], executor: Executor | None, workers: int
-) -> Iterator[tuple[WorkItem, Run]]:
+) -> Generator[tuple[WorkItem, Run]]:
     """Each item with its run, as they finish."""
     if executor is not None:
         call = uuid.uuid4().hex
@@ -473,7 +485,7 @@ def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[Wor
         initializer=_prepare_worker,
     )
     try:
-        with _holding_interrupts():
+        with hold_interrupts():
             futures = {
                 pool.submit(attempt_sent, data): item
                 for data, item in zip(sent, items, strict=True)
@@ -483,6 +495,10 @@ def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[Wor
         # Not cancelled first: the pool's thread must find its futures as it left them.
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
+        # A worker that ended while it sent its run would leave the pool's thread waiting for the
+        # rest of it, as long as this process could still write to the same pipe.
+        with contextlib.suppress(AttributeError, OSError):
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -520,7 +536,7 @@ def _as_completed(
 
 
 def _run_path(folder: Path, item: WorkItem) -> Path:
-    return folder / "runs" / f"{item.name}-seed{item.seed}.npz"
+    return folder / RUNS / f"{item.name}-seed{item.seed}.npz"
 
 
 def _save_run(path: Path, item: WorkItem, run: Run) -> None:
@@ -536,22 +552,16 @@ def _load_run(path: Path, item: WorkItem) -> Run | None:
     ValueError
         If the file holds another experiment.
     """
-    if not path.exists():
+    columns = load_run(path, FORMAT, item.describe())
+    if columns is None:
         return None
     try:
-        found, columns = load_arrays(path, FORMAT)
-        scores = columns.pop("scores")
-        training, evaluation, steps, cut = scores.tolist()
+        training, evaluation, steps, cut = columns.pop("scores").tolist()
         updates = len(columns["environment_steps"])
-        if any(column.shape != (updates,) for column in columns.values()):
-            return None
-    except Exception:  # whatever it is, the seed is trained again
+    except (KeyError, TypeError, ValueError):
         return None
-    difference = first_difference(found, item.describe())
-    if difference:
-        raise ValueError(
-            f"{path} holds another experiment: {difference}; choose another folder, or delete it"
-        )
+    if any(column.shape != (updates,) for column in columns.values()):
+        return None
     return Run(columns, training, evaluation, steps, int(cut))
 
 

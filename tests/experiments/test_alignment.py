@@ -10,6 +10,7 @@ import copy
 import inspect
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -464,14 +465,14 @@ def test_the_texts_are_those_of_their_policies_and_show_their_true_rewards(chain
 def test_every_stage_is_told_in_order(chain):
     said, summary = chain.said, chain.summary
     order = [
-        "1 · Supervised fine-tuning",
-        "2 · Preferences",
-        "3 · Reward model",
-        "4 · Learning",
+        "1. Supervised fine-tuning",
+        "2. Preferences",
+        "3. Reward model",
+        "4. Learning",
         "trpo  ",
         "best of 16  ",
         "answers to What is 2x4?",
-        "5 · Over-optimisation",
+        "5. Over-optimisation",
     ]
     places = [said.index(words) for words in order]
     assert places == sorted(places)
@@ -766,7 +767,7 @@ def require_judgements_told(text, prepared, count):
 def test_a_few_labels_are_enough_to_describe_the_preparation(labels):
     prepared = prepare(beta=0.3, labels=labels, seed=labels)
     text = alignment.describe_preparation(prepared, np.random.default_rng(0))
-    assert f"2 · Preferences: {labels} pairs" in text
+    assert f"2. Preferences: {labels} pairs" in text
     require_judgements_told(text, prepared, labels)
 
 
@@ -774,7 +775,7 @@ def test_the_preparation_is_described_truly(chain, prepared, log_reference):
     require_judgements_told(chain.said, prepared, 4)
     assert f"the reference earns {expected(log_reference, GOLD):.3f} (gold)" in chain.said
     assert f"{prepared.pairs.identical} with the same answer" in chain.said
-    lines = re.findall(r"^ +(What is \S+)  ([^>\n]+)$", chain.said.split("2 · ")[0], re.MULTILINE)
+    lines = re.findall(r"^ +(What is \S+)  ([^>\n]+)$", chain.said.split("2. ")[0], re.MULTILINE)
     assert [TASK.prompt(prompt) for prompt, _ in lines] == [0, 1, 2, 3]
     responses = [spoken(text) for _, texts in lines for text in texts.strip().split("   ")]
     require_typical(log_reference, [0, 0, 1, 1, 2, 2, 3, 3], responses)
@@ -865,10 +866,109 @@ def test_an_unknown_method_is_one_line_on_stderr(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def texts(said):
+    """What was said, without the seconds of each method."""
+    return re.sub(r"[\d.]+ s ", "", "\n".join(said))
+
+
+def timeless(summary):
+    summary = copy.deepcopy(summary)
+    for numbers in summary["methods"].values():
+        del numbers["seconds"]
+    return summary
+
+
+def test_a_chain_that_is_interrupted_goes_on_with_equal_results(chain, tmp_path, monkeypatch):
+    """A real run: what is stored must give the same figures, bit for bit, as what is computed."""
+    shutil.copytree(chain.out, tmp_path / "rlhf")
+    folder, again = tmp_path / "rlhf", []
+    names = ["frontier.png", "learning.png", "overoptimisation.png", "samples.md", "summary.json"]
+    for name in [*names, "runs/ipo-seed5.npz"]:
+        (folder / name).unlink()
+    stored_at = {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    assert set(stored_at) == {"trpo-seed5.npz", "dpo-seed5.npz", "best-of-n-seed5.npz"}
+
+    def counted(name, *arguments):
+        again.append(name)
+        return run_method(name, *arguments)
+
+    monkeypatch.setattr(alignment, "run_method", counted)
+    followed = chain.calls["overoptimise"][0].result
+    monkeypatch.setattr(alignment, "overoptimise", lambda *arguments: followed)
+    said = []
+    summary = run_chain(folder, methods=CHOSEN, labels=500, seeds=1, seed=5, say=said.append)
+    assert again == ["ipo"]
+    assert texts(said) == texts([chain.said])
+    assert timeless(summary) == timeless(chain.summary)
+    assert timeless(json.loads((folder / "summary.json").read_text())) == timeless(chain.summary)
+    for name in ["trpo", "dpo", "best-of-n"]:
+        assert summary["methods"][name] == chain.summary["methods"][name]  # seconds, too
+        path = folder / "runs" / f"{name}-seed5.npz"
+        assert path.stat().st_mtime_ns == stored_at[path.name]
+    for name in names[:-1]:
+        assert (folder / name).read_bytes() == (chain.out / name).read_bytes(), name
+
+
+@pytest.fixture
+def stand_ins(monkeypatch, prepared):
+    """`run_method` and `overoptimise` without their work; the methods that were run, in order."""
+    ran = []
+    reference = prepared.objective.reference_log_probs
+
+    def run(name, *arguments):
+        ran.append(name)
+        return MethodRun(reference, 3, np.ones((2, 2)), 0.5)
+
+    monkeypatch.setattr(alignment, "run_method", run)
+    monkeypatch.setattr(alignment, "prepare", lambda **arguments: prepared)
+    monkeypatch.setattr(alignment, "_draw_figures", lambda *arguments: None)
+    followed = alignment.Overoptimisation({}, {})
+    monkeypatch.setattr(alignment, "overoptimise", lambda *arguments: followed)
+    return ran
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
+def test_whatever_stops_a_chain_finished_methods_survive(error, stand_ins, tmp_path):
+    def say(text):
+        if "dpo" in text:
+            raise error
+
+    arguments = {"methods": ["ppo", "dpo", "ipo"], "labels": 500, "seeds": 2, "seed": 5}
+    with pytest.raises(error):
+        run_chain(tmp_path, **arguments, say=say)
+    assert stand_ins == ["ppo", "ppo", "dpo", "dpo"]
+    summary = run_chain(tmp_path, **arguments, say=lambda text: None)
+    assert stand_ins == ["ppo", "ppo", "dpo", "dpo", "ipo", "ipo"]
+    assert list(summary["methods"]) == ["ppo", "dpo", "ipo"]
+
+
+def test_runs_that_other_code_made_or_that_are_damaged_are_run_again(
+    stand_ins, tmp_path, monkeypatch
+):
+    arguments = {"methods": ["ppo", "dpo"], "seeds": 1, "say": lambda text: None}
+    run_chain(tmp_path, **arguments)
+    (tmp_path / "runs" / "dpo-seed2.npz").write_bytes(b"")
+    run_chain(tmp_path, **arguments)
+    assert stand_ins == ["ppo", "dpo", "dpo"]
+    monkeypatch.setattr(alignment, "source_hash", lambda: "other")
+    run_chain(tmp_path, **arguments)
+    assert stand_ins == ["ppo", "dpo", "dpo", "ppo", "dpo"]
+
+
+def test_a_chain_that_fails_at_once_frees_its_folder(stand_ins, tmp_path):
+    def say(text):
+        raise ValueError(text)
+
+    with pytest.raises(ValueError, match="fine-tuning"):
+        run_chain(tmp_path, methods=["ppo"], say=say)
+    run_chain(tmp_path, methods=["dpo"], say=lambda text: None)
+
+
 def test_an_interrupted_command_says_so_in_one_line(monkeypatch, tmp_path, capsys):
     def interrupted(*args, **keywords):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(alignment, "run_chain", interrupted)
     assert main(["rlhf", "--out", str(tmp_path)]) == 130
-    assert capsys.readouterr() == ("", "minirl: interrupted\n")
+    kept = "finished runs are kept, the same command goes on from them"
+    assert capsys.readouterr() == ("", f"minirl: interrupted; {kept}\n")

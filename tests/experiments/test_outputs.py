@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minirl.experiments.outputs import claim_folder, save_training
+from minirl.experiments.outputs import claim_folder, claimed_folder, load_run, save_training
 from minirl.history import History
-from minirl.serialization import first_difference, load_policy
+from minirl.serialization import first_difference, load_policy, save_arrays
 from minirl.settings import Settings
 from minirl.training import train
 
@@ -56,7 +56,7 @@ def test_another_experiment_is_refused_and_nothing_is_changed(tmp_path):
     assert json.loads((tmp_path / "experiment.json").read_text()) == IDENTITY
 
 
-@pytest.mark.parametrize("content", ["", "{", "null", "[]", "3", "{}", '{"env": "x"}', "\udcff"])
+@pytest.mark.parametrize("content", ["null", "[]", "3", "{}", '{"env": "x"}'])
 def test_a_marker_that_is_not_ours_is_refused(content, tmp_path):
     marker = tmp_path / "experiment.json"
     marker.write_bytes(content.encode(errors="surrogateescape"))
@@ -64,6 +64,76 @@ def test_a_marker_that_is_not_ours_is_refused(content, tmp_path):
         claim_folder(tmp_path, IDENTITY)
     assert "\n" not in str(caught.value)
     assert marker.read_bytes() == content.encode(errors="surrogateescape")
+
+
+DAMAGED = ["", "{", "\udcff", '{"kind": "tr']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_marker_does_not_lock_finished_runs_out(content, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "ppo-seed0.npz").write_text("has its own identity")
+    (tmp_path / "experiment.json").write_bytes(content.encode(errors="surrogateescape"))
+    claim_folder(tmp_path, IDENTITY)
+    assert json.loads((tmp_path / "experiment.json").read_text()) == IDENTITY
+    assert (tmp_path / "runs" / "ppo-seed0.npz").exists()
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_marker_beside_a_policy_is_refused(content, tmp_path):
+    (tmp_path / "policy.npz").write_text("perhaps another experiment's")
+    marker = tmp_path / "experiment.json"
+    marker.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"experiment.json is damaged.*choose another folder"):
+        claim_folder(tmp_path, IDENTITY)
+    assert marker.read_bytes() == content.encode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize("error", [ValueError("no such environment"), KeyboardInterrupt()])
+def test_a_block_that_fails_before_it_stores_anything_frees_the_folder(error, tmp_path):
+    def work():
+        with claimed_folder(tmp_path, IDENTITY) as folder:
+            (folder / "runs").mkdir()
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
+    other = {**IDENTITY, "env": "Acrobot-v1"}
+    with claimed_folder(tmp_path, other) as folder:
+        assert folder == tmp_path
+    assert json.loads((tmp_path / "experiment.json").read_text()) == other  # it ended well
+
+
+@pytest.mark.parametrize("name", ["policy.npz", "runs/ppo-seed0.npz"])
+def test_a_block_that_fails_after_it_stored_something_keeps_the_folder(name, tmp_path):
+    def work():
+        with claimed_folder(tmp_path, IDENTITY) as folder:
+            (folder / "runs").mkdir()
+            (folder / name).write_text("kept")
+            raise ValueError("later")
+
+    with pytest.raises(ValueError, match="later"):
+        work()
+    assert (tmp_path / name).read_text() == "kept"
+    with pytest.raises(ValueError, match="another folder$"):
+        claim_folder(tmp_path, {**IDENTITY, "env": "Acrobot-v1"})
+
+
+def test_a_claim_without_results_names_both_ways_out(tmp_path):
+    claim_folder(tmp_path, IDENTITY)  # and its process was killed
+    with pytest.raises(ValueError, match="another folder, or delete it: it holds nothing else$"):
+        claim_folder(tmp_path, {**IDENTITY, "env": "Acrobot-v1"})
+
+
+def test_load_run(tmp_path):
+    path = tmp_path / "run.npz"
+    assert load_run(path, "test-1", IDENTITY) is None
+    save_arrays(path, "test-1", IDENTITY, {"a": np.arange(3)})
+    np.testing.assert_array_equal(load_run(path, "test-1", IDENTITY)["a"], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"run.npz holds another experiment: env is 'CartPole-v1'"):
+        load_run(path, "test-1", {**IDENTITY, "env": "Acrobot-v1"})
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load_run(path, "test-1", IDENTITY) is None
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
