@@ -24,6 +24,7 @@ from minirl.batch import Batch, Rollout, flatten
 from minirl.checkpoint import Checkpoints, RunState
 from minirl.failures import describe_error, raised_by_minirl
 from minirl.history import History
+from minirl.interrupts import hold_interrupts
 from minirl.machine import one_core
 from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
 from minirl.rollout import (
@@ -344,8 +345,8 @@ def train(
                 described,
             )
     finally:
-        # An environment that cannot be closed must not take the result with it.
-        with contextlib.suppress(Exception):
+        # An environment that cannot be closed must not take the result with it, nor Ctrl-C then.
+        with hold_interrupts(), contextlib.suppress(Exception):
             envs.close()
 
 
