@@ -173,14 +173,16 @@ def _train_in(
     settings: Settings,
     stop: ReturnReached | None,
 ) -> None:
+    checkpoint = folder / "checkpoint.pkl"
+    going_on = arguments.resume and checkpoint.exists()
     saved = saved_settings(folder)
-    if saved is not None and not saved.get("partial", False):
+    # A checkpoint beside a finished policy: killed while saving, so the rest is saved again.
+    if saved is not None and not saved.get("partial", False) and not going_on:
         print(
             f"{folder} holds this run already, finished after {saved['environment_steps']:,} "
             "environment steps; to train again, delete its policy.npz or choose another folder"
         )
         return
-    checkpoint = folder / "checkpoint.pkl"
     if checkpoint.exists() and not arguments.resume:
         raise ValueError(
             f"{checkpoint} holds this run after {checkpoint_steps(checkpoint):,} environment "
@@ -197,7 +199,7 @@ def _train_in(
             evaluate_every=arguments.evaluate_every,
             checkpoint=None if arguments.checkpoint_every is None else checkpoint,
             checkpoint_every=arguments.checkpoint_every,
-            resume=checkpoint if checkpoint.exists() else None,
+            resume=checkpoint if going_on else None,
             progress=True,
         )
     except TrainingStopped as stopped:

@@ -194,6 +194,17 @@ def test_training_goes_on_from_a_checkpoint(run, fails, monkeypatch, tmp_path):
     _, out, _ = run("evaluate", tmp_path / "resumed" / "policy.npz", "--episodes", 1)
     assert "stopped early" in out
 
+    # Killed after the policy was saved and before the rest was: --resume saves the rest.
+    from minirl import __main__
+
+    def killed(result, folder):
+        save_policy(folder / "policy.npz", result.policy, result.settings)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(__main__, "save_training", killed)
+        assert run(*saving, "--resume")[0] == 130
+    (tmp_path / "resumed" / "curve.png").unlink()
     assert run(*saving, "--resume")[0] == 0
     assert sorted(files_in(tmp_path / "resumed")) == sorted(files_in(tmp_path / "whole"))
     one, other = (load_policy(tmp_path / name / "policy.npz") for name in ("whole", "resumed"))
