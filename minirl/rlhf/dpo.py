@@ -55,8 +55,14 @@ def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray
     (0.6931, array([-0.5]))
     """
     margins, labels = require_labelled("margins", margins, labels)
-    loss = -(labels * log_expit(margins) + (1 - labels) * log_expit(-margins)).mean()
-    return float(loss), (expit(margins) - labels) / len(margins)
+    log_likelihood = _weighted(labels, log_expit(margins))
+    log_likelihood += _weighted(1 - labels, log_expit(-margins))
+    return -float(log_likelihood.mean()), (expit(margins) - labels) / len(margins)
+
+
+def _weighted(labels: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    """labels times terms, and 0 where a label is 0, even if the term is minus infinity."""
+    return np.multiply(labels, terms, out=np.zeros(terms.shape), where=labels > 0)
 
 
 def ipo_loss(margins: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, np.ndarray]:

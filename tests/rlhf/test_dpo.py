@@ -119,6 +119,13 @@ def test_ipo_loss_by_hand():
     close(slopes, [(0.75 * 2 * 1 + 0.25 * 2 * 5) / 0.25], atol=1e-12)
 
 
+def test_a_pair_whose_worse_answer_the_policy_excludes_costs_nothing():
+    with np.errstate(all="raise"):
+        loss, slopes = dpo_loss(np.array([-np.inf, np.inf]), np.array([0.0, 1.0]))
+    assert loss == 0
+    assert slopes.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("loss", [dpo_loss, partial(ipo_loss, beta=0.3), partial(ipo_loss, beta=2)])
 def test_derivatives_in_the_margins(loss):
     rng = np.random.default_rng(2)
