@@ -1,6 +1,7 @@
 """Running mean and variance: of observations for the policy, of returns for reward scaling."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,15 @@ class RunningMoments:
         """
         if self.count == 0:
             return samples
-        std = np.maximum(np.sqrt(self.variance), self.rounding(samples.dtype) + NEVER_ZERO)
-        return np.clip((samples - self.mean) / std, -CLIP, CLIP)
+        divisor = self._divisors.get(samples.dtype)
+        if divisor is None:  # computed once, since this is part of every step of an environment
+            divisor = np.maximum(np.sqrt(self.variance), self.rounding(samples.dtype) + NEVER_ZERO)
+            self._divisors[samples.dtype] = divisor
+        return np.clip((samples - self.mean) / divisor, -CLIP, CLIP)
+
+    @cached_property
+    def _divisors(self) -> dict[np.dtype[Any], np.ndarray]:
+        return {}
 
     def rounding(self, dtype: np.dtype[Any]) -> np.ndarray:
         """Eight times the distance (D,) between neighbouring numbers of this type at the mean."""
