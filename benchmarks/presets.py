@@ -39,7 +39,7 @@ TOKENS = "minirl/TokenGeneration-v0"
 # Environment steps of a run; of the token task, sentences.
 STEPS = {
     "LunarLander-v3": 300_000,
-    "FrozenLake8x8-v1": 400_000,
+    "FrozenLake8x8-v1": 1_000_000,
     "InvertedPendulum-v5": 100_000,
     "CartPole-v1": 100_000,
     "Acrobot-v1": 200_000,

@@ -176,6 +176,26 @@ FROZEN_LAKE = replace(
     },
     own_settings={"policy-gradient": {"rollout_steps": 512}},
 )
+# Four times as many states, and one random episode in 500 earns anything. A policy that learns fast
+# is certain of what noise taught it before it knows the way. Steps are therefore short: in nats, in
+# logits, and by a damping that holds back changes in states that are seldom visited. The discount
+# is near 1, since a safe way takes more than a hundred steps: the best policy at 0.99 earns 0.863
+# of the possible 0.913.
+FROZEN_LAKE_8X8 = replace(
+    TABLE,
+    settings=Settings(advantages=GAE(discount=0.999, lam=0.95), critic_fit=TABLE_CRITIC_FIT),
+    algorithms={
+        "policy-gradient": PolicyGradient(
+            learning_rate=0.05, normalize_advantages=True, entropy_coefficient=0.01
+        ),
+        "natural-gradient": NaturalGradient(step_size=2.0, damping=0.1, normalize_advantages=True),
+        "trpo": TRPO(max_kl=0.003, damping=0.1),
+        "ppo": replace(
+            TABLE_PPO, learning_rate=LinearSchedule(0.01), epochs=4, entropy_coefficient=0.003
+        ),
+    },
+    own_settings={"trpo": {"rollout_steps": 512}},
+)
 
 # Four epochs of four minibatches of whole sentences.
 SENTENCE_PPO = PPO(learning_rate=LinearSchedule(0.05), epochs=4, minibatch_size=128)
@@ -299,7 +319,7 @@ PRESETS: dict[str, Preset] = {
         own_settings=SHORT_ROLLOUTS,
     ),
     "FrozenLake-v1": FROZEN_LAKE,
-    "FrozenLake8x8-v1": FROZEN_LAKE,
+    "FrozenLake8x8-v1": FROZEN_LAKE_8X8,
     "CliffWalking-v1": TABLE,
     # 500 states: few samples each, and Adam's momentum runs on where there is none.
     "Taxi-v4": replace(
