@@ -114,8 +114,13 @@ def run_child(part: str, seed: int, first: int) -> None:
     signal.signal(signal.SIGALRM, _stop)
     # A parent that is gone closes the pipe, and the next line ends this process.
     for index in range(first, sys.maxsize):
-        print(json.dumps([index]), file=lines)  # it has begun
-        kind, text = one_attempt(prepared, part, seed, index)
+
+        def announced(rng: np.random.Generator, index: int = index) -> Attempt:
+            attempt = prepared(rng)
+            print(json.dumps([index, attempt.text[:2000]]), file=lines)
+            return attempt
+
+        kind, text = one_attempt(announced, part, seed, index)
         print(json.dumps([index, kind, text[:2000]]), file=lines)
 
 
@@ -152,16 +157,19 @@ class Child:
         self.part, self.seed, self.next = part, seed, first
         self.process: subprocess.Popen[bytes] | None = None
         self.pending = b""
+        self.begun = ""  # what the attempt does that has no outcome yet
 
     def outcomes(self, count: int, until: float) -> Iterator[Outcome]:
         """The outcomes of the next `count` attempts, or of those made until the time is over."""
         while count > 0 and time.monotonic() < until:
             line = self._line()
             if line is None:
-                yield Outcome(self.part, self.next, "failure: died or hung", "")
+                yield Outcome(self.part, self.next, "failure: died or hung", self.begun)
                 self.next += 1
                 count -= 1
-            elif len(line) == 3:
+            elif len(line) == 2:
+                self.next, self.begun = line
+            else:
                 yield Outcome(self.part, *line)
                 self.next = line[0] + 1
                 count -= 1
@@ -483,6 +491,9 @@ def prepare_commands() -> Prepared:
     def attempt(rng: np.random.Generator) -> Attempt:
         argv = random_command(rng)
         shown = json.dumps(argv, ensure_ascii=False)[:600]
+        if rng.random() < 0.01 and "rlhf" not in argv:
+            how = list(STREAMS)[rng.integers(len(STREAMS))]
+            return Attempt(f"{shown} {how}", lambda: run_process(argv, how), may_be_long=True)
         return Attempt(shown, lambda: run_command(argv), asks_for_years(argv))
 
     return attempt
@@ -511,6 +522,52 @@ def run_command(argv: Sequence[str]) -> tuple[str, str]:
     return kind, f"status {status}, {err.getvalue()[-600:]!r}"
 
 
+# Redirections and variables with which a command may be started from a shell.
+STREAMS = {
+    "as usual": '"$@" >out.txt 2>err.txt',
+    "| head -1": '"$@" 2>err.txt | head -1 >out.txt',
+    "| true": '"$@" 2>err.txt | true',
+    ">&-": '"$@" >&- 2>err.txt',
+    "2>&-": '"$@" >out.txt 2>&-',
+    "<&-": '"$@" <&- >out.txt 2>err.txt',
+    ">/dev/full": '"$@" >/dev/full 2>err.txt',
+    "ASCII": 'LC_ALL=C PYTHONIOENCODING=ascii PYTHONUTF8=0 "$@" >out.txt 2>err.txt',
+}
+
+
+def run_process(argv: Sequence[str], how: str) -> tuple[str, str]:
+    """One command line as a process of its own, with unusual streams."""
+    if any("\0" in argument for argument in argv):
+        return "refused", "no process can be given this"
+    precious = write_precious_files()
+    for name in ("out.txt", "err.txt"):
+        Path(name).touch()
+    command = ["bash", "-o", "pipefail", "-c", STREAMS[how], "bash", sys.executable, "-m", "minirl"]
+    process = subprocess.Popen([*command, *argv], start_new_session=True)
+    try:
+        status = process.wait()
+    finally:  # also if it takes too long
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if changed_files(precious):
+        return "failure: a file was changed", ", ".join(changed_files(precious))
+    out, err = (Path(name).read_text(errors="replace") for name in ("out.txt", "err.txt"))
+    shown = f"status {status}, {err[-600:]!r}"
+    if how == "as usual":
+        return judge_streams(status, out, err), shown
+    if "Traceback" in err or "Exception ignored" in err or status < 0:
+        return "failure: traceback", shown
+    if (
+        status == 0
+        and argv[0] == "train"
+        and "-h" not in argv
+        and not list(Path().rglob("policy.npz"))
+    ):
+        return "failure: results were lost", shown
+    return "accepted", shown
+
+
 def judge_streams(status: Any, out: str, err: str) -> str:
     """Whether status and streams of a command are right: the kind of an outcome."""
     # What a progress bar draws ends with a carriage return or is drawn over by one.
@@ -518,7 +575,7 @@ def judge_streams(status: Any, out: str, err: str) -> str:
     lines = [line for line in lines if line.strip() and "%|" not in line and "it/s" not in line]
     if "Traceback" in err:
         return "failure: traceback"
-    if "Warning" in err and "gymnasium" not in err:
+    if "Warning: " in err:
         return "failure: warning"
     if status == 0:
         return "failure: nan" if " nan" in out.lower() else "accepted"
@@ -526,8 +583,7 @@ def judge_streams(status: Any, out: str, err: str) -> str:
         return "refused"
     if status not in (1, 130):
         return f"failure: status {status}"
-    if out.strip() and "Traceback" in out:
-        return "failure: traceback"
+    lines = [line for line in lines if not line.startswith("minirl: warning: ")]
     if len(lines) != 1 or not lines[0].startswith("minirl: ") or len(lines[0]) > 1500:
         return "failure: message is not one line"
     return "refused"

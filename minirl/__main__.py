@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import math
+import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -329,6 +331,19 @@ def run_watch(arguments: argparse.Namespace) -> None:
     print(f"return {total:.1f}; {Path(arguments.out)}")
 
 
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show each warning as one line on stderr, without its place in the code."""
+
+    def show(message: Warning | str, *place: Any, **unused: Any) -> None:
+        text = re.sub("\x1b\\[[0-9;]*m", "", str(message))  # Gymnasium's are coloured
+        tqdm.write(f"minirl: warning: {' '.join(text.split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors become one line on stderr and a non-zero exit status.
 
@@ -345,6 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with lasting_streams() as output, contextlib.ExitStack() as interruptible:
         arguments = parser().parse_args(argv)
         interruptible.enter_context(raise_interrupts())
+        interruptible.enter_context(_warnings_as_lines())
         try:
             commands[arguments.command](arguments)
             output.flush()

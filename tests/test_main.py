@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import gymnasium
@@ -614,3 +615,17 @@ def test_ctrl_c_while_workers_start_is_one_line(delay, start, tmp_path):
     wait_for((tmp_path / "results" / "runs").exists, process)
     time.sleep(delay)  # workers start Python, import NumPy, begin to train
     interrupt(process, tmp_path)
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(run, monkeypatch):
+    def warn(arguments):
+        warnings.warn(
+            "\x1b[33mWARN: the policy\nhas collapsed\x1b[0m", RuntimeWarning, stacklevel=1
+        )
+
+    monkeypatch.setattr("minirl.__main__.run_watch", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        status, _, lines = run("watch", "policy.npz", "--out", "agent.gif")
+    assert status == 0
+    assert lines == ["minirl: warning: the policy has collapsed"]

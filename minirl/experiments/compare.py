@@ -42,6 +42,7 @@ from minirl.training import require_trainable, train
 from minirl.validation import require_count, require_seed
 
 FORMAT = "minirl-run-1"  # of the files of finished runs
+MOST_SEEDS = 10_000  # more are a mistake: their work items alone would fill the memory
 SCORES = ("final_training_return", "evaluation_return")
 
 
@@ -395,7 +396,10 @@ def _work_items(
         raise ValueError("algorithms must name at least one algorithm, got none")
     if isinstance(seeds, Integral):
         require_count("seeds", seeds)
-        seeds = range(int(seeds))
+        count = int(seeds)
+        if count > MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {MOST_SEEDS:,}, got {count:,}; or list them")
+        seeds = range(count)
     chosen_seeds = list(seeds)  # type: ignore[arg-type]  # an Integral is an int to mypy
     if len(set(chosen_seeds)) < len(chosen_seeds) or not chosen_seeds:
         raise ValueError(f"seeds must be different and at least one, got {chosen_seeds}")

@@ -909,3 +909,9 @@ def test_the_scores_of_pairs_are_those_of_the_statistics(finished):
         first, second
     )
     assert pair["iqm_difference"] == pytest.approx(first.mean() - second.mean())
+
+
+@pytest.mark.parametrize("seeds", [10**6, 10**18, 10**30])
+def test_more_seeds_than_memory_can_hold_are_refused(seeds):
+    with pytest.raises(ValueError, match="seeds must be at most 10,000, got 1,000,000"):
+        small(seeds=seeds)
