@@ -619,9 +619,7 @@ def test_ctrl_c_while_workers_start_is_one_line(delay, start, tmp_path):
 
 def test_a_warning_is_one_line_without_a_place_in_the_code(run, monkeypatch):
     def warn(arguments):
-        warnings.warn(
-            "\x1b[33mWARN: the policy\nhas collapsed\x1b[0m", RuntimeWarning, stacklevel=1
-        )
+        warnings.warn("\x1b[33mthe policy\nhas collapsed\x1b[0m", RuntimeWarning, stacklevel=1)
 
     monkeypatch.setattr("minirl.__main__.run_watch", warn)
     with warnings.catch_warnings():
