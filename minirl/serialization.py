@@ -45,6 +45,8 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power failure could leave the new name with no content
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from colleagues
         os.replace(temporary, path)
     except BaseException:

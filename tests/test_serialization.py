@@ -518,6 +518,18 @@ def test_write_atomically_writes(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o644  # colleagues may read it
 
 
+def test_contents_are_on_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    sizes = []
+
+    def fsync(descriptor):
+        assert not (tmp_path / "text").exists()
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "text", "five\n")
+    assert sizes == [5]
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_writing_that_fails_midway_changes_and_leaves_nothing(error, tmp_path):
     def half(file):
