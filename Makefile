@@ -29,21 +29,21 @@ execute: $(VENV)/.docs  ## every notebook and solution from a clean kernel
 	$(PYTHON) notebooks/execute.py
 
 bench: $(VENV)/.run  ## speed as ratios to named bounds; keeps the table of docs/speed.md
-	$(PYTHON) benchmarks/speed.py > docs/speed-table.tmp
+	$(PYTHON) -m benchmarks.speed.bounds > docs/speed-table.tmp
 	mv docs/speed-table.tmp docs/speed-table.md
 	cat docs/speed-table.md
 
 bench-peers:  ## other libraries on the same tasks; keeps the tables of docs/speed-peers.md
 	$(MAKE) --no-print-directory VENV=$(PEERS) $(PEERS)/.bench
-	$(PEERS)/bin/python benchmarks/peers.py > docs/speed-peers-table.tmp
+	$(PEERS)/bin/python -m benchmarks.speed.peers > docs/speed-peers-table.tmp
 	mv docs/speed-peers-table.tmp docs/speed-peers-table.md
 	cat docs/speed-peers-table.md
 
 mutation: $(VENV)/.mutation  ## small faults that the tests must notice, for hours; docs/tests.md
-	$(PYTHON) benchmarks/mutation.py
+	$(PYTHON) -m benchmarks.mutation
 
 fuzz: $(VENV)/.test  ## an hour of attempts to break it; docs/tests.md
-	$(PYTHON) benchmarks/fuzz.py --minutes 60
+	$(PYTHON) -m benchmarks.fuzz --minutes 60
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html

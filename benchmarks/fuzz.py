@@ -10,8 +10,8 @@ a failure prints the command that repeats it. Parts take turns until the time is
 in a child process with bounded memory and time, so that no attempt can take the others with it. The
 exit status is 1 if anything failed.
 
-    python benchmarks/fuzz.py --minutes 60
-    python benchmarks/fuzz.py --replay calls:123
+    python -m benchmarks.fuzz --minutes 60
+    python -m benchmarks.fuzz --replay calls:123
 """
 
 import argparse
@@ -594,8 +594,8 @@ def judge_streams(status: Any, out: str, err: str) -> str:
 
 def prepare_calls() -> Prepared:
     """Attempts that call public functions."""
-    sys.path.insert(0, str(HERE.parent))
-    from fuzz_calls import Calls
+    sys.path.insert(0, str(HERE.parents[1]))
+    from benchmarks.fuzz_calls import Calls
 
     folder = tempfile.mkdtemp(prefix="minirl-fuzz-")
     before = os.getcwd()
@@ -873,7 +873,7 @@ def report(outcomes: Sequence[Outcome], seed: int) -> str:
         lines.append(f"{part}: {len(own)} attempts")
         for kind, count in Counter(outcome.kind for outcome in own).most_common():
             first = next(outcome for outcome in own if outcome.kind == kind)
-            again = f"; python benchmarks/fuzz.py --seed {seed} --replay {part}:{first.index}"
+            again = f"; python -m benchmarks.fuzz --seed {seed} --replay {part}:{first.index}"
             lines.append(f"  {count:>7} {kind}{again if first.failed else ''}")
     return "\n".join(lines)
 

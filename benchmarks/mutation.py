@@ -1,9 +1,9 @@
 """Mutation testing: how many small faults in the package do its own fast tests notice?
 
-    python benchmarks/mutation.py                       # all modules; goes on where it stopped
-    python benchmarks/mutation.py networks rlhf/kl      # these modules
-    python benchmarks/mutation.py --survivors networks  # only what survived last time
-    python benchmarks/mutation.py --table               # the table of docs/tests.md again
+    python -m benchmarks.mutation                       # all modules; goes on where it stopped
+    python -m benchmarks.mutation networks rlhf/kl      # these modules
+    python -m benchmarks.mutation --survivors networks  # only what survived last time
+    python -m benchmarks.mutation --table               # the table of docs/tests.md again
 
 mutmut (extra `mutation`; not on Windows) changes one thing at a time (a sign, a number,
 an argument, a comparison), each module is judged by its own test file, and a change that no test

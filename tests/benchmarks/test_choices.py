@@ -14,29 +14,23 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_page_holds_the_table_of_the_stored_runs(load):
     page = (DOCS / "choices.md").read_text()
-    assert load("choices").table() in page
-    assert load("rlhf_choices").table() in page
+    assert load("control.choices").table() in page
+    assert load("rlhf.choices").table() in page
 
 
 def test_a_bound_that_decides_a_verdict_is_never_printed_as_0(load):
     """Observations normalised on CartPole: better by an interval that begins at 0.013."""
-    signed = load("choices").signed
+    signed = load("control.choices").signed
     assert [signed(x) for x in (0.013, -0.302, 0.459, -0.5, 7.2, -186.1)] == (
         ["+0.01", "-0.3", "+0.5", "-0.5", "+7", "-186"]
     )
 
 
 def test_every_choice_has_ten_seeds(load):
-    choices, rlhf_choices, stored = (load(n) for n in ("choices", "rlhf_choices", "stored"))
-    wanted = {
-        (choice.environment, choice.algorithm, choice.name, str(seed))
-        for choice in choices.choices()
-        for seed in range(10)
-    }
-    found = [
-        tuple(row[name] for name in choices.COLUMNS[:4]) for row in stored.read(choices.RESULTS)
-    ]
-    assert sorted(found) == sorted(wanted)
+    choices, rlhf_choices = load("control.choices"), load("rlhf.choices")
+    wanted = [(*names, str(seed)) for *names, seed in choices.wanted(10)]
+    stored = [tuple(row[name] for name in choices.STUDY.key) for row in choices.STUDY.rows()]
+    assert sorted(stored) == sorted(wanted)
     assert all(len(fractions) == 10 for fractions in rlhf_choices.scores().values())
 
 
@@ -55,7 +49,7 @@ def gaussian_batch(rows=64):
 
 
 def test_whitening_per_minibatch_gives_each_minibatch_mean_0(load, monkeypatch):
-    kind = load("choices").WhitenedPerMinibatch
+    kind = load("control.choices").WhitenedPerMinibatch
     seen = []
     step = minirl.PPO.step
 
@@ -74,7 +68,7 @@ def test_whitening_per_minibatch_gives_each_minibatch_mean_0(load, monkeypatch):
 
 
 def test_clipped_actions_are_what_the_environment_received(load, monkeypatch):
-    kind = load("choices").ClippedActions
+    kind = load("control.choices").ClippedActions
     seen = []
     update = minirl.PPO.update
 
@@ -93,7 +87,7 @@ def test_clipped_actions_are_what_the_environment_received(load, monkeypatch):
 
 
 def test_averaged_tokens_make_every_sentence_weigh_the_same(load, monkeypatch):
-    kind = load("rlhf_choices").AveragedTokens
+    kind = load("rlhf.choices").AveragedTokens
     seen = []
     monkeypatch.setattr(
         minirl.PPO, "update", lambda self, state, batch, *others: seen.append(batch) or (state, {})
@@ -106,7 +100,7 @@ def test_averaged_tokens_make_every_sentence_weigh_the_same(load, monkeypatch):
 
 
 def test_damping_in_the_step_shortens_it(load):
-    choices = load("choices")
+    choices = load("control.choices")
     solution = minirl.algorithms.trpo.ConjugateGradientResult
     matrix, damping = np.diag([1.0, 2.0]), 0.5
     x = np.array([1.0, -1.0])
@@ -131,7 +125,7 @@ def search_that_finds(fraction, monkeypatch, choices):
 
 
 def test_the_looser_bound_is_half_as_large_again(load, monkeypatch):
-    choices = load("choices")
+    choices = load("control.choices")
     given = search_that_finds(1.0, monkeypatch, choices)
     with choices.with_a_looser_bound():
         choices.trpo.trust_region_search(max_kl=0.01, shrink=0.7, tries=10)
@@ -140,7 +134,7 @@ def test_the_looser_bound_is_half_as_large_again(load, monkeypatch):
 
 @pytest.mark.parametrize(("found", "taken"), [(0.0, 0.125), (0.5, 0.5)])
 def test_a_failed_search_takes_its_last_try(load, monkeypatch, found, taken):
-    choices = load("choices")
+    choices = load("control.choices")
     search_that_finds(found, monkeypatch, choices)
     with choices.with_failed_steps_taken():
         search = choices.trpo.trust_region_search(max_kl=0.01, shrink=0.5, tries=4)
@@ -153,7 +147,7 @@ def test_a_failed_search_takes_its_last_try(load, monkeypatch, found, taken):
 )
 def test_the_stray_minibatch_is_short_and_the_others_keep_their_size(load, rows, size, lengths):
     _, batch = gaussian_batch(rows)
-    with load("choices").with_a_stray_minibatch():
+    with load("control.choices").with_a_stray_minibatch():
         parts = list(batch.minibatches(size, np.random.default_rng(0)))
     assert [len(chosen) for chosen, _ in parts] == lengths
     assert sorted(np.concatenate([chosen for chosen, _ in parts])) == list(range(rows))
@@ -163,7 +157,7 @@ def test_the_stray_minibatch_is_short_and_the_others_keep_their_size(load, rows,
 
 
 def test_without_a_stray_row_the_minibatches_are_the_presets(load, monkeypatch):
-    choices = load("choices")
+    choices = load("control.choices")
     monkeypatch.setattr(choices, "STRAY", 0)
     _, batch = gaussian_batch(64)
     plain = list(batch.minibatches(16, np.random.default_rng(0)))
@@ -176,7 +170,7 @@ def test_without_a_stray_row_the_minibatches_are_the_presets(load, monkeypatch):
 
 def joint_and_apart(load, monkeypatch, norm, optimizer, epochs):
     """The joint stage, and the two updates that it joins; the batch is its own minibatch."""
-    choices = load("choices")
+    choices = load("control.choices")
     monkeypatch.setattr(choices, "JOINT_NORM", norm)
     policy, batch = gaussian_batch()
     space = minirl.make_vector_env("Pendulum-v1", 1)
@@ -218,7 +212,7 @@ def test_the_joint_bound_holds_for_both_gradients_together(load, monkeypatch):
 
 def test_the_joint_step_goes_down_the_slope_of_the_joint_loss(load, monkeypatch):
     """Policy loss plus half the mean squared error, by central differences in float64."""
-    choices = load("choices")
+    choices = load("control.choices")
     monkeypatch.setattr(choices, "JOINT_NORM", np.inf)
     _, batch = gaussian_batch()
     numbers = {
@@ -256,7 +250,7 @@ def test_the_joint_step_goes_down_the_slope_of_the_joint_loss(load, monkeypatch)
 
 @pytest.mark.parametrize("kind", ["KLInTheLoss", "K3InTheLoss"])
 def test_the_kl_in_the_loss_has_the_derivative_of_its_value(load, kind):
-    algorithm = getattr(load("rlhf_choices"), kind)()
+    algorithm = getattr(load("rlhf.choices"), kind)()
     rng = np.random.default_rng(0)
     eta, other = rng.normal(size=(2, 6, 4))
     actions, weight = rng.integers(4, size=6), rng.random(6)
@@ -293,7 +287,7 @@ def token_batch():
 
 
 def test_the_kl_in_the_loss_pulls_towards_where_learning_began(load, monkeypatch):
-    script = load("rlhf_choices")
+    script = load("rlhf.choices")
     policy, batch = token_batch()
     plain, pulled = (
         kind(learning_rate=0.1, epochs=1, optimizer=minirl.SGD())
@@ -316,7 +310,7 @@ def test_the_kl_in_the_loss_pulls_towards_where_learning_began(load, monkeypatch
 
 
 def test_beta_in_the_loss_is_divided_as_the_advantages_are(load, monkeypatch):
-    script = load("rlhf_choices")
+    script = load("rlhf.choices")
     policy, batch = token_batch()
     seen = []
     monkeypatch.setattr(
@@ -333,7 +327,7 @@ def test_beta_in_the_loss_is_divided_as_the_advantages_are(load, monkeypatch):
 def test_sparse_adam_leaves_alone_what_was_not_visited(load):
     policy, batch = token_batch()
     dense, sparse = (
-        kind(learning_rate=0.1) for kind in (minirl.PPO, load("rlhf_choices").SparseAdam)
+        kind(learning_rate=0.1) for kind in (minirl.PPO, load("rlhf.choices").SparseAdam)
     )
     state, _, _ = dense.step(dense.init(policy), batch, batch.advantages, None, 0.0)
     # Contexts 0 and 5, the latter with no gradient at all: visited nevertheless. 7 waits.
@@ -361,7 +355,7 @@ def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(
     rng = np.random.default_rng(0)
     spaces = envs.single_observation_space, envs.single_action_space
     policy = minirl.make_policy(*spaces, rng)
-    training = load("choices").training
+    training = load("control.choices").training
     learner = training.new_learner(algorithm, settings, policy, minirl.make_critic(spaces[0], rng))
     cut = 0
     for _ in range(3):
@@ -382,7 +376,7 @@ def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(
 
 
 def test_the_sample_deviation_divides_by_one_less(load):
-    script = load("rlhf_choices")
+    script = load("rlhf.choices")
     envs = minirl.make_vector_env("minirl/TokenGeneration-v0", 8)
     rng = np.random.default_rng(0)
     policy = minirl.make_policy(envs.single_observation_space, envs.single_action_space, rng)
@@ -396,7 +390,7 @@ def test_the_sample_deviation_divides_by_one_less(load):
 
 
 def test_averaged_dpo_averages_and_its_gradient_follows(load, monkeypatch):
-    script = load("rlhf_choices")
+    script = load("rlhf.choices")
     rlhf, task = script.rlhf, script.rlhf.arithmetic()
     sums = script.dpo.path_log_probs
     checked = []
@@ -430,7 +424,7 @@ def test_averaged_dpo_averages_and_its_gradient_follows(load, monkeypatch):
 
 
 def test_the_figure_has_a_mark_for_every_choice(load, tmp_path, monkeypatch):
-    choices = load("choices")
+    choices = load("control.choices")
     marks = []
     draw_panel = choices.draw_panel
 
@@ -443,6 +437,6 @@ def test_the_figure_has_a_mark_for_every_choice(load, tmp_path, monkeypatch):
     assert (tmp_path / "choices.png").stat().st_size > 10_000
     assert sum(count for _, count, _ in marks) == (
         sum(choice.name != "default" for choice in choices.choices())
-        + sum(choice != "default" for _, choice in load("rlhf_choices").VARIANTS)
+        + sum(choice != "default" for _, choice in load("rlhf.choices").VARIANTS)
     )
     assert all(len(labels) == count for _, count, labels in marks)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def script(load):
-    return load("dpo_vs_ppo")
+    return load("rlhf.dpo_vs_ppo")
 
 
 def row(method, fraction, seed=0, **others):
@@ -67,10 +67,10 @@ def test_the_same_run_ends_alike_in_both_files(script):
     first, second = (
         {
             (row["method"], row["seed"], row["sentences"]): row["fraction"]
-            for row in script.stored.read(path)
+            for row in study.rows()
             if row["repeat"] == "0"
         }
-        for path in (script.STORED, script.COMPUTE)
+        for study in (script.STUDY, script.COMPUTE)
     )
     names = {"PPO, preset": "PPO, gold", "TRPO, preset": "TRPO, gold"}
     compared = {
@@ -94,5 +94,5 @@ def test_the_stored_file_holds_all_runs_of_its_command(script, monkeypatch, argu
 
 def test_the_page_holds_the_tables_of_the_stored_runs(script):
     page = (ROOT / "docs" / "results-rlhf.md").read_text()
-    for table in script.tables(script.stored.read(script.COMPUTE)).values():
+    for table in script.tables(script.COMPUTE.rows()).values():
         assert table in page

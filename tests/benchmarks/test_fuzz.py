@@ -174,4 +174,4 @@ def test_the_report_says_how_to_repeat_a_failure(fuzz):
     ]
     text = fuzz.report(outcomes, seed=7)
     assert "calls: 3 attempts" in text
-    assert "2 failure: NaN; python benchmarks/fuzz.py --seed 7 --replay calls:2" in text
+    assert "2 failure: NaN; python -m benchmarks.fuzz --seed 7 --replay calls:2" in text

@@ -14,7 +14,7 @@ STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "learning_curves
 
 @pytest.fixture
 def script(load):
-    return load("learning_curves")
+    return load("control.learning_curves")
 
 
 def make_run(steps, returns, threshold=np.nan):
@@ -41,10 +41,9 @@ def test_one_row_a_stretch_and_always_the_last(script):
 
 def test_curves_have_few_digits_and_empty_cells_for_nan(script):
     run = make_run([2048, 4096], [np.nan, 123.456789])
-    assert script.curve_lines(Comparison("CartPole-v1", {"ppo": {3: run}}, {})) == [
-        "algorithm,seed,environment_steps,gradient_equivalents,cpu_seconds,mean_return,kl",
-        "ppo,3,2048,4096,2.048,,0.0123",
-        "ppo,3,4096,8192,4.096,123.46,0.0123",
+    assert script.curve_rows(Comparison("CartPole-v1", {"ppo": {3: run}}, {})) == [
+        ["ppo", 3, "2048", "4096", "2.048", "", "0.0123"],
+        ["ppo", 3, "4096", "8192", "4.096", "123.46", "0.0123"],
     ]
 
 
@@ -72,7 +71,7 @@ def test_stored_curves_are_whole_and_slim(script, name):
         ends[row["algorithm"], int(row["seed"])] = float(row["environment_steps"])
     assert set(ends) == {(a, seed) for a in script.ALGORITHMS for seed in range(script.SEEDS)}
     total = {script.short_name(env): steps for env, steps in script.TOTAL_STEPS.items()}[name]
-    assert all(total <= end < total + 2 * script.STEPS_A_ROW for end in ends.values())
+    assert all(total <= end < total + 2 * script.STEPS_PER_ROW for end in ends.values())
 
 
 def test_stored_scores_agree_with_the_stored_curves(script):

@@ -1,4 +1,4 @@
-"""What benchmarks/peers.py does without the other libraries: its file and its tables."""
+"""What benchmarks/speed/peers.py does without the other libraries: its file and its tables."""
 
 import itertools
 import json
@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.speed import peer_run
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def peers(load, monkeypatch, tmp_path):
-    script = load("peers")
-    monkeypatch.setattr(script, "RESULTS", tmp_path / "peers.csv")
+    script = load("speed.peers")
+    monkeypatch.setattr(script, "STUDY", replace(script.STUDY, path=tmp_path / "peers.csv"))
     few = {name: script.TASKS[name] for name in ("ppo-cartpole", "ppo-zoo")}
     monkeypatch.setattr(script, "TASKS", few)
     return script
@@ -48,7 +50,7 @@ def test_every_library_of_a_task_takes_its_turn_within_a_seed(peers):
     peers.run(2, measure)
     one_seed = [(name, library) for name, task in peers.TASKS.items() for library in task.libraries]
     assert called == [(seed, *pair) for seed in range(2) for pair in one_seed]
-    assert len(peers.stored.read(peers.RESULTS)) == len(called)
+    assert len(peers.STUDY.rows()) == len(called)
 
 
 def test_a_second_call_goes_on_where_the_first_one_stopped(peers):
@@ -70,7 +72,7 @@ def test_a_second_call_goes_on_where_the_first_one_stopped(peers):
 
     peers.run(1, measure)
     assert called[4:] == ["tianshou", *peers.TASKS["ppo-zoo"].libraries]
-    assert [row["library"] for row in peers.stored.read(peers.RESULTS)] == called
+    assert [row["library"] for row in peers.STUDY.rows()] == called
 
 
 def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, capsys):
@@ -85,18 +87,16 @@ def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, cap
     peers.run(3, measure)
     assert called.count("sbx") == len(peers.TASKS)  # once a task, not once a seed
     assert "ppo-cartpole without sbx: ModuleNotFoundError" in capsys.readouterr().err
-    assert "sbx" not in {row["library"] for row in peers.stored.read(peers.RESULTS)}
+    assert "sbx" not in {row["library"] for row in peers.STUDY.rows()}
     assert "stable-baselines3" in peers.tables()
     assert "sbx" not in peers.tables()
 
 
 def test_scores_are_counted_from_the_episodes(peers):
-    row = peers.record("ppo-zoo", "minirl", 0, found(1.0, score=480.0))
+    row = peers.record("ppo-zoo", found(1.0, score=480.0))
     assert row["final_return"] == "480"
     assert row["steps_to_threshold"] == 1000  # the end of the hundredth episode
-    assert (
-        peers.record("ppo-zoo", "minirl", 0, found(1.0, score=474.0))["steps_to_threshold"] is None
-    )
+    assert peers.record("ppo-zoo", found(1.0, score=474.0))["steps_to_threshold"] is None
 
 
 def test_the_ratio_pairs_seeds_and_costs(peers):
@@ -112,7 +112,7 @@ def test_the_ratio_pairs_seeds_and_costs(peers):
         return found(seconds[library, seed], steps)
 
     peers.run(3, measure)
-    lines = peers.task_table("ppo-cartpole", peers.stored.read(peers.RESULTS)).splitlines()
+    lines = peers.task_table("ppo-cartpole", peers.STUDY.rows()).splitlines()
     assert lines[0] == "**PPO on CartPole-v1, 200,000 steps (tianshou: 40,960)**"
     assert lines[2].startswith("| library | steps a CPU second |")
     assert lines[4].startswith(
@@ -132,7 +132,7 @@ def test_to_a_threshold_failed_runs_are_in_the_ratio_with_all_of_their_time(peer
         return found(8.0 if library == "stable-baselines3" else 1.0)
 
     peers.run(4, measure)
-    table = peers.task_table("ppo-zoo", peers.stored.read(peers.RESULTS))
+    table = peers.task_table("ppo-zoo", peers.STUDY.rows())
     assert "| minirl | 2 of 4 | 1 [1, 1] | 1.0 [1.0, 1.0] |" in table
     # 10 / 1, 8 / 4 and 8 / 1
     line = next(line for line in table.splitlines() if line.startswith("| stable-baselines3 "))
@@ -141,15 +141,11 @@ def test_to_a_threshold_failed_runs_are_in_the_ratio_with_all_of_their_time(peer
 
 
 def test_simulation_is_taken_off(peers):
-    import peer_run
-
     row = {"cpu_seconds": "3.0", "simulation_seconds": "1.0", "steps": "1000"}
     assert peers.cost(peer_run.TASKS["ppo-hopper"], row) == pytest.approx(2e-3)
 
 
 def test_minirl_is_timed_until_it_reached_the_threshold(peers, monkeypatch):
-    import peer_run
-
     ticks = itertools.count()  # the clock is read at the start and after each rollout
     monkeypatch.setattr(peer_run, "clock", lambda: (tick := float(next(ticks)), tick))
     task = replace(peer_run.TASKS["ppo-zoo"], total_steps=20_000, threshold=145.0)
@@ -165,20 +161,26 @@ def test_minirl_is_timed_until_it_reached_the_threshold(peers, monkeypatch):
 
 
 def test_a_run_is_a_process_that_prints_one_line(peers):
-    command = [sys.executable, str(ROOT / "benchmarks" / "peer_run.py"), "ppo-zoo", "minirl", "0"]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "speed" / "peer_run.py"),
+        "ppo-zoo",
+        "minirl",
+        "0",
+    ]
     done = subprocess.run([*command, "--steps", "1000"], capture_output=True, text=True, check=True)
     run = json.loads(done.stdout)
     assert run["steps"] >= 1000
     assert run["cpu_seconds"] > 0
     assert 10 < run["import_memory_mb"] <= run["peak_memory_mb"]
     assert run["episode_ends"] == sorted(run["episode_ends"])
-    assert set(peers.record("ppo-zoo", "minirl", 0, run)) == set(peers.COLUMNS)
+    assert set(peers.record("ppo-zoo", run)) == set(peers.STUDY.values)
 
 
 def test_fewer_steps_than_two_updates_are_refused():
     command = [
         sys.executable,
-        str(ROOT / "benchmarks" / "peer_run.py"),
+        str(ROOT / "benchmarks" / "speed" / "peer_run.py"),
         "ppo-hopper",
         "minirl",
         "0",
@@ -189,8 +191,7 @@ def test_fewer_steps_than_two_updates_are_refused():
 
 
 def test_the_page_holds_the_tables_of_the_stored_runs(peers, monkeypatch):
-    import peer_run
-
-    monkeypatch.setattr(peers, "RESULTS", ROOT / "benchmarks" / "results" / "peers.csv")
+    path = ROOT / "benchmarks" / "results" / "peers.csv"
+    monkeypatch.setattr(peers, "STUDY", replace(peers.STUDY, path=path))
     monkeypatch.setattr(peers, "TASKS", peer_run.TASKS)
     assert peers.tables() == (ROOT / "docs" / "speed-peers-table.md").read_text().strip()

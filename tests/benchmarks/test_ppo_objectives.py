@@ -1,4 +1,4 @@
-"""What benchmarks/ppo_objectives.py stores of a run that stopped."""
+"""What benchmarks/control/ppo_objectives.py stores of a run that stopped."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from minirl.rollout import NonFiniteError
 
 @pytest.fixture
 def script(load):
-    return load("ppo_objectives")
+    return load("control.ppo_objectives")
 
 
 def stopped_by(reason, monkeypatch):
@@ -26,24 +26,29 @@ def stopped_by(reason, monkeypatch):
 
 def test_a_policy_that_became_non_finite_is_stored(script, monkeypatch):
     result = stopped_by(NonFiniteError("weights"), monkeypatch)
-    row = script.run(script.Item("CartPole-v1", "no clipping or penalty", 0))
-    assert row["return"] == pytest.approx(result.history.final_return(), abs=1e-3)
+    score, *_ = script.run(script.Item(0, "CartPole-v1", "no clipping or penalty"))
+    assert score == pytest.approx(result.history.final_return(), abs=1e-3)
 
 
 def test_an_interrupted_run_is_not(script, monkeypatch):
     stopped_by(KeyboardInterrupt(), monkeypatch)
     with pytest.raises(minirl.TrainingStopped):
-        script.run(script.Item("CartPole-v1", "no clipping or penalty", 0))
+        script.run(script.Item(0, "CartPole-v1", "no clipping or penalty"))
 
 
-def test_stored_rows_come_back_as_they_were(script, tmp_path):
-    rows = script.read(script.RESULTS)
-    assert len(rows) == 8 * 4 * 11 + 4
-    script.normalise(rows)
-    script.write(tmp_path / "again.csv", rows)
-    assert (tmp_path / "again.csv").read_text() == script.RESULTS.read_text()
+def test_every_run_is_stored_once(script):
+    assert script.STUDY.missing(script.wanted(8)) == []
+    assert len(script.STUDY.rows()) == len(script.wanted(8)) == 8 * 4 * 11 + 4
+
+
+def test_scaled_scores_are_0_for_a_fresh_policy_and_1_for_the_best_objective(script):
+    scores = script.normalised_scores(script.STUDY.rows())
+    for task in range(len(script.STEPS)):
+        means = [by_task[task].mean() for by_task in scores.values()]
+        assert max(means) == pytest.approx(1.0)
+        assert -0.1 < min(means) < 1.0
 
 
 def test_the_results_page_holds_the_table_of_the_stored_runs(script):
     page = Path(__file__).parents[2] / "docs" / "results.md"
-    assert script.table(script.read(script.RESULTS)) in page.read_text()
+    assert script.table(script.STUDY.rows()) in page.read_text()

@@ -1,5 +1,6 @@
-"""What benchmarks/presets.py runs, and how it tabulates it."""
+"""What benchmarks/control/presets.py runs, and how it tabulates it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
 @pytest.fixture
 def script(load, monkeypatch, tmp_path):
-    module = load("presets")
-    monkeypatch.setattr(module, "RESULTS", tmp_path / "presets.csv")
+    module = load("control.presets")
+    monkeypatch.setattr(module, "STUDY", replace(module.STUDY, path=tmp_path / "presets.csv"))
     return module
 
 
@@ -62,7 +63,7 @@ def test_the_table_holds_the_interquartile_mean_and_its_interval(script):
 
 
 def test_the_results_page_holds_the_table_of_the_stored_runs(load):
-    script = load("presets")
+    script = load("control.presets")
     runs = script.stored.read(script.RESULTS)
     found = [
         script.Item(row["env"], row["algorithm"], int(row["steps"]), int(row["seed"]))

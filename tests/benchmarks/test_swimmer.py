@@ -1,5 +1,6 @@
-"""What benchmarks/swimmer.py does without MuJoCo and without sb3-contrib."""
+"""What benchmarks/control/swimmer.py does without MuJoCo and without sb3-contrib."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,15 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def swimmer(load, monkeypatch, tmp_path):
-    script = load("swimmer")
-    monkeypatch.setattr(script, "RESULTS", tmp_path / "swimmer.csv")
+    script = load("control.swimmer")
+    monkeypatch.setattr(script, "STUDY", replace(script.STUDY, path=tmp_path / "swimmer.csv"))
     return script
 
 
 def store(script, library: str, scores: list[float]) -> None:
     for seed, score in enumerate(scores):
-        blocks = [0.0] * (len(script.COLUMNS) - 3)
-        script.stored.append(script.RESULTS, script.COLUMNS, [[library, seed, *blocks, score]])
+        blocks = [0.0] * (len(script.STUDY.values) - 1)
+        script.STUDY.append([[library, seed, *blocks, score]])
 
 
 def test_the_table_counts_the_runs_above_the_bound_and_tests_the_difference(swimmer):
@@ -33,8 +34,8 @@ def test_the_table_counts_the_runs_above_the_bound_and_tests_the_difference(swim
 def test_a_line_holds_means_of_blocks_of_episodes(swimmer, monkeypatch):
     episodes = np.repeat([1.0, 2.0, 3.0], 20)
     monkeypatch.setattr(swimmer, "sb3_returns", lambda item: episodes)
-    assert swimmer.run(swimmer.Item("sb3-contrib", 4)) == ["sb3-contrib", "4", "1", "2", "3"]
-    assert len(swimmer.COLUMNS) == 2 + 15
+    assert swimmer.run(swimmer.Item("sb3-contrib", 4)) == ["1", "2", "3"]
+    assert len(swimmer.STUDY.values) == 15
 
 
 def test_damping_shortens_the_step_where_it_says_so(swimmer, monkeypatch):
@@ -61,7 +62,7 @@ def test_runs_differ_in_what_they_name(swimmer):
 
 
 def test_every_run_is_stored_once_and_the_page_holds_the_table(load):
-    script = load("swimmer")
-    found = [(row["library"], int(row["seed"])) for row in script.stored.read(script.RESULTS)]
+    script = load("control.swimmer")
+    found = [(row["library"], int(row["seed"])) for row in script.STUDY.rows()]
     assert sorted(found) == sorted((library, s) for library in script.LIBRARIES for s in range(20))
     assert script.table() in (ROOT / "docs" / "results.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def script(load):
-    return load("throughput")
+    return load("speed.throughput")
 
 
 def test_runs_of_a_core_hour(script):

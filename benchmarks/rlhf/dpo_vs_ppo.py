@@ -1,27 +1,27 @@
 """DPO, PPO and TRPO with the same sentences, the same answers of the annotator, the same compute.
 
-    python benchmarks/dpo_vs_ppo.py              # 5 CPU minutes; goes on where it stopped
-    python benchmarks/dpo_vs_ppo.py --compute    # 3 CPU minutes; goes on where it stopped
-    python benchmarks/dpo_vs_ppo.py --table      # of docs/results-rlhf.md, from --compute; no runs
+    python -m benchmarks.rlhf.dpo_vs_ppo              (about 5 minutes of CPU time)
+    python -m benchmarks.rlhf.dpo_vs_ppo --compute    (about 3 minutes of CPU time)
+    python -m benchmarks.rlhf.dpo_vs_ppo --table      (tables of docs/results-rlhf.md)
 
-One process, one core. Kept in benchmarks/results/dpo_vs_ppo.csv. `--compute` runs what compares
-compute, methods in turn, adds the column gradient_equivalents and keeps dpo_vs_ppo_compute.csv.
-Runs that a file holds are left as they are, so its seconds may come from several days: delete it to
-measure anew, and after a change of the package.
+Everything runs in one process on one core. `--compute` runs the methods in turn at equal compute,
+adds the column gradient_equivalents and keeps its rows in dpo_vs_ppo_compute.csv, from which
+`--table` makes the tables. The seconds of a file may come from several days, because finished runs
+are kept.
 
 Each seed has its own demonstrations, reference, pairs and judgements; beta is 0.3, and every policy
-is judged by its exact J under the gold reward. One row a run:
+is judged by its exact J under the gold reward. One row per run:
 
-method         what learned, and from what
-pairs          preference pairs, 0 for none
-sentences      sampled in all, for the pairs and while learning
-answers        the annotator's: one a pair, or one a sentence that the gold reward scored
+method         the method, and what it learned from
+pairs          number of preference pairs, 0 for none
+sentences      number of sentences sampled, for the pairs and while learning
+answers        of the annotator: one per pair, or one per sentence that the gold reward scored
 steps          gradient steps of DPO, 0 for others
 learning_rate  of DPO, annealed to 0; 0 for others
 cpu_seconds    of the process: pairs, reward model and learning, without judging the result
 fraction       (J - J_ref) / (J* - J_ref); then gold reward and KL of the policy, per sentence
-repeat         0 with everything of `seed` its own; 1, 2, ... learn again, with another seed for
-               minibatches and rollouts, from the reference, pairs and judgements of `seed`
+repeat         0: everything depends on `seed`; 1, 2, ...: learning is repeated with other seeds for
+               minibatches and rollouts, from the same reference, pairs and judgements
 gradient_equivalents  of the policy's updates, as `minirl.metrics` counts them: 1 for a forward and
                backward pass over one token. Sampling and the critic's table are not counted
 """
@@ -34,13 +34,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import stored  # the script beside this one
 from tqdm import tqdm
 
+from benchmarks import study
+from benchmarks.rlhf.case import labelled_pairs, reference_model
 from minirl import rlhf
 from minirl.algorithms import Algorithm
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
@@ -67,10 +67,13 @@ STEPS = 25, 50, 100, 200
 RATES = 0.03, 0.1, 0.3
 RATE_STEPS = 75, 150, 600
 HELD_OUT = 10  # one pair in ten decides when to stop
-COLUMNS = ["method", "seed", "repeat", "pairs", "sentences", "answers", "steps", "learning_rate"]
-COLUMNS += ["cpu_seconds", "fraction", "gold", "kl"]
-STORED = Path(__file__).parent / "results" / "dpo_vs_ppo.csv"
-COMPUTE = STORED.with_name("dpo_vs_ppo_compute.csv")
+KEY = ("method", "seed", "repeat")
+VALUES = ("pairs", "sentences", "answers", "steps", "learning_rate", "cpu_seconds")
+VALUES += ("fraction", "gold", "kl")
+STUDY = study.Study(study.RESULTS / "dpo_vs_ppo.csv", KEY, VALUES)
+COMPUTE = study.Study(
+    study.RESULTS / "dpo_vs_ppo_compute.csv", KEY, (*VALUES, "gradient_equivalents")
+)
 OF_SENTENCES = [
     "PPO, preset",
     "PPO, set",
@@ -93,7 +96,7 @@ Job = tuple[str, Callable[[], "Learned"]]
 
 
 class Learned(NamedTuple):
-    """What a run leaves, and what it used."""
+    """The policy that a run reached, and what the run used."""
 
     policy: Policy
     pairs: int = 0
@@ -117,20 +120,15 @@ class Setup:
 
     def __init__(self, seed: int, repeat: int = 0) -> None:
         self.seed, self.repeat, self.task = seed, repeat, rlhf.arithmetic()
-        rng = np.random.default_rng([seed, 0])
-        demonstrations = rlhf.sample_demonstrations(self.task, 2_000, rng)
-        self.reference = rlhf.fine_tune(self.task, demonstrations).policy
+        self.reference = reference_model(np.random.default_rng([seed, 0]))
         self.gold = self.task.utilities
         self.objective = rlhf.Objective(self.task, self.reference, self.gold, BETA)
 
     def labelled(self, pairs: int, kind: str) -> tuple[rlhf.Preferences, int]:
         """That many labelled pairs, and the sentences sampled for them."""
         rng = np.random.default_rng([self.seed, pairs])
-        drawn = rlhf.sample_pairs(self.reference, self.task, pairs, rng)
-        sentences = 2 * (pairs + drawn.identical)
-        if kind == "soft":
-            return rlhf.Annotator().soft(drawn, self.gold), sentences
-        return rlhf.Annotator().hard(drawn, self.gold, rng), sentences
+        drawn, preferences = labelled_pairs(self.reference, pairs, rng)
+        return preferences[kind], 2 * (pairs + drawn.identical)
 
     def dpo(self, pairs: int, kind: str, steps: int = 600, rate: float = 0.1) -> Learned:
         """DPO for a fixed number of steps."""
@@ -352,9 +350,9 @@ def median(rows: Sequence[dict[str, str]], column: str) -> float:
     return float(np.median([float(row[column]) for row in rows]))
 
 
-def told(numbers: tuple[float, float, float]) -> str:
+def text(numbers: tuple[float, float, float]) -> str:
     """A mean and its interval."""
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
+    return study.with_interval(*numbers, ".3f")
 
 
 def best_within(
@@ -367,7 +365,7 @@ def best_within(
         for group in of_budgets(rows, name)
         if median(group, column) <= budget
     ]
-    return told(max(fitting)) if fitting else ""
+    return text(max(fitting)) if fitting else ""
 
 
 def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
@@ -375,18 +373,18 @@ def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
     by_sentences = [
         [
             f"{sentences:,}",
-            *(told(fraction(of_budgets(rows, name)[place])) for name in OF_SENTENCES),
+            *(text(fraction(of_budgets(rows, name)[place])) for name in OF_SENTENCES),
         ]
         for place, sentences in enumerate(SENTENCES)
     ]
-    found = {"Equal sentences": stored.markdown(["sentences", *OF_SENTENCES], by_sentences)}
+    found = {"Equal sentences": study.markdown(["sentences", *OF_SENTENCES], by_sentences)}
     for column, budgets in COMPUTES.items():
         lines = [
             [f"{budget:,}", *(best_within(rows, names, column, budget) for names in FAMILIES)]
             for budget in budgets
         ]
         header = [f"{NAMES[column]}, at most", "PPO", "TRPO", "DPO, probabilities"]
-        found[f"Equal {NAMES[column]}"] = stored.markdown(header, lines)
+        found[f"Equal {NAMES[column]}"] = study.markdown(header, lines)
     header = ["method", "pairs", "steps", "sentences", "gradient-equivalents", "CPU s", "fraction"]
     lines = [
         [
@@ -396,39 +394,38 @@ def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
             f"{median(group, 'sentences'):,.0f}",
             f"{median(group, 'gradient_equivalents'):,.0f}",
             f"{median(group, 'cpu_seconds'):.2f}",
-            told(fraction(group)),
+            text(fraction(group)),
         ]
         for name in dict.fromkeys(row["method"] for row in rows)
         for group in of_budgets(rows, name)
     ]
-    return {**found, "All runs (medians)": stored.markdown(header, lines)}
+    return {**found, "All runs (medians)": study.markdown(header, lines)}
 
 
 def main() -> None:
-    """Run what the file lacks, or tell what has been run."""
+    """Compute the missing runs, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compute", action="store_true", help="the runs that compare compute")
     parser.add_argument("--table", action="store_true", help="print the tables, run nothing")
     arguments = parser.parse_args()
     if arguments.table:
-        for title, table in tables(stored.read(COMPUTE)).items():
+        for title, table in tables(COMPUTE.rows()).items():
             print(f"{title}\n\n{table}\n")
         return
-    path, columns = STORED, COLUMNS
+    kept = COMPUTE if arguments.compute else STUDY
     if arguments.compute:
-        path, columns = COMPUTE, [*COLUMNS, "gradient_equivalents"]
         jobs = [(setup, job) for setup in map(Setup, SEEDS) for job in runs_of_compute(setup)]
     else:
         jobs = [(setup, job) for setup in map(Setup, SEEDS) for job in runs(setup)]
         for repeat in REPEATS:
             setup = Setup(SEEDS[0], repeat)
             jobs += [(setup, job) for job in repeated(setup)]
-    jobs = lacking(jobs, stored.read(path))
+    jobs = lacking(jobs, kept.rows())
     Setup(0).dpo(300, "soft", 10)  # loads what is loaded once
     with one_core():
         for setup, (method, learn) in tqdm(jobs, unit="run", file=sys.stderr):
             row = setup.row(method, learn)
-            stored.append(path, columns, [[row[column] for column in columns]])
+            kept.append([[row[column] for column in (*KEY, *kept.values)]])
     print(f"{time.process_time():.0f} s of CPU")
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def script(load):
-    return load("alignment_reach")
+    return load("rlhf.reach")
 
 
 def row(method, beta, corpus, seed, fraction=0.0, settings="preset"):
@@ -26,26 +26,15 @@ def row(method, beta, corpus, seed, fraction=0.0, settings="preset"):
 
 
 def all_keys(script):
-    return [
-        row(method, f"{beta:g}", corpus, seed, settings=script.told(changes))
-        for beta, corpus, seed, runs in script.missing([])
-        for method, changes in runs
-    ]
+    return [dict(zip(script.STUDY.key, map(str, key), strict=True)) for key in script.wanted()]
 
 
 def test_every_method_runs_everywhere_and_no_run_twice(script):
-    found = [tuple(row[column] for column in script.KEY) for row in all_keys(script)]
+    found = [tuple(row.values()) for row in all_keys(script)]
     assert len(set(found)) == len(found)
     presets = [key for key in found if key[1] == "preset"]
     everywhere = len(script.BETAS) * len(script.CORPORA) * len(script.SEEDS)
     assert len(presets) == len(script.METHODS) * everywhere
-
-
-def test_only_what_the_file_lacks_is_run(script):
-    rows = all_keys(script)
-    assert script.missing(rows) == []
-    without = [found for found in rows if found != row("ppo", "0.3", 103, 1)]
-    assert script.missing(without) == [(0.3, 103, 1, [("ppo", {})])]
 
 
 def test_seeds_are_averaged_before_corpora(script):
@@ -71,8 +60,8 @@ def test_a_summary_in_words(script):
 
 
 def test_changes_in_words(script):
-    assert script.told({}) == "preset"
-    assert script.told({"tau_divisor": 7, "steps": 2400}) == "tau = beta / 7, 2,400 steps"
+    assert script.in_words({}) == "preset"
+    assert script.in_words({"tau_divisor": 7, "steps": 2400}) == "tau = beta / 7, 2,400 steps"
 
 
 def test_win_rates_minimise_the_squares_of_ipo(script):
@@ -111,14 +100,11 @@ def test_fractions_have_places_that_reach_down_to_any_loss(script):
 
 
 def test_every_run_is_stored_once(script):
-    keys = [
-        tuple(row[column] for column in script.KEY) for row in script.stored.read(script.STORED)
-    ]
-    wanted = [tuple(row[column] for column in script.KEY) for row in all_keys(script)]
-    assert sorted(keys) == sorted(wanted)
+    assert script.STUDY.missing(script.wanted()) == []
+    assert len(script.STUDY.rows()) == len(script.wanted())
 
 
 def test_the_page_holds_the_tables_of_the_stored_runs(script):
     page = (ROOT / "docs" / "results-rlhf.md").read_text()
-    for table in script.tables(script.stored.read(script.STORED)).values():
+    for table in script.tables(script.STUDY.rows()).values():
         assert table in page

@@ -1,37 +1,28 @@
 """Policy gradient, TRPO and PPO on classic control, ten seeds, beside published results.
 
-    python benchmarks/classic_control.py            (about an hour and a half on one core)
-    python benchmarks/classic_control.py --table    (the tables of docs/results.md, from the file)
+    python -m benchmarks.control.classic_control            (about 90 minutes on one core)
+    python -m benchmarks.control.classic_control --table    (the tables of docs/results.md)
 
-Settings are the presets of minirl/settings.py, some of them chosen on seeds among these, and
-`CLEANRL` below, CleanRL's for PPO on classic control: the published runs that fail on MountainCar;
-the same with a time limit taken for death, as CleanRL does; and with normalised observations, which
-don't fail. Runs go to benchmarks/results/classic_control.csv as they finish, and a second call goes
-on from those it finds there (delete the file to begin anew). benchmarks/policies gets the last
-policy of seed 0 of each task and algorithm, never the best seed's.
+Settings are the presets of minirl, some of which were chosen on some of these seeds, and `CLEANRL`
+below, CleanRL's settings for PPO on classic control: as published, where MountainCar fails; the
+same with a time limit treated as a termination, as CleanRL does; and with normalised observations,
+where MountainCar succeeds. The last policy of seed 0 of each task and algorithm, never the best
+seed's, is saved in benchmarks/policies.
 
 first_success    environment steps until an episode of MountainCar first reached the flag in time
-velocity_effect  how much the last policy of MountainCar heeds velocity: the standard deviation over
-                 velocities of P(push right) - P(push left), averaged over positions
+velocity_effect  how much the last policy of MountainCar depends on velocity: the standard deviation
+                 over velocities of P(push right) - P(push left), averaged over positions
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import stored  # the files beside this one
-from choices import TimeLimitIsDeath
 
 import minirl
-from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
+from benchmarks import study
+from benchmarks.control.choices import TimeLimitIsDeath
 from minirl.rollout import reward_threshold
-
-RESULTS = Path(__file__).parent / "results" / "classic_control.csv"
-POLICIES = Path(__file__).parent / "policies"
-COLUMNS = ["env", "method", "steps", "seed", "final_training_return", "evaluation_return"]
-COLUMNS += ["steps_to_threshold", "cpu_seconds", "first_success", "velocity_effect"]
 
 STEPS = {
     "CartPole-v1": 100_000,
@@ -120,6 +111,20 @@ class Item(NamedTuple):
     seed: int
 
 
+STUDY = study.Study(
+    study.RESULTS / "classic_control.csv",
+    Item._fields,
+    (
+        "final_training_return",
+        "evaluation_return",
+        "steps_to_threshold",
+        "cpu_seconds",
+        "first_success",
+        "velocity_effect",
+    ),
+)
+
+
 def wanted(seeds: int) -> list[Item]:
     """All runs, seed by seed: the presets', then at the RL Zoo's budgets, then CleanRL's."""
     own = [(env, method, steps) for env, steps in STEPS.items() for method in PRESETS]
@@ -133,7 +138,7 @@ def wanted(seeds: int) -> list[Item]:
 
 
 def run(item: Item) -> list[str]:
-    """Train and evaluate one seed: its line of the file."""
+    """Train and evaluate one seed: the values of its row."""
     algorithm = CLEANRL if item.method in VARIANTS else item.method
     result = minirl.train(
         item.env,
@@ -144,19 +149,18 @@ def run(item: Item) -> list[str]:
     )
     if item.seed == 0 and item.method in PRESETS and item.steps == STEPS[item.env]:
         name = f"{item.env.split('-')[0].lower()}-{item.method}.npz"
-        minirl.save_policy(POLICIES / name, result.policy, result.settings)
+        minirl.save_policy(study.POLICIES / name, result.policy, result.settings)
     fresh = minirl.evaluate(result.policy, item.env, episodes=100, seed=item.seed)
     threshold = reward_threshold(item.env)
     reached = None if threshold is None else result.history.steps_to(threshold)
-    numbers = [
+    measured = [
         result.history.final_return(),
         fresh.mean,
         np.nan if reached is None else reached,
         result.history.columns()["cpu_seconds"][-1],
         *(_exploration(result) if item.env == "MountainCar-v0" else (np.nan, np.nan)),
     ]
-    cells = ("" if np.isnan(number) else f"{number:.6g}" for number in numbers)
-    return [item.env, item.method, str(item.steps), str(item.seed), *cells]
+    return [study.cell(float(number)) for number in measured]
 
 
 def _exploration(result: minirl.Result) -> tuple[float, float]:
@@ -170,25 +174,21 @@ def _exploration(result: minirl.Result) -> tuple[float, float]:
     return float(first), float((right - left).reshape(30, 30).std(axis=1).mean())
 
 
-def score(lines: list[dict[str, str]], column: str) -> str:
-    """Interquartile mean over seeds with its 95 % interval, which one seed does not have."""
-    scores = [float(line[column]) for line in lines]
-    low, high = bootstrap_interval(scores, np.random.default_rng(0))
-    digits = ".0f" if max(map(abs, scores)) >= 300 else ".1f"
-    interval = f" [{low:{digits}}, {high:{digits}}]" if len(scores) > 1 else ""
-    return f"{interquartile_mean(scores):{digits}}{interval}"
+def score(rows: list[study.Row], column: str) -> str:
+    """Interquartile mean over seeds with its 95 % interval."""
+    scores = study.numbers(rows, column)
+    return study.iqm_with_interval(scores, ".0f" if max(map(abs, scores)) >= 300 else ".1f")
 
 
 def table() -> str:
     """For each task the methods of minirl, then what others published."""
     lines = []
-    runs = stored.read(RESULTS)
+    by_env = study.grouped(STUDY.rows(), "env")
     for env in STEPS:
-        here = [row for row in runs if row["env"] == env]
-        kinds = {(row["method"], row["steps"]) for row in here}
+        kinds = study.grouped(by_env[env], "method", "steps")
         for method, steps in sorted(kinds, key=lambda kind: (METHODS.index(kind[0]), int(kind[1]))):
-            own = [row for row in here if (row["method"], row["steps"]) == (method, steps)]
-            reached = [float(row["steps_to_threshold"]) for row in own if row["steps_to_threshold"]]
+            own = kinds[method, steps]
+            reached = study.numbers(own, "steps_to_threshold")
             when = f", median {np.median(reached) / 1e3:.0f}k" if reached else ""
             arrived = "" if env == "Pendulum-v1" else f"{len(reached)} of {len(own)}{when}"
             scores = score(own, "final_training_return"), score(own, "evaluation_return")
@@ -199,45 +199,36 @@ def table() -> str:
                 scores = ("", published) if source == "RL Zoo" else (published, "")
                 lines.append([env, f"{algorithm}, {source}", steps, *scores, ""])
     head = ["task", "method", "steps", "last 100 training episodes", "greedy episodes"]
-    return stored.markdown([*head, "threshold reached"], lines)
+    return study.markdown([*head, "threshold reached"], lines)
 
 
 def exploration_table() -> str:
-    """What MountainCar's policies saw and heed."""
+    """Whether MountainCar's runs reached the flag, and whether their policies use velocity."""
     lines = []
-    long = ("300000", "500000")
-    runs = [
-        row
-        for row in stored.read(RESULTS)
-        if row["env"] == "MountainCar-v0" and row["steps"] in long
-    ]
+    runs = study.grouped(STUDY.rows(), "env", "steps", "method")
     for method in METHODS:
-        if own := [row for row in runs if row["method"] == method]:
-            first = [float(row["first_success"]) for row in own if row["first_success"]]
-            effect = np.median([float(row["velocity_effect"]) for row in own])
+        own = [
+            row
+            for steps in ("300000", "500000")
+            for row in runs.get(("MountainCar-v0", steps, method), [])
+        ]
+        if own:
+            first = study.numbers(own, "first_success")
+            effect = np.median(study.numbers(own, "velocity_effect"))
             when = f"{np.median(first) / 1e3:.0f}k" if first else ""
             lines.append([method, f"{len(first)} of {len(own)}", when, f"{effect:.3f}"])
     head = ["method", "seeds that reached the flag", "first time, median", "effect of velocity"]
-    return stored.markdown(head, lines)
+    return study.markdown(head, lines)
 
 
 def main() -> None:
-    """Run what is missing, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10, help="how many")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--table", action="store_true", help="print the tables, train nothing")
-    arguments = parser.parse_args()
-    if not arguments.table:
-        POLICIES.mkdir(exist_ok=True)
-        done = {
-            Item(row["env"], row["method"], int(row["steps"]), int(row["seed"]))
-            for row in stored.read(RESULTS)
-        }
-        missing = [item for item in wanted(arguments.seeds) if item not in done]
-        for line in stored.finished(run, missing, arguments.workers):
-            stored.append(RESULTS, COLUMNS, [line])
-    print(f"{table()}\n\n{exploration_table()}")
+    """Compute the missing runs, print the tables."""
+    study.command_line(
+        __doc__,
+        complete=lambda given: STUDY.complete(run, wanted(given.seeds), given.workers),
+        table=lambda: f"{table()}\n\n{exploration_table()}",
+        seeds=10,
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """minirl beside the libraries one would otherwise take: the same work, one core each.
 
-    make bench-peers                            # in an environment of its own, .venv-peers
-    python benchmarks/peers.py                  # the same where extra [bench] is installed
-    python benchmarks/peers.py --table          # the tables of docs/speed-peers.md, from the file
+    make bench-peers                           (in its own environment, .venv-peers)
+    python -m benchmarks.speed.peers           (the same where the extra [bench] is installed)
+    python -m benchmarks.speed.peers --table   (the tables of docs/speed-peers.md)
 
-About 25 minutes for five seeds. Every run is a process of its own (`peer_run.py`,
-which holds the settings) with one thread; CPU seconds count every thread that a library starts
-nevertheless. The libraries take turns within a seed, since a machine's speed changes from minute to
-minute. Runs are added to benchmarks/results/peers.csv as they finish, and a second call goes on
-where the first one stopped. A library that cannot be imported is left out. Finished runs are not
-told apart by version: delete the file after a change.
+Five seeds take about 25 minutes. Every run is a separate process with one thread (`peer_run.py`,
+which contains the settings); CPU seconds include every thread that a library starts nevertheless.
+The libraries take turns within a seed, because a machine's speed changes from minute to minute. A
+library that cannot be imported is left out.
 """
 
 import argparse
@@ -18,42 +16,42 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import stored  # the scripts beside this one
-from peer_run import TASKS, Task
 from tqdm import tqdm
 
+from benchmarks import study
+from benchmarks.speed import peer_run
+from benchmarks.speed.peer_run import TASKS, Task
+from benchmarks.study import Row
 from minirl import History
 from minirl.experiments.statistics import bootstrap_interval
 
-RESULTS = Path(__file__).parent / "results" / "peers.csv"
-COLUMNS = [
-    "task",
-    "library",
-    "version",
-    "seed",
-    "steps",
-    "start_seconds",
-    "cpu_seconds",
-    "wall_seconds",
-    "simulation_seconds",
-    "peak_memory_mb",
-    "import_seconds",
-    "import_memory_mb",
-    "final_return",
-    "steps_to_threshold",
-]
+STUDY = study.Study(
+    study.RESULTS / "peers.csv",
+    ("task", "library", "seed"),
+    (
+        "version",
+        "steps",
+        "start_seconds",
+        "cpu_seconds",
+        "wall_seconds",
+        "simulation_seconds",
+        "peak_memory_mb",
+        "import_seconds",
+        "import_memory_mb",
+        "final_return",
+        "steps_to_threshold",
+    ),
+)
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "JAX_PLATFORMS": "cpu",
     "PYTHONWARNINGS": "ignore",
 }
-Row = dict[str, str]
 
 
 def in_a_process(task: str, library: str, seed: int) -> dict[str, Any]:
@@ -64,8 +62,8 @@ def in_a_process(task: str, library: str, seed: int) -> dict[str, Any]:
     RuntimeError
         With the end of its messages, if it fails.
     """
-    script = Path(__file__).resolve().with_name("peer_run.py")
-    command = [sys.executable, str(script), task, library, str(seed)]
+    # A script and not a module: importing the package `benchmarks` would be timed as well.
+    command = [sys.executable, peer_run.__file__, task, library, str(seed)]
     with TemporaryDirectory() as folder:  # MuJoCo leaves a log where it runs
         done = subprocess.run(
             command, cwd=folder, env=os.environ | ONE_THREAD, capture_output=True, text=True
@@ -76,37 +74,34 @@ def in_a_process(task: str, library: str, seed: int) -> dict[str, Any]:
     return found
 
 
-def record(task: str, library: str, seed: int, found: dict[str, Any]) -> dict[str, Any]:
-    """A line of the file; scores are counted here, in the same way for every library."""
+def record(task: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The values of a row; scores are computed here, in the same way for every library."""
     ends, returns = np.array(found["episode_ends"]), np.array(found["episode_returns"])
     history = History()
     history.add_episodes(ends, returns, np.zeros(len(ends)))
     threshold = TASKS[task].threshold
-    numbers = {
+    measured = {
         **found,
         "final_return": history.final_return() if len(returns) else None,
         "steps_to_threshold": history.steps_to(threshold) if threshold else None,
     }
-    where = {"task": task, "library": library, "seed": seed}
-    return where | {
+    return {
         name: f"{value:.6g}" if isinstance(value, float) else value
-        for name, value in numbers.items()
-        if name in COLUMNS
+        for name, value in measured.items()
+        if name in STUDY.values
     }
 
 
 def run(seeds: int, measure: Callable[[str, str, int], dict[str, Any]] = in_a_process) -> None:
-    """Every run that the file does not have yet."""
-    done = {(row["task"], row["library"], row["seed"]) for row in stored.read(RESULTS)}
-    work = [
+    """Compute every run that the file does not contain yet."""
+    wanted = [
         (name, library, seed)
         for seed in range(seeds)
         for name, task in TASKS.items()
         for library in task.libraries
-        if (name, library, str(seed)) not in done
     ]
     unavailable = set()
-    for name, library, seed in (bar := tqdm(work, unit="run")):
+    for name, library, seed in (bar := tqdm(STUDY.missing(wanted), unit="run")):
         if (name, library) in unavailable:
             continue
         bar.set_postfix_str(f"{name}, {library}")
@@ -115,8 +110,8 @@ def run(seeds: int, measure: Callable[[str, str, int], dict[str, Any]] = in_a_pr
             unavailable.add((name, library))
             tqdm.write(f"{name} without {library}: {found['unavailable']}", file=sys.stderr)
             continue
-        line = record(name, library, seed, found)
-        stored.append(RESULTS, COLUMNS, [[line.get(column, "") for column in COLUMNS]])
+        values = record(name, found)
+        STUDY.append([[name, library, seed, *(values.get(key, "") for key in STUDY.values)]])
 
 
 def cost(task: Task, row: Row) -> float:
@@ -141,8 +136,7 @@ def spread(numbers: Sequence[float], form: str) -> str:
     """Median, smallest and largest; an empty cell without any."""
     if not len(numbers):
         return ""
-    shown = [format(number, form) for number in (np.median(numbers), min(numbers), max(numbers))]
-    return "{} [{}, {}]".format(*shown)
+    return study.with_interval(float(np.median(numbers)), min(numbers), max(numbers), form)
 
 
 def ratio(task: Task, peer: list[Row], ours: list[Row]) -> str:
@@ -163,18 +157,13 @@ def ratio(task: Task, peer: list[Row], ours: list[Row]) -> str:
     return f"**{np.median(ratios):.1f}x**{interval}"
 
 
-def numbers(found: list[Row], column: str, scale: float = 1.0) -> list[float]:
-    """A column, without its empty cells."""
-    return [float(row[column]) * scale for row in found if row[column]]
-
-
 def cells(task: Task, found: list[Row]) -> dict[str, str]:
     """Column title -> cell, for the runs of one library."""
     arrivals = [row for row in found if arrived(task, row)]
     costs = [cost(task, row) for row in arrivals]
     resources = {
-        "wall seconds": spread(numbers(arrivals, "wall_seconds"), ".1f"),
-        "peak memory, MB": spread(numbers(found, "peak_memory_mb"), ".0f"),
+        "wall seconds": spread(study.numbers(arrivals, "wall_seconds"), ".1f"),
+        "peak memory, MB": spread(study.numbers(found, "peak_memory_mb"), ".0f"),
     }
     if task.kind == "apart from simulation":
         simulation = [float(row["simulation_seconds"]) / float(row["steps"]) for row in found]
@@ -187,22 +176,24 @@ def cells(task: Task, found: list[Row]) -> dict[str, str]:
         steps = [1e6 * float(row["cpu_seconds"]) / float(row["steps"]) for row in found]
         return {
             "reached": f"{len(costs)} of {len(found)}",
-            "thousand steps": spread(numbers(found, "steps_to_threshold", 1e-3), ".0f"),
+            "thousand steps": spread(
+                [1e-3 * steps for steps in study.numbers(found, "steps_to_threshold")], ".0f"
+            ),
             "CPU seconds": spread(costs, ".1f"),
             "CPU microseconds a step": spread(steps, ".0f"),
             **resources,
         }
     return {
         "steps a CPU second": spread([1 / value for value in costs], ",.0f"),
-        "CPU seconds": spread(numbers(found, "cpu_seconds"), ".1f"),
+        "CPU seconds": spread(study.numbers(found, "cpu_seconds"), ".1f"),
         **resources,
-        "mean return at the end": spread(numbers(found, "final_return"), ".0f"),
+        "mean return at the end": spread(study.numbers(found, "final_return"), ".0f"),
     }
 
 
 def markdown(lines: list[dict[str, str]]) -> str:
     """A table with the keys of the first line as its head."""
-    return stored.markdown(list(lines[0]), [list(line.values()) for line in lines])
+    return study.markdown(list(lines[0]), [list(line.values()) for line in lines])
 
 
 def of(everything: list[Row], task: str, library: str) -> list[Row]:
@@ -236,12 +227,14 @@ def footprint_table(everything: list[Row]) -> str:
         lines.append(
             {
                 "library": found[0]["version"] if library != "minirl-sync" else library,
-                "import, CPU seconds": spread(numbers(found, "import_seconds"), ".2f"),
+                "import, CPU seconds": spread(study.numbers(found, "import_seconds"), ".2f"),
                 "to the end of the first update, CPU seconds": spread(
-                    numbers(found, "start_seconds"), ".1f"
+                    study.numbers(found, "start_seconds"), ".1f"
                 ),
-                "memory after the import, MB": spread(numbers(found, "import_memory_mb"), ".0f"),
-                "peak memory, MB": spread(numbers(found, "peak_memory_mb"), ".0f"),
+                "memory after the import, MB": spread(
+                    study.numbers(found, "import_memory_mb"), ".0f"
+                ),
+                "peak memory, MB": spread(study.numbers(found, "peak_memory_mb"), ".0f"),
                 "of": task,
             }
         )
@@ -249,7 +242,7 @@ def footprint_table(everything: list[Row]) -> str:
 
 
 def tables() -> str:
-    everything = stored.read(RESULTS)
+    everything = STUDY.rows()
     if not everything:
         return ""
     measured = {row["task"] for row in everything}

@@ -1,36 +1,32 @@
 """How near each method comes to the optimum of J, over beta, corpora and seeds.
 
-    python benchmarks/alignment_reach.py            # 20 CPU minutes; goes on where it stopped
-    python benchmarks/alignment_reach.py --table    # the tables of docs/results-rlhf.md, no runs
-    python benchmarks/alignment_reach.py --figure docs/results-rlhf.png
+    python -m benchmarks.rlhf.reach            (about 20 minutes of CPU time)
+    python -m benchmarks.rlhf.reach --table    (the tables of docs/results-rlhf.md)
+    python -m benchmarks.rlhf.reach --figure docs/results-rlhf.png
 
-Five prices of KL, six fine-tuning corpora that chose no setting, two seeds on each. Every method
-runs at each beta with its preset, which was chosen at beta = 0.3, and, where that is not enough,
-with settings found on corpora 0 and 1 (`SET`), in runs that were not kept. The others are, in
-benchmarks/results/alignment_reach.csv, one row a run:
+The runs cover five values of beta and six fine-tuning corpora with two seeds each; no setting was
+chosen on these corpora. Every method runs at each beta with its preset, which was chosen at
+beta = 0.3. Where that is not enough, it also runs with settings that were found on corpora 0 and 1
+(`SET`). benchmarks/results/alignment_reach.csv has one row per run:
 
-method, settings     what learned; "preset", or what was changed
+method, settings     the method; "preset", or what was changed
 beta, corpus, seed   of J; of the demonstrations; of pairs, judgements, minibatches and rollouts
-sentences, labels    sampled in all; scored by the gold reward, or pairs labelled. Of best-of-n: n,
-                     for one answer. Of exact optima: 0
+sentences, labels    number of sentences sampled; number scored by the gold reward, or of pairs
+                     labelled. For best-of-n both are n, per answer. For exact optima both are 0
 cpu_seconds          of learning, without the pairs; 0 where nothing learns
 fraction, gold, kl   (J - J_ref) / (J* - J_ref); gold reward and KL in nats, per sentence, exact
 
-A fraction of 0 is the reference. Finished runs are not told apart by version: delete the file to
-measure anew, and after a change of the package. The figure also reads
-results/dpo_vs_ppo_compute.csv.
+A fraction of 0 is the reference. The figure also reads results/dpo_vs_ppo_compute.csv.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import stored  # the scripts beside this one
-from dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, median, of_budgets
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -38,6 +34,10 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from benchmarks import study
+from benchmarks.rlhf.case import labelled_pairs, reference_model
+from benchmarks.rlhf.dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, median, of_budgets
+from benchmarks.study import Row
 from minirl import rlhf
 from minirl.exact import sequences
 from minirl.experiments.alignment import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
@@ -63,14 +63,16 @@ from minirl.rlhf.language_model import log_table
 from minirl.rlhf.preferences import Pairs
 from minirl.settings import default_algorithm, default_settings
 
-STORED = Path(__file__).parent / "results" / "alignment_reach.csv"
 BETAS, CORPORA, SEEDS = (0.03, 0.1, 0.3, 1.0, 3.0), range(100, 106), (0, 1)
 TUNED_AT = 0.3
 UPPER_SHOWN = -9.0, 0.0, 0.9, 0.99, 0.999, 0.9999
 LOWER_SHOWN = 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999
-KEY = ["method", "settings", "beta", "corpus", "seed"]
-COLUMNS = [*KEY, "sentences", "labels", "cpu_seconds", "fraction", "gold", "kl"]
-Row = dict[str, str]
+STUDY = study.Study(
+    study.RESULTS / "alignment_reach.csv",
+    ("method", "settings", "beta", "corpus", "seed"),
+    ("sentences", "labels", "cpu_seconds", "fraction", "gold", "kl"),
+)
+Key = tuple[str, str, str, int, int]
 
 # Preferences: method -> loss, pairs, kind of labels, steps.
 PREFERENCES = {
@@ -130,9 +132,7 @@ class Case:
 
     def __init__(self, beta: float, corpus: int, seed: int) -> None:
         self.task, self.seed = rlhf.arithmetic(), [corpus, seed]
-        rng = np.random.default_rng(corpus)
-        demonstrations = rlhf.sample_demonstrations(self.task, 2_000, rng)
-        self.reference = rlhf.fine_tune(self.task, demonstrations).policy
+        self.reference = reference_model(np.random.default_rng(corpus))
         self.gold = self.task.utilities
         self.objective = rlhf.Objective(self.task, self.reference, self.gold, beta)
         self.pairs: dict[int, tuple[Pairs, dict[str, rlhf.Preferences]]] = {}
@@ -140,14 +140,12 @@ class Case:
     def labelled(self, pairs: int) -> tuple[Pairs, dict[str, rlhf.Preferences]]:
         """Pairs, and the annotator's probabilities ("soft") and judgements ("hard") of them."""
         if pairs not in self.pairs:
-            rng, annotator = np.random.default_rng([*self.seed, pairs]), rlhf.Annotator()
-            drawn = rlhf.sample_pairs(self.reference, self.task, pairs, rng)
-            soft, hard = annotator.soft(drawn, self.gold), annotator.hard(drawn, self.gold, rng)
-            self.pairs[pairs] = drawn, {"soft": soft, "hard": hard}
+            rng = np.random.default_rng([*self.seed, pairs])
+            self.pairs[pairs] = labelled_pairs(self.reference, pairs, rng)
         return self.pairs[pairs]
 
     def learn(self, method: str, changes: dict[str, float]) -> Outcome:
-        """What the method with these changes of its preset comes to."""
+        """The distribution that a method reaches with these changes of its preset."""
         log_reference = self.objective.reference_log_probs
         if method == "best-of-n":
             n = int(changes.get("n", REPORTED_BEST_OF))
@@ -198,7 +196,7 @@ class Case:
         return Outcome(sequences.response_log_probs(log_table(policy, self.task)), *used)
 
     def judge(self, outcome: Outcome) -> dict[str, object]:
-        """A row, but for its key."""
+        """The values of a row by name."""
         objective = self.objective
         kl = sequences.kl(outcome.log_probs, objective.reference_log_probs)
         gold = sequences.expected_reward(outcome.log_probs, self.gold)
@@ -219,18 +217,18 @@ def win_rates(log_reference: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     >>> win_rates(np.log([[0.25, 0.75]]), np.array([[0.0, 0.0]]))
     array([[0.5, 0.5]])
     """
-    found = np.empty(rewards.shape)
+    rates = np.empty(rewards.shape)
     for prompt, row in enumerate(rewards.round(12)):
         values, which = np.unique(row, return_inverse=True)
         shares = np.bincount(which, np.exp(log_reference[prompt]))
-        found[prompt] = (expit(values[:, None] - values) @ shares)[which]
-    return found
+        rates[prompt] = (expit(values[:, None] - values) @ shares)[which]
+    return rates
 
 
-def told(changes: dict[str, float]) -> str:
+def in_words(changes: dict[str, float]) -> str:
     """Changes of a preset in words, the entry of the column "settings".
 
-    >>> told({"tau_divisor": 7, "steps": 2400})
+    >>> in_words({"tau_divisor": 7, "steps": 2400})
     'tau = beta / 7, 2,400 steps'
     """
     words = {
@@ -264,54 +262,34 @@ def runs(beta: float, seed: int) -> list[tuple[str, dict[str, float]]]:
 # ---------------------------------------------------------------- running
 
 
-def missing(rows: Sequence[Row]) -> list[tuple[float, int, int, list[tuple[str, dict]]]]:
-    """Beta, corpus, seed and the runs that the rows lack, where they lack some."""
-    done = {tuple(row[column] for column in KEY) for row in rows}
-    found = []
-    for beta in sorted(BETAS, key=lambda beta: abs(np.log(beta / TUNED_AT))):
-        for corpus in CORPORA:
-            for seed in SEEDS:
-                lacking = [
-                    (method, changes)
-                    for method, changes in runs(beta, seed)
-                    if (method, told(changes), f"{beta:g}", str(corpus), str(seed)) not in done
-                ]
-                if lacking:
-                    found.append((beta, corpus, seed, lacking))
-    return found
+def wanted() -> dict[Key, dict[str, float]]:
+    """The key of every run, and the changes of its preset; runs of one case are neighbours."""
+    return {
+        (method, in_words(changes), f"{beta:g}", corpus, seed): changes
+        for beta in sorted(BETAS, key=lambda beta: abs(np.log(beta / TUNED_AT)))
+        for corpus in CORPORA
+        for seed in SEEDS
+        for method, changes in runs(beta, seed)
+    }
 
 
-def rows_of(job: tuple[float, int, int, list[tuple[str, dict]]]) -> list[Row]:
-    """Run a job of `missing`."""
-    beta, corpus, seed, wanted = job
+case = lru_cache(maxsize=1)(Case)
+
+
+def run(item: Key) -> list[object]:
+    """Learn and judge: the values of a row."""
+    method, _, beta, corpus, seed = item
     with one_core():
-        case = Case(beta, corpus, seed)
-        return [
-            {
-                "method": method,
-                "settings": told(changes),
-                "beta": f"{beta:g}",
-                "corpus": str(corpus),
-                "seed": str(seed),
-                **{key: str(value) for key, value in case.judge(outcome).items()},
-            }
-            for method, changes in wanted
-            for outcome in [case.learn(method, changes)]
-        ]
+        current = case(float(beta), corpus, seed)
+        judged = current.judge(current.learn(method, wanted()[item]))
+    return [judged[name] for name in STUDY.values]
 
 
-def run(workers: int) -> None:
-    """Run what the file lacks."""
-    jobs = missing(stored.read(STORED))
-    for rows in stored.finished(rows_of, jobs, workers):
-        stored.append(STORED, COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
-
-
-# ---------------------------------------------------------------- telling
+# ---------------------------------------------------------------- tables
 
 
 class Summary(NamedTuple):
-    """Of some runs: interquartile mean over corpora, its 95 % interval, the smallest run."""
+    """Interquartile mean over corpora, its 95 % interval, and the smallest of the runs."""
 
     middle: float
     low: float
@@ -319,21 +297,24 @@ class Summary(NamedTuple):
     smallest: float
 
     def __str__(self) -> str:
-        digits = 1 if self.low < -1 else 3
-        return f"{self.middle:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        form = ".1f" if self.low < -1 else ".3f"
+        return study.with_interval(self.middle, self.low, self.high, form)
 
 
 def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Summary | None:
-    """Of the rows of a method; seeds are averaged first, since they share a corpus."""
-    by_corpus: dict[str, list[float]] = {}
-    for row in rows:
-        if (row["method"], row["settings"], row["beta"]) == (method, settings, f"{beta:g}"):
-            by_corpus.setdefault(row["corpus"], []).append(float(row["fraction"]))
-    if not by_corpus:
+    """The summary of a method; seeds are averaged first, because they share a corpus."""
+    own = [
+        row
+        for row in rows
+        if (row["method"], row["settings"], row["beta"]) == (method, settings, f"{beta:g}")
+    ]
+    if not own:
         return None
-    means = [float(np.mean(fractions)) for fractions in by_corpus.values()]
+    by_corpus = study.grouped(own, "corpus").values()
+    means = [float(np.mean(study.numbers(seeds, "fraction"))) for seeds in by_corpus]
     interval = bootstrap_interval(means, np.random.default_rng(0))
-    return Summary(interquartile_mean(means), *interval, min(map(min, by_corpus.values())))
+    smallest = min(study.numbers(own, "fraction"))
+    return Summary(interquartile_mean(means), *interval, smallest)
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -352,18 +333,18 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     ]
     changed = []
     for (name, beta), changes in SET.items():
-        own = summary(rows, name, told(changes), beta)
+        own = summary(rows, name, in_words(changes), beta)
         if own:
             preset = found[name, beta]
-            line = [name, f"{beta:g}", told(changes), preset, own, f"{own.smallest:.3f}"]
+            line = [name, f"{beta:g}", in_words(changes), preset, own, f"{own.smallest:.3f}"]
             changed.append(line)
     changed.sort(key=lambda line: (METHODS.index(line[0]), float(line[1])))
     of_set = ["method", "beta", "settings", "preset", "set", "smallest, set"]
     return {
         "The optimum": optima(),
-        "Presets: fraction of the optimum": stored.markdown(header, middle),
-        "Presets: the smallest of the runs": stored.markdown(header, smallest),
-        "Settings for the beta": stored.markdown(of_set, changed),
+        "Presets: fraction of the optimum": study.markdown(header, middle),
+        "Presets: the smallest of the runs": study.markdown(header, smallest),
+        "Settings for the beta": study.markdown(of_set, changed),
         f"What a run used, at beta = {TUNED_AT:g} with the preset (medians)": used(rows),
         f"IPO at beta = {TUNED_AT:g}": ipo(rows),
     }
@@ -382,7 +363,7 @@ def optima() -> str:
             np.mean(gains),
         )
         lines.append([f"{beta:g}", *(f"{mean:.2f}" for mean in means)])
-    return stored.markdown(["beta", "gold reward of the optimum", "its KL, nats", "to gain"], lines)
+    return study.markdown(["beta", "gold reward of the optimum", "its KL, nats", "to gain"], lines)
 
 
 def used(rows: Sequence[Row]) -> str:
@@ -399,7 +380,7 @@ def used(rows: Sequence[Row]) -> str:
                 median(own, column) for column in ("sentences", "labels", "cpu_seconds")
             )
             lines.append([name, f"{sentences:,.0f}", f"{labels:,.0f}", f"{seconds:.2f}"])
-    return stored.markdown(["method", "sentences", "labels", "CPU seconds"], lines)
+    return study.markdown(["method", "sentences", "labels", "CPU seconds"], lines)
 
 
 def ipo(rows: Sequence[Row]) -> str:
@@ -410,11 +391,11 @@ def ipo(rows: Sequence[Row]) -> str:
     ):
         divisor = changes.get("tau_divisor", 1)
         others = {key: value for key, value in changes.items() if key != "tau_divisor"}
-        of_tau = told({"tau_divisor": divisor} if divisor != 1 else {})
-        own = summary(rows, name, told(changes), TUNED_AT)
+        of_tau = in_words({"tau_divisor": divisor} if divisor != 1 else {})
+        own = summary(rows, name, in_words(changes), TUNED_AT)
         optimum = summary(rows, IPO_OPTIMUM, of_tau, TUNED_AT)
-        lines.append([f"beta / {divisor:g}", told(others), own, optimum])
-    return stored.markdown(["tau", "settings", "trained", "exact optimum of its objective"], lines)
+        lines.append([f"beta / {divisor:g}", in_words(others), own, optimum])
+    return study.markdown(["tau", "settings", "trained", "exact optimum of its objective"], lines)
 
 
 # ---------------------------------------------------------------- drawing
@@ -457,7 +438,7 @@ def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
             style = {"color": color, "marker": marker, "markersize": size}
             of_preset = {beta: summary(rows, name, "preset", beta) for beta in BETAS}
             own = {
-                beta: summary(rows, name, told(SET[name, beta]), beta)
+                beta: summary(rows, name, in_words(SET[name, beta]), beta)
                 for beta in BETAS
                 if (name, beta) in SET
             }
@@ -515,19 +496,13 @@ def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Run, or tell what has been run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=1, help="processes, one core each")
-    parser.add_argument("--table", action="store_true", help="print the tables, run nothing")
-    parser.add_argument("--figure", type=Path, help="draw to this file, run nothing")
-    arguments = parser.parse_args()
-    if arguments.figure:
-        figure(stored.read(STORED), stored.read(COMPUTE), arguments.figure)
-    elif not arguments.table:
-        run(arguments.workers)
-    if not arguments.figure:
-        for title, table in tables(stored.read(STORED)).items():
-            print(f"{title}\n\n{table}\n")
+    """Compute the missing runs, print the tables."""
+    study.command_line(
+        __doc__,
+        complete=lambda given: STUDY.complete(run, wanted(), given.workers),
+        table=lambda: "\n\n".join(f"{title}\n\n{t}" for title, t in tables(STUDY.rows()).items()),
+        draw=lambda path: figure(STUDY.rows(), COMPUTE.rows(), path),
+    )
 
 
 if __name__ == "__main__":

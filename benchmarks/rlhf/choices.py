@@ -1,23 +1,21 @@
 """What the choices of an implementation are worth on the token task: one changed at a time.
 
-    python benchmarks/rlhf_choices.py            (about ten minutes on one core)
-    python benchmarks/rlhf_choices.py --table    (numbers of docs/rlhf.md and docs/choices.md)
+    python -m benchmarks.rlhf.choices            (about ten minutes on one core)
+    python -m benchmarks.rlhf.choices --table    (numbers of docs/rlhf.md and docs/choices.md)
 
-Gold reward, beta = 0.3, the presets with one thing changed; ten corpora, each with a seed of its
-own. A number is the fraction of the optimum. Runs go to benchmarks/results/rlhf_choices.csv; a
-second call goes on from those it finds there (delete the file to begin anew).
+Gold reward, beta = 0.3, the presets with one thing changed; ten corpora, each with its own seed. A
+number is the fraction of the optimum.
 """
 
-import argparse
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import stored  # the file beside this one
 
+from benchmarks import study
+from benchmarks.rlhf.case import reference_model
 from minirl import PPO, rlhf
 from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo, group_returns
 from minirl.algorithms import ppo
@@ -30,8 +28,9 @@ from minirl.rlhf import dpo
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.settings import default_algorithm, default_settings
 
-RESULTS = Path(__file__).parent / "results" / "rlhf_choices.csv"
-COLUMNS = ["algorithm", "choice", "corpus", "fraction"]
+STUDY = study.Study(
+    study.RESULTS / "rlhf_choices.csv", ("algorithm", "choice", "corpus"), ("fraction",)
+)
 TASK = "token task"
 CORPORA = range(200, 210)
 BETA = 0.3
@@ -164,7 +163,7 @@ class AveragedDPO(rlhf.DPO):
             return super().fit(*arguments, **named)
 
 
-# Algorithm and choice -> the class if not the default's, its fields and fields of the settings.
+# (algorithm, choice) -> the class if it is not the default's, changed fields, changed settings
 VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any]]] = {
     ("ppo", "default"): (None, {}, {}),
     ("ppo", "constant learning rate 0.05"): (None, {"learning_rate": 0.05}, {}),
@@ -195,21 +194,18 @@ VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any
 
 @cache
 def reference(corpus: int) -> Any:
-    """The fine-tuned model that a corpus gives."""
-    demonstrations = rlhf.sample_demonstrations(
-        rlhf.arithmetic(), 2000, np.random.default_rng(corpus)
-    )
-    return rlhf.fine_tune(rlhf.arithmetic(), demonstrations).policy
+    """The model fine-tuned on a corpus."""
+    return reference_model(np.random.default_rng(corpus))
 
 
-def run(item: tuple[tuple[str, str], int]) -> list[str]:
-    """Align one variant on one corpus: its line of the file."""
-    (name, choice), corpus = item
+def run(item: tuple[str, str, int]) -> list[str]:
+    """Align one variant on one corpus: the fraction of the optimum."""
+    name, choice, corpus = item
     kind, own, common = VARIANTS[name, choice]
     task = rlhf.arithmetic()
     objective = rlhf.Objective(task, reference(corpus), task.utilities, BETA)
     policy = prefer(kind, corpus) if name == "dpo" else reinforce(name, kind, own, common, corpus)
-    return [name, choice, str(corpus), f"{objective.fraction_of_optimum(policy):.5f}"]
+    return [f"{objective.fraction_of_optimum(policy):.5f}"]
 
 
 def prefer(kind: type[rlhf.DPO], corpus: int) -> Policy:
@@ -241,14 +237,12 @@ def reinforce(
 
 def scores() -> dict[tuple[str, str, str], list[float]]:
     """(task, algorithm, choice) -> the fractions of the stored runs."""
-    found: dict[tuple[str, str, str], list[float]] = {(TASK, *key): [] for key in VARIANTS}
-    for row in stored.read(RESULTS):
-        found[TASK, row["algorithm"], row["choice"]].append(float(row["fraction"]))
-    return found
+    runs = study.grouped(STUDY.rows(), "algorithm", "choice")
+    return {(TASK, *key): study.numbers(runs.get(key, []), "fraction") for key in VARIANTS}
 
 
 def verdict(pair: PairComparison) -> str:
-    """Of the first of a pair."""
+    """Whether the first of a pair is better or worse than the second."""
     if not pair.distinguishable:
         return "cannot tell"
     return "better" if pair.iqm_difference > 0 else "worse"
@@ -256,38 +250,28 @@ def verdict(pair: PairComparison) -> str:
 
 def table() -> str:
     """Interquartile mean and the smallest over the corpora, and the difference to the default."""
-    lines, everything = [], {key: found for key, found in scores().items() if found}
-    for (_, algorithm, choice), found in everything.items():
-        difference, told = "", ""
+    lines, everything = [], {key: fractions for key, fractions in scores().items() if fractions}
+    for (_, algorithm, choice), fractions in everything.items():
+        difference, judgement = "", ""
         if choice != "default":
             default = everything[TASK, algorithm, "default"]
-            pair = compare_scores(found, default, np.random.default_rng(0))
-            low, high = pair.difference_interval
-            difference = f"{pair.iqm_difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-            told = verdict(pair)
-        numbers = f"{interquartile_mean(found):.3f}", f"{min(found):.3f}"
-        lines.append([algorithm, choice, *numbers, difference, told])
+            pair = compare_scores(fractions, default, np.random.default_rng(0))
+            difference = study.with_interval(pair.iqm_difference, *pair.difference_interval, "+.4f")
+            judgement = verdict(pair)
+        cells = f"{interquartile_mean(fractions):.3f}", f"{min(fractions):.3f}"
+        lines.append([algorithm, choice, *cells, difference, judgement])
     head = ["algorithm", "choice", "fraction of the optimum", "smallest"]
-    return stored.markdown([*head, "difference to the default", "verdict"], lines)
+    return study.markdown([*head, "difference to the default", "verdict"], lines)
 
 
 def main() -> None:
-    """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--table", action="store_true", help="print the table, train nothing")
-    arguments = parser.parse_args()
-    if not arguments.table:
-        done = {(row["algorithm"], row["choice"], row["corpus"]) for row in stored.read(RESULTS)}
-        missing = [
-            (key, corpus)
-            for corpus in CORPORA
-            for key in VARIANTS
-            if (*key, str(corpus)) not in done
-        ]
-        for line in stored.finished(run, missing, arguments.workers):
-            stored.append(RESULTS, COLUMNS, [line])
-    print(table())
+    """Compute the missing runs, print the table."""
+    wanted = [(*key, corpus) for corpus in CORPORA for key in VARIANTS]
+    study.command_line(
+        __doc__,
+        complete=lambda given: STUDY.complete(run, wanted, given.workers),
+        table=table,
+    )
 
 
 if __name__ == "__main__":

@@ -14,51 +14,96 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_appended_lines_come_back_under_one_head(load, tmp_path):
-    stored = load("stored")
-    path = tmp_path / "new" / "runs.csv"
-    assert stored.read(path) == []
-    stored.append(path, ["env", "score"], [["A, or so", "1.5"]])
-    stored.append(path, ["env", "score"], [["B", ""], ["C", "2"]])
-    assert stored.read(path) == [
+    study = load("study").Study(tmp_path / "new" / "runs.csv", ("env",), ("score",))
+    assert study.rows() == []
+    study.append([["A, or so", "1.5"]])
+    study.append([["B", ""], ["C", "2"]])
+    rows = [
         {"env": "A, or so", "score": "1.5"},
         {"env": "B", "score": ""},
         {"env": "C", "score": "2"},
     ]
+    assert study.rows() == rows
+    assert load("study").numbers(rows, "score") == [1.5, 2.0]
 
 
-def test_finished_gives_every_result_once(load, capsys):
-    assert sorted(load("stored").finished(math.sqrt, [1.0, 4.0, 9.0], 2)) == [1.0, 2.0, 3.0]
+def test_only_missing_runs_are_computed(load, tmp_path, capsys):
+    study = load("study").Study(tmp_path / "runs.csv", ("x", "y"), ("distance",))
+    study.append([[3, 4, "from an earlier call"]])
+    items = [(3, 4), (5, 12), (8, 15)]
+    assert study.missing(items) == items[1:]
+    study.complete(distance, items, 2)
+    study.complete(distance, items, 2)  # nothing is missing any more
+    rows = {(row["x"], row["y"]): row["distance"] for row in study.rows()}
+    assert rows == {("3", "4"): "from an earlier call", ("5", "12"): "13.0", ("8", "15"): "17.0"}
+    assert len(study.rows()) == 3
+
+
+def distance(item):
+    return [math.hypot(*item)]
+
+
+def test_the_command_line_computes_prints_or_draws(load, monkeypatch, capsys):
+    calls = []
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["script", *arguments])
+        load("study").command_line(
+            "What it does.",
+            complete=lambda given: calls.append((given.seeds, given.workers)),
+            table=lambda: "the table",
+            draw=lambda path: calls.append(str(path)),
+            seeds=10,
+        )
+
+    call("--table")
+    call("--workers", "2")
+    call("--figure", "out.png")
+    assert calls == [(10, 2), "out.png"]
+    assert capsys.readouterr().out == "the table\nthe table\n"
+
+
+def test_texts_of_numbers(load):
+    study = load("study")
+    assert study.cell(float("nan")) == ""
+    assert study.cell(123456.7) == "123457"
+    assert study.with_interval(0.5, -1.0, 2.0, "+.1f") == "+0.5 [-1.0, +2.0]"
+    assert study.iqm_with_interval([3.0], ".0f") == "3"
+    assert study.iqm_with_interval([1.0, 1.0], ".0f") == "1 [1, 1]"
+    rows = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}, {"a": "1", "b": "y"}]
+    assert study.grouped(rows, "a") == {"1": [rows[0], rows[2]], "2": [rows[1]]}
+    assert list(study.grouped(rows, "a", "b")) == [("1", "x"), ("2", "y"), ("1", "y")]
 
 
 def test_an_error_ends_the_waiting_runs_too(load):
     began = time.monotonic()
     with pytest.raises(ValueError, match="non-negative"):
-        list(load("stored").finished(time.sleep, [-1.0] + [1.0] * 20, 1))
+        list(load("study").computed(time.sleep, [-1.0] + [1.0] * 20, 1))
     assert time.monotonic() - began < 15  # a few may have been on their way
 
 
-@pytest.mark.parametrize("name", ["classic_control", "mujoco_tasks"])
+@pytest.mark.parametrize("name", ["control.classic_control", "control.mujoco_tasks"])
 def test_the_results_page_holds_the_tables_of_the_stored_runs(load, name):
     assert load(name).table() in (ROOT / "docs" / "results.md").read_text()
 
 
 def test_the_exploration_table_too(load):
-    table = load("classic_control").exploration_table()
+    table = load("control.classic_control").exploration_table()
     assert table in (ROOT / "docs" / "results.md").read_text()
 
 
 def test_no_classic_run_is_stored_twice(load):
-    script = load("classic_control")
+    script = load("control.classic_control")
     found = [
         script.Item(row["env"], row["method"], int(row["steps"]), int(row["seed"]))
-        for row in script.stored.read(script.RESULTS)
+        for row in script.STUDY.rows()
     ]
     assert len(found) == len(set(found))
     assert set(found) <= set(script.wanted(10))
 
 
 def test_what_explains_a_difference_changes_what_it_names(load):
-    script = load("mujoco_tasks")
+    script = load("control.mujoco_tasks")
     preset = {name: minirl.default_settings("Swimmer-v5", name) for name in ("ppo", "trpo")}
     for method in (*script.FARSIGHTED, *script.UNCLIPPED):
         algorithm, settings = script.choices(script.Item("Swimmer-v5", method, 0))
@@ -81,19 +126,16 @@ def test_what_explains_a_difference_changes_what_it_names(load):
 
 
 def test_no_mujoco_run_is_stored_twice(load):
-    script = load("mujoco_tasks")
-    for name, lines in (("scores.csv", 1), ("curves.csv", 25)):
-        found = [
-            script.Item(row["env"], row["method"], int(row["seed"]))
-            for row in script.stored.read(script.RESULTS / name)
-        ]
+    script = load("control.mujoco_tasks")
+    for study, lines in ((script.SCORES, 1), (script.CURVES, 25)):
+        found = [script.Item(row["env"], row["method"], int(row["seed"])) for row in study.rows()]
         assert all(found.count(item) == lines for item in found)
         assert set(found) <= set(script.wanted(3))
 
 
 def test_an_unsolved_mountain_car_explores_nothing(load):
     """A policy that is blind for the state: no success, no effect of velocity."""
-    script = load("classic_control")
+    script = load("control.classic_control")
     settings = minirl.Settings(num_envs=1, rollout_steps=200)
     result = minirl.train("MountainCar-v0", "ppo", total_steps=400, settings=settings)
     policy = result.policy

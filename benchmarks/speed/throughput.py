@@ -1,6 +1,6 @@
 """Seeds and environment steps a core-hour, and what it costs to compute runs in other processes.
 
-    .venv/bin/python benchmarks/throughput.py
+    .venv/bin/python -m benchmarks.speed.throughput
 
 Prints the two tables of docs/clusters.md; two to three minutes of CPU time. Needs the extras `dask`
 and `mujoco`, and Linux. CPU seconds are those of this process and of every process that it started:

@@ -1,13 +1,12 @@
 """Every preset of minirl/settings.py on ten seeds that chose none of its numbers.
 
     pip install -e '.[box2d,mujoco]'
-    python benchmarks/presets.py            (about two hours on one core)
-    python benchmarks/presets.py --table    (the table of docs/results.md, from the file)
+    python -m benchmarks.control.presets            (about two hours on one core)
+    python -m benchmarks.control.presets --table    (the table of docs/results.md)
 
 One run per environment, algorithm and seed, with the steps of `STEPS`, which are fewer than a
 comparison with published results needs: MuJoCo's tasks get a tenth of theirs, and only TRPO and
-PPO, for which their preset was made. Runs go to benchmarks/results/presets.csv as they finish, each
-with the commit that made it, and a second call goes on from those it finds there.
+PPO, for which their preset was made. benchmarks/results/presets.csv names the commit of each run.
 
 final_training_return    mean return of the last 100 training episodes, which sample their actions
 evaluation_return        mean return of fresh episodes of the last policy with its most probable
@@ -15,25 +14,19 @@ evaluation_return        mean return of fresh episodes of the last policy with i
                          by gold rewards reaches at beta = 0.3, each seed with a corpus of its own
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
 import numpy as np
-import stored  # the file beside this one
 
 import minirl
+from benchmarks import study
+from benchmarks.rlhf.case import reference_model
 from minirl import rlhf
 from minirl.exact import FiniteMDP, LQRProblem, lqr, tabular
-from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
 from minirl.serialization import versions
 from minirl.settings import TABLE_CRITIC_FIT
-
-RESULTS = Path(__file__).parent / "results" / "presets.csv"
-COLUMNS = ["env", "algorithm", "steps", "seed", "commit"]
-COLUMNS += ["final_training_return", "evaluation_return", "cpu_seconds"]
 
 TOKENS = "minirl/TokenGeneration-v0"
 # Environment steps of a run; of the token task, sentences.
@@ -61,7 +54,6 @@ STEPS = {
 MUJOCO_ALGORITHMS = ("trpo", "ppo")
 SEEDS = range(100, 110)
 BETA = 0.3
-DEMONSTRATIONS = 2_000
 
 
 class Item(NamedTuple):
@@ -71,6 +63,13 @@ class Item(NamedTuple):
     algorithm: str
     steps: int
     seed: int
+
+
+STUDY = study.Study(
+    study.RESULTS / "presets.csv",
+    Item._fields,
+    ("commit", "final_training_return", "evaluation_return", "cpu_seconds"),
+)
 
 
 def algorithms(env: str) -> list[str]:
@@ -91,27 +90,24 @@ def wanted() -> list[Item]:
 
 
 def run(item: Item) -> list[str]:
-    """Train and evaluate one seed: its line of the file."""
+    """Train and evaluate one seed: the values of its row."""
     if item.env == TOKENS:
         result, score = align(item)
     else:
         result = minirl.train(item.env, item.algorithm, total_steps=item.steps, seed=item.seed)
         score = minirl.evaluate(result.policy, item.env, episodes=100, seed=item.seed).mean
-    numbers = (
+    measured = (
         result.history.final_return(),
         score,
         result.history.columns()["cpu_seconds"][-1],
     )
-    cells = ("" if np.isnan(number) else f"{number:.6g}" for number in numbers)
-    commit = versions().get("commit", "")
-    return [item.env, item.algorithm, str(item.steps), str(item.seed), commit, *cells]
+    return [versions().get("commit", ""), *(study.cell(float(number)) for number in measured)]
 
 
 def align(item: Item) -> tuple[minirl.Result, float]:
     """Align a reference of the seed's own corpus; the fraction of the optimum that it reaches."""
     task = rlhf.arithmetic()
-    corpus = rlhf.sample_demonstrations(task, DEMONSTRATIONS, np.random.default_rng(item.seed))
-    reference = rlhf.fine_tune(task, corpus).policy
+    reference = reference_model(np.random.default_rng(item.seed))
     result = rlhf.align(
         task,
         reference,
@@ -145,48 +141,37 @@ def yardstick(env: str) -> str:
     return "" if threshold is None else f"threshold {threshold:g}"
 
 
-def score(lines: list[dict[str, str]], column: str) -> str:
+def score(rows: list[study.Row], column: str) -> str:
     """Interquartile mean over seeds with its 95 % interval."""
-    scores = [float(line[column]) for line in lines if line[column]]
+    scores = study.numbers(rows, column)
     if not scores:
         return ""
-    low, high = bootstrap_interval(scores, np.random.default_rng(0))
     largest = max(map(abs, scores))
-    digits = 0 if largest >= 300 else 1 if largest > 5 else 3
-    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if len(scores) > 1 else ""
-    return f"{interquartile_mean(scores):.{digits}f}{interval}"
+    return study.iqm_with_interval(scores, f".{0 if largest >= 300 else 1 if largest > 5 else 3}f")
 
 
 def table() -> str:
     """A line per environment and algorithm."""
     lines = []
-    runs = stored.read(RESULTS)
+    runs = study.grouped(STUDY.rows(), "env", "algorithm")
     for env, steps in STEPS.items():
         beside = yardstick(env)
         for name in algorithms(env):
-            own = [row for row in runs if (row["env"], row["algorithm"]) == (env, name)]
+            own = runs.get((env, name), [])
             scores = score(own, "final_training_return"), score(own, "evaluation_return")
             size = f"{steps / 1000:g}k"
             lines.append([env, name, size, *scores, beside])
     head = ["environment", "algorithm", "steps", "last 100 training episodes", "greedy episodes"]
-    return stored.markdown([*head, "best possible, or threshold"], lines)
+    return study.markdown([*head, "best possible, or threshold"], lines)
 
 
 def main() -> None:
-    """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--table", action="store_true", help="print the table, train nothing")
-    arguments = parser.parse_args()
-    if not arguments.table:
-        done = {
-            Item(row["env"], row["algorithm"], int(row["steps"]), int(row["seed"]))
-            for row in stored.read(RESULTS)
-        }
-        missing = [item for item in wanted() if item not in done]
-        for line in stored.finished(run, missing, arguments.workers):
-            stored.append(RESULTS, COLUMNS, [line])
-    print(table())
+    """Compute the missing runs, print the table."""
+    study.command_line(
+        __doc__,
+        complete=lambda given: STUDY.complete(run, wanted(), given.workers),
+        table=table,
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """What each silent choice of an implementation is worth: one changed at a time, ten seeds.
 
-    python benchmarks/choices.py                # about half an hour on one core; goes on where
-                                                # it stopped; keeps benchmarks/results/choices.csv
-    python benchmarks/choices.py --table        # the table of docs/choices.md, from that file
-    python benchmarks/choices.py --figure docs/choices.png    # with those of rlhf_choices.py
+    python -m benchmarks.control.choices            (about half an hour on one core)
+    python -m benchmarks.control.choices --table    (the table of docs/choices.md)
+    python -m benchmarks.control.choices --figure docs/choices.png
 
-The score of a run is the mean over its environment steps of the 100-episode mean return: it sees
-how fast a run learns as well as where it ends. Finished runs are not told apart by version: delete
-the file after a change of the package.
+The score of a run is the mean over its environment steps of the 100-episode mean return. It
+reflects how fast a run learns as well as where it ends. The figure also shows the token task's
+choices, from rlhf/choices.py.
 """
 
-import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -19,11 +17,11 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import rlhf_choices  # these three are the files beside this one
-import stored
-from learning_curves import average_return
 
 import minirl
+from benchmarks import study
+from benchmarks.control.learning_curves import average_return
+from benchmarks.rlhf import choices as rlhf_choices
 from minirl import training
 from minirl.advantages import AdvantageEstimator
 from minirl.algorithms import trpo
@@ -32,16 +30,19 @@ from minirl.batch import Batch, Rollout
 from minirl.experiments.statistics import compare_scores, interquartile_mean
 from minirl.optimizers import scheduled
 
-RESULTS = Path(__file__).parent / "results" / "choices.csv"
+STUDY = study.Study(
+    study.RESULTS / "choices.csv",
+    ("environment", "algorithm", "choice", "seed"),
+    ("score", "final_return", "mean_kl"),
+)
 STEPS = {"CartPole-v1": 60_000, "Pendulum-v1": 60_000}
-COLUMNS = ["environment", "algorithm", "choice", "seed", "score", "final_return", "mean_kl"]
 JOINT_NORM = 0.5
 STRAY = 8
 
 
 @dataclass(frozen=True)
 class TimeLimitIsDeath:
-    """Another estimator that takes every end of an episode for a termination."""
+    """Another estimator that treats every end of an episode as a termination."""
 
     estimator: AdvantageEstimator
 
@@ -299,23 +300,23 @@ def score(history: minirl.History) -> tuple[float, float, float]:
     return average_return(columns), history.final_return(), float(columns["kl"].mean())
 
 
-def run(item: tuple[Choice, int]) -> list[str]:
-    choice, seed = item
-    numbers = score(choice.train(seed).history)
-    where = [choice.environment, choice.algorithm, choice.name, str(seed)]
-    return [*where, *(f"{number:.6g}" for number in numbers)]
+Key = tuple[str, str, str, int]
 
 
-def run_missing(seeds: int, workers: int) -> None:
-    done = {tuple(row[name] for name in COLUMNS[:4]) for row in stored.read(RESULTS)}
-    missing = [
-        (choice, seed)
+def run(item: Key) -> list[str]:
+    """Train one choice with one seed: the values of its row."""
+    *name, seed = item
+    choice = next(one for one in choices() if [one.environment, one.algorithm, one.name] == name)
+    return [f"{number:.6g}" for number in score(choice.train(seed).history)]
+
+
+def wanted(seeds: int) -> list[Key]:
+    """All runs, seed by seed."""
+    return [
+        (choice.environment, choice.algorithm, choice.name, seed)
         for seed in range(seeds)
         for choice in choices()
-        if (choice.environment, choice.algorithm, choice.name, str(seed)) not in done
     ]
-    for line in stored.finished(run, missing, workers):
-        stored.append(RESULTS, COLUMNS, [line])
 
 
 @dataclass(frozen=True)
@@ -334,10 +335,10 @@ class Effect:
 
 def effects() -> list[Effect]:
     """Of every choice, in order; those called default have no difference."""
-    scores: dict[tuple[str, str, str], list[float]] = {}
-    for row in stored.read(RESULTS):
-        key = (row["environment"], row["algorithm"], row["choice"])
-        scores.setdefault(key, []).append(float(row["score"]))
+    scores = {
+        key: study.numbers(rows, "score")
+        for key, rows in study.grouped(STUDY.rows(), *STUDY.key[:3]).items()
+    }
     return [
         effect((choice.environment, choice.algorithm, choice.name), scores) for choice in choices()
     ]
@@ -364,7 +365,7 @@ def table() -> str:
         score = f"{found.score:.0f}"
         lines.append([found.environment, found.algorithm, label, score, difference, found.verdict])
     head = ["environment", "algorithm", "choice", "score", "difference to the default", "verdict"]
-    return stored.markdown(head, lines)
+    return study.markdown(head, lines)
 
 
 def signed(points: float) -> str:
@@ -444,18 +445,14 @@ def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10, help="how many")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--table", action="store_true", help="print the table, train nothing")
-    parser.add_argument("--figure", type=Path, help="draw all effects, train nothing")
-    arguments = parser.parse_args()
-    if arguments.figure:
-        draw(arguments.figure)
-        return
-    if not arguments.table:
-        run_missing(arguments.seeds, arguments.workers)
-    print(table())
+    """Compute the missing runs, print the table."""
+    study.command_line(
+        __doc__,
+        complete=lambda given: STUDY.complete(run, wanted(given.seeds), given.workers),
+        table=table,
+        draw=draw,
+        seeds=10,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed of the alignment chain on one core: seconds, and how much of PPO is Adam alone.
 
-    python benchmarks/alignment.py
+    python -m benchmarks.speed.alignment
 
 Medians (smallest to largest) of repeated runs in this process, one BLAS thread.
 """

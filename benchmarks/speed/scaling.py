@@ -1,8 +1,8 @@
 """How minirl's time grows: with networks, minibatches, environments, sentences and vocabularies.
 
-    .venv-peers/bin/python benchmarks/scaling.py     # measure; without PyTorch, only print
-    python benchmarks/scaling.py --table             # those of docs/speed-scaling.md, from the file
-    python benchmarks/scaling.py --figure            # docs/scaling.png, from the file
+    .venv-peers/bin/python -m benchmarks.speed.scaling    (measures; without PyTorch it only prints)
+    python -m benchmarks.speed.scaling --table            (the tables of docs/speed-scaling.md)
+    python -m benchmarks.speed.scaling --figure           (docs/scaling.png)
 
 About three minutes of CPU time; `make bench-peers` sets up .venv-peers. Beside minirl stand a bound
 (the bare matrix products, the environments alone, Adam alone) and, where it can be imported, the
@@ -13,9 +13,7 @@ quartiles of CPU time, and of the ratio to minirl's time in the same turn.
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import math
 import platform
 import time
@@ -27,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import stored  # the scripts beside this one
-from alignment import adam_alone
-from speed import (
+from tqdm import tqdm
+
+import minirl
+from benchmarks import study
+from benchmarks.speed.alignment import adam_alone
+from benchmarks.speed.bounds import (
     Work,
     cartpole_networks,
     fisher_product,
@@ -37,20 +38,15 @@ from speed import (
     random_batch,
     random_vector,
 )
-from tqdm import tqdm
-
-import minirl
 from minirl import rlhf
 from minirl.exact import sequences
 from minirl.machine import one_core
 from minirl.networks import MLP
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rollout import collect, start
-from minirl.serialization import write_text
 from minirl.settings import default_algorithm, default_settings
 
-RESULTS = Path(__file__).parent / "results" / "scaling.csv"
-FIGURE = Path(__file__).parents[1] / "docs" / "scaling.png"
+FIGURE = study.RESULTS.parents[1] / "docs" / "scaling.png"
 WIDTHS = (64, 128, 256, 512)
 ROWS = (64, 256, 1024, 4096)
 KERNELS = [(width, rows) for width in (64, 512) for rows in (256, 4096)]
@@ -380,22 +376,24 @@ def measure(with_torch: bool) -> Iterator[Measurement]:
         yield from measurements(work, sizes, names, np.concatenate(rounds))
 
 
-def to_csv(found: Sequence[Measurement]) -> str:
-    """The file's text; four digits are more than the machine repeats."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Measurement)])
-    for line in found:
-        writer.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in astuple(line))
-    return text.getvalue()
+STUDY = study.Study(
+    study.RESULTS / "scaling.csv",
+    ("work", "width", "rows", "words", "length", "contender"),
+    ("lower", "median", "upper", "ratio_lower", "ratio", "ratio_upper"),
+)
 
 
-def from_csv(text: str) -> list[Measurement]:
-    """What `to_csv` wrote."""
+def cells(line: Measurement) -> list[str]:
+    """A row of the file; four digits are more than the machine repeats."""
+    return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in astuple(line)]
+
+
+def from_rows(rows: Iterable[study.Row]) -> list[Measurement]:
+    """The measurements that rows of the file contain."""
     kinds = {field.name: field.type for field in fields(Measurement)}
     return [
-        Measurement(**{name: kinds[name](value) for name, value in row.items()})
-        for row in csv.DictReader(io.StringIO(text))
+        Measurement(**{name: kinds[name](value) for name, value in row.items()})  # type: ignore
+        for row in rows
     ]
 
 
@@ -435,7 +433,7 @@ def ratio_cell(found: Sequence[Measurement], line: Measurement, contender: str) 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of numbers."""
-    return stored.markdown(columns, rows, rule="---:")
+    return study.markdown(columns, rows, rule="---:")
 
 
 def network_table(found: Sequence[Measurement], work: str) -> str:
@@ -623,7 +621,7 @@ def main() -> None:
     parser.add_argument("--figure", action="store_true", help=f"draw {FIGURE.name}")
     arguments = parser.parse_args()
     if arguments.table or arguments.figure:
-        found = from_csv(RESULTS.read_text())
+        found = from_rows(STUDY.rows())
         if arguments.figure:
             draw(found, FIGURE)
     else:
@@ -633,9 +631,11 @@ def main() -> None:
 
             torch.set_num_threads(1)
         with one_core():
-            found = from_csv(to_csv(list(measure(with_torch))))  # the digits that are kept
+            rows = [cells(line) for line in measure(with_torch)]
+        names = (*STUDY.key, *STUDY.values)
+        found = from_rows(dict(zip(names, row, strict=True)) for row in rows)
         if with_torch:
-            write_text(RESULTS, to_csv(found))
+            study.write(STUDY.path, names, rows)
     if not arguments.figure:
         print("\n\n".join(tables(found)))
         print(f"\n{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}")

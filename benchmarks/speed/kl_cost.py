@@ -1,6 +1,6 @@
 """The exact KL of next-token distributions against one sampled log-ratio, over the vocabulary.
 
-    python benchmarks/kl_cost.py        # half a minute; the table of docs/rlhf-claims.md
+    python -m benchmarks.speed.kl_cost    (half a minute; the table of docs/rlhf-claims.md)
 
 One core, 64 tokens, a last layer of 768 features, float32. Both ways need the logits of both
 policies, which the matrix product with the last layer makes; the exact KL then sums over the
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks import study
 from minirl import Categorical
 
 ROWS, FEATURES, REPEATS = 64, 768, 15
@@ -41,8 +42,8 @@ def exact(logits: np.ndarray, other: np.ndarray) -> np.ndarray:
 def main() -> None:
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((ROWS, FEATURES), np.float32)
-    print("| vocabulary | last layer, ms | sampled log-ratio, ms | exact KL, ms | std of sampled |")
-    print("|---|---|---|---|---|")
+    head = ["vocabulary", "last layer, ms", "sampled log-ratio, ms", "exact KL, ms"]
+    lines = []
     for tokens in VOCABULARIES:
         layer = rng.standard_normal((FEATURES, tokens), np.float32) / FEATURES**0.5
         logits = hidden @ layer
@@ -53,10 +54,10 @@ def main() -> None:
         draws = [policy.sample(rng) for _ in range(20)]
         ratios = [policy.log_prob(draw) - reference.log_prob(draw) for draw in draws]
         spread = np.std(ratios) / policy.kl(reference).mean()
-        print(
-            f"| {tokens:,} | {1e3 * product:.2f} | {1e3 * ratio:.2f} | "
-            f"{1e3 * seconds(exact, logits, other):.2f} | {spread:.0f} times the KL |"
-        )
+        milliseconds = [1e3 * product, 1e3 * ratio, 1e3 * seconds(exact, logits, other)]
+        cells = [f"{time:.2f}" for time in milliseconds]
+        lines.append([f"{tokens:,}", *cells, f"{spread:.0f} times the KL"])
+    print(study.markdown([*head, "std of sampled"], lines))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """PPO and TRPO on five MuJoCo tasks, one million steps, three seeds, beside published results.
 
     pip install -e '.[mujoco]'
-    python benchmarks/mujoco_tasks.py            (about five hours on one core)
-    python benchmarks/mujoco_tasks.py --table    (the tables of docs/results.md)
-    python benchmarks/mujoco_tasks.py --figure docs/mujoco.png
+    python -m benchmarks.control.mujoco_tasks            (about five hours on one core)
+    python -m benchmarks.control.mujoco_tasks --table    (the tables of docs/results.md)
+    python -m benchmarks.control.mujoco_tasks --figure docs/mujoco.png
 
-Settings are the presets of minirl/settings.py. To explain differences: PPO on HalfCheetah with the
-time limit taken for death, as in CleanRL; TRPO on four tasks with the RL Zoo's numbers, those of
-the published tuned runs; on Swimmer, both sets of numbers at both discounts, and without clipping
-of values. Runs go to benchmarks/results/mujoco as they finish: scores.csv with a line a run and
-curves.csv with a line every 20 updates. benchmarks/policies gets the last policy of the presets'
-seed 0 of each task (never the best seed's), which `python -m minirl evaluate` and `watch` replay. A
-second call goes on from the runs that it finds stored (delete the folder to begin anew).
+Settings are the presets of minirl. Other methods explain differences to published runs: PPO on
+HalfCheetah with the time limit treated as a termination, as in CleanRL; TRPO on four tasks with the
+RL Zoo's numbers, those of the published tuned runs; on Swimmer, both sets of numbers at both
+discounts, and without clipping of values. benchmarks/results/mujoco contains scores.csv, with one
+row per run, and curves.csv, with one row every 20 updates. The last policy of the presets' seed 0
+of each task, never the best seed's, is saved in benchmarks/policies; `python -m minirl evaluate`
+and `watch` replay it.
 """
 
 import argparse
@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import stored  # the files beside this one
-from choices import TimeLimitIsDeath
 
 import minirl
+from benchmarks import study
+from benchmarks.control.choices import TimeLimitIsDeath
 
-RESULTS = Path(__file__).parent / "results" / "mujoco"
-POLICIES = Path(__file__).parent / "policies"
+RESULTS = study.RESULTS / "mujoco"
 ENVIRONMENTS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5", "InvertedPendulum-v5")
 ALGORITHMS = ("ppo", "trpo")
 STEPS = 1_000_000
@@ -47,13 +46,10 @@ ZOO_SETTINGS = minirl.Settings(
         learning_rate=1e-3, epochs=20, minibatch_size=128, optimizer=minirl.Adam(epsilon=1e-5)
     ),
 )
-SCORES = ["env", "method", "seed", "final_training_return", "evaluation_return", "cpu_seconds"]
-CURVES = ["env", "method", "seed", "environment_steps", "mean_return", "kl"]
-CURVES += ["explained_variance"]
-UPDATES_A_LINE = 20
+UPDATES_PER_ROW = 20
 
 # At one million steps, -v4 and earlier: docs/results.md names the sources and what each ± is.
-# Those of greedy episodes stand beside `evaluation_return`, the others beside training returns.
+# Greedy episodes are compared with `evaluation_return`, the others with training returns.
 PUBLISHED = {
     "ppo": {
         "CleanRL": ("1443 ± 46", "2383 ± 272", "2288 ± 572", "", "963 ± 22"),
@@ -73,6 +69,18 @@ class Item(NamedTuple):
     env: str
     method: str
     seed: int
+
+
+SCORES = study.Study(
+    RESULTS / "scores.csv",
+    Item._fields,
+    ("final_training_return", "evaluation_return", "cpu_seconds"),
+)
+CURVES = study.Study(
+    RESULTS / "curves.csv",
+    Item._fields,
+    ("environment_steps", "mean_return", "kl", "explained_variance"),
+)
 
 
 def wanted(seeds: int) -> list[Item]:
@@ -108,7 +116,7 @@ def choices(item: Item) -> tuple[minirl.Algorithm | str, minirl.Settings]:
 
 
 class Finished(NamedTuple):
-    """What is stored of a run: cells of scores.csv, and lines of curves.csv."""
+    """What is stored of a run: the values of its row in scores.csv, and of those in curves.csv."""
 
     scores: list[str]
     curves: list[list[str]]
@@ -116,23 +124,22 @@ class Finished(NamedTuple):
 
 def policy_path(item: Item) -> Path:
     """Where the policy of a task and algorithm is kept: halfcheetah-ppo.npz."""
-    return POLICIES / f"{item.env.split('-')[0].lower()}-{item.method}.npz"
+    return study.POLICIES / f"{item.env.split('-')[0].lower()}-{item.method}.npz"
 
 
 def run(item: Item) -> Finished:
-    """Train and evaluate; the presets' seed 0 leaves its policy."""
+    """Train and evaluate; save the policy of the presets' seed 0."""
     algorithm, settings = choices(item)
     result = minirl.train(item.env, algorithm, total_steps=STEPS, seed=item.seed, settings=settings)
     fresh = minirl.evaluate(result.policy, item.env, episodes=20, seed=item.seed)
     if item.seed == 0 and item.method in ALGORITHMS:
         minirl.save_policy(policy_path(item), result.policy, result.settings)
-    head = [item.env, item.method, str(item.seed)]
     columns = result.history.columns()
     last = len(columns["environment_steps"]) - 1
-    rows = sorted({*range(UPDATES_A_LINE - 1, last, UPDATES_A_LINE), last})
-    curves = [[*head, *(f"{columns[name][row]:.5g}" for name in CURVES[3:])] for row in rows]
+    rows = sorted({*range(UPDATES_PER_ROW - 1, last, UPDATES_PER_ROW), last})
+    curves = [[f"{columns[name][row]:.5g}" for name in CURVES.values] for row in rows]
     scores = result.history.final_return(), fresh.mean, columns["cpu_seconds"][-1]
-    return Finished([*head, *(f"{score:.6g}" for score in scores)], curves)
+    return Finished([f"{score:.6g}" for score in scores], curves)
 
 
 # Okabe and Ito's, as in minirl's other figures.
@@ -155,21 +162,21 @@ def title(method: str) -> str:
 
 def scores_table(score: str, greedy: bool) -> str:
     """Mean over seeds, smallest and largest, of a column of scores.csv; published ones beneath."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in stored.read(RESULTS / "scores.csv"):
-        found.setdefault((row["method"], row["env"]), []).append(float(row[score]))
+    runs = study.grouped(SCORES.rows(), "method", "env")
     lines = []
     for algorithm in ALGORITHMS:
         for method in (name for name in LOOKS if name.startswith(algorithm)):
             cells = [
-                f"{np.mean(own):.0f} [{min(own):.0f}, {max(own):.0f}]" if own else ""
-                for own in (found.get((method, env), []) for env in ENVIRONMENTS)
+                study.with_interval(np.mean(own), min(own), max(own), ".0f") if own else ""
+                for own in (
+                    study.numbers(runs.get((method, env), []), score) for env in ENVIRONMENTS
+                )
             ]
             lines.append([f"**{title(method)}**", *cells])
         for source, published in PUBLISHED[algorithm].items():
             if source.endswith("greedy") == greedy:
                 lines.append([f"{algorithm.upper()}, {source}", *published])
-    return stored.markdown(["", *(env.removesuffix("-v5") for env in ENVIRONMENTS)], lines)
+    return study.markdown(["", *(env.removesuffix("-v5") for env in ENVIRONMENTS)], lines)
 
 
 def table() -> str:
@@ -188,7 +195,7 @@ def draw(path: Path) -> None:
     from matplotlib.lines import Line2D
 
     curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
-    for row in stored.read(RESULTS / "curves.csv"):
+    for row in CURVES.rows():
         seeds = curves.setdefault((row["env"], row["method"]), {})
         point = (float(row["environment_steps"]) / 1e6, float(row["mean_return"]))
         seeds.setdefault(row["seed"], []).append(point)
@@ -240,28 +247,17 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def complete(given: argparse.Namespace) -> None:
+    """Compute the missing runs; a run is finished once scores.csv contains it."""
+    missing = SCORES.missing(wanted(given.seeds))
+    for item, finished in study.computed(run, missing, given.workers):
+        CURVES.append([*item, *row] for row in finished.curves)
+        SCORES.append([[*item, *finished.scores]])
+
+
 def main() -> None:
-    """Run what is missing, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--table", action="store_true", help="print the tables, train nothing")
-    parser.add_argument("--figure", type=Path, help="draw the curves, train nothing")
-    arguments = parser.parse_args()
-    if arguments.figure:
-        draw(arguments.figure)
-        return
-    if not arguments.table:
-        POLICIES.mkdir(exist_ok=True)
-        done = {
-            Item(row["env"], row["method"], int(row["seed"]))
-            for row in stored.read(RESULTS / "scores.csv")
-        }
-        missing = [item for item in wanted(arguments.seeds) if item not in done]
-        for one in stored.finished(run, missing, arguments.workers):
-            stored.append(RESULTS / "curves.csv", CURVES, one.curves)
-            stored.append(RESULTS / "scores.csv", SCORES, [one.scores])
-    print(table())
+    """Compute the missing runs, print the tables."""
+    study.command_line(__doc__, complete=complete, table=table, draw=draw, seeds=3)
 
 
 if __name__ == "__main__":

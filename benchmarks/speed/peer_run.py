@@ -1,6 +1,6 @@
 """One run of one library on one task of `peers.py`, which starts each in a process of its own.
 
-    python benchmarks/peer_run.py ppo-cartpole minirl 0    # task, library, seed; --steps for less
+    python benchmarks/speed/peer_run.py ppo-cartpole minirl 0    (task, library, seed; --steps)
 
 Prints one line of JSON. Nothing but the standard library is imported at the top of this file: a
 library's import is timed, and its memory is to be its own.

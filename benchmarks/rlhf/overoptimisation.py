@@ -1,8 +1,8 @@
 """How often a reward model is hacked, and what helps: the tables that notebook 09 reads.
 
-    python benchmarks/overoptimisation.py        (about five minutes on two cores)
+    python -m benchmarks.rlhf.overoptimisation        (about five minutes on two cores)
 
-Writes two files to benchmarks/results/overoptimisation, all numbers exact expectations:
+It writes two files to benchmarks/results/overoptimisation. All numbers are exact expectations.
 
 optimum.csv   100 corpora x ten reward models: the gold reward of the reference, of the learned
               reward's exact optimum at its peak, at three betas and at the end (beta = 0.02), with
@@ -14,34 +14,39 @@ Corpus k is `np.random.default_rng(k)`, as in the notebook.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 from scipy.special import log_softmax
-from tqdm import tqdm
 
+from benchmarks import study
+from benchmarks.rlhf.case import labelled_pairs, reference_model
 from minirl import rlhf
 from minirl.exact import sequences
 from minirl.experiments.alignment import SENTENCES
 from minirl.machine import one_core
 from minirl.rlhf.preferences import Preferences
 from minirl.rlhf.reward_model import Features
-from minirl.serialization import write_text
 
 CORPORA, PPO_CORPORA, MEMBERS = 100, 16, 8
 BETAS = np.geomspace(20.0, 0.02, 60)
 REPORTED_BETAS, REPORTED_BEST_OF = (1.0, 0.3, 0.1), (4, 16, 64, 4096)
 STOP_AT = 2.0  # nats of KL
-RESULTS = Path(__file__).parent / "results" / "overoptimisation"
-OPTIMUM_HEADER = [
-    "corpus,labels,model,reference,peak,kl_at_peak",
-    *(f"beta_{beta:g}" for beta in REPORTED_BETAS),
-    "end,kl_at_end",
-    *(f"best_of_{n}" for n in REPORTED_BEST_OF),
-]
-PPO_HEADER = ["corpus,labels,model,reference,peak,kl_at_peak,stopped,end,kl_at_end"]
+FOLDER = study.RESULTS / "overoptimisation"
+KEY = ("corpus", "labels", "model")
+OPTIMUM = study.Study(
+    FOLDER / "optimum.csv",
+    KEY,
+    (
+        *("reference", "peak", "kl_at_peak"),
+        *(f"beta_{beta:g}" for beta in REPORTED_BETAS),
+        *("end", "kl_at_end"),
+        *(f"best_of_{n}" for n in REPORTED_BEST_OF),
+    ),
+)
+PPO = study.Study(
+    FOLDER / "ppo.csv", KEY, ("reference", "peak", "kl_at_peak", "stopped", "end", "kl_at_end")
+)
+Rows = list[list[object]]
 
 
 def courtesy_features(task: rlhf.TokenTask) -> Features:
@@ -117,45 +122,38 @@ def follow_ppo(
     return *max(path), stopped, *path[-1]
 
 
-def lines_of(corpus: int) -> tuple[list[str], list[str]]:
-    """The lines of one corpus in both files."""
+def run(corpus: int) -> tuple[Rows, Rows]:
+    """The rows of one corpus in both files."""
     with one_core():
-        return _lines_of(corpus)
+        return _run(corpus)
 
 
-def _lines_of(corpus: int) -> tuple[list[str], list[str]]:
+def _run(corpus: int) -> tuple[Rows, Rows]:
     task, rng = rlhf.arithmetic(), np.random.default_rng(corpus)
     gold = task.utilities
-    reference = rlhf.fine_tune(task, rlhf.sample_demonstrations(task, 2_000, rng)).policy
-    pairs = rlhf.sample_pairs(reference, task, 30_000, rng)
-    annotator = rlhf.Annotator()
-    hard, soft = annotator.hard(pairs, gold, rng), annotator.soft(pairs, gold)
+    reference = reference_model(rng)
+    _, preferences = labelled_pairs(reference, 30_000, rng)
     objective = rlhf.Objective(task, reference, gold, 1.0)
     log_reference, start = objective.reference_log_probs, objective.start
-    optimum, ppo = [], []
-    for count, kind, learned in reward_models(task, log_reference, hard, soft, corpus):
-        begins = f"{corpus},{count},{kind}"
+    optimum: Rows = []
+    ppo: Rows = []
+    for labels, model, learned in reward_models(task, log_reference, **preferences, seed=corpus):
+        key = [corpus, labels, model]
         numbers = follow_the_optimum(log_reference, learned, gold)
-        optimum.append(_line(begins, start, *numbers))
-        if corpus < PPO_CORPORA and kind == "hard" and count < 30_000:
-            ppo.append(_line(begins, start, *follow_ppo(objective, learned, corpus)))
+        optimum.append([*key, *(f"{number:.4f}" for number in [start, *numbers])])
+        if corpus < PPO_CORPORA and model == "hard" and labels < 30_000:
+            path = follow_ppo(objective, learned, corpus)
+            ppo.append([*key, *(f"{number:.4f}" for number in [start, *path])])
     return optimum, ppo
 
 
-def _line(begins: str, *numbers: float) -> str:
-    return ",".join([begins, *(f"{number:.4f}" for number in numbers)])
-
-
 def main() -> None:
-    """Write both files."""
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        found = list(tqdm(pool.map(lines_of, range(CORPORA)), total=CORPORA, unit="corpus"))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for name, header, files in zip(
-        ("optimum", "ppo"), (OPTIMUM_HEADER, PPO_HEADER), zip(*found, strict=True), strict=True
-    ):
-        lines = [",".join(header), *(line for of_corpus in files for line in of_corpus)]
-        write_text(RESULTS / f"{name}.csv", "\n".join(lines) + "\n")
+    """Compute the corpora that the files do not contain."""
+    finished = {int(row["corpus"]) for row in OPTIMUM.rows()}
+    corpora = [corpus for corpus in range(CORPORA) if corpus not in finished]
+    for _, (optimum, ppo) in study.computed(run, corpora, workers=2):
+        PPO.append(ppo)
+        OPTIMUM.append(optimum)
 
 
 if __name__ == "__main__":

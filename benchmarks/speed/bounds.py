@@ -1,6 +1,8 @@
 """Speed of minirl as ratios to named bounds, and time to learn CartPole, on one core.
 
-Prints a Markdown table; `make bench` keeps it in docs/speed-table.md. All times are CPU time; every
+    python -m benchmarks.speed.bounds    (`make bench` stores the table in docs/speed-table.md)
+
+All times are CPU time; every
 ratio compares two things timed alternately in this one run, since a machine's speed changes from
 minute to minute.
 """

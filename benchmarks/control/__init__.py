@@ -1,0 +1,1 @@
+"""Policy gradient, TRPO and PPO on Gymnasium's environments."""

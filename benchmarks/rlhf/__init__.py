@@ -1,0 +1,1 @@
+"""Alignment on the token task, always measured against the exact optimum."""

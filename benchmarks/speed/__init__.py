@@ -1,0 +1,1 @@
+"""Time and memory, as ratios to named bounds and to other libraries."""
