@@ -30,20 +30,19 @@ def test_every_preset_and_algorithm_is_run_on_ten_seeds(script):
 
 
 def test_a_line_names_its_run_and_its_commit(script):
-    chain = script.run(script.Item("minirl/Chain-v0", "trpo", 500, 100))
-    env, algorithm, steps, seed, commit, training, evaluation, seconds = chain
-    assert (env, algorithm, steps, seed) == ("minirl/Chain-v0", "trpo", "500", "100")
+    item = script.Item("minirl/Chain-v0", "trpo", 500, 100)
+    commit, training, evaluation, seconds = script.run(item)
     assert commit == minirl.serialization.versions().get("commit", "")
-    result = minirl.train(env, algorithm, total_steps=500, seed=100)
+    result = minirl.train(item.env, item.algorithm, total_steps=500, seed=100)
     assert float(training) == pytest.approx(result.history.final_return(), rel=1e-5)
-    fresh = minirl.evaluate(result.policy, env, episodes=100, seed=100)
+    fresh = minirl.evaluate(result.policy, item.env, episodes=100, seed=100)
     assert float(evaluation) == pytest.approx(fresh.mean, rel=1e-5)
     assert float(seconds) > 0
 
 
 def test_of_the_token_task_the_fraction_of_the_optimum_is_stored(script):
-    line = script.run(script.Item(script.TOKENS, "ppo", 1_024, 100))
-    assert 0 < float(line[6]) < 1
+    _, _, fraction, _ = script.run(script.Item(script.TOKENS, "ppo", 1_024, 100))
+    assert 0 < float(fraction) < 1
 
 
 def test_what_stands_beside_a_score_needs_no_physics_engine(script):
@@ -57,20 +56,17 @@ def test_what_stands_beside_a_score_needs_no_physics_engine(script):
 def test_the_table_holds_the_interquartile_mean_and_its_interval(script):
     for seed, score in enumerate([0.0, 0.5, 0.6, 0.7, 5.0]):
         line = ["FrozenLake8x8-v1", "ppo", "1", seed, "abc", score, score, "1"]
-        script.stored.append(script.RESULTS, script.COLUMNS, [line])
+        script.STUDY.append([line])
     row = next(line for line in script.table().splitlines() if "8x8-v1 | ppo" in line)
     assert "| 0.600 [0.200, " in row  # the middle three of five
 
 
 def test_the_results_page_holds_the_table_of_the_stored_runs(load):
     script = load("control.presets")
-    runs = script.stored.read(script.RESULTS)
-    found = [
-        script.Item(row["env"], row["algorithm"], int(row["steps"]), int(row["seed"]))
-        for row in runs
-    ]
-    assert len(found) == len(set(found))
-    assert set(found) <= set(script.wanted())
+    runs = script.STUDY.rows()
+    stored = [tuple(row[name] for name in script.STUDY.key) for row in runs]
+    assert len(stored) == len(set(stored))
+    assert set(stored) <= {tuple(map(str, item)) for item in script.wanted()}
     assert all(row["commit"] for row in runs)
     if runs:
         assert script.table() in PAGE.read_text()
