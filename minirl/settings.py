@@ -189,12 +189,11 @@ FROZEN_LAKE_8X8 = replace(
             learning_rate=0.05, normalize_advantages=True, entropy_coefficient=0.01
         ),
         "natural-gradient": NaturalGradient(step_size=2.0, damping=0.1, normalize_advantages=True),
-        "trpo": TRPO(max_kl=0.003, damping=0.1),
+        "trpo": TRPO(max_kl=0.001, damping=0.1),
         "ppo": replace(
             TABLE_PPO, learning_rate=LinearSchedule(0.01), epochs=4, entropy_coefficient=0.003
         ),
     },
-    own_settings={"trpo": {"rollout_steps": 512}},
 )
 
 # Four epochs of four minibatches of whole sentences.
