@@ -1,10 +1,11 @@
 # Each target sets itself up: python3 (3.11 or newer) and make are all it needs.
 VENV ?= .venv
 PEERS := .venv-peers
+FLOORS ?= .venv-floors
 PYTHON := $(VENV)/bin/python
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run rlhf test check notebooks execute bench bench-peers mutation fuzz docs clean
+.PHONY: run rlhf test test-floors check notebooks execute bench bench-peers mutation fuzz docs clean
 
 run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
 	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
@@ -15,6 +16,10 @@ rlhf: $(VENV)/.run  ## the alignment chain on "What is 2x4?", in results/rlhf
 
 test: $(VENV)/.test  ## all tests
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+test-floors:  ## all tests with the lowest versions that setup.cfg allows, in their own environment
+	$(MAKE) --no-print-directory VENV=$(FLOORS) $(FLOORS)/.floors
+	$(FLOORS)/bin/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev  ## lint, format, types, floors
 	$(PYTHON) -m ruff check .
@@ -49,7 +54,7 @@ docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(PEERS) results docs/_build build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) $(FLOORS) results docs/_build build dist *.egg-info
 
 $(VENV)/bin/python:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -63,4 +68,9 @@ $(VENV)/.run: $(PYTHON) $(SETUP)
 $(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.notebooks $(VENV)/.bench $(VENV)/.mutation: \
 		$(VENV)/.%: $(PYTHON) $(SETUP)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+$(VENV)/.floors: $(PYTHON) $(SETUP)
+	$(PYTHON) tests/floors.py > $(VENV)/floors.txt
+	$(PYTHON) -m pip install -qq --disable-pip-version-check -c $(VENV)/floors.txt -e '.[floors]'
 	@touch $@

@@ -1,7 +1,6 @@
 """Two numerical tools of TRPO that know nothing of reinforcement learning."""
 
 from collections.abc import Callable
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +126,7 @@ def backtracking_line_search(
     >>> backtracking_line_search(too_long, shrink=0.5, tries=5)
     LineSearchResult(fraction=0.25, refusals=('too long', 'too long'))
     """
-    if not isinstance(shrink, Real) or not 0 < shrink < 1:
+    if not isinstance(shrink, int | float | np.floating) or not 0 < shrink < 1:
         raise ValueError(f"shrink must lie between 0 and 1, got {shrink!r}")
     require_count("tries", tries)
     refusals: list[str] = []

@@ -61,12 +61,12 @@ class Chain(gymnasium.Env[Any, Any]):
     def __init__(
         self, length: int = 5, slip: float = 0.1, start: int = 0, endless: bool = False
     ) -> None:
-        if length < 1:
-            raise ValueError(f"length must be at least 1, got {length}")
-        if not 0.0 <= slip <= 1.0:
-            raise ValueError(f"slip must be a probability in [0, 1], got {slip}")
-        if not 0 <= start < length:
-            raise ValueError(f"start must be a state 0 .. {length - 1}, got {start}")
+        if not isinstance(length, int | np.integer) or length < 1:
+            raise ValueError(f"length must be a whole number of at least 1, got {length!r}")
+        if not isinstance(slip, int | float | np.floating) or not 0.0 <= slip <= 1.0:
+            raise ValueError(f"slip must be a probability in [0, 1], got {slip!r}")
+        if not isinstance(start, int | np.integer) or not 0 <= start < length:
+            raise ValueError(f"start must be a state 0 .. {length - 1}, got {start!r}")
         self.P = _table(length, slip, endless)
         self.initial_state_distrib = np.eye(length)[start]
         self.observation_space = gymnasium.spaces.Discrete(length)

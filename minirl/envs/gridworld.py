@@ -67,10 +67,12 @@ class GridWorld(gymnasium.Env[Any, Any]):
     def __init__(
         self, layout: str = DEFAULT_LAYOUT, slip: float = 0.2, step_cost: float = 0.04
     ) -> None:
-        if not 0.0 <= slip <= 1.0:
-            raise ValueError(f"slip must be a probability in [0, 1], got {slip}")
-        if not np.isfinite(step_cost):
-            raise ValueError(f"step_cost must be a finite number, got {step_cost}")
+        if not isinstance(layout, str):
+            raise ValueError(f"layout must be text, one line per row, got {layout!r:.60}")
+        if not isinstance(slip, int | float | np.floating) or not 0.0 <= slip <= 1.0:
+            raise ValueError(f"slip must be a probability in [0, 1], got {slip!r}")
+        if not isinstance(step_cost, int | float | np.floating) or not np.isfinite(step_cost):
+            raise ValueError(f"step_cost must be a finite number, got {step_cost!r}")
         self.grid = _parse(layout)
         self.P = _table(self.grid, slip, step_cost)
         starts = (self.grid == START).ravel()

@@ -28,6 +28,8 @@ def checked_rewards(task: TokenTask, rewards: np.ndarray | None) -> np.ndarray:
     ValueError
         If the shape is not the task's, or a reward is not a finite number, naming its response.
     """
+    if not isinstance(task, TokenTask):
+        raise ValueError(f"task must be a TokenTask, got {task!r:.60}")
     if rewards is None:
         rewards = task.utilities
     rewards = np.asarray(rewards, dtype=np.float64)
@@ -96,7 +98,9 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         task: TokenTask | None = None,
         rewards: np.ndarray | None = None,
     ) -> None:
-        self.num_envs = num_envs
+        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise ValueError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
+        self.num_envs = int(num_envs)
         self.task = arithmetic() if task is None else task
         self.rewards = checked_rewards(self.task, rewards)
         self.single_observation_space = Discrete(self.task.num_observations)
@@ -119,7 +123,11 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         """
         super().reset(seed=seed)
         group_size = (options or {}).get("group_size", 1)
-        if group_size < 1 or self.num_envs % group_size:
+        if (
+            not isinstance(group_size, int | np.integer)
+            or group_size < 1
+            or self.num_envs % group_size
+        ):
             raise ValueError(
                 f"group_size must divide the number of environments, {self.num_envs}, got "
                 f"{group_size!r}"

@@ -27,7 +27,6 @@ array([[2.]])
 """
 
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,10 @@ class LQRProblem:
                 raise ValueError(
                     f"{name} must be symmetric positive semidefinite, got {matrix.tolist()}"
                 )
-        if not isinstance(self.discount, Real) or not 0.0 <= self.discount < 1.0:
+        if (
+            not isinstance(self.discount, int | float | np.floating)
+            or not 0.0 <= self.discount < 1.0
+        ):
             raise ValueError(f"discount must be in [0, 1), got {self.discount!r}")
 
     @classmethod
@@ -194,7 +196,7 @@ def expected_return_finite(
     Carries the second moments of the state forward step by step; any gain is allowed. Raises
     ValueError unless `horizon` is a whole number of at least 0.
     """
-    if not isinstance(horizon, Integral) or horizon < 0:
+    if not isinstance(horizon, int | np.integer) or horizon < 0:
         raise ValueError(f"horizon must be a whole number of at least 0, got {horizon!r}")
     K, action_covariance = _matrix_gain(problem, gain), _action_covariance(problem, log_std)
     loop, noise = problem.A + problem.B @ K, _step_noise(problem, action_covariance)

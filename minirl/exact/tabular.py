@@ -33,7 +33,6 @@ array([[ 0.3333, -0.3333]])
 """
 
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -292,7 +291,7 @@ def finite_horizon_values(mdp: FiniteMDP, policy: ArrayLike | None, horizon: int
     horizon : int
         Number of steps, at least 0.
     """
-    if not isinstance(horizon, Integral) or horizon < 0:
+    if not isinstance(horizon, int | np.integer) or horizon < 0:
         raise ValueError(f"horizon must be a whole number of at least 0, got {horizon!r}")
     checked = None if policy is None else _checked_policy(mdp, policy)
     values = np.zeros(len(mdp.start))
@@ -489,5 +488,5 @@ def _distributions(name: str, probabilities: FloatArray) -> FloatArray:
 
 
 def _require_discount(name: str, value: float) -> None:
-    if not isinstance(value, Real) or not 0.0 <= value <= 1.0:
+    if not isinstance(value, int | float | np.floating) or not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} must be in [0, 1], got {value!r}")

@@ -148,6 +148,11 @@ def _checked_points(name: str, pairs: Sequence[Point]) -> Array:
     return array
 
 
+def _percent(fraction: float) -> str:
+    """A fraction in per cent; a huge one, as of a far too large beta, by its power of ten."""
+    return f"{fraction:.1%}" if abs(fraction) < 100 else f"{100 * fraction:.1e} %"
+
+
 def _objective(point: Any, beta: float) -> Any:
     kl, reward = point
     return reward - beta * kl
@@ -301,7 +306,9 @@ def _draw_key(
     row: dict[str, Any] = {"va": "center", "fontsize": 10.5, "color": INK}
     for y, (name, look) in enumerate(_marker_looks(list(fractions)).items()):
         of_optimum = fractions[name]
-        text = f"up to {of_optimum.max():.1%}" if name in labelled else f"{of_optimum.mean():.1%}"
+        text = _percent(of_optimum.max() if name in labelled else of_optimum.mean())
+        if name in labelled:
+            text = f"up to {text}"
         axes.plot(0.05, y + 3.3, **look)
         axes.text(0.14, y + 3.3, name, parse_math=False, **row)
         axes.text(1.0, y + 3.3, text.replace("%", " %").replace("-", MINUS), ha="right", **row)

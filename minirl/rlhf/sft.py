@@ -228,9 +228,12 @@ def language_model_loss(
     Raises
     ------
     ValueError
-        If the shapes differ or `smoothing` is negative.
+        If the shapes differ, `smoothing` is negative, or `counts` are negative or all 0.
     """
     require_non_negative("smoothing", smoothing)
+    logits, counts = np.asarray(logits, np.float64), np.asarray(counts)
+    if not (counts.size and counts.min() >= 0 and 0 < counts.sum() < np.inf):
+        raise ValueError("counts must be at least 0, and one of them above 0")
     if logits.shape != counts.shape:
         raise ValueError(f"logits must have the shape {counts.shape} of counts, got {logits.shape}")
     weights = (counts + smoothing) / counts.sum()
@@ -264,8 +267,23 @@ def expand_bigrams(task: TokenTask, log_probs: np.ndarray) -> np.ndarray:
 
     Rows and columns beyond (X V, V), those of `mask_prompt` off, are left out and the rest is
     renormalised.
+
+    Raises
+    ------
+    ValueError
+        If the table is smaller, or its rows are not log-probabilities.
     """
+    log_probs = np.asarray(log_probs, dtype=np.float64)
     num_prompts, num_tokens = len(task.prompts), len(task.vocabulary)
+    least = num_prompts * num_tokens, num_tokens
+    if log_probs.ndim != 2 or log_probs.shape[0] < least[0] or log_probs.shape[1] < least[1]:
+        raise ValueError(f"log_probs must have at least the shape {least}, got {log_probs.shape}")
+    sums = np.exp(np.minimum(log_probs, 1.0)).sum(axis=1)  # e > 1 is too much already
+    if not np.abs(sums - 1).max() <= 1e-6:
+        raise ValueError(
+            "log_probs must be log-probabilities, whose exponentials sum to 1 per row, got sums "
+            f"from {sums.min():.6g} to {sums.max():.6g}"
+        )
     known = log_probs[: num_prompts * num_tokens, :num_tokens]
     known = scipy.special.log_softmax(known, axis=1).reshape(num_prompts, num_tokens, num_tokens)
     previous = (np.arange(task.num_contexts) - 1) % task.num_words

@@ -65,3 +65,12 @@ def test_episodes_begin_at_start():
 def test_wrong_parameters_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         Chain(**kwargs)
+
+
+@pytest.mark.parametrize("wrong", [2.5, "3", None])
+@pytest.mark.parametrize("name", ["length", "start"])
+def test_lengths_and_starts_are_whole_numbers(name, wrong):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        Chain(**{name: wrong})
+    with pytest.raises(ValueError, match="slip must be a probability"):
+        Chain(slip="0.1")

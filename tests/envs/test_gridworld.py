@@ -83,3 +83,12 @@ def test_wrong_maps_are_explained(layout, message):
 def test_wrong_numbers_are_named(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))):
         GridWorld(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("layout", 3), ("layout", ["SG"]), ("slip", "a"), ("slip", None), ("step_cost", None)],
+)
+def test_arguments_of_another_kind_are_named(name, wrong):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        GridWorld(**{name: wrong})

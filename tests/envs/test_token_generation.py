@@ -255,3 +255,14 @@ def test_actions_that_are_no_tokens_are_named(actions):
     envs.reset(seed=0)
     with pytest.raises(ValueError, match="actions must be 2 tokens 0 .. 3, got array"):
         envs.step(actions)
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, 2.5, None])
+def test_the_number_of_sentences_is_a_count(num_envs):
+    with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got"):
+        TokenGenerationVectorEnv(num_envs)
+
+
+def test_a_task_of_another_kind_is_named():
+    with pytest.raises(ValueError, match="task must be a TokenTask, got 3"):
+        TokenGenerationVectorEnv(2, task=3)

@@ -16,6 +16,7 @@ from minirl.rlhf.sft import (
     Corpus,
     demonstration_cross_entropy,
     demonstration_entropy,
+    expand_bigrams,
     fine_tune,
     language_model_loss,
     pack,
@@ -437,3 +438,19 @@ def test_bad_parts():
         language_model_loss(np.zeros((2, 1)), np.ones((2, 3)), 0.05)
     with pytest.raises(ValueError, match="smoothing must be a finite number of at least 0"):
         language_model_loss(np.zeros((2, 3)), np.ones((2, 3)), -1.0)
+
+
+def test_a_bigram_table_holds_log_probabilities():
+    task = describe_the_cat()
+    probs = np.full((8, 4), 0.25)
+    with pytest.raises(ValueError, match="log_probs must be log-probabilities"):
+        expand_bigrams(task, probs)
+    with pytest.raises(ValueError, match=r"log_probs must have at least the shape \(8, 4\)"):
+        expand_bigrams(task, np.log(probs[:7]))
+    np.testing.assert_allclose(np.exp(expand_bigrams(task, np.log(probs))), 0.25)
+
+
+@pytest.mark.parametrize("counts", [np.zeros((1, 2)), np.array([[3, -1]]), np.array([[np.nan, 1]])])
+def test_counts_that_count_nothing_are_refused(counts):
+    with pytest.raises(ValueError, match="counts must be at least 0, and one of them above 0"):
+        language_model_loss(np.zeros((1, 2)), counts, smoothing=0.1)
