@@ -200,12 +200,11 @@ class Case:
         objective = self.objective
         kl = sequences.kl(outcome.log_probs, objective.reference_log_probs)
         gold = sequences.expected_reward(outcome.log_probs, self.gold)
-        gain = gold - objective.beta * kl - objective.start
         return {
             "sentences": outcome.sentences,
             "labels": outcome.labels,
             "cpu_seconds": f"{outcome.cpu_seconds:.3f}",
-            "fraction": f"{gain / (objective.optimum - objective.start):.4f}",
+            "fraction": f"{objective.fraction_reached(gold - objective.beta * kl):.4f}",
             "gold": f"{gold:.4f}",
             "kl": f"{kl:.4f}",
         }
