@@ -36,7 +36,12 @@ def test_a_part_of_an_hour_finds_nothing(part, fuzz):
         child.close()
     failures = [outcome for outcome in outcomes if outcome.failed]
     if part == "calls":
-        failures = [outcome for outcome in failures if not outcome.kind.endswith(NEAR_MISSES)]
+        failures = [
+            outcome
+            for outcome in failures
+            if not outcome.kind.endswith(NEAR_MISSES)
+            and "rng=its class" not in outcome.text  # NumPy itself crashes
+        ]
     assert failures == []
     assert len(outcomes) > ATTEMPTS[part] / 10  # on a machine that is busy
 
