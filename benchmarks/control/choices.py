@@ -35,7 +35,7 @@ STUDY = study.Study(
     ("environment", "algorithm", "choice", "seed"),
     ("score", "final_return", "mean_kl"),
 )
-STEPS = {"CartPole-v1": 60_000, "Pendulum-v1": 60_000}
+STEPS = {"CartPole-v1": 60_000, "Pendulum-v1": 60_000, "MountainCarContinuous-v0": 60_000}
 JOINT_NORM = 0.5
 STRAY = 8
 
@@ -291,6 +291,16 @@ def choices() -> list[Choice]:
     add(pendulum, "ppo", "log-probability of the clipped action", kind=ClippedActions)
     far = {"advantages": gae, "reward_transform": minirl.ReturnScaling(discount=0.99)}
     add(pendulum, "ppo", "discount 0.99", settings=far)
+    fast, bound = {"learning_rate": 0.03}, {"min_log_std": -0.5}
+    add(pendulum, "ppo", "learning rate 0.03, not annealed", changes=fast)
+    add(pendulum, "ppo", "learning rate 0.03, log_std at least -0.5", changes=fast, settings=bound)
+    stop = {**fast, "target_kl": 0.02}
+    add(pendulum, "ppo", "learning rate 0.03, stops at a KL of 0.02", changes=stop)
+
+    car, from_zero = "MountainCarContinuous-v0", {"initial_log_std": 0.0}
+    add(car, "ppo", "default")
+    add(car, "ppo", "log_std starts at 0", settings=from_zero)
+    add(car, "ppo", "log_std starts at 0, at least -0.5", settings={**from_zero, **bound})
     return found
 
 
@@ -385,7 +395,7 @@ def draw(path: Path) -> None:
     columns = [
         [("CartPole-v1", "ppo")],
         [("CartPole-v1", "trpo"), ("CartPole-v1", "policy-gradient")],
-        [("Pendulum-v1", "ppo")],
+        [("Pendulum-v1", "ppo"), ("MountainCarContinuous-v0", "ppo")],
     ]
     panels: dict[tuple[str, str], list[Effect]] = {}
     for found in effects():
