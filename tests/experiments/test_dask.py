@@ -23,6 +23,7 @@ from environments import DiesOften, Held, steady, wait_for
 from minirl.algorithms import PPO, PolicyGradient
 from minirl.experiments.compare import compare
 from minirl.settings import Settings
+from minirl.training import TrainingStopped
 
 SETTINGS = Settings(num_envs=2, rollout_steps=64, hidden_sizes=(4,))
 CLOCKS = {"cpu_seconds"}  # the one column that two equal runs don't share
@@ -195,7 +196,7 @@ def test_a_run_s_own_error_is_itself_and_ends_with_its_comparison(client, tmp_pa
             return PolicyGradient().update(state, batch, rng, progress)
 
     arguments = {"seeds": 1, "executor": client.get_executor()}
-    with pytest.raises(Own, match="the update can't be done") as caught:
+    with pytest.raises(TrainingStopped, match="Own: the update can't be done") as caught:
         small({"bad": RaisesOnce(str(tmp_path))}, **arguments)
     assert caught.value.__notes__ == ["in bad, seed 0"]
     assert "in update\n" in str(caught.value.__cause__)  # where in the worker it happened
