@@ -13,6 +13,7 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.validation import require_fraction
 
@@ -276,3 +277,6 @@ class GroupNormalized:
 
 def _returns_to_go(rollout: Rollout) -> np.ndarray:
     return discounted_sums(rollout.rewards, rollout.done, 1.0)
+
+
+check_arguments(__name__)

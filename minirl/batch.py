@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minirl.arguments import check_arguments
+
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
@@ -230,3 +232,6 @@ def flatten(
         weight=weight.astype(dtype),
         episodes=np.nonzero(valid)[1] if per == "episode" else None,
     )
+
+
+check_arguments(__name__, often=("Batch.rows",))

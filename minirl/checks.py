@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.networks import Network
@@ -144,3 +145,6 @@ def three_sigma(samples: np.ndarray, truth: float | np.ndarray, sigmas: float = 
     if not worst <= sigmas:
         raise AssertionError(f"the mean is {worst:.1f} standard errors from the truth")
     return np.asarray(z)
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.networks import Table
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
@@ -179,3 +180,6 @@ class TableFit:
             "explained_variance": explained_variance(batch.values, batch.returns),
             "critic_gradient_equivalents": float(len(batch)),
         }
+
+
+check_arguments(__name__, often=("value_loss", "CriticFit.step"))

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.validation import require_shape
 
 LOG_2_PI = float(np.log(2 * np.pi))
@@ -231,3 +232,6 @@ class DiagonalGaussian:
         """M d_eta with M = diag(1 / std^2, 2), the Fisher matrix in eta, row by row (N, 2k)."""
         d_mean, d_log_std = _halves(d_eta)
         return np.concatenate([d_mean * np.exp(-2 * self.log_std), 2 * d_log_std], axis=1)
+
+
+check_arguments(__name__, often=("Categorical", "DiagonalGaussian"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minirl import metrics
+from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.validation import require_finite
 
@@ -195,3 +196,6 @@ class ReturnReached:
     def __call__(self, history: History) -> bool:
         """Whether the last 100 finished episodes have a mean return of at least `target`."""
         return history.finished_episodes >= WINDOW and history.final_return() >= self.target
+
+
+check_arguments(__name__)

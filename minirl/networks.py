@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.validation import require_count, require_finite, require_positive, require_shape
 
 
@@ -341,3 +342,6 @@ class WithLogStd:
         """J dtheta (N, 2k)."""
         d_mean = self.mean.jvp(cache, dtheta[: -self.actions])
         return self._append(d_mean, dtheta[-self.actions :])
+
+
+check_arguments(__name__, often=("MLP", "Linear", "Table", "WithLogStd"))

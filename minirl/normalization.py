@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minirl.arguments import check_arguments
+
 CLIP = 10.0  # standard deviations; keeps one wild sensor value from saturating the network
 NEVER_ZERO = 1e-290  # prevents 0 / 0; far below the scale of any samples
 
@@ -75,3 +77,6 @@ class RunningMoments:
     def rounding(self, dtype: np.dtype[Any]) -> np.ndarray:
         """Eight times the distance (D,) between neighbouring numbers of this type at the mean."""
         return 8 * np.finfo(np.result_type(dtype, np.float32)).eps * np.abs(self.mean)
+
+
+check_arguments(__name__, often=("RunningMoments.normalize",))

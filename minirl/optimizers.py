@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.validation import require_non_negative, require_positive
 
 
@@ -123,3 +124,6 @@ class Adam:
         np.divide(mean, update, out=update)
         update *= rate
         return AdamState(mean, square, steps), np.subtract(theta, update, out=update)
+
+
+check_arguments(__name__, often=("scheduled", "clip_by_norm", "SGD.step", "Adam.step"))

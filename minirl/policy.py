@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from minirl.arguments import check_arguments
 from minirl.distributions import Categorical, DiagonalGaussian, Distribution
 from minirl.networks import MLP, Network, Table, WithLogStd
 from minirl.normalization import RunningMoments
@@ -250,3 +251,6 @@ def make_critic(
     """A fresh critic for an observation space: an `MLP` or, for Discrete states, a `Table`."""
     network = _network(observation_space, 1, hidden_sizes, 1.0, dtype)
     return Critic(network, network.init(rng))
+
+
+check_arguments(__name__, often=("network_input", "Policy", "Critic"))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.normalization import CLIP, RunningMoments
 from minirl.policy import Policy
@@ -70,3 +71,6 @@ class ReturnScaling:
         scale = std if std > moments.rounding(sums.dtype) else 1.0
         rewards = np.clip(rollout.rewards / scale, -CLIP, CLIP)
         return replace(state, sums=sums, moments=moments), rewards, {"reward_scale": scale}
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.failures import describe_error, environment_index, raised_by_minirl
 from minirl.policy import Critic, Policy, require_fit
@@ -452,3 +453,6 @@ def _finished_episodes(
     np.cumsum(rewards, axis=0, out=totals[1:])
     returns = totals[row + 1, column] - totals[np.maximum(first, 0), column]
     return transitions[row], returns + np.where(first < 0, carried[column], 0.0), lengths
+
+
+check_arguments(__name__)

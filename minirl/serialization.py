@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
@@ -374,3 +375,6 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
             f"{' '.join(reason.split())}"
         ) from error
     return policy, settings
+
+
+check_arguments(__name__)

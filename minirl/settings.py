@@ -25,6 +25,7 @@ from minirl.algorithms import (
     PolicyGradient,
 )
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
+from minirl.arguments import check_arguments
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.networks import require_log_std
 from minirl.optimizers import SGD, Adam, LinearSchedule
@@ -453,3 +454,6 @@ def choose(name: str, env: MakeEnv, assignments: Sequence[str] = ()) -> tuple[Al
     # All at once: values that only fit together must not depend on their order.
     settings = replace(default_settings(env, name), **common_values)
     return replace(algorithm, **own_values), settings
+
+
+check_arguments(__name__)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.validation import require_count, require_finite_numbers
 
 
@@ -141,3 +142,6 @@ def backtracking_line_search(
             )
         refusals.append(reason)
     return LineSearchResult(0.0, tuple(refusals))
+
+
+check_arguments(__name__)

@@ -20,6 +20,7 @@ from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
+from minirl.arguments import check_arguments
 from minirl.batch import Batch, Rollout, flatten
 from minirl.checkpoint import Checkpoints, RunState
 from minirl.failures import describe_error, raised_by_minirl
@@ -590,3 +591,6 @@ def _with_new_statistics(state: Any, critic_state: Any, batch: Any) -> tuple[Any
         replace(state, policy=state.policy.with_observation_statistics(statistics)),
         replace(critic_state, critic=critic_state.critic.with_observation_statistics(statistics)),
     )
+
+
+check_arguments(__name__)

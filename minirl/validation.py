@@ -3,8 +3,9 @@
 import contextlib
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -93,10 +94,14 @@ def require_finite_numbers(name: str, array: Any) -> None:
 
 def require_methods(name: str, value: Any, *methods: str) -> None:
     """Raise ValueError unless `value` is an object with all these methods or attributes."""
-    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+
+    def fits(other: Any) -> bool:
+        return not isinstance(other, type) and all(hasattr(other, method) for method in methods)
+
+    if not fits(value):
         raise ValueError(
-            f"{name} must be an object with {', '.join(methods)}, got {_given(value)}"
-            f"{_way_out(value, lambda other: all(hasattr(other, method) for method in methods))}"
+            f"{name} must be an object with {', '.join(methods)}, got {described(value)}"
+            f"{way_out(name, value, fits)}"
         )
 
 
@@ -111,18 +116,19 @@ def require_instance(name: str, value: Any, *kinds: type) -> None:
     ValueError: seed must be an int, got the str '3'
     """
     if not isinstance(value, kinds):
-        expected = " or ".join(_with_article(kind.__name__) for kind in kinds)
+        expected = " or ".join(with_article(kind.__name__) for kind in kinds)
         raise ValueError(
-            f"{name} must be {expected}, got {_given(value)}"
-            f"{_way_out(value, lambda other: isinstance(other, kinds))}"
+            f"{name} must be {expected}, got {described(value)}"
+            f"{way_out(name, value, lambda other: isinstance(other, kinds), kinds)}"
         )
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """The noun with "a" or "an" before it."""
     return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
-def _given(value: Any) -> str:
+def described(value: Any) -> str:
     """What was passed, short enough for one line."""
     if value is None:
         return "None"
@@ -131,19 +137,53 @@ def _given(value: Any) -> str:
     kind = type(value).__name__
     if isinstance(value, bool | Real | str):
         return f"the {kind} {reprlib.repr(value)}"
-    return _with_article(kind)
+    return with_article(kind)
 
 
-def _way_out(value: Any, fits: Callable[[Any], bool]) -> str:
-    """The change that makes `value` right, if it is a class or contains what is needed."""
+def way_out(name: str, value: Any, fits: Callable[[Any], bool], kinds: Sequence[type] = ()) -> str:
+    """The change that makes `value` right as the argument `name`, as the end of a message.
+
+    Known are a class in place of its object, an object that holds what is needed or computes it
+    under the argument's name, and those of `_replacements`. `kinds` are the classes that fit.
+    """
     if isinstance(value, type):
+        if type in kinds:
+            return ""
         # Only a class whose arguments all have defaults can be tried.
         with contextlib.suppress(Exception):
             if fits(value()):
                 return f"; did you mean {value.__name__}()?"
         return f"; give an object: {value.__name__}(...)"
-    if is_dataclass(value):
-        parts = [item.name for item in fields(value) if fits(getattr(value, item.name, None))]
-        if parts:
-            return f"; did you mean .{parts[0]}?"
+    with contextlib.suppress(Exception):
+        part = getattr(value, name)
+        if fits(part):
+            return f"; did you mean .{name}?"
+        if callable(part) and fits(part()):
+            return f"; did you mean .{name}()?"
+    for words, make in _replacements(value):
+        with contextlib.suppress(Exception):
+            if fits(make()):
+                return f"; did you mean {words}?"
+    names = [kind.__name__ for kind in kinds if is_dataclass(kind)]
+    if isinstance(value, Mapping) and names:
+        return f"; did you mean {names[0]}(**{name})?"
+    if type(value).__name__ == "Pairs" and "Preferences" in names:
+        return "; label the pairs: Annotator().hard(pairs, utilities, rng)"
     return ""
+
+
+def _replacements(value: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What a learner may have meant by an object of another kind: words, and how to make it."""
+    for part in [item.name for item in fields(value)] if is_dataclass(value) else ():
+        # One array or number is as good as another: nothing says that it is the right one.
+        if not isinstance(getattr(value, part, None), Real | str | Sequence | np.ndarray):
+            yield f".{part}", partial(getattr, value, part)
+    if isinstance(value, Integral):
+        yield f"numpy.random.default_rng({value})", partial(np.random.default_rng, int(value))
+    if isinstance(value, float) and value.is_integer():
+        yield f"{value:.0f}", partial(int, value)
+    if isinstance(value, str):
+        yield repr([value]), lambda: [value]
+    identifier = getattr(getattr(value, "spec", None), "id", None)  # of a Gymnasium environment
+    if identifier is not None:
+        yield repr(identifier), lambda: identifier

@@ -288,7 +288,9 @@ def test_table_fit_by_hand():
     batch = make_batch([0, 2, 0], [1.0, 8.0, 5.0], values=[2.0, 4.0, 2.0], weight=[0.1, 0.6, 0.3])
     old = np.array([2.0, 7.0, 4.0])
     fit = TableFit(rate=0.25)
-    state, metrics = fit.fit(fit.init(Critic(Table(3, 1), old)), batch, None, 0.0)
+    state, metrics = fit.fit(
+        fit.init(Critic(Table(3, 1), old)), batch, np.random.default_rng(0), 0.0
+    )
     np.testing.assert_allclose(state.critic.parameters, [2.5, 7.0, 5.0], rtol=1e-14)
     assert old.tolist() == [2.0, 7.0, 4.0]
     # before the move: errors 1, -4 and -3

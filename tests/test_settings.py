@@ -332,7 +332,11 @@ def test_a_default_algorithm_keeps_the_settings_of_its_name():
 
 def test_an_algorithm_of_ones_own_gets_the_common_settings():
     class Own:
-        pass
+        def init(self, policy):
+            return policy
+
+        def update(self, state, batch, rng, progress):
+            return state, {}
 
     assert default_settings("Nobody/Knows-v0", Own()) == GENERIC.settings
     assert default_settings(lambda num_envs: None, Own()) == GENERIC.settings

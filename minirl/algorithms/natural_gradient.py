@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report
+from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.optimizers import LinearSchedule, scheduled
@@ -139,3 +140,6 @@ class NaturalGradient:
             "cg_residual": solution.relative_residual,
             "gradient_equivalents": len(batch) * (1 + products * 4 / 3),
         }
+
+
+check_arguments(__name__, often=("fisher_vector_product",))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import DiagonalGaussian, Distribution
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
@@ -151,3 +152,6 @@ class PolicyGradient:
             "gradient_norm": norm,
             "gradient_equivalents": float(len(batch)),
         }
+
+
+check_arguments(__name__, often=("surrogate", "entropy_bonus", "policy_gradient_loss"))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minirl.algorithms.policy_gradient import entropy_bonus, step_report
+from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
@@ -242,3 +243,6 @@ class PPO:
         if isinstance(self.objective, AdaptiveKL):
             state = replace(state, beta=self.objective.next_beta(state.beta, metrics["kl"]))
         return state, metrics
+
+
+check_arguments(__name__, often=("clipped_surrogate_loss", "kl_penalty", "PPO.step"))

@@ -18,6 +18,7 @@ import numpy as np
 
 from minirl.algorithms.natural_gradient import natural_direction
 from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report, surrogate
+from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.policy import Policy
@@ -167,3 +168,6 @@ class TRPO:
             "cg_residual": solution.relative_residual,
             "gradient_equivalents": len(batch) * (1 + products * 4 / 3 + tries / 3),
         }
+
+
+check_arguments(__name__)

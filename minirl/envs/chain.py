@@ -11,6 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.toy_text.utils import categorical_sample
 
+from minirl.arguments import check_arguments
+
 LEFT, RIGHT = 0, 1
 LEFT_PRIZE, RIGHT_PRIZE = 0.1, 1.0
 
@@ -109,3 +111,6 @@ def _table(length: int, slip: float, endless: bool) -> Table:
         }
         for state in range(length)
     }
+
+
+check_arguments(__name__, often=("Chain.step",))

@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium.envs.toy_text.utils import categorical_sample
 from numpy.typing import NDArray
 
+from minirl.arguments import check_arguments
+
 DEFAULT_LAYOUT = """
 ...G
 .#.X
@@ -147,3 +149,6 @@ def _table(grid: NDArray[np.str_], slip: float, step_cost: float) -> Table:
         state: {action: outcomes(state, action) for action in range(len(MOVES))}
         for state in range(grid.size)
     }
+
+
+check_arguments(__name__, often=("GridWorld.step",))

@@ -10,6 +10,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minirl.arguments import check_arguments
+
 FloatArray = NDArray[np.float64]
 
 
@@ -108,3 +110,6 @@ def _factor(covariance: FloatArray) -> FloatArray:
     """A matrix F with ``F F' = covariance``; unlike Cholesky's it may be singular."""
     variances, directions = np.linalg.eigh(covariance)
     return np.asarray(directions * np.sqrt(np.maximum(variances, 0.0)))
+
+
+check_arguments(__name__, often=("LQR.step",))

@@ -17,6 +17,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import TokenTask, arithmetic
 
 
@@ -169,3 +170,14 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
             drawn = self.np_random.integers(len(task.prompts), size=int(begin_anew.sum()))
             self._prompts[begin_anew] = drawn
         return self._observations(), rewards, ended.copy(), np.zeros_like(ended), {}
+
+
+check_arguments(
+    __name__,
+    often=(
+        "TokenGeneration.step",
+        "TokenGenerationVectorEnv.step",
+        "TokenGeneration.reset",
+        "TokenGenerationVectorEnv.reset",
+    ),
+)

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minirl.arguments import check_arguments
+
 EOS = "<eos>"
 LARGEST = 5_000_000  # responses of all prompts: about a gigabyte of tables
 
@@ -393,3 +395,6 @@ def arithmetic(utility: Utility = gold_utility) -> TokenTask:
         utility=utility,
         demonstrations=arithmetic_demonstrations,
     )
+
+
+check_arguments(__name__, often=("gold_utility", "exact_match", "Paths"))

@@ -33,6 +33,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
+from minirl.arguments import check_arguments
+from minirl.validation import described
+
 FloatArray = NDArray[np.float64]
 
 # A variance of exp(2 log_std) beyond this is no policy, and overflows from 355 on.
@@ -101,10 +104,14 @@ class LQRProblem:
         Raises ValueError if one is missing.
         """
         names = [field.name for field in fields(cls) if field.name != "discount"]
-        missing = [name for name in names if not hasattr(env.unwrapped, name)]
+        env = getattr(env, "unwrapped", env)
+        missing = [name for name in names if not hasattr(env, name)]
         if missing:
-            raise ValueError(f"env must publish the attributes {names}, but lacks {missing}")
-        matrices = {name: getattr(env.unwrapped, name) for name in names}
+            raise ValueError(
+                f'env must publish {names}, as gymnasium.make("minirl/LQR-v0") does, got '
+                f"{described(env)} that lacks {missing}"
+            )
+        matrices = {name: getattr(env, name) for name in names}
         return cls(**matrices, discount=discount)
 
 
@@ -254,3 +261,6 @@ def _checked_gain(problem: LQRProblem, gain: ArrayLike) -> FloatArray:
             f"radius is {radius:.6g} for gain {matrix.tolist()}"
         )
     return matrix
+
+
+check_arguments(__name__)

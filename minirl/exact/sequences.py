@@ -58,6 +58,8 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
+from minirl.arguments import check_arguments
+
 FloatArray = NDArray[np.float64]
 
 # By how much the probabilities of a log table may miss a sum of 1; mistakes are larger.
@@ -662,3 +664,6 @@ def _is_count(value: object) -> bool:
 def _require_draws(n: int) -> None:
     if not _is_count(n):
         raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+
+
+check_arguments(__name__)

@@ -40,6 +40,9 @@ import scipy.linalg
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
+from minirl.arguments import check_arguments
+from minirl.validation import described
+
 FloatArray = NDArray[np.float64]
 
 # With this many expected steps to the end, a float64 solve has lost ten of its sixteen digits.
@@ -113,11 +116,12 @@ class FiniteMDP:
         ValueError
             If the environment publishes no such table.
         """
-        inner = env.unwrapped
+        inner = getattr(env, "unwrapped", env)
         if not (hasattr(inner, "P") and hasattr(inner, "initial_state_distrib")):
             raise ValueError(
                 "env must publish its dynamics as attributes P and initial_state_distrib, as "
-                f"FrozenLake-v1 and minirl/Chain-v0 do; {type(inner).__name__} does not"
+                'gymnasium.make("FrozenLake-v1") and gymnasium.make("minirl/Chain-v0") do, got '
+                f"{described(inner)}"
             )
         transitions = np.zeros((len(inner.P), len(inner.P[0]), len(inner.P)))
         rewards = np.zeros(transitions.shape[:2])
@@ -490,3 +494,6 @@ def _distributions(name: str, probabilities: FloatArray) -> FloatArray:
 def _require_discount(name: str, value: float) -> None:
     if not isinstance(value, int | float | np.floating) or not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+
+
+check_arguments(__name__)

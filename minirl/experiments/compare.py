@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
+from minirl.arguments import check_arguments
 from minirl.experiments.evaluation import evaluate
 from minirl.experiments.outputs import RUNS, claimed_folder, load_run
 from minirl.interrupts import hold_interrupts
@@ -734,3 +735,6 @@ def _save_comparison(folder: Path, comparison: Comparison, items: Sequence[WorkI
         footnote=footnote(items),
         path=folder / "curves.png",
     )
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
+from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.machine import one_core
 from minirl.policy import Policy, require_fit
@@ -206,3 +207,6 @@ def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, l
     finally:
         envs.close()
     return rollout, list(frames)
+
+
+check_arguments(__name__)

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from minirl.algorithms import Algorithm
+from minirl.arguments import check_arguments
 from minirl.envs.token_generation import TokenGenerationVectorEnv, checked_rewards
 from minirl.envs.token_tasks import TokenTask
 from minirl.exact import sequences
@@ -185,3 +186,6 @@ def align(
         measure=measure,
         progress=progress,
     )
+
+
+check_arguments(__name__)

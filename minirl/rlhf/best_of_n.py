@@ -6,6 +6,7 @@ a model too large to enumerate.
 
 import numpy as np
 
+from minirl.arguments import check_arguments
 from minirl.envs.token_generation import checked_rewards
 from minirl.envs.token_tasks import TokenTask
 from minirl.policy import Policy
@@ -38,3 +39,6 @@ def sample_best_of_n(
     unit = np.abs(rewards).max(axis=1, keepdims=True)
     scores = (rewards / np.where(unit > 0, unit, 1)).round(13)[repeated, responses].reshape(-1, n)
     return responses.reshape(-1, n)[np.arange(len(prompts)), scores.argmax(axis=1)]
+
+
+check_arguments(__name__)

@@ -24,6 +24,7 @@ import numpy as np
 from scipy.special import expit, log_expit
 from tqdm import tqdm
 
+from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import Paths, TokenTask, require_numbers
 from minirl.exact import sequences
 from minirl.machine import one_core
@@ -310,3 +311,9 @@ def _require_of_task(preferences: Preferences, task: TokenTask) -> None:
     require_numbers("prompts of the preferences", preferences.prompts, len(task.prompts))
     require_numbers("first of the preferences", preferences.first, task.num_responses)
     require_numbers("second of the preferences", preferences.second, task.num_responses)
+
+
+check_arguments(
+    __name__,
+    often=("path_log_probs", "path_gradient", "dpo_loss", "ipo_loss", "DPO.loss_and_gradient"),
+)

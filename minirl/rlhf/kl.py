@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minirl.algorithms.ppo import COEFFICIENT_RANGE
+from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.policy import Policy
 from minirl.validation import require_finite, require_instance, require_positive
@@ -195,3 +196,6 @@ class KLPenalty:
         if isinstance(self.beta, AdaptiveCoefficient):
             beta = self.beta.next_beta(beta, metrics["reference_k1"], len(sentence))
         return beta, rewards, metrics
+
+
+check_arguments(__name__)

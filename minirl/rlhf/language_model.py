@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.special
 
+from minirl.arguments import check_arguments
 from minirl.distributions import Categorical
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.networks import Table
@@ -80,3 +81,6 @@ def sample_responses(
         nodes[rows] = np.where(ended, nodes[rows], task.num_words * nodes[rows] + 1 + tokens)
         writing[rows] = ~ended
     return nodes
+
+
+check_arguments(__name__)

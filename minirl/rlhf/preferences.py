@@ -13,6 +13,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike
 
+from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
@@ -420,3 +421,6 @@ def pairs_from_scores(
         tied=int((~identical & ~useful).sum()),
         over_limit=int((useful & ~kept).sum()),
     )
+
+
+check_arguments(__name__)

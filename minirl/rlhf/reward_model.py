@@ -23,6 +23,7 @@ import scipy.sparse
 import scipy.special
 from numpy.typing import ArrayLike
 
+from minirl.arguments import check_arguments
 from minirl.envs.token_generation import checked_rewards
 from minirl.envs.token_tasks import DIGITS, TokenTask, require_numbers
 from minirl.rlhf.preferences import Preferences
@@ -428,3 +429,6 @@ def calibration(predicted: np.ndarray, labels: np.ndarray, bins: int = 10) -> Ca
     means = [np.bincount(place, y) / counts for y in (predicted, labels)]
     error = counts @ np.abs(means[0] - means[1]) / len(labels)
     return Calibration(means[0], means[1], counts, float(error))
+
+
+check_arguments(__name__)

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
+from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.exact.sequences import response_log_probs
 from minirl.policy import Policy
@@ -392,3 +393,6 @@ def fine_tune(
         blocks=len(blocks),
         tokens=int(tokens.counted.sum()),
     )
+
+
+check_arguments(__name__)

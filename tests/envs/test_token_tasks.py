@@ -204,7 +204,7 @@ def test_longest_demonstrations_are_cut_and_equal_ones_add_up():
         ({"max_words": 0}, "max_words must be a whole number of at least 1, got 0"),
         ({"max_words": 2.5}, r"max_words must be a whole number of at least 1, got 2\.5"),
         ({"max_words": 30}, "fewer words, or a smaller max_words"),
-        ({"prompts": "ab"}, "prompts must be a tuple of strings, got 'ab'"),
+        ({"prompts": "ab"}, "prompts must be a tuple of strings, got the str 'ab'"),
         ({"vocabulary": (1, EOS)}, "vocabulary must be a tuple of strings"),
     ],
 )

@@ -578,7 +578,7 @@ def test_wrong_arguments_are_named():
     half_published = SimpleNamespace(unwrapped=SimpleNamespace(P=Chain().P))
     with pytest.raises(ValueError, match="initial_state_distrib"):
         FiniteMDP.from_gymnasium(half_published, 0.9)
-    with pytest.raises(ValueError, match="CartPoleEnv does not"):
+    with pytest.raises(ValueError, match="got a CartPoleEnv$"):
         FiniteMDP.from_gymnasium(gymnasium.make("CartPole-v1"), 0.9)
     wrong = [np.full((5, 3), 1 / 3), np.full((5, 2), 0.4), np.tile([1.5, -0.5], (5, 1))]
     almost = np.tile([0.5, 0.5 + 1e-5], (5, 1))

@@ -288,7 +288,10 @@ def test_unknown_algorithms_are_named():
     class NoAlgorithm:
         pass
 
-    with pytest.raises(ValueError, match="algorithm must be an object with init, update"):
+    with pytest.raises(
+        ValueError,
+        match="algorithm must be .* an object with init, update, got",
+    ):
         align(CAT, REFERENCE, UTILITIES, NoAlgorithm(), sentences=10)
 
 
