@@ -371,6 +371,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             resumes = arguments.command in ("compare", "rlhf")
             print(f"minirl: interrupted{kept if resumes else ''}", file=sys.stderr)
             return exit_status(error)
+        except MemoryError as error:
+            print(
+                f"minirl: memory is not enough ({' '.join(str(error).split()) or 'no more left'}); "
+                "use fewer parallel environments, shorter rollouts, or less data",
+                file=sys.stderr,
+            )
+            return 1
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             reason = error.args[0] if isinstance(error, KeyError) else error
             notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))

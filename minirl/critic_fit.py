@@ -12,11 +12,18 @@ import numpy as np
 from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.networks import Table
-from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
+from minirl.optimizers import (
+    Adam,
+    LinearSchedule,
+    Optimizer,
+    clip_by_norm,
+    require_optimizer,
+    scheduled,
+)
 from minirl.policy import Critic
 from minirl.validation import (
+    MOST_REPETITIONS,
     require_count,
-    require_methods,
     require_positive,
     require_positive_or_none,
 )
@@ -95,11 +102,11 @@ class CriticFit:
 
     def __post_init__(self) -> None:
         require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
-        require_count("epochs", self.epochs)
+        require_count("epochs", self.epochs, most=MOST_REPETITIONS)
         require_count("minibatch_size", self.minibatch_size)
         require_positive_or_none("value_clip", self.value_clip)
         require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
-        require_methods("optimizer", self.optimizer, "init", "step")
+        require_optimizer(self.optimizer)
 
     def init(self, critic: Critic) -> CriticState:
         """The state before the first fit."""

@@ -4,6 +4,7 @@
 Both minimise; nothing is changed in place, so an old theta stays what it was.
 """
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from minirl.arguments import check_arguments
-from minirl.validation import require_non_negative, require_positive
+from minirl.validation import described, require_methods, require_non_negative, require_positive
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ class Optimizer(Protocol):
     def step(
         self, state: Any, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
     ) -> tuple[Any, np.ndarray]: ...
+
+
+def require_optimizer(value: Any) -> None:
+    """Raise ValueError unless `value` is an optimizer: it has `init`, and `step` of 4 arguments."""
+    require_methods("optimizer", value, "init", "step")
+    try:
+        inspect.signature(value.step).bind(None, None, None, None)
+    except TypeError:
+        raise ValueError(
+            "optimizer must have step(state, theta, gradient, learning_rate), as SGD() and Adam() "
+            f"do, got {described(value)}"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The only file that steps an environment: fixed-length rollouts and whole episodes."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -14,7 +15,7 @@ from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.failures import describe_error, environment_index, raised_by_minirl
 from minirl.policy import Critic, Policy, require_fit
-from minirl.validation import NonFiniteError, require_count
+from minirl.validation import MOST_ENVIRONMENTS, NonFiniteError, require_count
 
 MakeEnv = str | Callable[[int], VectorEnv]
 STEP_LIMIT = 1000  # for environments without a time limit of their own
@@ -46,8 +47,9 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
         returns closed environments or another number of them, or an autoreset mode other than
         NEXT_STEP.
     """
-    require_count("num_envs", num_envs)
+    require_count("num_envs", num_envs, most=MOST_ENVIRONMENTS)
     if isinstance(env, str):
+        require_environment_id(env)
         try:
             envs = gym.make_vec(env, num_envs=num_envs)
         except (gym.error.Error, ImportError) as error:
@@ -57,6 +59,11 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
                 f"environment {env!r} can't be made: {describe_error(error)}"
             ) from error
     elif callable(env):
+        if not _takes(env, num_envs):
+            raise ValueError(
+                "env must be a function of one argument, num_envs, that returns a VectorEnv, got "
+                f"{env!r}"
+            )
         envs = env(num_envs)
     else:
         raise ValueError(
@@ -84,6 +91,27 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
             "Gymnasium's default"
         )
     return envs
+
+
+def require_environment_id(env: str) -> None:
+    """Raise ValueError for an id that names a file or nothing before its colon."""
+    module, colon, _ = env.rpartition(":")
+    if colon and not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(
+            f"environment {env!r} can't be made: before the colon must be the name of a Python "
+            f"module that can be imported, as in my_env:My-v0, got {module!r}"
+        )
+
+
+def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether the function can be called with these arguments, as far as it says so."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # some functions written in C have no signature
+        return True
+    return True
 
 
 def registered_id(env: str) -> str:

@@ -350,6 +350,8 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
         If the file is not exactly one that `save_policy` wrote, saying which check failed.
     """
     require_instance("path", path, str, os.PathLike)
+    if not str(path):
+        raise ValueError("path must name a file saved by minirl, policy.npz for example, got ''")
     try:
         header, arrays = load_arrays(path, FORMAT)
         network = _network_from(header["network"])

@@ -5,6 +5,7 @@ environment, the settings, and for each algorithm its own hyperparameters and st
 """
 
 import ast
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -31,7 +32,13 @@ from minirl.networks import require_log_std
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling, RewardTransform
 from minirl.rollout import MakeEnv, registered_id
-from minirl.validation import require_count, require_flag, require_methods
+from minirl.validation import (
+    MOST_ENVIRONMENTS,
+    MOST_ROWS,
+    require_count,
+    require_flag,
+    require_methods,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +92,15 @@ class Settings:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        require_count("num_envs", self.num_envs)
-        require_count("rollout_steps", self.rollout_steps)
+        require_count("num_envs", self.num_envs, most=MOST_ENVIRONMENTS)
+        require_count("rollout_steps", self.rollout_steps, most=MOST_ROWS)
         require_flag("whole_episodes", self.whole_episodes)
+        rows = self.num_envs * self.rollout_steps
+        if rows > MOST_ROWS and not self.whole_episodes:
+            raise ValueError(
+                f"num_envs times rollout_steps must be at most {MOST_ROWS:,}, got {rows:,}: a "
+                "rollout must fit into memory"
+            )
         require_count("group_size", self.group_size)
         if self.num_envs % self.group_size:
             raise ValueError(
@@ -417,11 +430,12 @@ def parse_value(text: str) -> Any:
             raise ValueError("neither a literal nor one of the names that follow") from None
 
     try:
-        return build(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError, TypeError) as error:
+        return build(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or "it is too deep"
         raise ValueError(
-            f"value {text!r} is not understood: {error}; give a Python literal or one of "
-            f"{', '.join(CONSTRUCTORS)}"
+            f"value {reprlib.repr(text)} is not understood: {reason}; give a Python literal or one "
+            f"of {', '.join(CONSTRUCTORS)}"
         ) from error
 
 
@@ -442,6 +456,7 @@ def choose(name: str, env: MakeEnv, assignments: Sequence[str] = ()) -> tuple[Al
         field_name, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"expected NAME=VALUE, got {assignment!r}")
+        field_name = field_name.strip()
         if field_name in own:
             own_values[field_name] = parse_value(text)
         elif field_name in common:

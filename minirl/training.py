@@ -42,7 +42,13 @@ from minirl.rollout import (
 )
 from minirl.serialization import describe
 from minirl.settings import Settings, default_algorithm, default_settings
-from minirl.validation import require_count, require_instance, require_methods, require_seed
+from minirl.validation import (
+    MOST_STEPS,
+    require_count,
+    require_instance,
+    require_methods,
+    require_seed,
+)
 
 # Mean KL of one update, in nats per step, from which `train` warns: the old policy's actions are
 # then, in the mean of their logarithms, exp(10) = 22,000 times less probable under the new policy.
@@ -362,7 +368,7 @@ class _Budget:
             )
         self.unit = "step" if total_episodes is None else "episode"
         total = total_steps if total_episodes is None else total_episodes
-        require_count(f"total_{self.unit}s", total)
+        require_count(f"total_{self.unit}s", total, most=MOST_STEPS)
         self.total = int(total)  # type: ignore[arg-type]
 
     def spent(self, history: History) -> int:
@@ -409,7 +415,7 @@ def require_trainable(
     env: MakeEnv, algorithm: Algorithm, total_steps: int, seed: int, settings: Settings
 ) -> None:
     """Raise ValueError, before anything is computed or written, where `train` would refuse."""
-    require_count("total_steps", total_steps)
+    require_count("total_steps", total_steps, most=MOST_STEPS)
     require_seed(seed)
     require_methods("algorithm", algorithm, "init", "update")
     envs = make_vector_env(env, 1)

@@ -11,6 +11,12 @@ from typing import Any
 
 import numpy as np
 
+# Larger counts would keep a machine busy for years, or fill its memory: they are mistakes.
+MOST_STEPS = 10**11
+MOST_REPETITIONS = 10**5
+MOST_ENVIRONMENTS = 10**5
+MOST_ROWS = 10**8
+
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
@@ -56,10 +62,12 @@ def require_within(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 
-def require_count(name: str, value: Any) -> None:
-    """Raise ValueError unless `value` is a whole number of at least 1."""
+def require_count(name: str, value: Any, *, most: int | None = None) -> None:
+    """Raise ValueError unless `value` is a whole number of at least 1 and at most `most`."""
     if not _is_whole(value) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {value:,}")
 
 
 def require_flag(name: str, value: Any) -> None:

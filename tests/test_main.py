@@ -330,6 +330,20 @@ TRAIN = ("train", "CartPole-v1", "--total-steps", "64")
         ((*TRAIN, "--set", "num_envs=2.0"), "num_envs.*2.0"),
         ((*TRAIN, "--set", "advantages=__import__('os')"), "__import__.*not understood"),
         ((*TRAIN, "--num-envs", "0"), "num_envs.*0"),
+        ((*TRAIN, "--num-envs", "100000000"), "num_envs must be at most 100,000"),
+        ((*TRAIN, "--set", "rollout_steps=100000000"), "rollout must fit into memory"),
+        ((*TRAIN, "--set", "epochs=1e26"), "epochs must be a whole number"),
+        ((*TRAIN, "--set", f"epochs={10**26}"), "epochs must be at most 100,000"),
+        ((*TRAIN, "--set", "optimizer=CriticFit()"), r"SGD\(\) and Adam\(\).*got a CriticFit"),
+        ((*TRAIN, "--set", "learning_rate='3'"), "learning_rate must be .*got '3'"),
+        ((*TRAIN, "--set", "learning_rate=[1]"), "learning_rate must be .*got a list"),
+        ((*TRAIN, "--set", "objective=Clipped('a')"), "epsilon must be .*got 'a'"),
+        ((*TRAIN, "--set", "learning_rate=" + 20_000 * "-" + "1"), "learning_rate|value '---"),
+        ((*TRAIN, "--algorithm", "trpo", "--set", "line_search_shrink='0.7'"), "_shrink.*'0.7'"),
+        ((*TRAIN, "--algorithm", "trpo", "--set", f"cg_iterations={10**9}"), "cg_iterations.*most"),
+        (("train", "./my_env:My-v0"), "name of a Python module.*got './my_env'"),
+        (("train", ":CartPole-v1"), "name of a Python module.*got ''"),
+        (("train", "CartPole-v1", "--total-steps", str(10**20)), "total_steps must be at most"),
         ((*TRAIN, "--seed", "-1"), "seed.*-1"),
         (("train", "CartPole-v1", "--total-steps", "-4"), "total_steps.*-4"),
         (("train", "CartPole-v1", "--total-steps", "0"), "total_steps.*0"),
@@ -432,6 +446,26 @@ def test_a_file_that_is_no_policy_is_one_line(command, content, fails, tmp_path)
 )
 def test_evaluate_refuses_in_one_line(arguments, words, fails, trained):
     assert re.search(words, fails("evaluate", trained / "policy.npz", *arguments))
+
+
+def test_spaces_around_a_name_and_its_value_are_no_part_of_them(run, tmp_path):
+    arguments = [*QUICK, "--set", " learning_rate = 0.01 ", "--out", tmp_path]
+    assert run("train", "CartPole-v1", "--total-steps", 64, *arguments)[0] == 0
+    _, settings = load_policy(tmp_path / "policy.npz")
+    assert settings["algorithm"]["learning_rate"] == 0.01
+
+
+def test_a_policy_without_a_name_is_named(fails):
+    assert "path must name a file" in fails("evaluate", "")
+
+
+def test_memory_that_is_not_enough_is_one_line(fails, monkeypatch, tmp_path):
+    def fill(*arguments, **settings):
+        raise MemoryError("Unable to allocate 8. EiB")
+
+    monkeypatch.setattr("minirl.__main__.compare", fill)
+    line = fails("compare", "CartPole-v1", "--out", tmp_path)
+    assert "memory is not enough (Unable to allocate 8. EiB)" in line
 
 
 def test_a_policy_whose_environment_is_not_known_asks_for_it(fails, tmp_path):

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import minirl
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.networks import Linear
 from minirl.policy import Critic, make_policy
@@ -506,3 +507,10 @@ def test_an_environment_whose_class_raises_is_named_with_the_place():
             make_vector_env("Doorless-v0", 2)
     finally:
         del gym.registry["Doorless-v0"]
+
+
+def test_a_function_of_other_arguments_makes_no_environments():
+    with pytest.raises(ValueError, match="env must be a function of one argument, num_envs"):
+        make_vector_env(lambda: None, 2)
+    with pytest.raises(ValueError, match="env must be a function of one argument, num_envs"):
+        make_vector_env(minirl.Settings, 2)

@@ -20,7 +20,13 @@ from minirl.distributions import Distribution
 from minirl.optimizers import LinearSchedule, scheduled
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, conjugate_gradient
-from minirl.validation import require_count, require_flag, require_non_negative, require_positive
+from minirl.validation import (
+    MOST_REPETITIONS,
+    require_count,
+    require_flag,
+    require_non_negative,
+    require_positive,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +103,7 @@ class NaturalGradient:
         require_flag("normalize_advantages", self.normalize_advantages)
         require_positive("step_size", scheduled(self.step_size, 0.0))
         require_non_negative("damping", self.damping)
-        require_count("cg_iterations", self.cg_iterations)
+        require_count("cg_iterations", self.cg_iterations, most=MOST_REPETITIONS)
 
     def init(self, policy: Policy) -> NaturalGradientState:
         """The state before the first update."""

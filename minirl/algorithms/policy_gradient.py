@@ -17,11 +17,17 @@ import numpy as np
 from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import DiagonalGaussian, Distribution
-from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
+from minirl.optimizers import (
+    Adam,
+    LinearSchedule,
+    Optimizer,
+    clip_by_norm,
+    require_optimizer,
+    scheduled,
+)
 from minirl.policy import Policy
 from minirl.validation import (
     require_flag,
-    require_methods,
     require_non_negative,
     require_positive,
     require_positive_or_none,
@@ -117,7 +123,7 @@ class PolicyGradient:
         require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
         require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
         require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
-        require_methods("optimizer", self.optimizer, "init", "step")
+        require_optimizer(self.optimizer)
 
     def init(self, policy: Policy) -> PolicyGradientState:
         """The state before the first update."""

@@ -20,12 +20,19 @@ from minirl.algorithms.policy_gradient import entropy_bonus, step_report
 from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
-from minirl.optimizers import Adam, LinearSchedule, Optimizer, clip_by_norm, scheduled
+from minirl.optimizers import (
+    Adam,
+    LinearSchedule,
+    Optimizer,
+    clip_by_norm,
+    require_optimizer,
+    scheduled,
+)
 from minirl.policy import Policy
 from minirl.validation import (
+    MOST_REPETITIONS,
     require_count,
     require_flag,
-    require_methods,
     require_non_negative,
     require_positive,
     require_positive_or_none,
@@ -152,12 +159,12 @@ class PPO:
     def __post_init__(self) -> None:
         require_flag("normalize_advantages", self.normalize_advantages)
         require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
-        require_count("epochs", self.epochs)
+        require_count("epochs", self.epochs, most=MOST_REPETITIONS)
         require_count("minibatch_size", self.minibatch_size)
         require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
         require_positive_or_none("target_kl", self.target_kl)
         require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
-        require_methods("optimizer", self.optimizer, "init", "step")
+        require_optimizer(self.optimizer)
         if not isinstance(self.objective, Clipped | Unclipped | FixedKL | AdaptiveKL):
             raise ValueError(
                 "objective must be Clipped(...), Unclipped(), FixedKL(...) or AdaptiveKL(...), "

@@ -23,7 +23,13 @@ from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, LineSearchResult, backtracking_line_search
-from minirl.validation import require_count, require_flag, require_non_negative, require_positive
+from minirl.validation import (
+    MOST_REPETITIONS,
+    require_count,
+    require_flag,
+    require_non_negative,
+    require_positive,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +113,8 @@ class TRPO:
         require_flag("normalize_advantages", self.normalize_advantages)
         require_positive("max_kl", self.max_kl)
         require_non_negative("damping", self.damping)
-        require_count("cg_iterations", self.cg_iterations)
-        require_count("line_search_tries", self.line_search_tries)
+        require_count("cg_iterations", self.cg_iterations, most=MOST_REPETITIONS)
+        require_count("line_search_tries", self.line_search_tries, most=MOST_REPETITIONS)
         if not 0 < self.line_search_shrink < 1:
             raise ValueError(
                 f"line_search_shrink must lie in (0, 1), got {self.line_search_shrink!r}"

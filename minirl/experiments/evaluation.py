@@ -19,10 +19,11 @@ from minirl.rollout import (
     collect_fresh_episodes,
     make_vector_env,
     registered_id,
+    require_environment_id,
     reset_seed,
     step_limit,
 )
-from minirl.validation import require_count, require_seed
+from minirl.validation import MOST_ENVIRONMENTS, require_count, require_seed
 
 _CANNOT_RENDER = (
     "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' brings what Gymnasium's "
@@ -96,7 +97,7 @@ def evaluate(
         An episode is cut after this number of steps. Default: the environment's own time limit, or
         1,000 if it has none.
     """
-    require_count("episodes", episodes)
+    require_count("episodes", episodes, most=MOST_ENVIRONMENTS)
     require_seed(seed)
     envs = make_vector_env(env, episodes)
     try:
@@ -166,6 +167,7 @@ def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> f
 def _rendering_env(env: str) -> VectorEnv:
     """One environment, as a vector of one, that keeps every frame it renders."""
 
+    require_environment_id(env)
     try:
         plain = gym.make(env)
     except (gym.error.Error, ImportError) as error:

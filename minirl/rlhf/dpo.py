@@ -28,13 +28,18 @@ from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import Paths, TokenTask, require_numbers
 from minirl.exact import sequences
 from minirl.machine import one_core
-from minirl.optimizers import Adam, LinearSchedule, Optimizer, scheduled
+from minirl.optimizers import Adam, LinearSchedule, Optimizer, require_optimizer, scheduled
 from minirl.policy import Policy
 from minirl.rlhf.language_model import log_table, require_model
 from minirl.rlhf.preferences import Preferences
 from minirl.rlhf.reward_model import accuracy, require_labelled
 from minirl.training import Measure
-from minirl.validation import require_count, require_methods, require_positive, require_within
+from minirl.validation import (
+    MOST_STEPS,
+    require_count,
+    require_positive,
+    require_within,
+)
 
 # With a smaller or larger beta, rounding decides the margins: they are beta times a difference of
 # log-probabilities, and labels strictly between 0 and 1 call for margins of about 1.
@@ -169,9 +174,9 @@ class DPO:
         if self.loss not in ("dpo", "ipo"):
             raise ValueError(f'loss must be "dpo" or "ipo", got {self.loss!r}')
         require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
-        require_count("steps", self.steps)
+        require_count("steps", self.steps, most=MOST_STEPS)
         require_count("minibatch_size", self.minibatch_size)
-        require_methods("optimizer", self.optimizer, "init", "step")
+        require_optimizer(self.optimizer)
 
     def loss_and_gradient(
         self,
