@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,9 @@ from minirl.failures import describe_error, environment_index, raised_by_minirl
 from minirl.policy import Critic, Policy, require_fit
 from minirl.validation import MOST_ENVIRONMENTS, NonFiniteError, require_count
 
-MakeEnv = str | Callable[[int], VectorEnv]
+MakeEnv = Annotated[
+    str | Callable[[int], VectorEnv], "a Gymnasium id or a function num_envs -> VectorEnv"
+]
 STEP_LIMIT = 1000  # for environments without a time limit of their own
 
 RETURNED = "environment {} returned"

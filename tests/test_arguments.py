@@ -12,7 +12,6 @@ from support import chain_mdp, table_policy
 
 import minirl
 from minirl import checks, exact, rlhf
-from minirl.advantages import discounted_sums
 from minirl.exact import lqr, sequences, tabular
 from minirl.rlhf.preferences import Pairs
 from minirl.rlhf.reward_model import RewardModel
@@ -180,8 +179,8 @@ def test_lists_are_taken_for_arrays_and_tuples():
 def test_a_number_out_of_range_is_left_to_the_function():
     with pytest.raises(ValueError, match=r"^num_envs must be .* at least 1, got 2\.5$"):
         minirl.Settings(num_envs=2.5)
-    with pytest.raises(ValueError, match=r"^decay must be a number, got the str '0\.9'$"):
-        discounted_sums(ARRAY, ARRAY > 0, "0.9")
+    with pytest.raises(ValueError, match=r"^step must be a number, got the str 'small'$"):
+        checks.finite_difference(np.sum, ARRAY, ARRAY, "small")
 
 
 def test_an_object_with_the_methods_that_a_function_calls_is_enough():
