@@ -130,6 +130,13 @@ class _Arguments:
         }
 
     @functools.cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {
+            parameter.name: parameter.default
+            for parameter in inspect.signature(self._function).parameters.values()
+        }
+
+    @functools.cached_property
     def _known_types(self) -> dict[str, set[Any]]:
         """Types of earlier arguments that were right, and are so whatever their value."""
         return {name: set() for name in self._kinds}
@@ -162,7 +169,7 @@ class _Arguments:
         try:
             taken = kind.convert(value)
         except (TypeError, ValueError):
-            if not strictly and kind.may_accept(value):
+            if value is self._defaults[name] or (not strictly and kind.may_accept(value)):
                 return value
             raise ValueError(
                 f"{name} must be {kind.expected}, got {described(value)}"
@@ -237,6 +244,8 @@ def _kind(hint: Any) -> _Kind:
     origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
     if hint is ArrayLike or origin is np.ndarray:
         return _Kind("an array of numbers", _to_array, simple=(Real,))
+    if origin is np.dtype:
+        return _Kind("a NumPy dtype", np.dtype, by_type=False)
     if origin is typing.Annotated:  # with the words for a message
         return replace(_kind(parts[0]), expected=parts[1])
     if origin in (typing.Union, types.UnionType):

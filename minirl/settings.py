@@ -409,6 +409,9 @@ CONSTRUCTORS = {
     )
 }
 
+SHORTENED = reprlib.Repr()
+SHORTENED.maxstring = 200  # characters of a value in a message
+
 
 def parse_value(text: str) -> Any:
     """A number, string, tuple, True, False, None or one of `CONSTRUCTORS`, e.g. "FixedKL(0.5)".
@@ -434,8 +437,8 @@ def parse_value(text: str) -> Any:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or "it is too deep"
         raise ValueError(
-            f"value {reprlib.repr(text)} is not understood: {reason}; give a Python literal or one "
-            f"of {', '.join(CONSTRUCTORS)}"
+            f"value {SHORTENED.repr(text)} is not understood: {reason}; give a Python literal or "
+            f"one of {', '.join(CONSTRUCTORS)}"
         ) from error
 
 
