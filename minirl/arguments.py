@@ -102,8 +102,9 @@ def _with_checks(
     def check_after_an_error(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (TypeError, AttributeError, LookupError, ValueError):
-            taken = arguments.checked(args, kwargs)
+        except (TypeError, AttributeError, LookupError, ValueError) as error:
+            own = isinstance(error, ValueError)  # which may well say more
+            taken = arguments.checked(args, kwargs, strictly=not own)
             before, after = (*args, *kwargs.values()), (*taken[0], *taken[1].values())
             if all(map(operator.is_, before, after)):
                 raise
@@ -266,7 +267,7 @@ def _kind(hint: Any) -> _Kind:
     if origin in (Sequence, Iterable):
         return _Kind(NAMES[origin], _require(_is_list))
     if origin is Callable:
-        return _Kind(NAMES[origin], _require(callable))
+        return _Kind(NAMES[origin], _require(callable), simple=SIMPLE)
     if origin in (int, float):
         number = Integral if origin is int else Real
         return _Kind(
@@ -291,8 +292,10 @@ def _one_of(kinds: Sequence[_Kind]) -> _Kind:
                 return kind.convert(value)
         raise TypeError
 
+    names = [kind.expected for kind in kinds]
     return _Kind(
-        _alternatives([kind.expected for kind in kinds]),
+        # None stands for a default, and is no answer to a wrong argument.
+        _alternatives([name for name in names if name != "None"] or names),
         convert,
         all(kind.by_type for kind in kinds),
         tuple(part for kind in kinds for part in kind.simple),
@@ -335,7 +338,8 @@ def _to_tuple(items: "_Kind | None", value: Any) -> tuple[Any, ...]:
         raise TypeError
     if items:
         for item in value:
-            items.convert(item)
+            if not isinstance(item, SIMPLE):
+                items.convert(item)
     return value if isinstance(value, tuple) else tuple(value)
 
 

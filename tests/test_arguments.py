@@ -117,11 +117,11 @@ def test_every_public_function_checks_every_argument(function, name):
         ),
         (
             lambda: minirl.train("CartPole-v1", "ppo", total_steps=1, settings={"num_envs": 2}),
-            "settings must be a Settings or None, got a dict; did you mean Settings(**settings)?",
+            "settings must be a Settings, got a dict; did you mean Settings(**settings)?",
         ),
         (
             lambda: minirl.train("CartPole-v1", "ppo", total_steps=1, settings=minirl.Settings),
-            "settings must be a Settings or None, got the class Settings; did you mean Settings()?",
+            "settings must be a Settings, got the class Settings; did you mean Settings()?",
         ),
         (
             lambda: minirl.train(gym.make("CartPole-v1"), "ppo", total_steps=1),
@@ -143,7 +143,7 @@ def test_every_public_function_checks_every_argument(function, name):
         ),
         (
             lambda: minirl.MLP((4, "64", 2)),
-            "sizes must be a tuple of whole numbers, got a tuple",
+            "every width in sizes must be a whole number of at least 1, got '64'",
         ),
         (
             lambda: minirl.Policy(minirl.Table, minirl.Categorical, ARRAY),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from support import chain_mdp, table_policy
 
 from minirl.batch import Rollout
 from minirl.distributions import Categorical
@@ -191,9 +192,10 @@ def test_an_impossible_discount_is_named(discount):
 @pytest.mark.parametrize("unit", [1e-30, 1e-8, 1e-6, 1e30])
 def test_scaled_rewards_do_not_depend_on_the_unit(unit):
     rewards, done, valid, truncated = random_stream(np.random.default_rng(4), 40, 2)
+    policy = table_policy(chain_mdp(), np.random.default_rng(0))  # not looked at
     scaled = [
         ReturnScaling().transform(
-            ReturnScaling().init(2), make_rollout(factor * rewards, done, valid, truncated), None
+            ReturnScaling().init(2), make_rollout(factor * rewards, done, valid, truncated), policy
         )[1]
         for factor in (1.0, unit)
     ]

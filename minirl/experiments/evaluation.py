@@ -132,7 +132,7 @@ def _warn_of_running_statistics(envs: VectorEnv) -> None:
             if normalised and all(envs.call("get_wrapper_attr", flag)):
                 learning.add(name)
     for name in sorted(learning):
-        warnings.warn(RUNNING_STATISTICS[name], RuntimeWarning, stacklevel=3)
+        warnings.warn(RUNNING_STATISTICS[name], RuntimeWarning, stacklevel=4)
 
 
 def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> float:

@@ -264,5 +264,5 @@ def test_the_number_of_sentences_is_a_count(num_envs):
 
 
 def test_a_task_of_another_kind_is_named():
-    with pytest.raises(ValueError, match="task must be a TokenTask or None, got the int 3"):
+    with pytest.raises(ValueError, match="task must be a TokenTask, got the int 3"):
         TokenGenerationVectorEnv(2, task=3)
