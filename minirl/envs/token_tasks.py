@@ -383,16 +383,21 @@ def arithmetic_demonstrations(prompt: str) -> dict[str, float]:
 
 
 @cache
-def arithmetic(utility: Utility = gold_utility) -> TokenTask:
+def arithmetic(utility: Utility | None = None) -> TokenTask:
     """The default task: four products, answered in up to five of eight words.
 
-    Made once, since its 149,796 utilities take a moment.
+    Parameters
+    ----------
+    utility : callable, optional
+        What a response is worth. Default: `gold_utility`.
+
+    The task of each utility is made once, because its 149,796 utilities take a moment.
     """
     return TokenTask(
         prompts=tuple(ANSWERS),
         vocabulary=(*DIGITS, "A:", "Great_question!", "sorry", ":)", EOS),
         max_words=5,
-        utility=utility,
+        utility=utility or gold_utility,
         demonstrations=arithmetic_demonstrations,
     )
 
