@@ -158,6 +158,8 @@ def table() -> str:
         beside = yardstick(env)
         for name in algorithms(env):
             own = runs.get((env, name), [])
+            if not own:
+                continue
             scores = score(own, "final_training_return"), score(own, "evaluation_return")
             size = f"{steps / 1000:g}k"
             lines.append([env, name, size, *scores, beside])
