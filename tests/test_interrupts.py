@@ -27,6 +27,12 @@ PATIENCE = 60  # seconds; a busy machine needs more than the second or two that 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
 
 
+def heed_signals():
+    """Children of a background job would ignore SIGINT, and those of nohup SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Command:
     """A command in a process group of its own, with its output in files."""
 
@@ -40,8 +46,7 @@ class Command:
                 stderr=err,
                 env={**os.environ, **variables},
                 start_new_session=True,
-                # a job started in the background ignores SIGINT, and so would its children
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=heed_signals,
             )
         self.group = self.process.pid
 

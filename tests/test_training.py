@@ -361,7 +361,8 @@ def test_an_exception_in_an_environment_keeps_what_was_learned_and_names_its_pla
     assert caught.value.result.settings["partial"] is True
     assert caught.value.result.settings["environment_steps"] == history.environment_steps > 0
     assert caught.value.__cause__.__cause__ is error
-    caught.value.__cause__ = None  # once Dask is imported, pickle would follow it to `error`
+    # Once Dask is imported, pickle would follow these to `error`.
+    caught.value.__cause__ = caught.value.__context__ = None
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), len(again.result.history.rows)) == (message, 1)
 
