@@ -344,7 +344,7 @@ def _to_tuple(items: "_Kind | None", value: Any) -> tuple[Any, ...]:
 
 
 def _to_array(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+    if isinstance(value, np.ndarray | np.generic):
         return value
     if hasattr(value, "_fields") or not (isinstance(value, list | tuple) or _is_foreign(value)):
         raise TypeError

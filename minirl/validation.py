@@ -145,8 +145,6 @@ def described(value: Any) -> str:
     kind = type(value).__name__
     if isinstance(value, bool | Real | str):
         return f"the {kind} {reprlib.repr(value)}"
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype}"
     return with_article(kind)
 
 

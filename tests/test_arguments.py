@@ -205,12 +205,3 @@ def test_an_error_of_the_function_itself_stays_what_it_is():
 
 def test_checked_functions_are_pickled_by_name():
     assert pickle.loads(pickle.dumps(minirl.train)) is minirl.train
-
-
-@pytest.mark.parametrize("array", [np.array([["1"]]), np.array([[object()]])])
-def test_arrays_of_text_or_objects_are_no_arrays_of_numbers(array):
-    for function in (tabular.softmax_policy, rlhf.k3, minirl.Categorical):
-        with pytest.raises(
-            ValueError, match=rf"must be an array of numbers, got an array of {array.dtype}$"
-        ):
-            function(array)
