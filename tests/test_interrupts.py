@@ -33,6 +33,14 @@ def heed_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.fixture(autouse=True)
+def _signals_are_heeded():
+    """A job in the background ignores SIGINT, and so would the tests of this process."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 class Command:
     """A command in a process group of its own, with its output in files."""
 
