@@ -33,21 +33,21 @@ notebooks: $(VENV)/.notebooks  ## step through the notebooks in JupyterLab
 execute: $(VENV)/.docs  ## every notebook and solution from a clean kernel
 	$(PYTHON) notebooks/execute.py
 
-bench: $(VENV)/.run  ## speed as ratios to named bounds; keeps the table of docs/speed.md
-	$(PYTHON) -m benchmarks.speed.bounds > docs/speed-table.tmp
-	mv docs/speed-table.tmp docs/speed-table.md
-	cat docs/speed-table.md
+bench: $(VENV)/.run  ## speed as ratios to named bounds; keeps the table of docs/results/speed.md
+	$(PYTHON) -m benchmarks.speed.bounds > docs/results/speed-table.tmp
+	mv docs/results/speed-table.tmp docs/results/speed-table.md
+	cat docs/results/speed-table.md
 
-bench-peers:  ## other libraries on the same tasks; keeps the tables of docs/speed-peers.md
+bench-peers:  ## other libraries on the same tasks; keeps the tables of docs/results/speed-peers.md
 	$(MAKE) --no-print-directory VENV=$(PEERS) $(PEERS)/.bench
-	$(PEERS)/bin/python -m benchmarks.speed.peers > docs/speed-peers-table.tmp
-	mv docs/speed-peers-table.tmp docs/speed-peers-table.md
-	cat docs/speed-peers-table.md
+	$(PEERS)/bin/python -m benchmarks.speed.peers > docs/results/speed-peers-table.tmp
+	mv docs/results/speed-peers-table.tmp docs/results/speed-peers-table.md
+	cat docs/results/speed-peers-table.md
 
-mutation: $(VENV)/.mutation  ## small faults that the tests must notice, for hours; docs/tests.md
+mutation: $(VENV)/.mutation  ## small faults that the tests must notice, for hours; docs/results/tests.md
 	$(PYTHON) -m benchmarks.mutation
 
-fuzz: $(VENV)/.test  ## an hour of attempts to break it; docs/tests.md
+fuzz: $(VENV)/.test  ## an hour of attempts to break it; docs/results/tests.md
 	$(PYTHON) -m benchmarks.fuzz --minutes 60
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html

@@ -477,13 +477,14 @@ def write_precious_files() -> dict[str, bytes]:
 def prepare_commands() -> Prepared:
     """Attempts that call `main` in this process, with pictures and RLHF's stages left out."""
     from minirl import __main__ as command_line
-    from minirl import serialization
-    from minirl.experiments import alignment, plots
+    from minirl.experiments import figures
+    from minirl.experiments.alignment import run as alignment
+    from minirl.support import serialization
 
     def skip(*arguments: Any, **named: Any) -> Any:
         raise ValueError("skipped by the fuzzer")
 
-    plots.plot_training = plots.plot_comparison = lambda *arguments, **named: None
+    figures.plot_training = figures.plot_comparison = lambda *arguments, **named: None
     alignment.prepare = skip
     command_line.compare = partial(command_line.compare, evaluation_episodes=2)
     serialization.versions = cache(serialization.versions)  # it starts git
@@ -619,7 +620,7 @@ def prepare_files() -> Prepared:
 def damage_file(rng: np.random.Generator) -> tuple[str, str]:
     """A random policy and run with every bit of a random stretch flipped, and with worse damage."""
     import minirl
-    from minirl.serialization import load_arrays, save_arrays
+    from minirl.support.serialization import load_arrays, save_arrays
 
     states, actions = (int(number) for number in rng.integers(1, 6, size=2))
     policy = minirl.Policy(

@@ -3,7 +3,7 @@
     python -m benchmarks.mutation                       # all modules; goes on where it stopped
     python -m benchmarks.mutation networks rlhf/kl      # these modules
     python -m benchmarks.mutation --survivors networks  # only what survived last time
-    python -m benchmarks.mutation --table               # the table of docs/tests.md again
+    python -m benchmarks.mutation --table               # the table of docs/results/tests.md again
 
 mutmut (extra `mutation`; not on Windows) changes one thing at a time (a sign, a number,
 an argument, a comparison), each module is judged by its own test file, and a change that no test
@@ -51,8 +51,8 @@ MODULES = [
     *(f"exact/{name}" for name in ("tabular", "lqr", "sequences")),
     *("rlhf/language_model", "rlhf/kl", "rlhf/sft", "rlhf/preferences", "rlhf/reward_model"),
     *("rlhf/align", "rlhf/dpo", "rlhf/best_of_n"),
-    *("reward_transforms", "rollout", "checks", "history", "metrics", "serialization"),
-    "validation",
+    *("reward_transforms", "rollout", "checks"),
+    *("support/history", "support/metrics", "support/serialization", "support/validation"),
 ]
 # beside the test file that bears the module's name
 MORE_TESTS = {
@@ -252,7 +252,7 @@ def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
 
 
 def table(rows: list[dict]) -> str:
-    """The Markdown table of docs/tests.md."""
+    """The Markdown table of docs/results/tests.md."""
     total = {key: sum(row[key] for row in rows) for key in COUNTS}
     lines = [["module", *COUNTS, "killed, %", "of the non-equivalent, %"], ["---"] + ["---:"] * 7]
     for row in [*rows, {"module": "all"} | total]:

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
-from minirl.serialization import write_text
+from minirl.support.serialization import write_text
 
 RESULTS = Path(__file__).parent / "results"
 POLICIES = Path(__file__).parent / "policies"

@@ -17,7 +17,7 @@ from mdit_py_plugins.anchors.index import slugify
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from minirl.metrics import GLOSSARY  # noqa: E402
+from minirl.support.metrics import GLOSSARY  # noqa: E402
 
 project = "minirl"
 copyright = "2026, the minirl founders"
@@ -38,10 +38,10 @@ html_css_files = ["minirl.css"]
 mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a network
 exclude_patterns = [
     "_build",
-    "equations-list.md",
-    "metrics-list.md",
-    "speed-table.md",
-    "speed-peers-table.md",
+    "reference/equations-list.md",
+    "reference/metrics-list.md",
+    "results/speed-table.md",
+    "results/speed-peers-table.md",
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
@@ -56,7 +56,7 @@ def write_glossary() -> None:
         f"*Healthy:* {metric.healthy}.\n"
         for name, metric in GLOSSARY.items()
     ]
-    (HERE / "metrics-list.md").write_text("\n".join(entries))
+    (HERE / "reference" / "metrics-list.md").write_text("\n".join(entries))
 
 
 def as_page(text: str) -> str:
@@ -90,7 +90,7 @@ def section_link(section: str) -> str:
         heading = re.search(rf"^## ({re.escape(section)} .*)", cell.source, re.M)
         if cell.cell_type == "markdown" and heading:
             words = re.sub(r"\$[^$]*\$|`", "", heading[1])  # anchors leave formulas out
-            return f"[{section}](notebooks/{notebook.name}#{slugify(words)})"
+            return f"[{section}](../notebooks/{notebook.name}#{slugify(words)})"
     raise ValueError(f"equations.csv: {notebook.name} has no section {section}")
 
 
@@ -109,7 +109,7 @@ def write_equations() -> None:
                 f"{row['name']}, {section_link(row['section'])}\n: {equation}\n\n"
                 f"  {{py:obj}}`{row['function']}`\n\n  `{name}` in `{tests}`\n"
             )
-    (HERE / "equations-list.md").write_text("\n".join(lines))
+    (HERE / "reference" / "equations-list.md").write_text("\n".join(lines))
 
 
 write_glossary()

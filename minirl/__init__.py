@@ -6,20 +6,18 @@ them; the exact truths and the alignment chain are packages of their own:
 `from minirl import exact, rlhf`.
 """
 
-import minirl.interrupts  # noqa: F401  # first: Ctrl-C may come while the others are imported
+import minirl.support.interrupts  # noqa: F401  # first: Ctrl-C may come while the others are imported
 
 # isort: split
 from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo
 from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient, PolicyGradient
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
 from minirl.batch import Batch, Rollout, flatten
-from minirl.checkpoint import CheckpointError
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.envs import register_environments
 from minirl.experiments.compare import Comparison, compare
 from minirl.experiments.evaluation import Evaluation, evaluate, watch
-from minirl.history import History, ReturnReached
 from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.optimizers import SGD, Adam, LinearSchedule
@@ -33,9 +31,11 @@ from minirl.rollout import (
     make_vector_env,
     start,
 )
-from minirl.serialization import PolicyFileError, load_policy, save_policy
 from minirl.settings import PRESETS, Preset, Settings, default_algorithm, default_settings
 from minirl.solvers import backtracking_line_search, conjugate_gradient
+from minirl.support.checkpoint import CheckpointError
+from minirl.support.history import History, ReturnReached
+from minirl.support.serialization import PolicyFileError, load_policy, save_policy
 from minirl.training import Result, TrainingStopped, train
 
 register_environments()

@@ -15,17 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from minirl.algorithms import ALGORITHMS, Algorithm
-from minirl.checkpoint import checkpoint_steps
 from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate, watch
 from minirl.experiments.outputs import claimed_folder, save_training, saved_settings
-from minirl.history import WINDOW, ReturnReached
-from minirl.interrupts import exit_on_interrupt, exit_status, raise_interrupts
-from minirl.serialization import describe, load_policy
 from minirl.settings import PRESETS, Settings, choose
-from minirl.streams import lasting_streams
+from minirl.support.checkpoint import checkpoint_steps
+from minirl.support.history import WINDOW, ReturnReached
+from minirl.support.interrupts import exit_on_interrupt, exit_status, raise_interrupts
+from minirl.support.serialization import describe, load_policy
+from minirl.support.streams import lasting_streams
+from minirl.support.validation import require_count
 from minirl.training import Result, TrainingStopped, require_trainable, train
-from minirl.validation import require_count
 
 
 def parser() -> argparse.ArgumentParser:
@@ -268,7 +268,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 def run_rlhf(arguments: argparse.Namespace) -> None:
     """Run the alignment chain, say where its pictures are."""
-    from minirl.experiments.alignment import METHODS, run_chain  # loads much of SciPy
+    from minirl.experiments.alignment.run import METHODS, run_chain  # loads much of SciPy
 
     run_chain(
         arguments.out,

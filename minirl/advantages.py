@@ -13,9 +13,9 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
-from minirl.arguments import check_arguments
 from minirl.batch import Rollout
-from minirl.validation import require_fraction
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_fraction
 
 
 class AdvantageEstimator(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minirl.arguments import check_arguments
+from minirl.support.arguments import check_arguments
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.networks import Network
 from minirl.policy import Policy
+from minirl.support.arguments import check_arguments
 
 
 def finite_difference(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.networks import Table
 from minirl.optimizers import (
@@ -21,7 +20,8 @@ from minirl.optimizers import (
     scheduled,
 )
 from minirl.policy import Critic
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
     MOST_REPETITIONS,
     require_count,
     require_positive,

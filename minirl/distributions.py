@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from minirl.arguments import check_arguments
-from minirl.validation import require_shape
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_shape
 
 LOG_2_PI = float(np.log(2 * np.pi))
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minirl.arguments import check_arguments
-from minirl.validation import require_count, require_finite, require_positive, require_shape
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count, require_finite, require_positive, require_shape
 
 
 class Network(Protocol):

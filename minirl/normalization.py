@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minirl.arguments import check_arguments
+from minirl.support.arguments import check_arguments
 
 CLIP = 10.0  # standard deviations; keeps one wild sensor value from saturating the network
 NEVER_ZERO = 1e-290  # prevents 0 / 0; far below the scale of any samples

@@ -11,8 +11,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from minirl.arguments import check_arguments
-from minirl.validation import described, require_methods, require_non_negative, require_positive
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
+    described,
+    require_methods,
+    require_non_negative,
+    require_positive,
+)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from minirl.arguments import check_arguments
 from minirl.distributions import Categorical, DiagonalGaussian, Distribution
 from minirl.networks import MLP, Network, Table, WithLogStd
 from minirl.normalization import RunningMoments
+from minirl.support.arguments import check_arguments
 
 LARGEST_NETWORK = 50_000_000  # parameters; training keeps about six arrays of this size
 

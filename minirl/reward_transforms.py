@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.normalization import CLIP, RunningMoments
 from minirl.policy import Policy
-from minirl.validation import require_fraction
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_fraction
 
 
 class RewardTransform(Protocol):

@@ -11,11 +11,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from minirl.arguments import check_arguments
 from minirl.batch import Rollout
-from minirl.failures import describe_error, environment_index, raised_by_minirl
 from minirl.policy import Critic, Policy, require_fit
-from minirl.validation import MOST_ENVIRONMENTS, NonFiniteError, require_count
+from minirl.support.arguments import check_arguments
+from minirl.support.failures import describe_error, environment_index, raised_by_minirl
+from minirl.support.validation import MOST_ENVIRONMENTS, NonFiniteError, require_count
 
 MakeEnv = Annotated[
     str | Callable[[int], VectorEnv], "a Gymnasium id or a function num_envs -> VectorEnv"

@@ -26,13 +26,13 @@ from minirl.algorithms import (
     PolicyGradient,
 )
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
-from minirl.arguments import check_arguments
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.networks import require_log_std
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling, RewardTransform
 from minirl.rollout import MakeEnv, registered_id
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
     MOST_ENVIRONMENTS,
     MOST_ROWS,
     require_count,

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minirl.arguments import check_arguments
-from minirl.validation import require_count, require_finite_numbers
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count, require_finite_numbers
 
 
 class ConjugateGradientResult(NamedTuple):

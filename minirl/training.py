@@ -20,13 +20,7 @@ from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
-from minirl.arguments import check_arguments
 from minirl.batch import Batch, Rollout, flatten
-from minirl.checkpoint import Checkpoints, RunState
-from minirl.failures import describe_error, raised_by_minirl
-from minirl.history import History
-from minirl.interrupts import hold_interrupts
-from minirl.machine import one_core
 from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
 from minirl.rollout import (
     EndlessError,
@@ -40,9 +34,15 @@ from minirl.rollout import (
     make_vector_env,
     start,
 )
-from minirl.serialization import describe
 from minirl.settings import Settings, default_algorithm, default_settings
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.checkpoint import Checkpoints, RunState
+from minirl.support.failures import describe_error, raised_by_minirl
+from minirl.support.history import History
+from minirl.support.interrupts import hold_interrupts
+from minirl.support.machine import one_core
+from minirl.support.serialization import describe
+from minirl.support.validation import (
     MOST_STEPS,
     require_count,
     require_instance,
@@ -266,7 +266,7 @@ def train(
         action, which stays excluded.
     measure : callable, optional
         measure(policy) -> numbers to record beside each update, of the policy that acted; an exact
-        return, for example. Each must be defined in `minirl.metrics.GLOSSARY`.
+        return, for example. Each must be defined in `minirl.support.metrics.GLOSSARY`.
     stop : callable, optional
         stop(history) -> bool, called after each update; True ends training before its budget is
         spent. For example `ReturnReached(475)`.

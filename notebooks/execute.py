@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from tqdm import tqdm
 from traitlets.config import Config
 
-from minirl.serialization import write_text
+from minirl.support.serialization import write_text
 
 HERE = Path(__file__).parent
 CPU_SECONDS = "import os; round(sum(os.times()[:4]), 1)"  # of the kernel and its children

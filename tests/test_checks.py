@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support import chain_mdp, logits_of, table_policy
+from helpers import chain_mdp, logits_of, table_policy
 
 from minirl.checks import (
     check_fisher_product,

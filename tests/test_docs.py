@@ -41,7 +41,7 @@ def test_function_test_and_section_exist(row):
 @pytest.mark.parametrize("name", ["policy_gradient", "natural_gradient", "trpo", "ppo"])
 def test_the_pseudocode_has_the_numbers_and_words_of_the_comments(name):
     code = (ROOT / "minirl" / "algorithms" / f"{name}.py").read_text()
-    page = (ROOT / "docs" / f"{name.replace('_', '-')}.md").read_text()
+    page = (ROOT / "docs" / "algorithms" / f"{name.replace('_', '-')}.md").read_text()
     comments = re.findall(r"# (\(\d\)) (.*)", code)
     assert len(comments) >= 4
     assert re.findall(r"^\| (\(\d\)) \| (.*?) \|", page, re.M) == comments
@@ -58,7 +58,7 @@ def test_the_pseudocode_has_the_numbers_and_words_of_the_comments(name):
 )
 def test_numbered_steps_are_as_many_in_the_page_as_in_the_code(name, page):
     code = (ROOT / "minirl" / f"{name}.py").read_text()
-    text = (ROOT / "docs" / f"{page}.md").read_text()
+    text = (ROOT / "docs" / "rlhf" / f"{page}.md").read_text()
     pseudocode = text.split("## Pseudocode")[1].split("\n## ")[0]
     steps = re.findall(r"# \((\d)\)", code)
     assert len(steps) >= 3

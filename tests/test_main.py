@@ -19,7 +19,7 @@ from minirl.__main__ import main
 from minirl.distributions import Categorical
 from minirl.networks import MLP, Table
 from minirl.policy import Policy
-from minirl.serialization import load_policy, save_policy
+from minirl.support.serialization import load_policy, save_policy
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--num-envs", "2", "--set", "rollout_steps=32", "--set", "hidden_sizes=(4,)"]
@@ -172,7 +172,7 @@ def test_training_goes_on_from_a_checkpoint(run, fails, monkeypatch, tmp_path):
     saving = [*command, "--checkpoint-every", 100, "--out", tmp_path / "resumed"]
     assert run(*command, "--out", tmp_path / "whole")[0] == 0
 
-    from minirl.history import History
+    from minirl.support.history import History
 
     record = History.record
 

@@ -43,7 +43,7 @@ def test_modules_and_the_files_that_judge_them_are_there():
 
 def test_the_page_holds_the_kept_table():
     driver = load_driver()
-    page = (ROOT / "docs" / "tests.md").read_text()
+    page = (ROOT / "docs" / "results" / "tests.md").read_text()
     assert driver.table(driver.kept_rows()) in page
 
 
@@ -54,7 +54,7 @@ FILES = {
     "setup.cfg": "",
     "minirl/solvers.py": '"""Solve."""\nvalue = 1\n',
     "tests/test_solvers.py": "first",
-    "tests/support.py": "first",
+    "tests/helpers.py": "first",
 }
 
 

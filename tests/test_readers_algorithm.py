@@ -63,5 +63,5 @@ def test_it_is_compared_with_ours(tmp_path):
 def test_the_docs_show_this_algorithm():
     here = Path(__file__).read_text()
     shown = here[here.index("@dataclass") : here.index("SETTINGS =")].strip()
-    page = Path(__file__).parents[1] / "docs" / "your-own-algorithm.md"
+    page = Path(__file__).parents[1] / "docs" / "algorithms" / "your-own-algorithm.md"
     assert shown in page.read_text()

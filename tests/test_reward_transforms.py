@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support import chain_mdp, table_policy
+from helpers import chain_mdp, table_policy
 
 from minirl.batch import Rollout
 from minirl.distributions import Categorical

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirl.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
-from minirl.validation import NonFiniteError
+from minirl.support.validation import NonFiniteError
 
 quick = settings(derandomize=True, max_examples=40, deadline=None, database=None)
 

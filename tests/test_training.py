@@ -28,11 +28,11 @@ from minirl import (
     train,
 )
 from minirl.envs.token_generation import TokenGenerationVectorEnv
-from minirl.history import TIMES, TOTALS
 from minirl.policy import make_critic, make_policy
 from minirl.reward_transforms import ReturnScaling
 from minirl.rollout import make_vector_env, start
 from minirl.settings import default_algorithm, default_settings
+from minirl.support.history import TIMES, TOTALS
 from minirl.training import (
     _warn_of_collapse,
     evaluation_stage,

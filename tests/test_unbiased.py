@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cat import describe_the_cat
 from gymnasium.vector import SyncVectorEnv
-from support import table_policy
+from helpers import table_policy
 
 from minirl.advantages import GAE, LeaveOneOut, RewardToGo
 from minirl.algorithms.policy_gradient import policy_gradient_loss

@@ -1,8 +1,8 @@
 """What each silent choice of an implementation is worth: one changed at a time, ten seeds.
 
     python -m benchmarks.control.choices            (about half an hour on one core)
-    python -m benchmarks.control.choices --table    (the table of docs/choices.md)
-    python -m benchmarks.control.choices --figure docs/choices.png
+    python -m benchmarks.control.choices --table    (the table of docs/reference/choices.md)
+    python -m benchmarks.control.choices --figure docs/reference/choices.png
 
 The score of a run is the mean over its environment steps of the 100-episode mean return. It
 reflects how fast a run learns as well as where it ends. The figure also shows the token task's

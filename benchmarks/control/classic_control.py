@@ -1,7 +1,7 @@
 """Policy gradient, TRPO and PPO on classic control, ten seeds, beside published results.
 
     python -m benchmarks.control.classic_control            (about 90 minutes on one core)
-    python -m benchmarks.control.classic_control --table    (the tables of docs/results.md)
+    python -m benchmarks.control.classic_control --table    (the tables of docs/results/control.md)
 
 Settings are the presets of minirl, some of which were chosen on some of these seeds, and `CLEANRL`
 below, CleanRL's settings for PPO on classic control: as published, where MountainCar fails; the

@@ -2,8 +2,8 @@
 
     pip install -e '.[mujoco]'
     python -m benchmarks.control.mujoco_tasks            (about five hours on one core)
-    python -m benchmarks.control.mujoco_tasks --table    (the tables of docs/results.md)
-    python -m benchmarks.control.mujoco_tasks --figure docs/mujoco.png
+    python -m benchmarks.control.mujoco_tasks --table    (the tables of docs/results/control.md)
+    python -m benchmarks.control.mujoco_tasks --figure docs/results/mujoco.png
 
 Settings are the presets of minirl. Other methods explain differences to published runs: PPO on
 HalfCheetah with the time limit treated as a termination, as in CleanRL; TRPO on four tasks with the
@@ -48,7 +48,7 @@ ZOO_SETTINGS = minirl.Settings(
 )
 UPDATES_PER_ROW = 20
 
-# At one million steps, -v4 and earlier: docs/results.md names the sources and what each ± is.
+# At one million steps, -v4 and earlier: the sources and what each ± is: docs/results/control.md.
 # Greedy episodes are compared with `evaluation_return`, the others with training returns.
 PUBLISHED = {
     "ppo": {
@@ -180,7 +180,7 @@ def scores_table(score: str, greedy: bool) -> str:
 
 
 def table() -> str:
-    """Both tables of docs/results.md."""
+    """Both tables of docs/results/control.md."""
     return (
         "**The last 100 training episodes**\n\n"
         + scores_table("final_training_return", greedy=False)

@@ -1,7 +1,7 @@
 """The PPO paper's Table 1 on four toy tasks: every objective, nothing else changed.
 
     python -m benchmarks.control.ppo_objectives --workers 2    (about 20 minutes of CPU time)
-    python -m benchmarks.control.ppo_objectives --table        (a table of docs/results.md)
+    python -m benchmarks.control.ppo_objectives --table        (a table of docs/results/control.md)
 
 The objectives are no clipping or penalty, clipping, and adaptive and fixed KL penalties. All else
 is as in the paper's runs on continuous control: batches of 2,048 steps, 10 epochs of minibatches of

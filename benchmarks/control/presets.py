@@ -2,7 +2,7 @@
 
     pip install -e '.[box2d,mujoco]'
     python -m benchmarks.control.presets            (about two hours on one core)
-    python -m benchmarks.control.presets --table    (the table of docs/results.md)
+    python -m benchmarks.control.presets --table    (the table of docs/results/control.md)
 
 One run per environment, algorithm and seed, with the steps of `STEPS`, which are fewer than a
 comparison with published results needs: MuJoCo's tasks get a tenth of theirs, and only TRPO and
@@ -25,8 +25,8 @@ from benchmarks import study
 from benchmarks.rlhf.case import reference_model
 from minirl import rlhf
 from minirl.exact import FiniteMDP, LQRProblem, lqr, tabular
-from minirl.serialization import versions
 from minirl.settings import TABLE_CRITIC_FIT
+from minirl.support.serialization import versions
 
 TOKENS = "minirl/TokenGeneration-v0"
 # Environment steps of a run; of the token task, sentences.

@@ -2,7 +2,7 @@
 
     make VENV=.venv-peers .venv-peers/.bench
     .venv-peers/bin/python -m benchmarks.control.swimmer            (two hours on one core)
-    .venv-peers/bin/python -m benchmarks.control.swimmer --table    (a table of docs/results.md)
+    .venv-peers/bin/python -m benchmarks.control.swimmer --table    (for docs/results/control.md)
 
 Numbers are the RL Zoo's, as in `mujoco_tasks.py`, for 300,000 steps. A run either finds the stroke
 that scores about 350 or stays at about 130, so three seeds show little: this script counts how many

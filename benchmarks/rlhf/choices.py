@@ -1,7 +1,7 @@
 """What the choices of an implementation are worth on the token task: one changed at a time.
 
     python -m benchmarks.rlhf.choices            (about ten minutes on one core)
-    python -m benchmarks.rlhf.choices --table    (numbers of docs/rlhf.md and docs/choices.md)
+    python -m benchmarks.rlhf.choices --table    (for docs/rlhf/rlhf.md and reference/choices.md)
 
 Gold reward, beta = 0.3, the presets with one thing changed; ten corpora, each with its own seed. A
 number is the fraction of the optimum.
@@ -21,7 +21,7 @@ from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo, gro
 from minirl.algorithms import ppo
 from minirl.algorithms.ppo import PPOState, Unclipped
 from minirl.batch import Batch, Rollout
-from minirl.experiments.alignment import SENTENCES
+from minirl.experiments.alignment.run import SENTENCES
 from minirl.experiments.statistics import PairComparison, compare_scores, interquartile_mean
 from minirl.policy import Policy
 from minirl.rlhf import dpo

@@ -2,7 +2,7 @@
 
     python -m benchmarks.rlhf.dpo_vs_ppo              (about 5 minutes of CPU time)
     python -m benchmarks.rlhf.dpo_vs_ppo --compute    (about 3 minutes of CPU time)
-    python -m benchmarks.rlhf.dpo_vs_ppo --table      (tables of docs/results-rlhf.md)
+    python -m benchmarks.rlhf.dpo_vs_ppo --table      (tables of docs/results/rlhf.md)
 
 Everything runs in one process on one core. `--compute` runs the methods in turn at equal compute,
 adds the column gradient_equivalents and keeps its rows in dpo_vs_ppo_compute.csv, from which
@@ -22,8 +22,8 @@ cpu_seconds    of the process: pairs, reward model and learning, without judging
 fraction       (J - J_ref) / (J* - J_ref); then gold reward and KL of the policy, per sentence
 repeat         0: everything depends on `seed`; 1, 2, ...: learning is repeated with other seeds for
                minibatches and rollouts, from the same reference, pairs and judgements
-gradient_equivalents  of the policy's updates, as `minirl.metrics` counts them: 1 for a forward and
-               backward pass over one token. Sampling and the critic's table are not counted
+gradient_equivalents  of the policy's updates, as `minirl.support.metrics` counts them: 1 for a
+               forward and backward pass over one token, without sampling and the critic's table
 """
 
 import argparse
@@ -44,12 +44,12 @@ from benchmarks.rlhf.case import labelled_pairs, reference_model
 from minirl import rlhf
 from minirl.algorithms import Algorithm
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
-from minirl.machine import one_core
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.dpo import dpo_loss, path_log_probs
 from minirl.settings import default_algorithm, default_settings
+from minirl.support.machine import one_core
 
 BETA = 0.3
 SEEDS = range(200, 208)  # none of them chose a setting
@@ -369,7 +369,7 @@ def best_within(
 
 
 def tables(rows: Sequence[dict[str, str]]) -> dict[str, str]:
-    """The tables of docs/results-rlhf.md that the runs of `--compute` make, by title."""
+    """The tables of docs/results/rlhf.md that the runs of `--compute` make, by title."""
     by_sentences = [
         [
             f"{sentences:,}",

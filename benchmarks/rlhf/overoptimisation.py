@@ -22,10 +22,10 @@ from benchmarks import study
 from benchmarks.rlhf.case import labelled_pairs, reference_model
 from minirl import rlhf
 from minirl.exact import sequences
-from minirl.experiments.alignment import SENTENCES
-from minirl.machine import one_core
+from minirl.experiments.alignment.run import SENTENCES
 from minirl.rlhf.preferences import Preferences
 from minirl.rlhf.reward_model import Features
+from minirl.support.machine import one_core
 
 CORPORA, PPO_CORPORA, MEMBERS = 100, 16, 8
 BETAS = np.geomspace(20.0, 0.02, 60)

@@ -1,8 +1,8 @@
 """How near each method comes to the optimum of J, over beta, corpora and seeds.
 
     python -m benchmarks.rlhf.reach            (about 20 minutes of CPU time)
-    python -m benchmarks.rlhf.reach --table    (the tables of docs/results-rlhf.md)
-    python -m benchmarks.rlhf.reach --figure docs/results-rlhf.png
+    python -m benchmarks.rlhf.reach --table    (the tables of docs/results/rlhf.md)
+    python -m benchmarks.rlhf.reach --figure docs/results/rlhf.png
 
 The runs cover five values of beta and six fine-tuning corpora with two seeds each; no setting was
 chosen on these corpora. Every method runs at each beta with its preset, which was chosen at
@@ -40,9 +40,9 @@ from benchmarks.rlhf.dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, media
 from benchmarks.study import Row
 from minirl import rlhf
 from minirl.exact import sequences
-from minirl.experiments.alignment import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
-from minirl.experiments.alignment_plots import MARKERS, MINUS, OTHER_MARKERS
-from minirl.experiments.plots import (
+from minirl.experiments.alignment.figures import MARKERS, MINUS, OTHER_MARKERS
+from minirl.experiments.alignment.run import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
+from minirl.experiments.figures import (
     BLACK,
     BLUE,
     DOTTED,
@@ -55,13 +55,13 @@ from minirl.experiments.plots import (
     VERMILLION,
 )
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
-from minirl.machine import one_core
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.language_model import log_table
 from minirl.rlhf.preferences import Pairs
 from minirl.settings import default_algorithm, default_settings
+from minirl.support.machine import one_core
 
 BETAS, CORPORA, SEEDS = (0.03, 0.1, 0.3, 1.0, 3.0), range(100, 106), (0, 1)
 TUNED_AT = 0.3
@@ -317,7 +317,7 @@ def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Sum
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The tables of docs/results-rlhf.md by title: the optima, and what these rows make."""
+    """The tables of docs/results/rlhf.md by title: the optima, and what these rows make."""
     header = ["method", *(f"beta = {beta:g}" for beta in BETAS)]
     found = {
         (name, beta): summary(rows, name, "preset", beta) for name in METHODS for beta in BETAS

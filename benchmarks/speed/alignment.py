@@ -13,7 +13,7 @@ import numpy as np
 
 from minirl import Adam, rlhf
 from minirl.exact import sequences
-from minirl.machine import one_core
+from minirl.support.machine import one_core
 
 
 def seconds(work: Callable[[], object], repeats: int) -> list[float]:

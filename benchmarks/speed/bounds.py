@@ -1,6 +1,6 @@
 """Speed of minirl as ratios to named bounds, and time to learn CartPole, on one core.
 
-    python -m benchmarks.speed.bounds    (`make bench` stores the table in docs/speed-table.md)
+    python -m benchmarks.speed.bounds    (`make bench`: docs/results/speed-table.md)
 
 All times are CPU time; every
 ratio compares two things timed alternately in this one run, since a machine's speed changes from
@@ -22,8 +22,8 @@ import minirl
 from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import Clipped
 from minirl.batch import Batch
-from minirl.machine import one_core
 from minirl.settings import PRESETS
+from minirl.support.machine import one_core
 
 HIDDEN = 64  # units of each of two layers
 

@@ -1,6 +1,6 @@
 """The exact KL of next-token distributions against one sampled log-ratio, over the vocabulary.
 
-    python -m benchmarks.speed.kl_cost    (half a minute; the table of docs/rlhf-claims.md)
+    python -m benchmarks.speed.kl_cost    (half a minute; the table of docs/rlhf/claims.md)
 
 One core, 64 tokens, a last layer of 768 features, float32. Both ways need the logits of both
 policies, which the matrix product with the last layer makes; the exact KL then sums over the

@@ -2,7 +2,7 @@
 
     make bench-peers                           (in its own environment, .venv-peers)
     python -m benchmarks.speed.peers           (the same where the extra [bench] is installed)
-    python -m benchmarks.speed.peers --table   (the tables of docs/speed-peers.md)
+    python -m benchmarks.speed.peers --table   (the tables of docs/results/speed-peers.md)
 
 Five seeds take about 25 minutes. Every run is a separate process with one thread (`peer_run.py`,
 which contains the settings); CPU seconds include every thread that a library starts nevertheless.

@@ -1,8 +1,8 @@
 """How minirl's time grows: with networks, minibatches, environments, sentences and vocabularies.
 
     .venv-peers/bin/python -m benchmarks.speed.scaling    (measures; without PyTorch it only prints)
-    python -m benchmarks.speed.scaling --table            (the tables of docs/speed-scaling.md)
-    python -m benchmarks.speed.scaling --figure           (docs/scaling.png)
+    python -m benchmarks.speed.scaling --table            (the tables of speed-scaling.md)
+    python -m benchmarks.speed.scaling --figure           (docs/results/scaling.png)
 
 About three minutes of CPU time; `make bench-peers` sets up .venv-peers. Beside minirl stand a bound
 (the bare matrix products, the environments alone, Adam alone) and, where it can be imported, the
@@ -40,13 +40,13 @@ from benchmarks.speed.bounds import (
 )
 from minirl import rlhf
 from minirl.exact import sequences
-from minirl.machine import one_core
 from minirl.networks import MLP
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rollout import collect, start
 from minirl.settings import default_algorithm, default_settings
+from minirl.support.machine import one_core
 
-FIGURE = study.RESULTS.parents[1] / "docs" / "scaling.png"
+FIGURE = study.RESULTS.parents[1] / "docs" / "results" / "scaling.png"
 WIDTHS = (64, 128, 256, 512)
 ROWS = (64, 256, 1024, 4096)
 KERNELS = [(width, rows) for width in (64, 512) for rows in (256, 4096)]
@@ -537,7 +537,7 @@ def entries(line: Measurement) -> int:
 
 
 def tables(found: Sequence[Measurement]) -> list[str]:
-    """Those of docs/speed-scaling.md, in its order."""
+    """Those of docs/results/speed-scaling.md, in its order."""
     return [
         network_table(found, PPO_STEP),
         network_table(found, FISHER),
@@ -551,12 +551,12 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
     """Six panels of time against size, both logarithmic."""
     from matplotlib.figure import Figure
 
-    from minirl.experiments import plots
+    from minirl.experiments import figures
 
     styles = {
-        MINIRL: (plots.VERMILLION, plots.SOLID, "o"),
-        TORCH: (plots.BLUE, plots.DASHED, "s"),
-        BOUND: (plots.BLACK, plots.DOTTED, "."),
+        MINIRL: (figures.VERMILLION, figures.SOLID, "o"),
+        TORCH: (figures.BLUE, figures.DASHED, "s"),
+        BOUND: (figures.BLACK, figures.DOTTED, "."),
     }
     figure = Figure(figsize=(11.4, 6.6), layout="constrained", facecolor="white")
     panels = figure.subplots(2, 3)
@@ -596,9 +596,9 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
         axes.minorticks_off()
     last = panels.flat[-1]
     for work, label, style in (
-        (ALIGN_PPO, "PPO, one update", (plots.GREEN, plots.DASH_DOT, "D")),
-        (ALIGN_TRPO, "TRPO, one update", (plots.PURPLE, plots.LONG_DASHED, "v")),
-        (OPTIMUM, "exact optimum", (plots.ORANGE, plots.DOTTED, "^")),
+        (ALIGN_PPO, "PPO, one update", (figures.GREEN, figures.DASH_DOT, "D")),
+        (ALIGN_TRPO, "TRPO, one update", (figures.PURPLE, figures.LONG_DASHED, "v")),
+        (OPTIMUM, "exact optimum", (figures.ORANGE, figures.DOTTED, "^")),
     ):
         by_size = sorted(select(found, work, MINIRL), key=entries)
         curve(last, by_size, entries, style)

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.speed.throughput
 
-Prints the two tables of docs/clusters.md; two to three minutes of CPU time. Needs the extras `dask`
+Prints the two tables of clusters.md; two to three minutes of CPU time. Needs the extras `dask`
 and `mujoco`, and Linux. CPU seconds are those of this process and of every process that it started:
 wall seconds would measure what else the machine has to do.
 """

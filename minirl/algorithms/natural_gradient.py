@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report
-from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.optimizers import LinearSchedule, scheduled
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, conjugate_gradient
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
     MOST_REPETITIONS,
     require_count,
     require_flag,

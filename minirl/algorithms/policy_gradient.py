@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import DiagonalGaussian, Distribution
 from minirl.optimizers import (
@@ -26,7 +25,8 @@ from minirl.optimizers import (
     scheduled,
 )
 from minirl.policy import Policy
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
     require_flag,
     require_non_negative,
     require_positive,

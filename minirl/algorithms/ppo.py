@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from minirl.algorithms.policy_gradient import entropy_bonus, step_report
-from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.optimizers import (
@@ -29,7 +28,8 @@ from minirl.optimizers import (
     scheduled,
 )
 from minirl.policy import Policy
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
     MOST_REPETITIONS,
     require_count,
     require_flag,

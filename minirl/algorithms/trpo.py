@@ -18,12 +18,12 @@ import numpy as np
 
 from minirl.algorithms.natural_gradient import natural_direction
 from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report, surrogate
-from minirl.arguments import check_arguments
 from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, LineSearchResult, backtracking_line_search
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
     MOST_REPETITIONS,
     require_count,
     require_flag,

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.toy_text.utils import categorical_sample
 
-from minirl.arguments import check_arguments
+from minirl.support.arguments import check_arguments
 
 LEFT, RIGHT = 0, 1
 LEFT_PRIZE, RIGHT_PRIZE = 0.1, 1.0

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.envs.toy_text.utils import categorical_sample
 from numpy.typing import NDArray
 
-from minirl.arguments import check_arguments
+from minirl.support.arguments import check_arguments
 
 DEFAULT_LAYOUT = """
 ...G

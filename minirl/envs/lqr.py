@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minirl.arguments import check_arguments
+from minirl.support.arguments import check_arguments
 
 FloatArray = NDArray[np.float64]
 

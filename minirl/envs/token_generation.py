@@ -17,8 +17,8 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import TokenTask, arithmetic
+from minirl.support.arguments import check_arguments
 
 
 def checked_rewards(task: TokenTask, rewards: np.ndarray | None) -> np.ndarray:

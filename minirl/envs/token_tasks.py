@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minirl.arguments import check_arguments
+from minirl.support.arguments import check_arguments
 
 EOS = "<eos>"
 LARGEST = 5_000_000  # responses of all prompts: about a gigabyte of tables

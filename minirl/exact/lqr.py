@@ -33,8 +33,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from minirl.arguments import check_arguments
-from minirl.validation import described
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import described
 
 FloatArray = NDArray[np.float64]
 

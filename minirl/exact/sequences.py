@@ -58,7 +58,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
-from minirl.arguments import check_arguments
+from minirl.support.arguments import check_arguments
 
 FloatArray = NDArray[np.float64]
 

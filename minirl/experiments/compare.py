@@ -24,13 +24,14 @@ import numpy as np
 from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
-from minirl.arguments import check_arguments
 from minirl.experiments.evaluation import evaluate
 from minirl.experiments.outputs import RUNS, claimed_folder, load_run
-from minirl.interrupts import hold_interrupts
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.rollout import MakeEnv, registered_id, reward_threshold
-from minirl.serialization import (
+from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.support.arguments import check_arguments
+from minirl.support.interrupts import hold_interrupts
+from minirl.support.serialization import (
     describe,
     first_difference,
     save_arrays,
@@ -38,9 +39,8 @@ from minirl.serialization import (
     versions,
     write_text,
 )
-from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.support.validation import require_count, require_seed
 from minirl.training import require_trainable, train
-from minirl.validation import require_count, require_seed
 
 FORMAT = "minirl-run-1"  # of the files of finished runs
 MOST_SEEDS = 10_000  # more are a mistake: their work items alone would fill the memory
@@ -719,7 +719,7 @@ def runs_csv(runs: Mapping[str, Mapping[int, Run]]) -> str:
 
 
 def _save_comparison(folder: Path, comparison: Comparison, items: Sequence[WorkItem]) -> None:
-    from minirl.experiments import plots  # matplotlib is loaded only to draw
+    from minirl.experiments import figures  # matplotlib is loaded only to draw
 
     write_text(folder / "runs.csv", runs_csv(comparison.runs))
     write_text(folder / "summary.json", json.dumps(comparison.summary, indent=2) + "\n")
@@ -727,7 +727,7 @@ def _save_comparison(folder: Path, comparison: Comparison, items: Sequence[WorkI
         name: [run.columns for run in seeds.values()] for name, seeds in comparison.runs.items()
     }
     seeds = len(next(iter(comparison.runs.values())))
-    plots.plot_comparison(
+    figures.plot_comparison(
         curves,
         title=f"{comparison.env}: {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{items[0].total_steps:,} environment steps each",

@@ -9,9 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
-from minirl.arguments import check_arguments
 from minirl.batch import Rollout
-from minirl.machine import one_core
 from minirl.policy import Policy, require_fit
 from minirl.rollout import (
     MakeEnv,
@@ -23,7 +21,9 @@ from minirl.rollout import (
     reset_seed,
     step_limit,
 )
-from minirl.validation import MOST_ENVIRONMENTS, require_count, require_seed
+from minirl.support.arguments import check_arguments
+from minirl.support.machine import one_core
+from minirl.support.validation import MOST_ENVIRONMENTS, require_count, require_seed
 
 _CANNOT_RENDER = (
     "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' brings what Gymnasium's "
@@ -146,7 +146,7 @@ def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> f
     ValueError
         If the environment can't render frames, or `env` is not an id.
     """
-    from minirl.experiments import plots  # matplotlib is loaded only to draw
+    from minirl.experiments import figures  # matplotlib is loaded only to draw
 
     require_seed(seed)
     if not isinstance(env, str):
@@ -157,10 +157,10 @@ def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> f
     if registered_id(env).startswith("CartPole-"):
         rollout, _ = _one_episode(policy, make_vector_env(env, 1), seed)
         observations = rollout.observations[rollout.valid]
-        plots.animate_cartpole(observations, path, title=env)
+        figures.animate_cartpole(observations, path, title=env)
     else:
         rollout, frames = _one_episode(policy, _rendering_env(env), seed)
-        plots.save_gif(frames, path, fps=30)
+        figures.save_gif(frames, path, fps=30)
     return float((rollout.rewards * rollout.valid).sum())
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minirl.interrupts import hold_interrupts
 from minirl.rollout import reward_threshold
-from minirl.serialization import (
+from minirl.support.interrupts import hold_interrupts
+from minirl.support.serialization import (
     PolicyFileError,
     first_difference,
     load_arrays,
@@ -157,10 +157,10 @@ def save_training(result: Result, folder: Path) -> list[str]:
 
 
 def _plot(result: Result, path: Path) -> None:
-    from minirl.experiments import plots  # matplotlib is loaded only to draw
+    from minirl.experiments import figures  # matplotlib is loaded only to draw
 
     env = result.settings["env"]
-    plots.plot_training(
+    figures.plot_training(
         result.history.columns(),
         (result.history.episode_ends, result.history.episode_returns),
         title=f"{result.settings['algorithm']['type']} on {env}, seed {result.settings['seed']}",

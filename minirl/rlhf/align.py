@@ -15,7 +15,6 @@ from functools import cached_property, partial
 import numpy as np
 
 from minirl.algorithms import Algorithm
-from minirl.arguments import check_arguments
 from minirl.envs.token_generation import TokenGenerationVectorEnv, checked_rewards
 from minirl.envs.token_tasks import TokenTask
 from minirl.exact import sequences
@@ -23,8 +22,9 @@ from minirl.policy import Policy
 from minirl.rlhf.kl import AdaptiveCoefficient, KLPenalty
 from minirl.rlhf.language_model import full_prefix_policy, log_table, require_model
 from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_instance
 from minirl.training import Measure, Result, train
-from minirl.validation import require_instance
 
 ENVIRONMENT = "minirl/TokenGeneration-v0"
 

@@ -6,12 +6,12 @@ a model too large to enumerate.
 
 import numpy as np
 
-from minirl.arguments import check_arguments
 from minirl.envs.token_generation import checked_rewards
 from minirl.envs.token_tasks import TokenTask
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
-from minirl.validation import require_count
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count
 
 
 def sample_best_of_n(

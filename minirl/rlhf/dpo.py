@@ -24,22 +24,22 @@ import numpy as np
 from scipy.special import expit, log_expit
 from tqdm import tqdm
 
-from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import Paths, TokenTask, require_numbers
 from minirl.exact import sequences
-from minirl.machine import one_core
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, require_optimizer, scheduled
 from minirl.policy import Policy
 from minirl.rlhf.language_model import log_table, require_model
 from minirl.rlhf.preferences import Preferences
 from minirl.rlhf.reward_model import accuracy, require_labelled
-from minirl.training import Measure
-from minirl.validation import (
+from minirl.support.arguments import check_arguments
+from minirl.support.machine import one_core
+from minirl.support.validation import (
     MOST_STEPS,
     require_count,
     require_positive,
     require_within,
 )
+from minirl.training import Measure
 
 # With a smaller or larger beta, rounding decides the margins: they are beta times a difference of
 # log-probabilities, and labels strictly between 0 and 1 call for margins of about 1.
@@ -150,7 +150,7 @@ class DPO:
     beta : float
         Of the KL penalty that is solved for: in units of reward per nat; for IPO, whose objective
         is the probability of being preferred and not the reward, in that probability per nat (a
-        smaller number for the same effect, see docs/results-rlhf.md). In [1e-8, 1e8].
+        smaller number for the same effect, see docs/results/rlhf.md). In [1e-8, 1e8].
     loss : {"dpo", "ipo"}
         Equation (3) or (4).
     learning_rate : float or LinearSchedule

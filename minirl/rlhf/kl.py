@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from minirl.algorithms.ppo import COEFFICIENT_RANGE
-from minirl.arguments import check_arguments
 from minirl.batch import Rollout
 from minirl.policy import Policy
-from minirl.validation import require_finite, require_instance, require_positive
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_finite, require_instance, require_positive
 
 
 def k1(log_ratio: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 import numpy as np
 import scipy.special
 
-from minirl.arguments import check_arguments
 from minirl.distributions import Categorical
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.networks import Table
 from minirl.policy import Policy
+from minirl.support.arguments import check_arguments
 
 
 def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:

@@ -13,11 +13,11 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike
 
-from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
-from minirl.validation import require_count, require_non_negative, require_positive
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count, require_non_negative, require_positive
 
 # A policy that says the same twice in so many pairs is taken for deterministic.
 _FEWEST_DRAWN = 1000

@@ -23,11 +23,11 @@ import scipy.sparse
 import scipy.special
 from numpy.typing import ArrayLike
 
-from minirl.arguments import check_arguments
 from minirl.envs.token_generation import checked_rewards
 from minirl.envs.token_tasks import DIGITS, TokenTask, require_numbers
 from minirl.rlhf.preferences import Preferences
-from minirl.validation import require_count, require_non_negative
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count, require_non_negative
 
 # ---------------------------------------------------------------- features
 
@@ -261,7 +261,7 @@ def fit_reward_model(
 ) -> RewardModel:
     """Minimise `bradley_terry_loss`, by Newton steps in a trust region that begin at w = 0.
 
-    The numbers beside the lines are the steps of docs/reward-model.md.
+    The numbers beside the lines are the steps of docs/rlhf/reward-model.md.
 
     Parameters
     ----------

@@ -27,12 +27,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
-from minirl.arguments import check_arguments
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.exact.sequences import response_log_probs
 from minirl.policy import Policy
 from minirl.rlhf.language_model import full_prefix_policy, log_table
-from minirl.validation import require_count, require_flag, require_non_negative
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count, require_flag, require_non_negative
 
 # ---------------------------------------------------------------- demonstrations
 
@@ -362,7 +362,7 @@ def fine_tune(
 
     The bigram model cannot represent the demonstrations, so the result is imperfect however many
     there are. The smoothing keeps every response possible. The numbers beside the lines are the
-    steps of docs/supervised-fine-tuning.md.
+    steps of docs/rlhf/supervised-fine-tuning.md.
 
     Parameters
     ----------

@@ -13,10 +13,10 @@ from minirl.batch import Batch
 from minirl.checks import finite_difference
 from minirl.critic_fit import CriticFit
 from minirl.distributions import DiagonalGaussian
-from minirl.metrics import GLOSSARY
 from minirl.networks import MLP, WithLogStd
 from minirl.optimizers import SGD, LinearSchedule
 from minirl.policy import Policy, make_critic, make_policy
+from minirl.support.metrics import GLOSSARY
 
 RNG = np.random.default_rng
 STATES = spaces.Box(-1, 1, (4,))

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from support import chain_mdp, exact_batch, logits_of, table_policy
+from helpers import chain_mdp, exact_batch, logits_of, table_policy
 
 import minirl  # noqa: F401  (registers the environments)
 from minirl.algorithms import PolicyGradient

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers import chain_mdp, exact_batch, logits_of, table_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import chain_mdp, exact_batch, logits_of, table_policy
 
 import minirl  # noqa: F401  (registers the environments)
 from minirl.algorithms import TRPO

@@ -9,7 +9,7 @@ import pytest
 import minirl
 from minirl.batch import Batch
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 def test_the_page_holds_the_table_of_the_stored_runs(load):

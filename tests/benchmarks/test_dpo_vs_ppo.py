@@ -93,6 +93,6 @@ def test_the_stored_file_holds_all_runs_of_its_command(script, monkeypatch, argu
 
 
 def test_the_page_holds_the_tables_of_the_stored_runs(script):
-    page = (ROOT / "docs" / "results-rlhf.md").read_text()
+    page = (ROOT / "docs" / "results" / "rlhf.md").read_text()
     for table in script.tables(script.COMPUTE.rows()).values():
         assert table in page

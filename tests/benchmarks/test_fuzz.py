@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minirl
-from minirl import serialization
+from minirl.support import serialization
 
 # How wrong arguments still end in some calls; remove what no longer happens.
 NEAR_MISSES = ("Error", "message names no argument", "message is not one line", "NaN", "shape")

@@ -194,4 +194,6 @@ def test_the_page_holds_the_tables_of_the_stored_runs(peers, monkeypatch):
     path = ROOT / "benchmarks" / "results" / "peers.csv"
     monkeypatch.setattr(peers, "STUDY", replace(peers.STUDY, path=path))
     monkeypatch.setattr(peers, "TASKS", peer_run.TASKS)
-    assert peers.tables() == (ROOT / "docs" / "speed-peers-table.md").read_text().strip()
+    assert (
+        peers.tables() == (ROOT / "docs" / "results" / "speed-peers-table.md").read_text().strip()
+    )

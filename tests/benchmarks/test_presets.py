@@ -8,7 +8,7 @@ import pytest
 import minirl
 from minirl.settings import PRESETS
 
-PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "control.md"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_every_preset_and_algorithm_is_run_on_ten_seeds(script):
 def test_a_line_names_its_run_and_its_commit(script):
     item = script.Item("minirl/Chain-v0", "trpo", 500, 100)
     commit, training, evaluation, seconds = script.run(item)
-    assert commit == minirl.serialization.versions().get("commit", "")
+    assert commit == minirl.support.serialization.versions().get("commit", "")
     result = minirl.train(item.env, item.algorithm, total_steps=500, seed=100)
     assert float(training) == pytest.approx(result.history.final_return(), rel=1e-5)
     fresh = minirl.evaluate(result.policy, item.env, episodes=100, seed=100)

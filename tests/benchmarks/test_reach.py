@@ -105,6 +105,6 @@ def test_every_run_is_stored_once(script):
 
 
 def test_the_page_holds_the_tables_of_the_stored_runs(script):
-    page = (ROOT / "docs" / "results-rlhf.md").read_text()
+    page = (ROOT / "docs" / "results" / "rlhf.md").read_text()
     for table in script.tables(script.STUDY.rows()).values():
         assert table in page

@@ -44,7 +44,7 @@ def test_contexts_are_those_of_the_task(script):
 
 def test_the_page_holds_the_tables_of_the_stored_file(script):
     found = script.from_rows(script.STUDY.rows())
-    page = (ROOT / "docs" / "speed-scaling.md").read_text()
+    page = (ROOT / "docs" / "results" / "speed-scaling.md").read_text()
     for table in script.tables(found):
         assert table in page
 

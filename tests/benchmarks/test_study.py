@@ -84,12 +84,12 @@ def test_an_error_ends_the_waiting_runs_too(load):
 
 @pytest.mark.parametrize("name", ["control.classic_control", "control.mujoco_tasks"])
 def test_the_results_page_holds_the_tables_of_the_stored_runs(load, name):
-    assert load(name).table() in (ROOT / "docs" / "results.md").read_text()
+    assert load(name).table() in (ROOT / "docs" / "results" / "control.md").read_text()
 
 
 def test_the_exploration_table_too(load):
     table = load("control.classic_control").exploration_table()
-    assert table in (ROOT / "docs" / "results.md").read_text()
+    assert table in (ROOT / "docs" / "results" / "control.md").read_text()
 
 
 def test_no_classic_run_is_stored_twice(load):

@@ -35,8 +35,8 @@ from minirl.experiments.compare import (
     run_seed,
 )
 from minirl.rollout import NonFiniteError
-from minirl.serialization import load_arrays, save_arrays
 from minirl.settings import Settings
+from minirl.support.serialization import load_arrays, save_arrays
 from minirl.training import TrainingStopped
 
 SMALL = Settings(num_envs=2, rollout_steps=64, hidden_sizes=(4,))

@@ -65,7 +65,7 @@ def client():
 @pytest.fixture(autouse=True)
 def no_figure(monkeypatch):
     """The figure shows what is compared here, and takes longer to draw than the runs to compute."""
-    monkeypatch.setattr("minirl.experiments.plots.plot_comparison", lambda *args, **kwargs: None)
+    monkeypatch.setattr("minirl.experiments.figures.plot_comparison", lambda *args, **kwargs: None)
 
 
 def without_clocks(columns):

@@ -342,7 +342,7 @@ def test_cartpole_is_drawn_without_any_extra(tmp_path):
 def test_cartpole_is_drawn_by_minirl_however_it_is_named(env, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "minirl.experiments.plots.animate_cartpole", lambda *_, **__: drawn.append(True)
+        "minirl.experiments.figures.animate_cartpole", lambda *_, **__: drawn.append(True)
     )
     policy = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
     watch(policy, env, tmp_path / "agent.gif", seed=1)

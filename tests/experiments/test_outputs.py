@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from minirl.experiments.outputs import claim_folder, claimed_folder, load_run, save_training
-from minirl.history import History
-from minirl.serialization import first_difference, load_policy, save_arrays
 from minirl.settings import Settings
+from minirl.support.history import History
+from minirl.support.serialization import first_difference, load_policy, save_arrays
 from minirl.training import train
 
 IDENTITY = {"kind": "train", "env": "CartPole-v1", "settings": {"num_envs": 8, "lam": 0.95}}

@@ -1,0 +1,1 @@
+"""The whole alignment chain, run, judged against the exact optimum, and drawn."""

@@ -1,0 +1,685 @@
+"""Learning curves and animations; only this file and `alignment.figures` use matplotlib.
+
+Everything is drawn on `matplotlib.figure.Figure` objects with the Agg canvas, without pyplot and
+its global state, so that it works without a screen and in worker processes. Files appear whole or
+not at all: each is written beside its destination and then moved there.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; line styles
+differ as well.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyBboxPatch
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import blended_transform_factory
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from minirl.experiments.statistics import band
+from minirl.support.serialization import write_atomically
+
+__all__ = [
+    "algorithm_styles",
+    "animate_cartpole",
+    "cartpole_frames",
+    "plot_comparison",
+    "plot_training",
+    "save_gif",
+]
+
+Array = NDArray[np.float64]
+Frame = NDArray[np.uint8]
+Columns = Mapping[str, ArrayLike]
+
+BLUE, VERMILLION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
+SKY_BLUE, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"
+INK, GREY = "#222222", "#666666"
+
+SOLID, DASHED, DOTTED = "solid", (0, (5, 1.2)), (0, (1.2, 1.0))
+DASH_DOT = (0, (5, 1.2, 1.2, 1.2))
+DASH_DOT_DOT, LONG_DASHED = (0, (5, 1.2, 1.2, 1.2, 1.2, 1.2)), (0, (9, 1.6))
+
+KNOWN_STYLES = {
+    "policy-gradient": (ORANGE, DOTTED),
+    "natural-gradient": (GREEN, DASH_DOT),
+    "trpo": (BLUE, DASHED),
+    "ppo": (VERMILLION, SOLID),
+    "rloo": (PURPLE, DASH_DOT_DOT),
+    "grpo": (SKY_BLUE, LONG_DASHED),
+    "dpo": (BLACK, LONG_DASHED),
+    "ipo": (GREY, DASH_DOT_DOT),
+    "best-of-n": (BLACK, DOTTED),
+}
+OTHER_STYLES = [
+    (color, line) for line in (SOLID, DASHED, DASH_DOT) for color in (PURPLE, SKY_BLUE, BLACK)
+]
+
+# column of a run, its axis label, and whether the axis may be logarithmic
+PANELS = (
+    ("environment_steps", "environment steps", False),
+    ("gradient_equivalents", "gradient-equivalents", True),
+    ("cpu_seconds", "CPU seconds", True),
+)
+EXPLANATIONS = {
+    "gradient_equivalents": "forward + backward of one transition",
+    "cpu_seconds": "one core",
+}
+DIAGNOSTICS = (
+    ("kl", "KL(old || new) (nats)"),
+    ("entropy", "entropy (nats)"),
+    ("explained_variance", "explained variance"),
+)
+NEAT_STEPS = [1, 2, 2.5, 5, 10]
+GRID_POINTS = 256
+LOG_IF_RANGES_DIFFER_BY = 5.0
+MOST_FRAMES = 250
+DPI = 150
+
+
+# Learning curves of several algorithms
+
+
+def plot_comparison(
+    curves: Mapping[str, Sequence[Columns]],
+    *,
+    title: str,
+    threshold: float | None = None,
+    footnote: str = "",
+    path: str | Path | None = None,
+) -> Figure:
+    """Return against environment steps, gradient-equivalents and CPU seconds, side by side.
+
+    Per algorithm a thick line for the interquartile mean over seeds, its 95 % bootstrap band and
+    a thin line for each seed; a single seed is just a line. The bands are resampled from a fixed
+    seed: the same curves give the same picture.
+
+    Parameters
+    ----------
+    curves : dict
+        From the algorithm's name to one dict of columns per seed, each column an array with one
+        row per update: "environment_steps", "gradient_equivalents", "cpu_seconds" and
+        "mean_return", the mean over the last 100 finished episodes, nan before the first. An
+        algorithm without "gradient_equivalents" is left out of that panel.
+    title : str
+    threshold : float, optional
+        The environment's reward threshold, drawn as a dashed line.
+    footnote : str
+        Wrapped under the figure; its own line breaks are kept.
+    path : path, optional
+        Where to save the figure, as the format its suffix names.
+
+    Raises
+    ------
+    ValueError
+        If there are no curves, an algorithm has no seeds, or a column is missing or differs in
+        length.
+    """
+    runs = {name: _checked_runs(name, seeds) for name, seeds in curves.items()}
+    if not runs:
+        raise ValueError("curves is empty: there is no algorithm to draw")
+    styles = algorithm_styles(list(runs))
+    figure = _agg_figure(12.5, 6.0)
+    panels: list[Axes] = list(figure.subplots(1, len(PANELS), sharey=True))
+    for axes, (column, label, may_be_log) in zip(panels, PANELS, strict=True):
+        _clean(axes)
+        logarithmic = may_be_log and _ranges_differ(runs, column)
+        if logarithmic:
+            axes.set_xscale("log")
+        for name, seeds in runs.items():
+            _draw_algorithm(axes, name, seeds, column, *styles[name], logarithmic=logarithmic)
+        _label_effort(axes, label + ", log scale" * logarithmic, EXPLANATIONS.get(column))
+        _mark_threshold(axes, threshold, labelled=axes is panels[-1])
+    panels[0].set_ylabel("mean return of the last 100 episodes", fontsize=11, color=INK)
+    panels[0].yaxis.set_major_formatter(FuncFormatter(_abbreviate))
+    _arrange(figure, title, _reading_aid(runs), _legend_lines(styles), footnote)
+    return _finished(figure, path)
+
+
+def algorithm_styles(names: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """Colour and line style of each algorithm.
+
+    The algorithms of the package always look the same. Other names take a style by their checksum,
+    the next free one if it is taken.
+
+    Examples
+    --------
+    >>> algorithm_styles(["ppo"])
+    {'ppo': ('#D55E00', 'solid')}
+    """
+    styles: dict[str, tuple[str, Any]] = {}
+    taken: set[int] = set()
+    for name in names:
+        if name in KNOWN_STYLES:
+            styles[name] = KNOWN_STYLES[name]
+            continue
+        wanted = zlib.crc32(name.encode())
+        order = [(wanted + shift) % len(OTHER_STYLES) for shift in range(len(OTHER_STYLES))]
+        chosen = next((index for index in order if index not in taken), order[0])
+        taken.add(chosen)
+        styles[name] = OTHER_STYLES[chosen]
+    return styles
+
+
+def _checked_runs(name: str, seeds: Sequence[Columns]) -> list[dict[str, Array]]:
+    if not seeds:
+        raise ValueError(f"curves[{name!r}] is empty: at least one seed is needed")
+    needed = [column for column, _, _ in PANELS] + ["mean_return"]
+    runs = []
+    for i, seed in enumerate(seeds):
+        # An algorithm need not count its gradients; it is then absent from that panel.
+        uncounted = np.full(np.shape(seed.get("mean_return", ())), np.nan)
+        run = {"gradient_equivalents": uncounted, **seed}
+        runs.append(_checked_columns(f"curves[{name!r}][{i}]", run, needed))
+    return runs
+
+
+def _checked_columns(where: str, columns: Columns, needed: Sequence[str]) -> dict[str, Array]:
+    missing = [column for column in needed if column not in columns]
+    if missing:
+        raise ValueError(f"{where} has no column {missing[0]!r}; it needs {', '.join(needed)}")
+    arrays = {column: np.asarray(columns[column], dtype=np.float64) for column in needed}
+    shapes = {column: array.shape for column, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
+        raise ValueError(f"{where} has columns of unequal length: {shapes}")
+    if shapes[needed[0]] == (0,):
+        raise ValueError(f"{where} has no rows: at least one update is needed")
+    return arrays
+
+
+def _ranges_differ(runs: Mapping[str, Sequence[Mapping[str, Array]]], column: str) -> bool:
+    """Whether one algorithm gets more than five times as far along this axis as another."""
+    ends = np.array([max(seed[column].max() for seed in seeds) for seeds in runs.values()])
+    known = ends[np.isfinite(ends)]
+    return bool(known.size and 0 < LOG_IF_RANGES_DIFFER_BY * known.min() < known.max())
+
+
+def _draw_algorithm(
+    axes: Axes,
+    name: str,
+    seeds: Sequence[Mapping[str, Array]],
+    column: str,
+    color: str,
+    line_style: Any,
+    *,
+    logarithmic: bool,
+) -> None:
+    """Draw thin lines per seed, the interquartile mean and its band."""
+    curves = [_finite_points(seed[column], seed["mean_return"], logarithmic) for seed in seeds]
+    thick = {"color": color, "linestyle": line_style, "linewidth": 2.4, "zorder": 4}
+    if len(curves) == 1:
+        axes.plot(*curves[0], label=name, **thick)
+        return
+    for x, y in curves:
+        axes.plot(x, y, color=color, linewidth=0.7, alpha=0.4, zorder=2)
+    if any(x.size == 0 for x, _ in curves):
+        return
+    start, stop = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    space = np.geomspace if logarithmic else np.linspace
+    grid = np.clip(space(start, stop, GRID_POINTS), start, stop)
+    iqm, low, high = band(curves, grid, np.random.default_rng(0))
+    axes.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0, zorder=1)
+    axes.plot(grid, iqm, label=name, **thick)
+
+
+def _finite_points(x: Array, y: Array, logarithmic: bool) -> tuple[Array, Array]:
+    drawable = np.isfinite(x) & np.isfinite(y)
+    if logarithmic:
+        drawable &= x > 0
+    return x[drawable], y[drawable]
+
+
+def _label_effort(axes: Axes, label: str, explanation: str | None) -> None:
+    """Label the x axis; abbreviate its ticks and keep them few."""
+    axes.set_xlabel(f"{label}\n({explanation})" if explanation else label, fontsize=11, color=INK)
+    if axes.get_xscale() == "log":
+        low, high = axes.get_xlim()
+        decades = np.log10(high / low)
+        digits = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3.5 else (1,)
+        axes.xaxis.set_major_locator(LogLocator(subs=digits, numticks=12))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=NEAT_STEPS))
+    axes.xaxis.set_major_formatter(FuncFormatter(_abbreviate))
+
+
+def _mark_threshold(axes: Axes, threshold: float | None, *, labelled: bool) -> None:
+    if threshold is None:
+        return
+    axes.axhline(
+        threshold, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=3, label="threshold"
+    )
+    if labelled:
+        axes.text(
+            1.02,
+            threshold,
+            f"reward\nthreshold\n{_abbreviate(threshold)}",
+            transform=blended_transform_factory(axes.transAxes, axes.transData),
+            va="center",
+            fontsize=9.5,
+            color=GREY,
+        )
+
+
+def _reading_aid(runs: Mapping[str, Sequence[Any]]) -> str:
+    counts = sorted({len(seeds) for seeds in runs.values()})
+    if counts == [1]:
+        return "One seed per algorithm: a single draw, not a comparison."
+    seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return (
+        f"Thick: interquartile mean over {seeds}, as far as all have come.  "
+        "Shaded: its 95 % bootstrap interval.  Thin: each seed."
+    )
+
+
+def _legend_lines(styles: Mapping[str, tuple[str, Any]]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=color, linestyle=line_style, linewidth=2.4, label=name)
+        for name, (color, line_style) in styles.items()
+    ]
+
+
+def _arrange(
+    figure: Figure, title: str, aid: str, legend_lines: list[Line2D], footnote: str
+) -> None:
+    """Stack title, reading aid, legend, panels and footnote, giving each the height it needs."""
+    margin, gap, left, right, panel_height, label_height = 0.15, 0.1, 0.85, 0.95, 3.5, 0.8
+    width = figure.get_size_inches()[0]
+    style: dict[str, Any] = {"va": "top", "linespacing": 1.35, "color": GREY}
+    heading = figure.text(0, 0, "", **style | {"color": INK}, fontsize=15, fontweight="bold")
+    reading, note = (figure.text(0, 0, "", **style, fontsize=size) for size in (10, 9.5))
+    legend = _legend_in_rows(figure, legend_lines, width - left - margin)
+    heading_height = _wrap(figure, heading, title, width - 2 * margin)
+    reading_height = _wrap(figure, reading, aid, width - 2 * margin)
+    note_height = _wrap(figure, note, footnote, width - 2 * margin)
+    legend_height = legend.get_window_extent().height / figure.dpi
+
+    header = margin + heading_height + reading_height + legend_height + 3 * gap
+    footer = label_height + note_height + margin
+    total = header + panel_height + footer
+    figure.set_size_inches(width, total)
+    heading.set_position((margin / width, 1 - margin / total))
+    reading.set_position((margin / width, 1 - (margin + heading_height + gap) / total))
+    legend.set_bbox_to_anchor((left / width, 1 - (header - legend_height - gap) / total))
+    note.set_position((margin / width, (margin + note_height) / total))
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        top=1 - header / total,
+        bottom=footer / total,
+        wspace=0.08,
+    )
+
+
+def _legend_in_rows(figure: Figure, lines: list[Line2D], width: float) -> Any:
+    """Legend with as many entries a row as fit into `width` inches."""
+    for columns in range(len(lines), 0, -1):
+        legend = figure.legend(
+            handles=lines,
+            loc="upper left",
+            ncols=columns,
+            frameon=False,
+            fontsize=11.5,
+            labelcolor=INK,
+            handlelength=3.0,
+            columnspacing=2.2,
+            borderpad=0.0,
+            borderaxespad=0.0,
+        )
+        if columns == 1 or legend.get_window_extent().width <= width * figure.dpi:
+            break
+        legend.remove()
+    return legend
+
+
+# One training run
+
+
+def plot_training(
+    columns: Columns,
+    episodes: tuple[ArrayLike, ArrayLike],
+    *,
+    title: str,
+    threshold: float | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """Learning curve of a single run, with a few diagnostics beneath it.
+
+    Parameters
+    ----------
+    columns : dict
+        One array per column, one row per update: "environment_steps" and "mean_return" (mean
+        over the last 100 finished episodes); drawn beneath if present and finite anywhere: "kl"
+        (nats), "entropy" (nats), "explained_variance".
+    episodes : (end_steps, returns)
+        The environment step at which each episode ended, and its return.
+    title : str
+    threshold : float, optional
+        The environment's reward threshold, drawn as a dashed line.
+    path : path, optional
+        Where to save the figure, as the format its suffix names.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or lengths differ.
+    """
+    present = [(column, label) for column, label in DIAGNOSTICS if column in columns]
+    needed = ["environment_steps", "mean_return", *(column for column, _ in present)]
+    run = _checked_columns("columns", columns, needed)
+    shown = [(column, label) for column, label in present if np.isfinite(run[column]).any()]
+    ends, returns = (np.asarray(part, dtype=np.float64) for part in episodes)
+    if ends.ndim != 1 or ends.shape != returns.shape:
+        raise ValueError(
+            f"episodes has end_steps of shape {ends.shape} and returns of shape {returns.shape}; "
+            "two arrays of one common length are needed"
+        )
+    figure = _agg_figure(9.0, 6.4 if shown else 4.6)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
+    heading = figure.suptitle("", x=0.015, ha="left", fontsize=14, fontweight="bold", color=INK)
+    _wrap(figure, heading, title, 8.7)
+    grid = figure.add_gridspec(
+        2 if shown else 1, max(len(shown), 1), height_ratios=[2.3, 1][: 1 + bool(shown)]
+    )
+    main = figure.add_subplot(grid[0, :])
+    _draw_returns(main, run, ends, returns)
+    _mark_threshold(main, threshold, labelled=True)
+    for i, (column, label) in enumerate(shown):
+        axes = figure.add_subplot(grid[1, i])
+        _draw_diagnostic(axes, run["environment_steps"], run[column], column, label)
+        axes.set_xlim(main.get_xlim())
+    return _finished(figure, path)
+
+
+def _draw_returns(axes: Axes, run: Mapping[str, Array], ends: Array, returns: Array) -> None:
+    _clean(axes)
+    axes.plot(
+        ends,
+        returns,
+        ".",
+        color=SKY_BLUE,
+        markersize=4,
+        alpha=0.45,
+        markeredgewidth=0,
+        label="one episode",
+        rasterized=True,
+    )
+    axes.plot(
+        *_finite_points(run["environment_steps"], run["mean_return"], False),
+        color=BLUE,
+        linewidth=2.4,
+        label="mean of the last 100",
+    )
+    _label_effort(axes, "environment steps", None)
+    axes.set_ylabel("episode return", fontsize=11, color=INK)
+    axes.yaxis.set_major_formatter(FuncFormatter(_abbreviate))
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles,
+        labels,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=2,
+        frameon=False,
+        fontsize=10,
+        markerscale=2.0,
+        borderaxespad=0.2,
+    )
+
+
+def _draw_diagnostic(axes: Axes, steps: Array, values: Array, column: str, label: str) -> None:
+    _clean(axes)
+    axes.plot(*_finite_points(steps, values, False), color=INK, linewidth=1.1)
+    if column == "explained_variance" and np.nanmin(values) < -1:
+        axes.set_ylim(-1.0, 1.05)  # an untrained critic can be at minus hundreds
+        label += ", cut at -1"
+    axes.set_title(label, fontsize=10, color=INK, loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(3, steps=NEAT_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=NEAT_STEPS))
+    axes.xaxis.set_major_formatter(FuncFormatter(_abbreviate))
+
+
+# Animations
+
+
+def cartpole_frames(
+    observations: ArrayLike, *, title: str = "", stride: int = 1
+) -> Iterator[Frame]:
+    """Draw CartPole from its observations, every `stride`-th and the last, as RGB pictures.
+
+    Parameters
+    ----------
+    observations : array_like, shape (T, 4)
+        Cart position (m), velocity, pole angle (rad, clockwise from upright) and its velocity;
+        row t is the state that step t + 1 is taken in. CartPole pays 1 a step, so the number of
+        steps is also the return.
+    title : str
+    stride : int
+
+    Yields
+    ------
+    array of uint8, shape (H, W, 3)
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one, or a value is not finite.
+    """
+    return _drawn_states(_cartpole_states(observations), title, stride)
+
+
+def _cartpole_states(observations: ArrayLike) -> Array:
+    states = np.asarray(observations, dtype=np.float64)
+    if states.ndim != 2 or states.shape[1] != 4 or len(states) == 0:
+        raise ValueError(f"observations has shape {states.shape}; CartPole's is (T, 4), T >= 1")
+    if not np.isfinite(states).all():
+        raise ValueError("observations holds values that are not finite")
+    return states
+
+
+def _drawn_states(states: Array, title: str, stride: int) -> Iterator[Frame]:
+    figure = _agg_figure(5.6, 2.5, dpi=100)
+    canvas = cast(FigureCanvasAgg, figure.canvas)
+    cart, wheels, pole, counter = _cartpole_scene(figure, title)
+    last = len(states) - 1
+    for t in [*range(0, last, stride), last]:
+        x, angle = states[t, 0], states[t, 2]
+        cart.set_x(x - CART_WIDTH / 2)
+        for wheel, offset in zip(wheels, (-0.14, 0.14), strict=True):
+            wheel.center = (x + offset, WHEEL_RADIUS)
+        tip = x + POLE_LENGTH * np.sin(angle), PIVOT_HEIGHT + POLE_LENGTH * np.cos(angle)
+        pole.set_data([x, tip[0]], [PIVOT_HEIGHT, tip[1]])
+        counter.set_text(f"step {t + 1}    return {t + 1}")
+        canvas.draw()
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+# metres; Gymnasium's pole is 1 m long, the episode ends when the cart leaves +-2.4 m
+POLE_LENGTH, CART_WIDTH, CART_HEIGHT, WHEEL_RADIUS, TRACK_LIMIT = 1.0, 0.56, 0.22, 0.08, 2.4
+PIVOT_HEIGHT = WHEEL_RADIUS + CART_HEIGHT
+
+
+def _cartpole_scene(
+    figure: Figure, title: str
+) -> tuple[FancyBboxPatch, list[Circle], Line2D, Text]:
+    """Track, cart, wheels, pole and counter; the caller moves all but the first."""
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set(xlim=(-2.8, 2.8), ylim=(-0.5, 2.0), aspect="equal")
+    axes.axis("off")
+    axes.plot([-TRACK_LIMIT, TRACK_LIMIT], [0, 0], color=GREY, linewidth=1.5)
+    for x in (-TRACK_LIMIT, 0.0, TRACK_LIMIT):
+        axes.plot([x, x], [0, -0.09], color=GREY, linewidth=1.5)
+        axes.text(x, -0.17, f"{_abbreviate(x)} m", ha="center", va="top", fontsize=10, color=GREY)
+    cart = FancyBboxPatch(
+        (0, WHEEL_RADIUS),
+        CART_WIDTH,
+        CART_HEIGHT,
+        boxstyle="round,pad=0,rounding_size=0.05",
+        facecolor=BLUE,
+        edgecolor="none",
+        zorder=3,
+    )
+    wheels = [Circle((0, 0), WHEEL_RADIUS, color=INK, zorder=4) for _ in range(2)]
+    for patch in (cart, *wheels):
+        axes.add_patch(patch)
+    (pole,) = axes.plot(
+        [],
+        [],
+        color=VERMILLION,
+        linewidth=7,
+        solid_capstyle="round",
+        zorder=5,
+        marker="o",
+        markersize=5,
+        markerfacecolor="white",
+        markeredgecolor="none",
+        markevery=[0],
+    )
+    style: dict[str, Any] = {
+        "va": "top",
+        "color": INK,
+        "transform": axes.transAxes,
+        "parse_math": False,
+    }
+    axes.text(0.04, 0.94, title, fontsize=12, fontweight="bold", **style)
+    counter = axes.text(0.04, 0.94 - 0.11 * bool(title), "", fontsize=11, **style)
+    return cart, wheels, pole, counter
+
+
+def animate_cartpole(
+    observations: ArrayLike, path: str | Path, *, title: str = "", fps: float = 50
+) -> None:
+    """Save a CartPole episode as an animated GIF in real time, of at most about 250 frames.
+
+    Parameters
+    ----------
+    observations : array_like, shape (T, 4)
+        As for `cartpole_frames`.
+    path : path
+    title : str
+    fps : float
+        Environment steps a second, 50 in CartPole's own time. Long episodes show every second
+        step, or fewer, at the same pace; the last picture stands for a second.
+
+    Raises
+    ------
+    ValueError
+        If the observations are not CartPole's, or `fps` is not positive.
+    """
+    _check_positive("fps", fps)
+    states = _cartpole_states(observations)
+    stride = max(1, -(-(len(states) - 1) // MOST_FRAMES))
+    frames = list(_drawn_states(states, title, stride))
+    rate = fps / stride
+    save_gif(frames + [frames[-1]] * round(rate), path, rate)
+
+
+def save_gif(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
+    """Save pictures as a GIF that repeats for ever.
+
+    Parameters
+    ----------
+    frames : sequence of uint8 arrays, shape (H, W, 3)
+        RGB, such as those of an environment with `render_mode="rgb_array"`.
+    path : path
+    fps : float
+        Frames a second. A GIF counts in hundredths of a second, and viewers show at most 50.
+
+    Raises
+    ------
+    ValueError
+        If there are no frames, they differ in shape, are not RGB bytes, or `fps` is not positive.
+    """
+    _check_positive("fps", fps)
+    pictures = [np.asarray(frame) for frame in frames]
+    if not pictures:
+        raise ValueError("frames is empty: at least one picture is needed")
+    for i, picture in enumerate(pictures):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(
+                f"frames[{i}] is {picture.dtype} {picture.shape}; uint8 (H, W, 3) is needed"
+            )
+        if picture.shape != pictures[0].shape:
+            raise ValueError(f"frames[{i}] has shape {picture.shape}, not {pictures[0].shape}")
+    # One palette for all pictures, or colours would flicker: taken from at most eight of them.
+    sample = pictures[:: -(-len(pictures) // 8)]
+    palette = Image.fromarray(np.concatenate(sample)).quantize(255, Image.Quantize.FASTOCTREE)
+    images = [
+        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
+        for picture in pictures
+    ]
+    write_atomically(
+        path,
+        lambda beside: images[0].save(
+            beside,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=max(2, round(100 / fps)) * 10,
+            loop=0,
+        ),
+    )
+
+
+# Shared by all pictures
+
+
+def _agg_figure(width: float, height: float, dpi: float = DPI) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    figure.set_layout_engine("none")  # the layout is ours, whatever the reader's style says
+    FigureCanvasAgg(figure)  # registers itself as the figure's canvas
+    return figure
+
+
+def _clean(axes: Axes) -> None:
+    """No box, a faint grid, quiet ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.grid(True, color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=10, color=GREY, labelcolor=INK)
+    axes.tick_params(which="minor", color=GREY, length=2)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}: it must be positive and finite")
+
+
+def _abbreviate(value: float, position: object = None) -> str:
+    """Tick label: 20000 is 20k, 1500000 is 1.5M."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.6g}{suffix}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:.6g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _wrap(figure: Figure, text: Text, string: str, width: float) -> float:
+    """Fill a text with lines that fit into `width` inches as rendered; return its height."""
+    text.set_parse_math(False)
+    for characters in range(260, 20, -4):
+        lines = [textwrap.wrap(line, characters) or [""] for line in string.splitlines()]
+        text.set_text("\n".join(piece for line in lines for piece in line))
+        if text.get_window_extent().width <= width * figure.dpi:
+            break
+    return text.get_window_extent().height / figure.dpi if string else 0.0
+
+
+def _finished(figure: Figure, path: str | Path | None) -> Figure:
+    if path is not None:
+        kind = Path(path).suffix.lstrip(".") or "png"
+        write_atomically(path, lambda beside: figure.savefig(beside, format=kind, dpi=DPI))
+    return figure

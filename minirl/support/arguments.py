@@ -1,0 +1,378 @@
+"""What kind of object each argument of a public function must be, as its annotations say.
+
+The last line of a module, `check_arguments(__name__)`, lets all its public functions, classes and
+methods check what they are given. The code above it stays free of such checks, and a new function
+has them from the beginning. What the numbers themselves must be like is checked by the functions,
+with `minirl.support.validation`.
+"""
+
+import functools
+import inspect
+import operator
+import sys
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minirl.support.validation import described, way_out, with_article
+
+# How a message calls what an annotation calls otherwise.
+NAMES: dict[Any, str] = {
+    np.random.Generator: "a numpy.random.Generator",
+    Callable: "a function",
+    Iterable: "a list",
+    Mapping: "a mapping",
+    Path: "a path",
+    Sequence: "a list",
+    bool: "True or False",
+    float: "a number",
+    int: "a whole number",
+    str: "a string",
+    types.NoneType: "None",
+}
+SIMPLE = (types.NoneType, bool, Real, str)
+
+
+def check_arguments(module: str, *, often: Sequence[str] = ()) -> None:
+    """Let all public functions, classes and methods of a module check the kinds of their arguments.
+
+    A wrong one is a ValueError of one line that names the argument, what is expected, what was
+    given and, where there is one, the way out. A list is taken where an array or a tuple is
+    expected.
+
+    Parameters
+    ----------
+    module : str
+        `__name__`.
+    often : sequence of str
+        Functions, methods (`"PPO.step"`) and classes of methods that are called for each row or
+        minibatch: their arguments are looked at only after an error.
+    """
+    for name, value in list(vars(sys.modules[module]).items()):
+        if name.startswith("_") or getattr(value, "__module__", None) != module:
+            continue
+        if inspect.isfunction(inspect.unwrap(value)):
+            setattr(sys.modules[module], name, _with_checks(value, name in often))
+        elif inspect.isclass(value) and not (
+            getattr(value, "_is_protocol", False) or issubclass(value, Exception)
+        ):
+            _check_methods(value, often)
+
+
+def _check_methods(owner: type, often: Sequence[str]) -> None:
+    constructor = "__new__" if hasattr(owner, "_fields") else "__init__"  # a named tuple has both
+    for name, value in list(vars(owner).items()):
+        if name.startswith("_") and name not in (constructor, "__call__"):
+            continue
+        method = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        if inspect.isfunction(method):
+            own = owner.__name__ if name != constructor else None
+            is_often = own in often or f"{owner.__name__}.{name}" in often
+            checked: Any = _with_checks(method, is_often, bound=True)
+            if isinstance(value, classmethod | staticmethod):
+                checked = type(value)(checked)
+            setattr(owner, name, staticmethod(checked) if name == "__new__" else checked)
+
+
+def _with_checks(
+    function: Callable[..., Any], often: bool, *, bound: bool = False
+) -> Callable[..., Any]:
+    if len(inspect.signature(function).parameters) <= bound:
+        return function
+    arguments = _Arguments(function, bound)
+
+    @functools.wraps(function)
+    def check_first(*args: Any, **kwargs: Any) -> Any:
+        if not arguments.of_known_types(args, kwargs):
+            args, kwargs = arguments.checked(args, kwargs, strictly=False)
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, AttributeError, LookupError):
+            arguments.checked(args, kwargs)
+            raise
+
+    @functools.wraps(function)
+    def check_after_an_error(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, AttributeError, LookupError, ValueError) as error:
+            own = isinstance(error, ValueError)  # which may well say more
+            taken = arguments.checked(args, kwargs, strictly=not own)
+            before, after = (*args, *kwargs.values()), (*taken[0], *taken[1].values())
+            if all(map(operator.is_, before, after)):
+                raise
+        return function(*taken[0], **taken[1])  # a list has become an array
+
+    return check_after_an_error if often else check_first
+
+
+class _Arguments:
+    """What the parameters of a function accept, read from its annotations at the first call."""
+
+    def __init__(self, function: Callable[..., Any], bound: bool) -> None:
+        self._function = function
+        self._skipped = int(bound)  # self or cls
+
+    @functools.cached_property
+    def _kinds(self) -> dict[str, "_Kind"]:
+        parameters = list(inspect.signature(self._function).parameters.values())
+        hints = typing.get_type_hints(self._function, include_extras=True)
+        return {
+            parameter.name: _kind(hints.get(parameter.name, Any))
+            for parameter in parameters[self._skipped :]
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        }
+
+    @functools.cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {
+            parameter.name: parameter.default
+            for parameter in inspect.signature(self._function).parameters.values()
+        }
+
+    @functools.cached_property
+    def _known_types(self) -> dict[str, set[Any]]:
+        """Types of earlier arguments that were right, and are so whatever their value."""
+        return {name: set() for name in self._kinds}
+
+    def of_known_types(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether no argument needs a closer look; quick, for the records of each minibatch."""
+        known = self._known_types
+        for value, right in zip(args[self._skipped :], known.values(), strict=False):
+            if _type_of(value) not in right:
+                return False
+        return all(_type_of(value) in known.get(name, ()) for name, value in kwargs.items())
+
+    def checked(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, strictly: bool = True
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with lists made arrays or tuples where those are expected.
+
+        Unless `strictly`, what the function may judge better, or do with less, is left to it.
+        """
+        given = dict(zip(self._kinds, args[self._skipped :], strict=False))
+        positional = len(given)
+        given.update((name, kwargs[name]) for name in kwargs if name in self._kinds)
+        taken = {name: self._taken(name, given, strictly) for name in given}
+        first, last = args[: self._skipped], args[self._skipped + positional :]
+        args = (*first, *list(taken.values())[:positional], *last)
+        return args, {name: taken.get(name, value) for name, value in kwargs.items()}
+
+    def _taken(self, name: str, given: Mapping[str, Any], strictly: bool) -> Any:
+        kind, value = self._kinds[name], given[name]
+        try:
+            taken = kind.convert(value)
+        except (TypeError, ValueError):
+            if value is self._defaults[name] or (not strictly and kind.may_accept(value)):
+                return value
+            raise ValueError(
+                f"{name} must be {kind.expected}, got {described(value)}"
+                f"{self._exchanged(name, given) or way_out(name, value, kind.accepts, kind.kinds)}"
+            ) from None
+        if taken is value and kind.by_type:
+            self._known_types[name].add(_type_of(value))
+        return taken
+
+    def _exchanged(self, name: str, given: Mapping[str, Any]) -> str:
+        """The argument whose value fits here, and which this one's value fits."""
+        for other, kind in self._kinds.items():
+            if (
+                other in given
+                and not kind.accepts(given[other])
+                and kind.accepts(given[name])
+                and self._kinds[name].accepts(given[other])
+            ):
+                return f"; {name} and {other} are in each other's place"
+        return ""
+
+
+def _type_of(value: Any) -> Any:
+    """The type of an object, and for a class the class itself: no other class is as good."""
+    return (value,) if type(value) is type else type(value)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What an annotation accepts.
+
+    Parameters
+    ----------
+    expected : str
+        Its name in a message.
+    convert : callable
+        The value as the function wants it; raises TypeError or ValueError for another kind.
+    by_type : bool
+        Whether two objects of one type are both right or both wrong.
+    simple : tuple of type
+        Numbers, strings and None that are left to the function: it says the range as well.
+    members : tuple of str
+        Attributes of such an object; a function may do with a part of them.
+    kinds : tuple of type
+        Classes whose objects are accepted.
+    """
+
+    expected: str
+    convert: Callable[[Any], Any]
+    by_type: bool = True
+    simple: tuple[type, ...] = ()
+    members: tuple[str, ...] = ()
+    kinds: tuple[type, ...] = ()
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is of this kind, or can be made so."""
+        try:
+            self.convert(value)
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    def may_accept(self, value: Any) -> bool:
+        """Whether the function may still take a value that is not of this kind."""
+        if isinstance(value, SIMPLE):
+            return isinstance(value, self.simple)
+        return not isinstance(value, type) and any(hasattr(value, name) for name in self.members)
+
+
+@functools.cache
+def _kind(hint: Any) -> _Kind:
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if hint is ArrayLike or origin is np.ndarray:
+        return _Kind("an array of numbers", _to_array, simple=(Real,))
+    if origin is np.dtype:
+        return _Kind("a NumPy dtype", np.dtype, by_type=False)
+    if origin is typing.Annotated:  # with the words for a message
+        return replace(_kind(parts[0]), expected=parts[1])
+    if origin in (typing.Union, types.UnionType):
+        # A union that holds the many parts of ArrayLike has lost the name.
+        array = typing.get_args(ArrayLike) if set(typing.get_args(ArrayLike)) <= set(parts) else ()
+        rest = [_kind(part) for part in parts if part not in array]
+        return _one_of([_kind(ArrayLike), *rest] if array else rest)
+    if origin is typing.Literal:
+        names = [f'"{part}"' if isinstance(part, str) else repr(part) for part in parts]
+        fits = _require(lambda value: isinstance(value, Hashable) and value in parts)
+        return _Kind(_alternatives(names), fits, by_type=False, simple=SIMPLE)
+    if origin is type:
+        same = _require(lambda value: value is parts[0])
+        return _Kind(f"the class {parts[0].__name__}", same, kinds=(type,))
+    if origin is tuple:
+        items = _kind(parts[0]) if parts[1:] == (...,) else None
+        return _Kind(_tuple_name(items), functools.partial(_to_tuple, items), by_type=False)
+    if origin in (Sequence, Iterable):
+        return _Kind(NAMES[origin], _require(_is_list))
+    if origin is Callable:
+        return _Kind(NAMES[origin], _require(callable), simple=SIMPLE)
+    if origin in (int, float):
+        number = Integral if origin is int else Real
+        return _Kind(
+            NAMES[origin], _require(lambda value: _is_number(value, number)), simple=SIMPLE
+        )
+    if getattr(origin, "_is_protocol", False):
+        members = _members(origin)
+        expected = f"an object with {', '.join(members)}"
+        return _Kind(expected, _require(lambda value: _has(value, members)), members=members)
+    if isinstance(origin, type) and origin is not Any:
+        expected = NAMES.get(origin) or with_article(origin.__name__)
+        accepts = _require(lambda value: isinstance(value, origin))
+        simple = SIMPLE if origin in (bool, str) else ()
+        return _Kind(expected, accepts, simple=simple, members=_members(origin), kinds=(origin,))
+    return _Kind("anything", lambda value: value)
+
+
+def _one_of(kinds: Sequence[_Kind]) -> _Kind:
+    def convert(value: Any) -> Any:
+        for kind in kinds:
+            if kind.accepts(value):
+                return kind.convert(value)
+        raise TypeError
+
+    names = [kind.expected for kind in kinds]
+    return _Kind(
+        # None stands for a default, and is no answer to a wrong argument.
+        _alternatives([name for name in names if name != "None"] or names),
+        convert,
+        all(kind.by_type for kind in kinds),
+        tuple(part for kind in kinds for part in kind.simple),
+        tuple(name for kind in kinds for name in kind.members),
+        tuple(part for kind in kinds for part in kind.kinds),
+    )
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    *most, last = dict.fromkeys(names)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _require(fits: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if not fits(value):
+            raise TypeError
+        return value
+
+    return convert
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    """Any iterable but a string, a mapping or a record."""
+    record = isinstance(value, str | bytes | Mapping | type) or hasattr(value, "_fields")
+    return isinstance(value, Iterable) and not record
+
+
+def _tuple_name(items: "_Kind | None") -> str:
+    plural = {NAMES[int]: " of whole numbers", NAMES[str]: " of strings"}
+    return f"a tuple{plural.get(items.expected, '') if items else ''}"
+
+
+def _to_tuple(items: "_Kind | None", value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise TypeError
+    if items:
+        for item in value:
+            if not isinstance(item, SIMPLE):
+                items.convert(item)
+    return value if isinstance(value, tuple) else tuple(value)
+
+
+def _to_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value
+    if hasattr(value, "_fields") or not (isinstance(value, list | tuple) or _is_foreign(value)):
+        raise TypeError
+    array = np.asarray(value)
+    if array.dtype.kind == "O" and all(isinstance(item, Real) for item in array.flat):
+        return array.astype(np.float64)  # fractions
+    if array.dtype.kind not in "biuf":
+        raise TypeError
+    return array
+
+
+def _is_foreign(value: Any) -> bool:
+    """An array of another library: a tensor, a data frame."""
+    return hasattr(value, "__array__") and not isinstance(value, type)
+
+
+def _members(kind: type) -> tuple[str, ...]:
+    """What makes an object one of a kind: the names of a protocol, the methods of a class."""
+    own = [parent for parent in kind.__mro__ if parent.__module__ not in ("builtins", "typing")]
+    names = [
+        name
+        for parent in own
+        for name, value in {**vars(parent).get("__annotations__", {}), **vars(parent)}.items()
+        if not name.startswith("_") or name == "__call__"
+        if callable(value) or getattr(kind, "_is_protocol", False)
+    ]
+    return tuple(dict.fromkeys(names))
+
+
+def _has(value: Any, members: Sequence[str]) -> bool:
+    return not isinstance(value, type) and all(hasattr(value, name) for name in members)

@@ -1,0 +1,382 @@
+"""Files that are never half written, and arrays in `.npz` files whose every bit is checked."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.normalization import RunningMoments
+from minirl.policy import Policy
+from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_instance
+
+FORMAT = "minirl-policy-2"
+DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
+
+
+class PolicyFileError(ValueError):
+    """A file is not a policy that minirl saved."""
+
+
+def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file through a temporary neighbour, so that `path` is whole or untouched.
+
+    Parameters
+    ----------
+    write : callable
+        Receives the open binary file.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power failure could leave the new name with no content
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from colleagues
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write text atomically, in UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def prepare_folder(folder: Path | str) -> Path:
+    """Make an output folder and prove that it can be written.
+
+    Raises
+    ------
+    ValueError
+        Naming the folder and why it can't be used.
+    """
+    if not str(folder):
+        raise ValueError("output folder must have a name, got ''")
+    path = Path(folder)
+    if path.is_file():
+        raise ValueError(f"output folder {str(folder)!r} can't be written: it is a file")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"output folder {str(folder)!r} can't be written: {error}") from error
+    return path
+
+
+def describe(value: Any) -> Any:
+    """A JSON-ready description of settings: dataclasses as {"type": name, field: value, ...}."""
+    if is_dataclass(value) and not isinstance(value, type):
+        described = {item.name: describe(getattr(value, item.name)) for item in fields(value)}
+        return {"type": type(value).__name__, **described}
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        arguments = [*value.args, *value.keywords.items()]
+        return {"partial": describe(value.func), "arguments": describe(arguments)}
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    if hasattr(value, "__dict__"):
+        return {"type": type(value).__name__, **describe(vars(value))}
+    return repr(value)
+
+
+def first_difference(found: Any, wanted: Any, name: str = "") -> str | None:
+    """Where two JSON-ready descriptions first differ, in words; None if they are equal."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in dict.fromkeys([*wanted, *found]):
+            inner = first_difference(
+                found.get(key), wanted.get(key), f"{name}.{key}" if name else key
+            )
+            if inner:
+                return inner
+        return None
+    return None if found == wanted else f"{name} is {found!r} there, {wanted!r} here"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, minirl, its numerical dependencies, and minirl's commit if known."""
+    found = {"python": sys.version.split()[0]}
+    for package in ("minirl-numpy", "numpy", "scipy", "gymnasium"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    root = Path(__file__).parents[2]
+    # Only minirl's own repository: an installed copy may lie inside somebody else's.
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            found["commit"] = subprocess.run(
+                ["git", "-C", str(root), "describe", "--always", "--dirty"],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+    return found
+
+
+@cache
+def source_hash() -> str:
+    """Twelve hexadecimal digits of the package's own source: which code a result was made by."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+NETWORKS = {kind.__name__: kind for kind in (MLP, Linear, Table, WithLogStd)}
+DISTRIBUTIONS = {kind.__name__: kind for kind in (Categorical, DiagonalGaussian)}
+
+
+def _network_from(description: dict[str, Any]) -> Any:
+    arguments = dict(description)
+    kind = _kind_named(arguments.pop("type"), NETWORKS)
+    if "mean" in arguments:
+        arguments["mean"] = _network_from(arguments["mean"])
+    if "sizes" in arguments:
+        arguments["sizes"] = tuple(arguments["sizes"])
+    return kind(**arguments)
+
+
+def _kind_named(name: Any, kinds: dict[str, Any]) -> Any:
+    if name not in kinds:
+        raise ValueError(f"its header names {name!r}, expected one of {', '.join(kinds)}")
+    return kinds[name]
+
+
+def save_arrays(
+    path: Path | str, file_format: str, header: dict[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Save a header and arrays as an `.npz` file whose every bit `load_arrays` checks.
+
+    The array `header` of the file holds JSON text: `file_format`, the type and shape of every
+    array, and the entries of `header`. The archive's comment, which is the end of the file, is the
+    SHA-256 digest of all bytes before it. `numpy.load` reads such a file as any other.
+
+    Raises
+    ------
+    ValueError
+        If the header has no JSON form.
+    """
+    layout = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+    try:
+        text = json.dumps({"format": file_format, "arrays": layout, **header})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"what is saved beside arrays must have a JSON form: {error}") from error
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.array(text), **dict(arrays))  # type: ignore[arg-type]
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = bytes(DIGEST_LENGTH)  # its length is part of what the digest covers
+    content = buffer.getvalue()[:-DIGEST_LENGTH]
+    write_atomically(path, lambda file: file.write(content + _digest(content)))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def load_arrays(path: Path | str, file_format: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays that `save_arrays` saved.
+
+    Nothing is unpickled. Nothing is decompressed either, so that the memory used is a small
+    multiple of the file's size.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not exactly a file that `save_arrays` wrote in this format, saying which check
+        failed.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+        raise ValueError("it is not a regular file")
+    with open(path, "rb") as file:
+        beginning = file.read(4)
+        if beginning != b"PK\x03\x04":
+            raise ValueError("it does not begin as an .npz file does")
+        content = beginning + file.read()
+    if content[-DIGEST_LENGTH:] != _digest(content[:-DIGEST_LENGTH]):
+        raise ValueError("it does not end with the SHA-256 digest of its contents")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its members are compressed, those of minirl are not")
+        if sum(member.file_size for member in members) > len(content):
+            raise ValueError("its members are larger than the file")
+        stored = [(member.filename, archive.read(member)) for member in members]
+    if not stored or stored[0][0] != "header.npy":
+        raise ValueError("its first member is not header.npy")
+    header = json.loads(str(_array_from(stored[0][1])))
+    found = header.pop("format")
+    if found != file_format:
+        raise ValueError(f"its format is {found!r}; this version of minirl reads {file_format!r}")
+    layout = header.pop("arrays")
+    names, wanted = [name for name, _ in stored[1:]], [f"{name}.npy" for name in layout]
+    if names != wanted:
+        raise ValueError(f"it holds the arrays {names}, its header names {wanted}")
+    arrays = {
+        name: _array_from(member) for name, (_, member) in zip(layout, stored[1:], strict=True)
+    }
+    for name, array in arrays.items():
+        if [array.dtype.str, list(array.shape)] != layout[name]:
+            raise ValueError(
+                f"its array {name!r} has type {array.dtype.str} and shape {array.shape}, its "
+                f"header says {layout[name]}"
+            )
+    return header, arrays
+
+
+def _array_from(member: bytes) -> np.ndarray:
+    """The array of an `.npy` file's bytes, which must be as long as its shape and type say."""
+    file = io.BytesIO(member)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"an array has .npy version {version}, not (1, 0)")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    # Not read_array, which allocates what the shape says before it looks whether that is there.
+    flat = np.frombuffer(member, dtype, offset=file.tell())
+    return flat.reshape(shape).copy()
+
+
+def _array_layout(network: Any, with_statistics: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each array in the file of a policy with this network."""
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {
+        "parameters": (np.dtype(network.dtype).str, (network.size,))
+    }
+    if with_statistics:
+        means = getattr(network, "mean", network)
+        if isinstance(means, Table):
+            raise ValueError("a policy with a Table network cannot have observation statistics")
+        inputs = means.sizes[0] if isinstance(means, MLP) else means.inputs
+        layout["observation_count"] = (np.dtype(np.int64).str, ())
+        layout["observation_mean"] = (np.dtype(np.float64).str, (inputs,))
+        layout["observation_variance"] = (np.dtype(np.float64).str, (inputs,))
+    return layout
+
+
+def _require_sound(network: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError unless these arrays are those of a policy with this network."""
+    layout = _array_layout(network, "observation_count" in arrays)
+    if list(arrays) != list(layout):
+        raise ValueError(f"its arrays are {list(arrays)}, its network needs {list(layout)}")
+    for name, array in arrays.items():
+        dtype, shape = layout[name]
+        if array.dtype.str != dtype or array.shape != shape:
+            raise ValueError(
+                f"its array {name!r} has type {array.dtype} and shape {array.shape}, its network "
+                f"needs {np.dtype(dtype)} and {shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"its array {name!r} has entries that are not finite")
+    for name in ("observation_count", "observation_variance"):
+        if name in arrays and (arrays[name] < 0).any():
+            raise ValueError(f"its array {name!r} has negative entries")
+
+
+def save_policy(path: Path | str, policy: Policy, settings: dict[str, Any]) -> None:
+    """Save a policy, with the settings that made it and the versions in use, as `.npz`.
+
+    Parameters
+    ----------
+    settings : dict
+        JSON-ready; `Result.settings`. `load_policy` gives it back.
+
+    Raises
+    ------
+    ValueError
+        If the policy could not be loaded again: its network is none of minirl's, or its arrays
+        do not fit the network or are not finite; or if the settings have no JSON form.
+    """
+    require_instance("policy", policy, Policy)
+    require_instance("settings", settings, dict)
+    if type(policy.network) not in NETWORKS.values():
+        raise ValueError(
+            f"policy cannot be saved: its network must be one of {', '.join(NETWORKS)}, got "
+            f"{type(policy.network).__name__}; save its parameters with numpy.save"
+        )
+    header = {
+        "network": describe(policy.network),
+        "distribution": policy.distribution.__name__,
+        "settings": settings,
+        "versions": versions(),
+    }
+    arrays = {"parameters": np.asarray(policy.parameters)}
+    statistics = policy.observation_statistics
+    if statistics is not None:
+        arrays["observation_count"] = np.array(statistics.count, dtype=np.int64)
+        arrays["observation_mean"] = np.asarray(statistics.mean, np.float64)
+        arrays["observation_variance"] = np.asarray(statistics.variance, np.float64)
+    try:
+        _require_sound(policy.network, arrays)
+    except ValueError as error:
+        raise ValueError(f"policy cannot be saved: {error}") from error
+    save_arrays(path, FORMAT, header, arrays)
+
+
+def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
+    """A policy saved by `save_policy`, and the settings that made it.
+
+    Raises
+    ------
+    FileNotFoundError
+    PolicyFileError
+        If the file is not exactly one that `save_policy` wrote, saying which check failed.
+    """
+    require_instance("path", path, str, os.PathLike)
+    if not str(path):
+        raise ValueError("path must name a file saved by minirl, policy.npz for example, got ''")
+    try:
+        header, arrays = load_arrays(path, FORMAT)
+        network = _network_from(header["network"])
+        _require_sound(network, arrays)
+        distribution = _kind_named(header["distribution"], DISTRIBUTIONS)
+        policy = Policy(network, distribution, arrays["parameters"])
+        if "observation_count" in arrays:
+            moments = RunningMoments(
+                int(arrays["observation_count"]),
+                arrays["observation_mean"],
+                arrays["observation_variance"],
+            )
+            policy = policy.with_observation_statistics(moments)
+        settings = header["settings"]
+        if not isinstance(settings, dict):
+            raise ValueError(f"its settings must be a dict, got {settings!r}")
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, json and the constructors raise many kinds
+        reason = f"its header lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise PolicyFileError(
+            f"{path} is not a policy that minirl saved, or it is damaged: "
+            f"{' '.join(reason.split())}"
+        ) from error
+    return policy, settings
+
+
+check_arguments(__name__)

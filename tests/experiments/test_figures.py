@@ -1,0 +1,458 @@
+"""Figures and animations: what is drawn, that nothing overlaps, and that files appear whole."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+
+from minirl.experiments import figures
+from minirl.experiments.figures import (
+    algorithm_styles,
+    animate_cartpole,
+    cartpole_frames,
+    plot_comparison,
+    plot_training,
+    save_gif,
+)
+
+NAN = float("nan")
+LONG_NOTE = "\n".join(
+    f"{name}: " + "8 environments x 256 steps, discount 0.99, lambda 0.95, 64x64 tanh, " * 3
+    for name in ("policy-gradient", "trpo", "ppo")
+)
+
+
+def make_run(offset=0.0, cost=1.0, rows=11):
+    """A straight learning curve: return = steps / 10 + offset, nan before the first episode."""
+    steps = 100.0 * np.arange(1, rows + 1)
+    returns = steps / 10 + offset
+    returns[0] = NAN
+    return {
+        "environment_steps": steps,
+        "gradient_equivalents": cost * steps,
+        "cpu_seconds": steps / 1000,
+        "mean_return": returns,
+    }
+
+
+def make_curves(names=("policy-gradient", "trpo", "ppo"), offsets=(0, 1, 2, 3, 100), cost=1.0):
+    return {name: [make_run(offset, cost) for offset in offsets] for name in names}
+
+
+def labelled(axes, name):
+    (line,) = [line for line in axes.get_lines() if line.get_label() == name]
+    return line
+
+
+def flat(label):
+    return label.replace("\n", " ")
+
+
+# comparison
+
+
+def test_three_labelled_panels_share_the_return_axis():
+    figure = plot_comparison(make_curves(), title="CartPole-v1")
+    assert len(figure.axes) == 3
+    assert [flat(axes.get_xlabel()) for axes in figure.axes] == [
+        "environment steps",
+        "gradient-equivalents (forward + backward of one transition)",
+        "CPU seconds (one core)",
+    ]
+    assert figure.axes[0].get_ylabel() == "mean return of the last 100 episodes"
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["policy-gradient", "trpo", "ppo"]
+    assert "5 seeds" in figure.texts[1].get_text()
+
+
+def test_thin_lines_are_the_seeds_and_the_thick_one_their_interquartile_mean():
+    figure = plot_comparison(make_curves(["ppo"]), title="")
+    columns = ("environment_steps", "gradient_equivalents", "cpu_seconds")
+    for axes, column in zip(figure.axes, columns, strict=True):
+        lines = axes.get_lines()
+        assert len(lines) == 5 + 1
+        for line, offset in zip(lines, (0, 1, 2, 3, 100), strict=False):
+            run = make_run(offset)
+            np.testing.assert_array_equal(line.get_xdata(), run[column][1:])  # no nan
+            np.testing.assert_array_equal(line.get_ydata(), run["mean_return"][1:])
+        thick = labelled(axes, "ppo")
+        x, y = thick.get_xdata(), thick.get_ydata()
+        assert (x[0], x[-1]) == (make_run()[column][1], make_run()[column][-1])
+        steps = x * 1000 if column == "cpu_seconds" else x
+        np.testing.assert_allclose(y, steps / 10 + 2)  # offsets 1, 2, 3
+        assert thick.get_linewidth() > 2 * lines[0].get_linewidth()
+        (shade,) = axes.collections
+        corners = shade.get_paths()[0].vertices
+        assert corners[:, 1].min() >= 20.0
+        assert corners[:, 1].max() <= 110.0 + 100.0
+        assert corners[:, 1].max() > 110.0 + 3.0  # the lucky seed is in some resamples' middle
+
+
+def test_a_single_seed_is_just_a_line():
+    figure = plot_comparison(make_curves(offsets=(0,)), title="", threshold=None)
+    for axes in figure.axes:
+        assert len(axes.get_lines()) == 3
+        assert not axes.collections
+        np.testing.assert_array_equal(
+            labelled(axes, "ppo").get_ydata(), make_run()["mean_return"][1:]
+        )
+    assert "One seed" in figure.texts[1].get_text()
+
+
+def test_the_threshold_is_dashed_in_every_panel_and_named_once():
+    figure = plot_comparison(make_curves(), title="", threshold=-1500.0)
+    for axes in figure.axes:
+        line = labelled(axes, "threshold")
+        assert set(line.get_ydata()) == {-1500.0}
+        assert line.is_dashed()
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert words == ["reward\nthreshold\n\N{MINUS SIGN}1.5k"]
+    without = plot_comparison(make_curves(), title="")
+    assert all(line.get_label() != "threshold" for line in without.axes[0].get_lines())
+
+
+@pytest.mark.parametrize(("cost", "scale"), [(5.0, "linear"), (5.1, "log")])
+def test_effort_is_logarithmic_when_ranges_differ_by_more_than_five(cost, scale):
+    curves = make_curves(["trpo"]) | make_curves(["ppo"], cost=cost)
+    steps, gradients, seconds = plot_comparison(curves, title="").axes
+    assert (steps.get_xscale(), gradients.get_xscale()) == ("linear", scale)
+    assert seconds.get_xscale() == "linear"
+    assert ("log scale" in gradients.get_xlabel()) == (scale == "log")
+
+
+def test_environment_steps_stay_linear():
+    figure = plot_comparison({"trpo": [make_run()], "ppo": [make_run(rows=2)]}, title="")
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log", "log"]
+
+
+def test_an_algorithm_that_does_not_count_gradients_is_absent_from_that_panel():
+    own = {key: x for key, x in make_run().items() if key != "gradient_equivalents"}
+    figure = plot_comparison({"mine": [own, own]} | make_curves(["ppo"]), title="")
+    points = [
+        sum(np.isfinite(line.get_xdata()).any() for line in axes.get_lines())
+        for axes in figure.axes
+    ]
+    assert points == [9, 6, 9]
+    assert plot_comparison({"mine": [own]}, title="").axes[1].get_xscale() == "linear"
+
+
+def test_runs_without_a_finished_episode_are_drawn_without_a_curve():
+    silent = make_run() | {"mean_return": np.full(11, NAN)}
+    figure = plot_comparison(
+        {"ppo": [silent, make_run()], "trpo": [silent], "mine": [silent, silent]}, title=""
+    )
+    assert len(figure.legends[0].get_texts()) == 3
+    assert sum(line.get_xdata().size > 0 for line in figure.axes[0].get_lines()) == 1
+
+
+def boxes(figure):
+    """Boxes in pixels of the parts that must not overlap, from top to bottom."""
+    figure.canvas.draw()
+    title, aid, note = figure.texts
+    panels = [axes.get_tightbbox() for axes in figure.axes]
+    (legend,) = figure.legends
+    return [
+        [title.get_window_extent()],
+        [aid.get_window_extent()],
+        [legend.get_window_extent()],
+        panels,
+        [note.get_window_extent()],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("note", "title", "others"),
+    [
+        ("short", "short", 0),
+        (LONG_NOTE, r"W long $\frac{$ title " * 12, 9),  # not mathematics
+        ("unbroken" * 60, "short", 0),
+        ("W" * 400, "W" * 400, 0),
+    ],
+)
+def test_nothing_is_cut_off_and_nothing_overlaps(note, title, others):
+    names = ["policy-gradient", "trpo", "ppo"] + [f"my-own-algorithm-{i}" for i in range(others)]
+    curves = make_curves(names, offsets=(0, -5000))
+    figure = plot_comparison(curves, title=title, threshold=-3000, footnote=note)
+    rows = boxes(figure)
+    width, height = figure.get_size_inches() * figure.dpi
+    for box in (box for row in rows for box in row):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+    for upper, lower in itertools.pairwise(rows):
+        assert min(box.y0 for box in upper) >= max(box.y1 for box in lower)
+    for left, right in zip(rows[3], rows[3][1:], strict=False):
+        assert left.x1 <= right.x0
+    assert "".join(figure.texts[2].get_text().split()) == "".join(note.split())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0"),
+        (0.25, "0.25"),
+        (500, "500"),
+        (20_000, "20k"),
+        (2_500, "2.5k"),
+        (1_500_000, "1.5M"),
+        (3e9, "3G"),
+        (-500, "\N{MINUS SIGN}500"),
+        (-20_000, "\N{MINUS SIGN}20k"),
+    ],
+)
+def test_ticks_are_abbreviated(value, expected):
+    axes = plot_comparison(make_curves(["ppo"]), title="").axes[0]
+    assert axes.xaxis.get_major_formatter()(value, 0) == expected
+    assert axes.yaxis.get_major_formatter()(value, 0) == expected
+
+
+def test_styles_are_fixed_for_the_four_and_distinct_and_stable_for_others():
+    known = ["policy-gradient", "natural-gradient", "trpo", "ppo"]
+    others = [f"mine-{i}" for i in range(9)]
+    styles = algorithm_styles(known + others)
+    assert len(set(styles.values())) == 13
+    assert len({styles[name][0] for name in known}) == len({styles[n][1] for n in known}) == 4
+    assert styles == algorithm_styles(known + others)
+    for name in known:
+        assert algorithm_styles([name])[name] == styles[name]
+    # The published check value of CRC-32, 0xCBF43926, is 8 modulo 9.
+    assert algorithm_styles(["123456789"]) == {"123456789": figures.OTHER_STYLES[8]}
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({}, "curves is empty"),
+        ({"ppo": []}, r"curves\['ppo'\] is empty"),
+        ({"ppo": [make_run(), {"mean_return": [1.0]}]}, r"\['ppo'\]\[1\] has no column 'env"),
+        ({"ppo": [make_run() | {"cpu_seconds": [1.0]}]}, r"\['ppo'\]\[0\] has columns of unequal"),
+        ({"ppo": [make_run(rows=11) | {key: [] for key in make_run()}]}, "has no rows"),
+    ],
+)
+def test_comparison_names_what_is_wrong(curves, message):
+    with pytest.raises(ValueError, match=message):
+        plot_comparison(curves, title="")
+
+
+# training
+
+
+def training_columns():
+    steps = 100.0 * np.arange(1, 12)
+    return {
+        "environment_steps": steps,
+        "mean_return": np.r_[NAN, steps[1:] / 10],
+        "kl": np.full(11, 0.01),
+        "entropy": np.full(11, NAN),
+        "explained_variance": np.linspace(-40, 0.9, 11),
+    }
+
+
+def test_training_draws_episodes_their_mean_and_the_finite_diagnostics():
+    columns = training_columns()
+    ends, returns = np.array([50.0, 90.0, 300.0]), np.array([-1.0, 4.0, 9.0])
+    figure = plot_training(columns, (ends, returns), title="one run", threshold=100.0)
+    main, *diagnostics = figure.axes
+    np.testing.assert_array_equal(labelled(main, "one episode").get_xdata(), ends)
+    np.testing.assert_array_equal(labelled(main, "one episode").get_ydata(), returns)
+    mean = labelled(main, "mean of the last 100")
+    np.testing.assert_array_equal(mean.get_xdata(), columns["environment_steps"][1:])
+    np.testing.assert_array_equal(mean.get_ydata(), columns["mean_return"][1:])
+    assert labelled(main, "threshold").is_dashed()
+    assert (main.get_xlabel(), main.get_ylabel()) == ("environment steps", "episode return")
+    # entropy is nan throughout, so it has no panel
+    titles = [axes.get_title(loc="left") for axes in diagnostics]
+    assert titles == ["KL(old || new) (nats)", "explained variance, cut at -1"]
+    np.testing.assert_array_equal(diagnostics[0].get_lines()[0].get_ydata(), columns["kl"])
+    assert diagnostics[1].get_ylim()[0] == -1.0
+
+
+def test_training_without_diagnostics_is_one_panel():
+    columns = {name: training_columns()[name] for name in ("environment_steps", "mean_return")}
+    figure = plot_training(columns, ([], []), title="W long $x_1$ title " * 8)
+    assert len(figure.axes) == 1
+    figure.canvas.draw()
+    box = figure._suptitle.get_window_extent()
+    assert box.x1 <= figure.bbox.width
+    assert box.y1 <= figure.bbox.height
+    assert box.y0 >= figure.axes[0].get_tightbbox().y1
+
+
+def test_training_names_what_is_wrong():
+    columns = training_columns()
+    with pytest.raises(ValueError, match="columns has no column 'environment_steps'"):
+        plot_training({"kl": [1.0]}, ([], []), title="")
+    with pytest.raises(ValueError, match="columns has columns of unequal length"):
+        plot_training(columns | {"kl": [1.0]}, ([], []), title="")
+    with pytest.raises(ValueError, match=r"end_steps of shape \(2,\) and returns of shape \(1,\)"):
+        plot_training(columns, ([1.0, 2.0], [1.0]), title="")
+
+
+# files
+
+
+def test_figures_are_saved_as_png_at_150_dots_an_inch(tmp_path):
+    for name, draw in {
+        "curves.png": lambda path: plot_comparison(make_curves(), title="", path=path),
+        "no_suffix": lambda path: plot_training(training_columns(), ([], []), title="", path=path),
+    }.items():
+        figure = draw(tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            assert image.format == "PNG"
+            np.testing.assert_allclose(image.size, figure.get_size_inches() * 150, atol=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "no_suffix"]
+
+
+def test_the_same_curves_give_the_same_picture(tmp_path):
+    for name in ("a.png", "b.png"):
+        plot_comparison(make_curves(), title="", path=tmp_path / name)
+    with Image.open(tmp_path / "a.png") as a, Image.open(tmp_path / "b.png") as b:
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_failed_write_leaves_the_old_picture_and_no_other_file(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"the old picture")
+
+    def half_a_picture(self, beside, **options):
+        beside.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", half_a_picture)
+    with pytest.raises(OSError, match="disk full"):
+        plot_comparison(make_curves(), title="", path=path)
+    assert path.read_bytes() == b"the old picture"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_drawing_does_not_import_pyplot():
+    code = (
+        "import sys, minirl.experiments.figures as figures; "
+        "list(figures.cartpole_frames([[0.0] * 4])); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# animations
+
+
+def colored(frame, color):
+    """Rows and columns of the pixels of exactly this colour."""
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.nonzero((frame == rgb).all(axis=-1))
+
+
+def test_the_cart_moves_right_with_x_and_the_pole_leans_right_with_the_angle():
+    states = np.zeros((3, 4))
+    states[1, 0] = 1.0
+    states[2, 2] = 0.2
+    upright, moved, leaning = cartpole_frames(states)
+    assert upright.dtype == np.uint8
+    assert upright.shape[2] == 3
+    metre = upright.shape[1] / 5.6
+    shift = colored(moved, figures.BLUE)[1].mean() - colored(upright, figures.BLUE)[1].mean()
+    assert shift == pytest.approx(metre, abs=1.0)
+    rows, columns = colored(leaning, figures.VERMILLION)
+    lean = columns[rows == rows.min()].mean() - columns[rows == rows.max()].mean()
+    rise = rows.max() - rows.min()
+    assert lean / rise == pytest.approx(np.tan(0.2), abs=0.05)
+    np.testing.assert_array_equal(
+        colored(leaning, figures.BLUE)[1].min(), colored(upright, figures.BLUE)[1].min()
+    )
+
+
+def test_stride_keeps_the_last_state():
+    states = np.zeros((8, 4))
+    states[7, 0] = 2.0
+    frames = list(cartpole_frames(states, stride=3))  # 0, 3, 6 and 7
+    assert len(frames) == 4
+    np.testing.assert_array_equal(frames[-1], list(cartpole_frames(states))[-1])
+
+
+def test_a_readers_layout_changes_no_picture():
+    states = np.zeros((1, 4))
+    (plain,) = cartpole_frames(states)
+    with rc_context({"figure.constrained_layout.use": True}):
+        (styled,) = cartpole_frames(states)
+    np.testing.assert_array_equal(styled, plain)
+
+
+def test_animation_has_a_frame_a_step_and_stands_still_at_the_end(tmp_path):
+    path = tmp_path / "agent.gif"
+    animate_cartpole(np.zeros((6, 4)), path, title="ppo", fps=50)
+    with Image.open(path) as image:
+        assert image.format == "GIF"
+        assert image.n_frames == 6
+        durations = []
+        for i in range(6):
+            image.seek(i)
+            durations.append(image.info["duration"])
+        assert durations == [20] * 5 + [20 + 1000]
+        assert image.info["loop"] == 0
+        assert min(image.convert("RGB").getpixel((0, 0))) >= 254  # white stays white
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_long_episodes_show_fewer_frames_at_the_same_pace(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_FRAMES", 10)
+    animate_cartpole(np.zeros((22, 4)), tmp_path / "agent.gif", fps=30)  # every third of 21 steps
+    with Image.open(tmp_path / "agent.gif") as image:
+        assert image.n_frames == 8
+        assert image.info["duration"] == 100
+
+
+def test_save_gif_keeps_the_pictures(tmp_path):
+    colors = [(255, 0, 0), (0, 0, 255), (0, 128, 0)]
+    frames = [np.full((20, 30, 3), color, dtype=np.uint8) for color in colors]
+    save_gif(frames, tmp_path / "a.gif", fps=10)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.size, image.info["duration"]) == (3, (30, 20), 100)
+        for i, frame in enumerate(frames):
+            image.seek(i)
+            shown = np.asarray(image.convert("RGB")).astype(int)
+            assert np.abs(shown - frame).max() <= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+RED = np.zeros((4, 4, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "message"),
+    [
+        ([], 10, "frames is empty"),
+        ([RED, RED[:2]], 10, r"frames\[1\] has shape \(2, 4, 3\), not \(4, 4, 3\)"),
+        ([RED.astype(float)], 10, r"frames\[0\] is float64"),
+        ([RED[..., 0]], 10, r"frames\[0\] is uint8 \(4, 4\)"),
+        ([RED], 0, "fps is 0"),
+        ([RED], NAN, "fps is nan"),
+    ],
+)
+def test_save_gif_names_what_is_wrong(frames, fps, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        save_gif(frames, tmp_path / "a.gif", fps)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        (np.zeros((0, 4)), r"observations has shape \(0, 4\)"),
+        (np.zeros((5, 3)), r"observations has shape \(5, 3\)"),
+        (0.0, r"observations has shape \(\)"),
+        ([[0.0, 0.0, NAN, 0.0]], "not finite"),
+    ],
+)
+def test_cartpole_names_what_is_wrong(observations, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        cartpole_frames(observations)
+    with pytest.raises(ValueError, match=message):
+        animate_cartpole(observations, tmp_path / "a.gif")

@@ -1,0 +1,408 @@
+"""Checkpoints: a resumed run is the uninterrupted one bit for bit, whatever ended it."""
+
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from cat import describe_the_cat
+from gymnasium.vector import AsyncVectorEnv, VectorObservationWrapper
+
+from minirl import CheckpointError, TrainingStopped, train
+from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.rollout import make_vector_env
+from minirl.settings import default_algorithm, default_settings
+from minirl.support.checkpoint import environment_state, restore_environments
+from minirl.support.history import ReturnReached
+
+CAT = partial(TokenGenerationVectorEnv, task=describe_the_cat())
+
+
+def small(env, name, **changes):
+    """The preset's settings with networks and rollouts that take milliseconds."""
+    settings = replace(default_settings(env, name), num_envs=4, hidden_sizes=(8,))
+    return replace(settings, **{"rollout_steps": 32, **changes})
+
+
+RUNS = {
+    "PPO, CartPole": ("CartPole-v1", "ppo", small("CartPole-v1", "ppo")),
+    "TRPO, CartPole": ("CartPole-v1", "trpo", small("CartPole-v1", "trpo")),
+    "policy gradient, CartPole": (
+        "CartPole-v1",
+        "policy-gradient",
+        small("CartPole-v1", "policy-gradient"),
+    ),
+    "scaled rewards": ("Pendulum-v1", "ppo", small("Pendulum-v1", "ppo")),
+    "normalised observations": ("MountainCar-v0", "trpo", small("MountainCar-v0", "trpo")),
+    "tables": ("FrozenLake-v1", "policy-gradient", small("FrozenLake-v1", "policy-gradient")),
+    "sentences": (
+        CAT,
+        default_algorithm("grpo", "minirl/TokenGeneration-v0"),
+        replace(default_settings("minirl/TokenGeneration-v0", "grpo"), num_envs=32),
+    ),
+}
+
+
+def assert_same(first, second):
+    columns, others = first.history.columns(), second.history.columns()
+    assert columns.keys() == others.keys()
+    for name in columns.keys() - {"cpu_seconds"}:
+        assert np.array_equal(columns[name], others[name], equal_nan=True), name
+    for name in ("episode_ends", "episode_returns", "episode_lengths"):
+        assert np.array_equal(getattr(first.history, name), getattr(second.history, name))
+    assert np.array_equal(first.policy.parameters, second.policy.parameters)
+    assert np.array_equal(first.critic.parameters, second.critic.parameters)
+    statistics = first.policy.observation_statistics, second.policy.observation_statistics
+    assert (statistics[0] is None) == (statistics[1] is None)
+    if statistics[0] is not None:
+        assert statistics[0].count == statistics[1].count
+        assert np.array_equal(statistics[0].mean, statistics[1].mean)
+    assert first.settings == second.settings
+
+
+def interrupt_after(updates):
+    """A `measure` that presses Ctrl-C in a later update than this."""
+    calls = []
+
+    def measure(policy):
+        calls.append(policy)
+        if len(calls) > updates:
+            raise KeyboardInterrupt
+        return {}
+
+    return measure
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
+    env, algorithm, settings = RUNS[name]
+    budget = {"total_episodes": 300} if env is CAT else {"total_steps": 1200}
+    run = {**budget, "seed": 3, "settings": settings}
+    whole = train(env, algorithm, **run)
+    path = tmp_path / "checkpoint.pkl"
+    saving = {"checkpoint": path, "checkpoint_every": 250}
+    with pytest.raises(TrainingStopped, match="interrupted"):
+        train(env, algorithm, **run, **saving, measure=interrupt_after(6))
+    with pytest.raises(TrainingStopped, match="interrupted") as stopped:
+        train(env, algorithm, **run, **saving, resume=path, measure=interrupt_after(3))
+    assert stopped.value.result.history.environment_steps > 0
+    resumed = train(env, algorithm, **run, **saving, resume=path)
+    assert_same(whole, resumed)
+    cpu = resumed.history.columns()["cpu_seconds"]
+    assert np.all(np.diff(cpu) >= 0)
+    assert "environments_reset_at" not in resumed.settings
+    # The last checkpoint is that of the end: there is nothing left to train.
+    assert_same(whole, train(env, algorithm, **run, resume=path, measure=interrupt_after(0)))
+
+
+def test_checkpoints_and_evaluations_change_nothing_that_is_learned(tmp_path):
+    settings = small("CartPole-v1", "ppo")
+    run = {"total_steps": 600, "seed": 1, "settings": settings}
+    plain = train("CartPole-v1", "ppo", **run)
+    saving = {"checkpoint": tmp_path / "c.pkl", "checkpoint_every": 1}
+    judged = train("CartPole-v1", "ppo", **run, **saving, evaluate_every=128)
+    assert np.array_equal(plain.policy.parameters, judged.policy.parameters)
+    assert np.array_equal(plain.history.episode_returns, judged.history.episode_returns)
+
+
+def test_the_best_policy_survives_a_resumption(tmp_path):
+    settings = small("CartPole-v1", "ppo")
+    run = {"total_steps": 1500, "seed": 1, "settings": settings, "evaluate_every": 200}
+    whole = train("CartPole-v1", "ppo", **run)
+    path = tmp_path / "c.pkl"
+    saving = {"checkpoint": path, "checkpoint_every": 300}
+    for resume in (None, path):
+        with pytest.raises(TrainingStopped):
+            train("CartPole-v1", "ppo", **run, **saving, resume=resume, measure=interrupt_after(5))
+    resumed = train("CartPole-v1", "ppo", **run, resume=path)
+    assert_same(whole, resumed)
+    assert np.array_equal(whole.best_policy.parameters, resumed.best_policy.parameters)
+
+
+# Which environments can be restored
+
+
+def stepped(envs, steps=25):
+    envs.reset(seed=2)
+    envs.action_space.seed(0)
+    for _ in range(steps):
+        envs.step(envs.action_space.sample())
+    return envs
+
+
+class Shifted(VectorObservationWrapper):
+    """Adds the number of its steps: a wrapper with a state of its own."""
+
+    def __init__(self, envs):
+        super().__init__(envs)
+        self.shift = 0.0
+
+    def step(self, actions):
+        self.shift += 1.0
+        return super().step(actions)
+
+    def observations(self, observations):
+        return observations + self.shift
+
+
+def shifted(num_envs):
+    return Shifted(make_vector_env("Pendulum-v1", num_envs))
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        "CartPole-v1",
+        "Acrobot-v1",
+        "MountainCarContinuous-v0",
+        "Taxi-v4",
+        "CliffWalking-v1",
+        "minirl/Chain-v0",
+        "minirl/GridWorld-v0",
+        "minirl/LQR-v0",
+        "minirl/TokenGeneration-v0",
+        "HalfCheetah-v5",
+        shifted,
+    ],
+)
+def test_environments_go_on_where_they_were(env):
+    if env == "HalfCheetah-v5":
+        pytest.importorskip("mujoco")
+    envs, restored = stepped(make_vector_env(env, 2)), make_vector_env(env, 2)
+    restore_environments(restored, environment_state(envs), None, 0)
+    for _ in range(250):
+        actions = envs.action_space.sample()
+        for one, other in zip(envs.step(actions)[:4], restored.step(actions)[:4], strict=True):
+            assert np.array_equal(one, other)
+    envs.close()
+    restored.close()
+
+
+def in_processes(num_envs):
+    return AsyncVectorEnv([partial(gym.make, "CartPole-v1")] * num_envs)
+
+
+def test_environments_in_worker_processes_are_reset_and_the_result_says_so(tmp_path):
+    path = tmp_path / "c.pkl"
+    run = {"total_steps": 500, "settings": small("CartPole-v1", "ppo", num_envs=2)}
+    saving = {"checkpoint": path, "checkpoint_every": 100}
+    with pytest.raises(TrainingStopped):
+        train(in_processes, "ppo", **run, **saving, measure=interrupt_after(4))
+    first, second = (train(in_processes, "ppo", **run, resume=path) for _ in range(2))
+    assert_same(first, second)
+    (steps,) = first.settings["environments_reset_at"]
+    assert 100 <= steps < 500 <= first.history.environment_steps
+    assert first.history.episode_lengths.sum() <= first.history.environment_steps
+
+
+# What is refused
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint, and the arguments of its run."""
+    path = tmp_path / "c.pkl"
+    run = {
+        "env": "CartPole-v1",
+        "algorithm": "ppo",
+        "total_steps": 200,
+        "seed": 1,
+        "settings": small("CartPole-v1", "ppo"),
+    }
+    train(**run, checkpoint=path, checkpoint_every=100)
+    return path, run
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"env": "Acrobot-v1"}, "env is 'CartPole-v1' there, 'Acrobot-v1' here"),
+        ({"seed": 2}, "seed is 1 there, 2 here"),
+        ({"total_steps": 300}, "total_steps is 200 there, 300 here"),
+        ({"algorithm": "trpo"}, "algorithm.type is 'PPO' there, 'TRPO' here"),
+        ({"settings": small("CartPole-v1", "ppo", num_envs=8)}, "settings.num_envs is 4 there"),
+        ({"evaluate_every": 100}, "evaluate_every is None there, 100 here"),
+        ({"stop": ReturnReached(9.0)}, "stop is None there"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(changes, words, saved):
+    path, run = saved
+    with pytest.raises(CheckpointError, match=words) as caught:
+        train(**{**run, **changes}, resume=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_starts_from_another_policy_is_refused(saved, tmp_path):
+    _, run = saved
+    policy, path = train(**run).policy, tmp_path / "given.pkl"
+    train(**run, policy=policy, checkpoint=path, checkpoint_every=100)
+    other = policy.with_parameters(policy.parameters + 1)
+    with pytest.raises(CheckpointError, match="initial_parameters"):
+        train(**run, policy=other, resume=path)
+
+
+def test_no_damage_goes_unnoticed(saved):
+    path, run = saved
+    content = path.read_bytes()
+    rng = random.Random(0)
+    places = [*range(120), *rng.sample(range(len(content)), 60)]
+    damaged = [
+        content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+        for place in places
+    ]
+    for one in [*damaged, b"", content[:-1], content + b"x", pickle.dumps(3)]:
+        path.write_bytes(one)
+        with pytest.raises(CheckpointError, match="is damaged, or it is not a checkpoint"):
+            train(**run, resume=path)
+    with pytest.raises(CheckpointError, match="can't be read"):
+        train(**run, resume=path.with_name("missing.pkl"))
+
+
+def test_another_checkpoint_is_not_overwritten(saved):
+    path, run = saved
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"exists already; give resume="):
+        train(**run, checkpoint=path, checkpoint_every=100)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"checkpoint": "c.pkl"}, "given together"),
+        ({"checkpoint_every": 10}, "given together"),
+        ({"checkpoint": "c.pkl", "checkpoint_every": 0}, "checkpoint_every must .* got 0"),
+        ({"evaluate_every": 2.5}, "evaluate_every must .* got 2.5"),
+        ({"stop": 475}, "stop must be a function .* got 475"),
+        ({"checkpoint": "missing/c.pkl", "checkpoint_every": 9}, "'missing/c.pkl' can't be writ"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        train("CartPole-v1", "ppo", total_steps=100, **arguments)
+
+
+def test_a_state_that_cannot_be_pickled_is_refused_before_training(tmp_path):
+    @dataclass(frozen=True)
+    class State:
+        policy: object
+
+    @dataclass(frozen=True)
+    class Local:
+        def init(self, policy):
+            return State(policy)
+
+        def update(self, state, batch, rng, progress):
+            raise AssertionError("training began")
+
+    with pytest.raises(ValueError, match=r"can't|cannot be saved .* top level of a module"):
+        train(
+            "CartPole-v1",
+            Local(),
+            total_steps=100,
+            checkpoint=tmp_path / "c.pkl",
+            checkpoint_every=10,
+        )
+
+
+# A condition to stop, and the best policy
+
+
+def test_training_stops_as_soon_as_the_condition_holds():
+    seen = []
+
+    def stop(history):
+        seen.append(history.environment_steps)
+        return len(history.rows) == 3
+
+    run = {"total_steps": 10_000, "settings": small("CartPole-v1", "ppo")}
+    result = train("CartPole-v1", "ppo", **run, stop=stop)
+    assert len(result.history.rows) == 3
+    assert seen == result.history.columns()["environment_steps"].tolist()
+    assert result.settings["partial"] is False
+    assert result.settings["environment_steps"] == seen[-1]
+
+
+def test_a_return_is_reached_by_a_mean_of_100_episodes():
+    run = {"total_steps": 20_000, "settings": small("CartPole-v1", "ppo")}
+    history = train("CartPole-v1", "ppo", **run, stop=ReturnReached(22.0)).history
+    assert history.final_return() >= 22.0
+    assert history.finished_episodes >= 100
+    assert history.environment_steps < 20_000
+    assert not ReturnReached(1e9)(history)
+
+
+def test_the_best_policy_is_that_of_the_highest_evaluation():
+    run = {"total_steps": 4000, "seed": 2, "settings": small("CartPole-v1", "ppo")}
+    kept = []
+
+    def measure(policy):
+        kept.append(policy)
+        return {}
+
+    result = train("CartPole-v1", "ppo", **run, evaluate_every=500, measure=measure)
+    columns = result.history.columns()
+    evaluated = np.flatnonzero(~np.isnan(columns["evaluation_return"]))
+    steps = columns["environment_steps"]
+    crossed = np.flatnonzero(np.diff(steps // 500, prepend=0) > 0)
+    assert evaluated.tolist() == sorted({*crossed.tolist(), len(steps) - 1})
+    best = np.nanargmax(columns["evaluation_return"])
+    policies = [*kept[1:], result.policy]  # after each update
+    assert np.array_equal(result.best_policy.parameters, policies[best].parameters)
+    assert train("CartPole-v1", "ppo", **run).best_policy is None
+
+
+# kill -9
+
+KILLED = """
+import sys
+from test_checkpoint import RUNS, train
+env, algorithm, settings = RUNS["PPO, CartPole"]
+path = sys.argv[1]
+import os
+train(
+    env, algorithm, total_steps=30_000, seed=3, settings=settings, checkpoint=path,
+    checkpoint_every=500, resume=path if os.path.exists(path) else None, progress=True,
+)
+"""
+
+
+def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(tmp_path):
+    env, algorithm, settings = RUNS["PPO, CartPole"]
+    path, rng = tmp_path / "checkpoint.pkl", random.Random(1)
+    folders = os.pathsep.join(str(folder) for folder in Path(__file__).parents[:2])
+    environment = {**os.environ, "PYTHONPATH": folders}
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(path)], env=environment, stderr=subprocess.DEVNULL
+        )
+        patience = time.monotonic() + 60
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while time.monotonic() < patience and process.poll() is None:
+            if path.exists() and path.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))  # the checkpoint may just be written
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run = {"total_steps": 30_000, "seed": 3, "settings": settings}
+    resumed = train(env, algorithm, **run, resume=path)
+    assert_same(train(env, algorithm, **run), resumed)
+
+
+def test_a_policy_of_another_kind_is_named():
+    with pytest.raises(
+        ValueError, match="policy must be a Policy, got a Result; did you mean .pol"
+    ):
+        train(
+            "CartPole-v1", "ppo", total_steps=9, policy=train("CartPole-v1", "ppo", total_steps=1)
+        )

@@ -1,0 +1,729 @@
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pickle
+import platform
+import shutil
+import stat
+import subprocess
+import tracemalloc
+import warnings
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.experiments.evaluation import evaluate
+from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.normalization import RunningMoments
+from minirl.optimizers import LinearSchedule
+from minirl.policy import Policy
+from minirl.support import serialization
+from minirl.support.serialization import (
+    PolicyFileError,
+    describe,
+    load_policy,
+    prepare_folder,
+    save_arrays,
+    save_policy,
+    versions,
+    write_atomically,
+    write_text,
+)
+
+RNG = np.random.default_rng(5)
+STATISTICS = RunningMoments(1234, RNG.normal(size=3), RNG.uniform(0.5, 2.0, size=3))
+CARTPOLE_STATISTICS = RunningMoments(50, RNG.normal(size=4), RNG.uniform(0.5, 2.0, size=4))
+
+
+def random_policy(network, distribution, statistics=None):
+    theta = RNG.normal(size=network.size).astype(network.dtype)
+    return Policy(network, distribution, theta, statistics)
+
+
+POLICIES = {
+    # policy, and an environment that it can act in
+    "MLP": (random_policy(MLP((4, 8, 2)), Categorical), "CartPole-v1"),
+    "MLP float64": (random_policy(MLP((4, 8, 2), 0.01, "float64"), Categorical), "CartPole-v1"),
+    "MLP with statistics": (
+        random_policy(MLP((4, 8, 2)), Categorical, CARTPOLE_STATISTICS),
+        "CartPole-v1",
+    ),
+    "MLP without hidden layers": (random_policy(MLP((4, 2)), Categorical), "CartPole-v1"),
+    "Table": (random_policy(Table(16, 4), Categorical), "FrozenLake-v1"),
+    "WithLogStd": (
+        random_policy(WithLogStd(MLP((3, 8, 1)), 1, -0.5), DiagonalGaussian),
+        "Pendulum-v1",
+    ),
+    "WithLogStd with statistics": (
+        random_policy(WithLogStd(MLP((3, 8, 1)), 1), DiagonalGaussian, STATISTICS),
+        "Pendulum-v1",
+    ),
+    "WithLogStd with a bound": (
+        random_policy(WithLogStd(MLP((3, 8, 1)), 1, 0.0, -20.0), DiagonalGaussian),
+        "Pendulum-v1",
+    ),
+    "WithLogStd of Linear": (
+        random_policy(WithLogStd(Linear(2, 1), 1), DiagonalGaussian),
+        "minirl/LQR-v0",
+    ),
+}
+
+
+class OwnNetwork(Table):
+    """A network that is none of minirl's."""
+
+
+def small_policy():
+    return Policy(Table(2, 2), Categorical, np.array([0.0, 1.0, 2.0, 3.0]))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_loaded_policy_is_the_saved_one(name, tmp_path):
+    policy, env = POLICIES[name]
+    settings = {"env": env, "seed": 3, "nested": {"list": [1, None, True, 0.1]}}
+    save_policy(tmp_path / "policy.npz", policy, settings)
+    loaded, found = load_policy(tmp_path / "policy.npz")
+
+    assert found == settings
+    assert loaded.network == policy.network
+    assert loaded.distribution is policy.distribution
+    assert loaded.parameters.dtype == policy.parameters.dtype
+    np.testing.assert_array_equal(loaded.parameters, policy.parameters)
+    for greedy in (True, False):
+        before = evaluate(policy, env, episodes=3, seed=11, greedy=greedy)
+        after = evaluate(loaded, env, episodes=3, seed=11, greedy=greedy)
+        np.testing.assert_array_equal(after.returns, before.returns)
+        np.testing.assert_array_equal(after.lengths, before.lengths)
+
+
+@pytest.mark.parametrize("name", ["MLP with statistics", "WithLogStd with statistics"])
+def test_observation_statistics_come_back_and_go_on_counting(name, tmp_path):
+    policy, _ = POLICIES[name]
+    save_policy(tmp_path / "policy.npz", policy, {})
+    loaded, _ = load_policy(tmp_path / "policy.npz")
+    found, wanted = loaded.observation_statistics, policy.observation_statistics
+    assert found.count == wanted.count
+    np.testing.assert_array_equal(found.mean, wanted.mean)
+    np.testing.assert_array_equal(found.variance, wanted.variance)
+    observations = RNG.normal(size=(20, len(wanted.mean)))
+    np.testing.assert_array_equal(
+        loaded.act(observations, np.random.default_rng(0)),
+        policy.act(observations, np.random.default_rng(0)),
+    )
+    more = found.update(observations), wanted.update(observations)
+    np.testing.assert_array_equal(more[0].variance, more[1].variance)
+
+
+def test_no_statistics_come_back_as_none(tmp_path):
+    save_policy(tmp_path / "policy.npz", small_policy(), {})
+    assert load_policy(tmp_path / "policy.npz")[0].observation_statistics is None
+
+
+def test_the_name_is_the_one_given(tmp_path):
+    save_policy(tmp_path / "agent", small_policy(), {})  # np.savez would append .npz
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+    load_policy(str(tmp_path / "agent"))
+
+
+def test_the_file_says_with_which_versions_it_was_made(tmp_path):
+    save_policy(tmp_path / "policy.npz", small_policy(), {})
+    with np.load(tmp_path / "policy.npz") as file:
+        header = json.loads(str(file["header"]))
+    assert header["versions"] == versions()
+
+
+# Files that are not a policy
+
+
+def refused(path):
+    """The message of the refusal: one line that names the file."""
+    with pytest.raises(PolicyFileError) as caught:
+        load_policy(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert "load it unsafely" not in message  # NumPy's advice is none for strangers' files
+    return message
+
+
+def test_a_missing_file_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.npz"):
+        load_policy(tmp_path / "nowhere.npz")
+
+
+def assert_refused(path):
+    """Quicker than `refused`, for thousands of files."""
+    try:
+        load_policy(path)
+    except PolicyFileError:
+        return
+    pytest.fail("a damaged policy was loaded")
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, small_policy(), {})
+    for length in reversed(range(path.stat().st_size)):
+        os.truncate(path, length)
+        assert_refused(path)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, random_policy(Table(2, 2), Categorical), {"env": "x"})
+    whole = path.read_bytes()
+    with open(path, "r+b", buffering=0) as file:
+        for position, byte in enumerate(whole):
+            for bit in range(8):
+                file.seek(position)
+                file.write(bytes([byte ^ 1 << bit]))
+                assert_refused(path)
+            file.seek(position)
+            file.write(bytes([byte]))
+    load_policy(path)  # negative control
+
+
+@pytest.mark.parametrize("addition", [b"\0", b"x" * 64, b"PK\x05\x06" + bytes(18)])
+def test_bytes_added_at_an_end_are_noticed(addition, tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, small_policy(), {})
+    whole = path.read_bytes()
+    for changed in (whole + addition, addition + whole, whole + whole):
+        path.write_bytes(changed)
+        refused(path)
+
+
+def test_what_is_no_regular_file_is_refused_unread(tmp_path):
+    assert "not a regular file" in refused(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        assert "not a regular file" in refused(tmp_path / "pipe")  # reading it would never end
+    if Path("/dev/zero").exists():
+        assert "not a regular file" in refused(Path("/dev/zero"))
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "policy.npz").touch()
+    assert "does not begin" in refused(tmp_path / "policy.npz")
+
+
+def test_a_text_file(tmp_path):
+    path = tmp_path / "policy.npz"
+    path.write_text("theta = 3\n" * 50)
+    refused(path)
+
+
+def test_an_array_file(tmp_path):
+    path = tmp_path / "policy.npy"
+    np.save(path, np.arange(3.0))
+    message = refused(path)
+    assert "context manager" not in message  # not how we came to know
+
+
+def test_a_foreign_archive(tmp_path):
+    path = tmp_path / "policy.npz"
+    np.savez(path, weights=np.arange(3.0))
+    assert "does not end with the SHA-256 digest" in refused(path)
+    save_arrays(path, "another", {}, {})
+    message = refused(path)
+    assert "its format is 'another'; this version of minirl reads 'minirl-policy-2'" in message
+    for header in (np.array("not json"), np.arange(3), np.array("[]"), np.array("{}")):
+        np.savez(path, header=header, parameters=np.zeros(3))
+        sealed(path)
+        refused(path)
+
+
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (self.marker, "w")
+
+
+def sealed(path):
+    """Give an archive the digest of its contents, as somebody would who wants to deceive us."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(64)
+    content = path.read_bytes()[:-64]
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+    return path
+
+
+def members(path):
+    """The arrays of a saved policy, header included."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_nothing_is_ever_unpickled(tmp_path):
+    marker = str(tmp_path / "exploded")
+    bomb = np.array([Bomb(marker)], dtype=object)
+    path = tmp_path / "policy.npz"
+    save_policy(path, small_policy(), {})
+    header = str(members(path)["header"]).replace("<f8", "|O")
+    np.savez(path, header=np.array(header), parameters=bomb)
+    refused(sealed(path))
+    np.savez(path, header=bomb, parameters=np.zeros(1))
+    refused(sealed(path))
+    path.write_bytes(pickle.dumps(Bomb(marker)))
+    refused(path)
+    assert not os.path.exists(marker)
+    pickle.loads(path.read_bytes()).close()
+    assert os.path.exists(marker)  # the bomb is real
+
+
+def tampered(path, change_header=lambda header: None, policy=None, **arrays):
+    """A saved policy with another header or other arrays, and right digest and layout."""
+    save_policy(path, policy or small_policy(), {"env": "x"})
+    content = members(path)
+    header = json.loads(str(content.pop("header")))
+    content.update(arrays)
+    content = {name: array for name, array in content.items() if array is not None}
+    header["arrays"] = {name: [item.dtype.str, item.shape] for name, item in content.items()}
+    change_header(header)
+    np.savez(path, header=np.array(json.dumps(header)), **content)
+    return sealed(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header.pop("network"),
+        lambda header: header.pop("distribution"),
+        lambda header: header.pop("settings"),
+        lambda header: header.pop("format"),
+        lambda header: header.pop("arrays"),
+        lambda header: header.update(network={"type": "Transformer"}),
+        lambda header: header.update(network={"type": "MLP", "width": 3}),
+        lambda header: header.update(network={"type": "MLP", "sizes": 3}),
+        lambda header: header.update(network={"type": "MLP", "sizes": [2, 10**9, 2]}),
+        lambda header: header.update(network={"type": "Table", "states": -1, "outputs": 2}),
+        lambda header: header.update(network={"type": "Table", "states": 3, "outputs": 2}),
+        lambda header: header["network"].update(dtype="int64"),
+        lambda header: header["network"].update(dtype="<f8"),
+        lambda header: header.update(network={"type": "Linear", "inputs": 2, "outputs": 3}),
+        lambda header: header.update(network="Table"),
+        lambda header: header.update(distribution="Cauchy"),
+        lambda header: header.update(distribution=["Categorical"]),
+        lambda header: header.update(format=["x"]),
+        lambda header: header.update(settings=None),
+        lambda header: header.update(settings=[]),
+        lambda header: header.update(arrays=None),
+        lambda header: header.update(arrays={}),
+        lambda header: header["arrays"].update(parameters=["<f8", [5]]),
+        lambda header: header["arrays"].update(parameters=["<f4", [4]]),
+        lambda header: header["arrays"].update(more=["<f8", [4]]),
+    ],
+)
+def test_a_header_that_makes_no_sense(change, tmp_path):
+    refused(tampered(tmp_path / "policy.npz", change))
+
+
+def test_the_refusal_says_what_is_wrong_with_the_header(tmp_path):
+    def without(entry):
+        return tampered(tmp_path / "policy.npz", lambda header: header.pop(entry))
+
+    assert "its header lacks 'settings'" in refused(without("settings"))
+    path = tampered(tmp_path / "policy.npz", lambda header: header.update(settings=None))
+    assert "its settings must be a dict, got None" in refused(path)
+    path = tampered(tmp_path / "policy.npz", lambda header: header.update(distribution="Cauchy"))
+    assert "'Cauchy', expected one of Categorical, DiagonalGaussian" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"parameters": np.zeros(3)}, "shape (3,)"),
+        ({"parameters": np.zeros((2, 2))}, "shape (2, 2)"),
+        ({"parameters": np.zeros(4, np.float32)}, "type float32"),
+        ({"parameters": np.zeros(4, ">f8")}, "type >f8"),
+        ({"parameters": np.array(["a", "b", "c", "d"])}, "type <U1"),
+        ({"parameters": np.array([0, 1, np.nan, 2])}, "'parameters' has entries that are not f"),
+        ({"parameters": np.array([0, 1, -np.inf, 2])}, "'parameters' has entries that are not f"),
+        ({"parameters": None}, "its arrays are []"),
+        ({"observation_mean": np.zeros(2)}, "its arrays are ['parameters', 'observation_mean']"),
+        ({"more": np.zeros(2)}, "its arrays are ['parameters', 'more']"),
+        (
+            {
+                "observation_count": np.array(2),
+                "observation_mean": np.zeros(2),
+                "observation_variance": np.ones(2),
+            },
+            "cannot have observation statistics",
+        ),
+    ],
+)
+def test_arrays_that_make_no_sense(arrays, reason, tmp_path):
+    assert reason in refused(tampered(tmp_path / "policy.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"observation_count": None}, "its arrays are"),
+        ({"observation_mean": None}, "its arrays are"),
+        ({"observation_variance": None}, "its arrays are"),
+        ({"observation_count": np.array([1, 2])}, "'observation_count' has type int64 and shape"),
+        ({"observation_count": np.array(1.0)}, "'observation_count' has type float64"),
+        ({"observation_count": np.array(-1)}, "'observation_count' has negative entries"),
+        ({"observation_mean": np.zeros(3)}, "'observation_mean' has type float64 and shape (3,)"),
+        ({"observation_mean": np.full(4, np.nan)}, "'observation_mean' has entries that are not"),
+        ({"observation_mean": np.zeros(4, np.float32)}, "'observation_mean' has type float32"),
+        ({"observation_variance": np.ones(())}, "'observation_variance' has type float64 and sh"),
+        ({"observation_variance": np.array([1, 1, 1, np.inf])}, "are not finite"),
+        ({"observation_variance": np.array([1, 1, 1, -1e-9])}, "has negative entries"),
+    ],
+)
+def test_statistics_that_make_no_sense(arrays, reason, tmp_path):
+    policy, _ = POLICIES["MLP with statistics"]
+    assert reason in refused(tampered(tmp_path / "policy.npz", policy=policy, **arrays))
+
+
+def test_tampering_with_nothing_leaves_a_policy(tmp_path):
+    """Negative control: what `tampered` makes is refused for the change alone."""
+    loaded, settings = load_policy(tampered(tmp_path / "policy.npz"))
+    np.testing.assert_array_equal(loaded.parameters, small_policy().parameters)
+    assert settings == {"env": "x"}
+
+
+# Archives with other members
+
+
+def rearranged(path, change):
+    """A saved policy with the members of its archive changed, and right digest."""
+    save_policy(path, POLICIES["MLP with statistics"][0], {})
+    with zipfile.ZipFile(path) as archive:
+        content = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of names that occur twice
+        for name, data in change(content):
+            archive.writestr(name, data)
+    return sealed(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: [],
+        lambda content: content[1:],
+        lambda content: content[:1],
+        lambda content: content[:-1],
+        lambda content: content[:2],
+        lambda content: [*content, content[1]],
+        lambda content: [*content, ("more.npy", content[1][1])],
+        lambda content: [*content, ("more.txt", b"text")],
+        lambda content: [*content, ("folder/", b"")],
+        lambda content: content[::-1],
+        lambda content: [*content[:3], content[4], content[3]],
+        lambda content: [(name[:-4], data) for name, data in content],
+        lambda content: [(name, data[:-1]) for name, data in content],
+        lambda content: [(name, data + b"\0") for name, data in content],
+        lambda content: [*content[:-1], (content[-1][0], b"")],
+    ],
+)
+def test_other_members_are_refused(change, tmp_path):
+    load_policy(rearranged(tmp_path / "policy.npz", lambda content: content))
+    refused(rearranged(tmp_path / "policy.npz", change))
+
+
+def test_what_unpacks_to_128_megabytes_is_refused_before_memory_is_used(tmp_path):
+    path = tmp_path / "policy.npz"
+    save_policy(path, small_policy(), {})
+    with zipfile.ZipFile(path) as archive:
+        header, parameters = (archive.read(name) for name in archive.namelist())
+    preamble = parameters[: -small_policy().parameters.nbytes]
+    large = preamble.replace(b"(4,), }" + b" " * 7, b"(16777216,), }")
+    assert len(large) == len(preamble)
+    block = bytes(2**20)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.npy", header, zipfile.ZIP_STORED)
+        with archive.open("parameters.npy", "w") as member:
+            member.write(large)
+            for _ in range(128):
+                member.write(block)
+    sealed(path)
+    assert len(path.read_bytes()) < 2**18
+    tracemalloc.start()
+    message = refused(path)
+    # An array of that shape whose entries are not there
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.npy", header)
+        archive.writestr("parameters.npy", large + parameters[len(preamble) :])
+    refused(sealed(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "compressed" in message
+    assert peak < 2**22
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    """A small file whose directory lists the same million bytes a thousand times."""
+    path = tmp_path / "policy.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.npy", bytes(10**6))
+        archive.filelist *= 1000
+    sealed(path)
+    assert len(path.read_bytes()) < 2 * 10**6
+    assert "larger than the file" in refused(path)
+
+
+# Policies that could not be loaded again
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"parameters": np.array([0, 1, np.nan, 2])}, "'parameters' has entries that are not"),
+        ({"parameters": np.zeros(3)}, "shape (3,)"),
+        ({"parameters": np.zeros(4, np.float32)}, "type float32"),
+        ({"observation_statistics": RunningMoments.empty((2,))}, "observation statistics"),
+        ({"network": OwnNetwork(2, 2)}, "must be one of MLP, Linear, Table, WithLogStd, got OwnN"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(change, reason, tmp_path):
+    policy = dataclasses.replace(small_policy(), **change)
+    with pytest.raises(ValueError, match="policy cannot be saved") as caught:
+        save_policy(tmp_path / "policy.npz", policy, {})
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("settings", [None, [], "x", {"a": object()}, {"a": np.arange(2)}])
+def test_settings_without_a_json_form_are_not_saved(settings, tmp_path):
+    with pytest.raises(ValueError, match="settings must be a dict|JSON"):
+        save_policy(tmp_path / "policy.npz", small_policy(), settings)
+    assert os.listdir(tmp_path) == []
+
+
+# Writing
+
+
+def test_write_atomically_writes(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"first"))
+    write_atomically(str(path), lambda file: file.write(b"second"))
+    assert path.read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # colleagues may read it
+
+
+def test_contents_are_on_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    sizes = []
+
+    def fsync(descriptor):
+        assert not (tmp_path / "text").exists()
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "text", "five\n")
+    assert sizes == [5]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_writing_that_fails_midway_changes_and_leaves_nothing(error, tmp_path):
+    def half(file):
+        file.write(b"half")
+        file.flush()
+        raise error
+
+    path = tmp_path / "file"
+    with pytest.raises(type(error)):
+        write_atomically(path, half)
+    assert os.listdir(tmp_path) == []
+    path.write_bytes(b"what was there")
+    with pytest.raises(type(error)):
+        write_atomically(path, half)
+    assert os.listdir(tmp_path) == ["file"]
+    assert path.read_bytes() == b"what was there"
+
+
+def test_the_target_is_untouched_while_writing(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"new"
+
+
+def test_the_temporary_file_is_a_hidden_neighbour(tmp_path):
+    """In the same folder, hence on the same disk: only there is replacing one step."""
+    seen = []
+
+    def write(file):
+        seen.extend(os.listdir(tmp_path))
+        (tmp_path / seen[0]).unlink()  # somebody tidies up
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "file", write)
+    assert [name[:6] for name in seen] == [".file."]
+
+
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old and whole")
+    with open(path, "rb") as reader:
+        write_atomically(path, lambda file: file.write(b"new"))
+        assert reader.read() == b"old and whole"
+    assert path.read_bytes() == b"new"
+
+
+def test_text_is_utf8(tmp_path):
+    write_text(tmp_path / "file", "π ≥ 0\n")
+    assert (tmp_path / "file").read_bytes() == "π ≥ 0\n".encode()
+
+
+def test_prepare_folder(tmp_path):
+    folder = prepare_folder(str(tmp_path / "a" / "b"))
+    assert folder.is_dir()
+    assert prepare_folder(folder) == folder
+    assert list(folder.iterdir()) == []
+
+
+def test_prepare_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="can't be written") as caught:
+            prepare_folder(folder)
+        assert str(folder) in str(caught.value)
+
+
+# Describing
+
+
+@dataclass(frozen=True)
+class Example:
+    rate: object
+    sizes: tuple = (3, 4)
+
+
+def test_a_folder_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="output folder must have a name, got ''"):
+        prepare_folder("")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder closed to everybody")
+def test_a_folder_that_is_there_but_takes_no_files_is_named():
+    with pytest.raises(ValueError, match="output folder '/proc/self' can't be written"):
+        prepare_folder("/proc/self")
+
+
+def test_describe_is_json_ready_and_complete():
+    value = {"a": Example(LinearSchedule(0.5)), 3: [True, None, "x", 1.5]}
+    assert json.loads(json.dumps(describe(value))) == {
+        "a": {
+            "type": "Example",
+            "rate": {"type": "LinearSchedule", "start": 0.5, "end": 0.0},
+            "sizes": [3, 4],
+        },
+        "3": [True, None, "x", 1.5],
+    }
+
+
+def test_describe_gives_numpy_numbers_as_numbers():
+    described = describe([np.float32(0.5), np.int64(3), np.float64(0.1), np.bool_(True)])
+    assert json.loads(json.dumps(described)) == [0.5, 3, 0.1, True]
+
+
+def test_describe_falls_back_to_what_python_prints():
+    assert describe([1j, slice(2)]) == ["1j", "slice(None, 2, None)"]
+
+
+def test_describe_names_functions_and_tells_partial_ones_apart():
+    name = f"{prepare_folder.__module__}.prepare_folder"
+    assert describe(prepare_folder) == name
+    three, four = (describe(functools.partial(prepare_folder, folder)) for folder in "34")
+    assert three == {"partial": name, "arguments": ["3"]}
+    keyword = describe(functools.partial(prepare_folder, folder="3"))
+    assert keyword == {"partial": name, "arguments": [["folder", "3"]]}
+    assert three != four
+
+
+def test_describe_says_the_same_of_equal_objects():
+    """A comparison resumes only if what it finds is described as what it looks for."""
+
+    class Own:
+        def __init__(self, rate):
+            self.rate = rate
+
+    assert describe(Own(0.5)) == describe(Own(0.5)) == {"type": "Own", "rate": 0.5}
+    assert describe(Own(0.5)) != describe(Own(0.25))
+
+
+def test_versions_name_what_numbers_depend_on():
+    found = versions()
+    assert found["numpy"] == np.__version__
+    assert found["python"] == platform.python_version()
+    assert {"minirl-numpy", "scipy", "gymnasium"} <= found.keys()
+    json.dumps(found)
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(serialization, "version", missing)
+    assert versions().keys() - {"commit"} == {"python"}
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    command = ["git", "-C", str(folder), *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An empty folder that minirl takes for its own repository."""
+    monkeypatch.setattr(serialization, "__file__", str(tmp_path / "minirl" / "support" / "x.py"))
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_minirls_own_repository_gives_the_commit_and_says_if_files_have_changed(package):
+    assert "commit" not in versions()  # no repository
+    git(package, "init", "-q")
+    assert "commit" not in versions()  # none that has a commit, which is no error
+    (package / "file").write_text("committed")
+    git(package, "add", "file")
+    git(package, "commit", "-q", "-m", "first")
+    commit = git(package, "rev-parse", "HEAD")
+    assert commit.startswith(versions()["commit"])
+    assert len(versions()["commit"]) >= 7
+    (package / "file").write_text("changed")
+    assert versions()["commit"].endswith("-dirty")
+
+
+def test_a_git_that_does_not_answer_is_not_waited_for(package, monkeypatch):
+    """A repository on a drive that has gone: git hangs for as long as it may."""
+
+    def hang(command, *, timeout=None, **options):
+        assert timeout is not None, "git would be waited for for ever"
+        assert timeout <= 10
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    (package / ".git").mkdir()
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert "commit" not in versions()
+
+
+def test_without_git_there_is_no_commit(package, monkeypatch):
+    (package / ".git").mkdir()
+    monkeypatch.setenv("PATH", "")
+    assert "commit" not in versions()
