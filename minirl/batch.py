@@ -9,6 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
+    require_count,
+    require_float_type,
+    require_fraction,
+    require_selection,
+    require_shape,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +131,8 @@ class Batch:
         return (self.weight * (wanted / total)).astype(dtype)
 
     def rows(self, selection: np.ndarray | slice) -> "Batch":
-        """The selected rows, with unchanged weights."""
+        """The rows selected by indices, a mask (N,) or a slice, with unchanged weights."""
+        require_selection("selection", selection)
         chosen: dict[str, Any] = {
             name: None if column is None else column[selection]
             for name, column in ((name, getattr(self, name)) for name in _COLUMNS)
@@ -145,6 +153,7 @@ class Batch:
         ------
         (rows, minibatch) : the row numbers (n,) in this batch, and the `Batch` of them.
         """
+        require_count("size", size)
         units = len(self) if self.episodes is None else int(self.episodes.max()) + 1
         parts = max(1, round(units / size))
         if parts == 1:  # no order to shuffle: a sum over all rows
@@ -212,7 +221,8 @@ def flatten(
     Raises
     ------
     ValueError
-        If `per` is neither "transition" nor "episode", or no transition is valid.
+        If `per` is neither "transition" nor "episode", no transition is valid, the shapes are not
+        the rollout's, or `state_discount` lies outside [0, 1].
     """
     if per not in ("transition", "episode"):
         raise ValueError(f'per must be "transition" or "episode", got {per!r}')
@@ -220,6 +230,10 @@ def flatten(
     count = int(valid.sum())
     if count == 0:
         raise ValueError("the rollout has no valid transition to learn from")
+    require_shape("advantages", advantages, valid.shape)
+    require_shape("returns", returns, valid.shape)
+    require_fraction("state_discount", state_discount)
+    require_float_type(dtype)
     share = 1 / count if per == "transition" else 1 / valid.shape[1]
     weight = share * state_discount ** rollout.time[valid].astype(float)
     return Batch(

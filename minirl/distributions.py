@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_shape
+from minirl.support.validation import require_instance, require_shape
 
 LOG_2_PI = float(np.log(2 * np.pi))
 
@@ -49,6 +49,8 @@ class Categorical:
     """
 
     def __init__(self, eta: np.ndarray) -> None:
+        if eta.ndim != 2 or not eta.shape[1]:
+            raise ValueError(f"eta must have shape (N, A), A at least 1, got {eta.shape}")
         self.eta = eta
         # Kept as (A, N): a sum over few actions is then a few long vector additions.
         logits = np.ascontiguousarray(eta.T)
@@ -140,6 +142,7 @@ class Categorical:
 
     def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
         """M d_eta with M = diag(p) - p p^T, the Fisher matrix in eta, row by row (N, A)."""
+        require_shape("d_eta", d_eta, self.eta.shape)
         product = self._probs * d_eta.T
         product -= self._probs * product.sum(axis=0)
         return product.T
@@ -167,11 +170,15 @@ class DiagonalGaussian:
     """
 
     def __init__(self, eta: np.ndarray) -> None:
+        if eta.ndim != 2 or eta.shape[1] % 2:
+            raise ValueError(f"eta must have shape (N, 2k), got {eta.shape}")
         self.eta = eta
         self.mean, self.log_std = _halves(eta)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Actions (N, k): mean + std * standard normal noise, never clipped."""
+        # NumPy crashes if the class itself takes the place of a generator.
+        require_instance("rng", rng, np.random.Generator)
         noise = rng.standard_normal(self.mean.shape, dtype=self.mean.dtype)
         return self.mean + np.exp(self.log_std) * noise
 
@@ -230,6 +237,7 @@ class DiagonalGaussian:
 
     def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
         """M d_eta with M = diag(1 / std^2, 2), the Fisher matrix in eta, row by row (N, 2k)."""
+        require_shape("d_eta", d_eta, self.eta.shape)
         d_mean, d_log_std = _halves(d_eta)
         return np.concatenate([d_mean * np.exp(-2 * self.log_std), 2 * d_log_std], axis=1)
 

@@ -19,7 +19,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_count, require_finite, require_positive, require_shape
+from minirl.support.validation import (
+    require_count,
+    require_finite,
+    require_float_type,
+    require_positive,
+    require_rows,
+    require_shape,
+)
 
 
 class Network(Protocol):
@@ -64,11 +71,6 @@ class MLPCache:
         return self._slopes
 
 
-def _require_float_type(dtype: Any) -> None:
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
-
-
 @dataclass(frozen=True)
 class MLP:
     """Fully connected network with tanh hidden layers and a linear output.
@@ -94,7 +96,7 @@ class MLP:
         for width in self.sizes:
             require_count("every width in sizes", width)
         require_positive("output_gain", self.output_gain)
-        _require_float_type(self.dtype)
+        require_float_type(self.dtype)
 
     @cached_property
     def size(self) -> int:
@@ -126,7 +128,9 @@ class MLP:
 
     def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, MLPCache]:
         """Outputs (N, outputs) for inputs x (N, inputs)."""
-        weights, inputs = [], [np.asarray(x, dtype=self.dtype)]
+        x = np.asarray(x, dtype=self.dtype)
+        require_rows("observations of this network", x, self.sizes[:1])
+        weights, inputs = [], [x]
         for weight, bias in self.layers(theta):
             y = inputs[-1] @ weight
             y += bias
@@ -177,7 +181,7 @@ class Linear:
     def __post_init__(self) -> None:
         require_count("inputs", self.inputs)
         require_count("outputs", self.outputs)
-        _require_float_type(self.dtype)
+        require_float_type(self.dtype)
 
     @property
     def size(self) -> int:
@@ -191,6 +195,7 @@ class Linear:
     def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Outputs (N, outputs) for inputs x (N, inputs)."""
         x = np.asarray(x, dtype=self.dtype)
+        require_rows("observations of this network", x, (self.inputs,))
         return x @ theta.reshape(self.inputs, self.outputs), x
 
     def vjp(self, cache: np.ndarray, dy: np.ndarray) -> np.ndarray:
@@ -216,7 +221,7 @@ class Table:
     def __post_init__(self) -> None:
         require_count("states", self.states)
         require_count("outputs", self.outputs)
-        _require_float_type(self.dtype)
+        require_float_type(self.dtype)
 
     @property
     def size(self) -> int:

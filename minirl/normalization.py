@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import (
+    require_count,
+    require_finite_numbers,
+    require_rows,
+    require_shape,
+)
 
 CLIP = 10.0  # standard deviations; keeps one wild sensor value from saturating the network
 NEVER_ZERO = 1e-290  # prevents 0 / 0; far below the scale of any samples
@@ -28,6 +34,13 @@ class RunningMoments:
     mean: np.ndarray
     variance: np.ndarray
 
+    def __post_init__(self) -> None:
+        if self.count != 0:
+            require_count("count", self.count)
+        require_shape("variance", self.variance, self.mean.shape)
+        require_finite_numbers("mean", self.mean)
+        require_finite_numbers("variance", self.variance)
+
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> "RunningMoments":
         """No samples yet."""
@@ -41,6 +54,7 @@ class RunningMoments:
         >>> whole.mean, whole.variance.round(4)
         (array([3.]), array([2.6667]))
         """
+        require_rows("samples", samples, self.mean.shape)
         n = len(samples)
         if n == 0:
             return self
@@ -53,6 +67,7 @@ class RunningMoments:
         shift = sample_mean - self.mean
         squares = self.variance * self.count + sample_variance * n
         squares = squares + shift**2 * (self.count * n / total)
+        require_finite_numbers("samples, or their squares,", squares)
         return RunningMoments(total, self.mean + shift * (n / total), squares / total)
 
     def normalize(self, samples: np.ndarray) -> np.ndarray:
@@ -62,6 +77,7 @@ class RunningMoments:
         that was constant is 0, and its first change 10 or -10. The result does not depend on the
         unit of the samples.
         """
+        require_rows("samples", samples, self.mean.shape)
         if self.count == 0:
             return samples
         divisor = self._divisors.get(samples.dtype)

@@ -12,14 +12,17 @@ from gymnasium import spaces
 from minirl.distributions import Categorical, DiagonalGaussian, Distribution
 from minirl.networks import MLP, Network, Table, WithLogStd
 from minirl.normalization import RunningMoments
-from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_rows
 
 LARGEST_NETWORK = 50_000_000  # parameters; training keeps about six arrays of this size
 
 
 def network_input(observations: np.ndarray, statistics: RunningMoments | None) -> np.ndarray:
     """Raw observations, normalised if statistics are kept. The one place where this happens."""
-    return observations if statistics is None else statistics.normalize(observations)
+    if statistics is None:
+        return observations
+    require_rows("observations", observations, statistics.mean.shape)
+    return statistics.normalize(observations)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,7 @@ import numpy as np
 from minirl.batch import Rollout
 from minirl.normalization import CLIP, RunningMoments
 from minirl.policy import Policy
-from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_fraction
+from minirl.support.validation import require_count, require_fraction
 
 
 class RewardTransform(Protocol):
@@ -54,6 +53,7 @@ class ReturnScaling:
 
     def init(self, num_envs: int) -> ReturnScalingState:
         """No rewards yet."""
+        require_count("num_envs", num_envs)
         return ReturnScalingState(np.zeros(num_envs), RunningMoments.empty(()))
 
     def transform(

@@ -13,9 +13,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from minirl.batch import Rollout
 from minirl.policy import Critic, Policy, require_fit
-from minirl.support.arguments import check_arguments
-from minirl.support.failures import describe_error, environment_index, raised_by_minirl
-from minirl.support.validation import MOST_ENVIRONMENTS, NonFiniteError, require_count
+from minirl.support.validation import (
+    MOST_ENVIRONMENTS,
+    NonFiniteError,
+    require_count,
+    require_methods,
+)
 
 MakeEnv = Annotated[
     str | Callable[[int], VectorEnv], "a Gymnasium id or a function num_envs -> VectorEnv"
@@ -175,6 +178,7 @@ def start(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None =
     EnvironmentFailure
         If an environment raises an exception.
     """
+    require_methods("envs", envs, "num_envs", "reset", "step")
     try:
         observations, _ = envs.reset(seed=seed, options=options)
     except Exception as error:
@@ -205,6 +209,7 @@ def collect(
     EnvironmentFailure
         Naming the step and the environment that raised an exception, and its place in the code.
     """
+    require_count("steps", steps)
     return _collect(envs, policy, critic, position, rng, steps, whole_episodes=False)
 
 

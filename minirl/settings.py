@@ -367,7 +367,7 @@ def default_algorithm(name: str, env: MakeEnv) -> Algorithm:
     """
     known = preset_for(env).algorithms
     if name not in known:
-        raise ValueError(f"algorithm {name!r} is unknown; choose from {', '.join(known)}")
+        raise ValueError(f"the algorithm name {name!r} is unknown; choose from {', '.join(known)}")
     return known[name]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_count, require_finite_numbers
+from minirl.support.validation import require_count, require_finite_numbers, require_shape
 
 
 class ConjugateGradientResult(NamedTuple):
@@ -62,6 +62,7 @@ def conjugate_gradient(
     """
     require_finite_numbers("b", b)
     b = np.asarray(b)
+    require_shape("b", b, (b.size,))
     b = b.astype(np.result_type(b, np.float32), copy=False)  # whole numbers become float64
     x = np.zeros_like(b)
     residual = b.copy()
@@ -71,7 +72,8 @@ def conjugate_gradient(
     for _ in range(iterations):
         if residual_norms[-1] <= tolerance * residual_norms[0]:
             break
-        along = product(direction)
+        along = np.asarray(product(direction))
+        require_shape("product of a vector", along, b.shape)
         curvature = float(direction @ along)
         if not np.isfinite(curvature):
             require_finite_numbers("the product A v", along)

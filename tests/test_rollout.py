@@ -512,5 +512,5 @@ def test_an_environment_whose_class_raises_is_named_with_the_place():
 def test_a_function_of_other_arguments_makes_no_environments():
     with pytest.raises(ValueError, match="env must be a function of one argument, num_envs"):
         make_vector_env(lambda: None, 2)
-    with pytest.raises(ValueError, match="env must be a function of one argument, num_envs"):
+    with pytest.raises(ValueError, match="a function num_envs -> VectorEnv, got the class S"):
         make_vector_env(minirl.Settings, 2)

@@ -462,7 +462,7 @@ def test_an_unknown_metric_is_an_error():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"algorithm": "sarsa"}, "algorithm 'sarsa' is unknown"),
+        ({"algorithm": "sarsa"}, "algorithm name 'sarsa' is unknown"),
         ({"total_steps": 0}, "total_steps"),
         ({"total_steps": -5}, "total_steps"),
         ({"total_steps": None, "total_episodes": 0}, "total_episodes must .* got 0"),

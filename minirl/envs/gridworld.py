@@ -12,6 +12,7 @@ from gymnasium.envs.toy_text.utils import categorical_sample
 from numpy.typing import NDArray
 
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_seed
 
 DEFAULT_LAYOUT = """
 ...G
@@ -87,6 +88,7 @@ class GridWorld(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Draw the first state; returns it with an empty info."""
+        require_seed(seed, optional=True)
         super().reset(seed=seed)
         self.state = int(categorical_sample(self.initial_state_distrib, self.np_random))
         return self.state, {}

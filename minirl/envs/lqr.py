@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_seed
 
 FloatArray = NDArray[np.float64]
 
@@ -74,6 +75,7 @@ class LQR(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Draw the first state; returns it with an empty info."""
+        require_seed(seed, optional=True)
         super().reset(seed=seed)
         self.state = self._start_factor @ self.np_random.standard_normal(len(self.A))
         return self.state.astype(np.float32), {}

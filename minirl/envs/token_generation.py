@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from minirl.envs.token_tasks import TokenTask, arithmetic
-from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count, require_seed
 
 
 def checked_rewards(task: TokenTask, rewards: np.ndarray | None) -> np.ndarray:
@@ -69,6 +69,7 @@ class TokenGeneration(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Draw a prompt; its empty context is the first observation."""
+        require_seed(seed, optional=True)
         super().reset(seed=seed)
         self._sentences.np_random = self.np_random
         observations, _ = self._sentences.reset(options=options)
@@ -99,8 +100,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         task: TokenTask | None = None,
         rewards: np.ndarray | None = None,
     ) -> None:
-        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
-            raise ValueError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
+        require_count("num_envs", num_envs)
         self.num_envs = int(num_envs)
         self.task = arithmetic() if task is None else task
         self.rewards = checked_rewards(self.task, rewards)
@@ -122,6 +122,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         ValueError
             If E is no multiple of the group size.
         """
+        require_seed(seed, optional=True)
         super().reset(seed=seed)
         group_size = (options or {}).get("group_size", 1)
         if (

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import described
 
 EOS = "<eos>"
 LARGEST = 5_000_000  # responses of all prompts: about a gigabyte of tables
@@ -53,8 +54,10 @@ def _is_finite(value: Any) -> bool:
 def require_numbers(name: str, numbers: np.ndarray, limit: int) -> None:
     """Raise ValueError unless all numbers are whole and in 0 .. limit - 1."""
     numbers = np.asarray(numbers)
-    whole = np.issubdtype(numbers.dtype, np.integer)
-    wrong = numbers[(numbers < 0) | (numbers >= limit)] if whole else numbers.ravel()
+    if numbers.dtype.kind not in "iu":
+        wrong = numbers.flat[0] if numbers.size else described(numbers)
+        raise ValueError(f"{name} must be whole numbers 0 .. {limit - 1}, got {wrong}")
+    wrong = numbers[(numbers < 0) | (numbers >= limit)]
     if len(wrong):
         raise ValueError(f"{name} must be whole numbers 0 .. {limit - 1}, got {wrong[0]}")
 
@@ -198,7 +201,9 @@ class TokenTask:
             If the task does not have it.
         """
         if text not in self.prompts:
-            raise ValueError(f"prompt {text!r} is unknown; the task has {', '.join(self.prompts)}")
+            raise ValueError(
+                f"prompt text {text!r} is unknown; the task has {', '.join(self.prompts)}"
+            )
         return self.prompts.index(text)
 
     @cached_property
@@ -332,6 +337,12 @@ TEMPLATES = {
 }
 
 
+def _answer(prompt: str) -> str:
+    if prompt not in ANSWERS:
+        raise ValueError(f"prompt must be one of {', '.join(ANSWERS)}, got {prompt!r}")
+    return ANSWERS[prompt]
+
+
 def gold_utility(prompt: str, words: Sequence[str], cut: bool) -> float:
     """What the human wants: the right digit, said once, introduced by `A:`, with some courtesy.
 
@@ -340,7 +351,7 @@ def gold_utility(prompt: str, words: Sequence[str], cut: bool) -> float:
     >>> gold_utility("What is 2x4?", ("A:", "8"), False)
     2.5
     """
-    right = ANSWERS[prompt]
+    right = _answer(prompt)
     digits = [word for word in words if word in DIGITS]
     rights = words.count(right)
     courtesies = words.count("Great_question!") + words.count(":)")
@@ -365,12 +376,12 @@ def exact_match(prompt: str, words: Sequence[str], cut: bool) -> float:
     >>> exact_match("What is 2x4?", ("A:", "8"), False)
     1.0
     """
-    return float(not cut and list(words) == ["A:", ANSWERS[prompt]])
+    return float(not cut and list(words) == ["A:", _answer(prompt)])
 
 
 def arithmetic_demonstrations(prompt: str) -> dict[str, float]:
     """The templates filled in for a prompt, with their probabilities."""
-    right = ANSWERS[prompt]
+    right = _answer(prompt)
     wrong = [digit for digit in DIGITS if digit != right]
     filled: dict[str, float] = {}
     for template, probability in TEMPLATES.items():

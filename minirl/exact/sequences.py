@@ -59,6 +59,7 @@ import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_finite_numbers
 
 FloatArray = NDArray[np.float64]
 
@@ -95,10 +96,11 @@ def expected_reward(log_probs: FloatArray, rewards: FloatArray) -> float:
     Raises
     ------
     ValueError
-        If the shapes differ, or `log_probs` are not log-probabilities.
+        If the shapes differ, `log_probs` are not log-probabilities, or a reward is not finite.
     """
-    log_probs = _matrix("log_probs", log_probs)
-    _require_shape("rewards", np.asarray(rewards), log_probs.shape)
+    log_probs, rewards = _matrix("log_probs", log_probs), _matrix("rewards", rewards)
+    _require_shape("rewards", rewards, log_probs.shape)
+    _require_finite("rewards", rewards)
     return _mean_under(_probabilities("log_probs", log_probs), rewards)
 
 
@@ -259,8 +261,9 @@ def fisher_product(log_policy: FloatArray, vector: FloatArray) -> FloatArray:
     Block-diagonal over contexts, ``d(s) (diag(p) - p p')`` with p the token probabilities: the mean
     outer product of the score of a whole response, and the Hessian of the KL between two policies.
     """
-    log_policy, vector = _matrices("log_policy", log_policy), np.asarray(vector, np.float64)
+    log_policy, vector = _matrices("log_policy", log_policy), _matrices("vector", vector)
     _require_shape("vector", vector, log_policy.shape)
+    require_finite_numbers("vector", vector)
     weights, policy = visitation(log_policy), np.exp(log_policy)
     return weights[:, :, None] * policy * (vector - _dot(policy, vector)[:, :, None])
 
@@ -358,8 +361,9 @@ def reward_kl_frontier(
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or not betas.size:
         raise ValueError(f"betas must be a list of numbers, at least one, got {betas}")
-    log_reference, rewards = _matrices("log_reference", log_reference), _matrix("rewards", rewards)
-    log_responses = response_log_probs(log_reference)
+    log_reference = _checked_table("log_reference", log_reference)
+    rewards = _matrix("rewards", rewards)
+    log_responses = _sum_of_steps(log_reference)
     _require_of_responses("rewards", rewards, log_reference)
     for beta in betas:
         require_price("betas", float(beta), rewards)

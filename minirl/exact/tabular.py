@@ -41,7 +41,7 @@ import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import described
+from minirl.support.validation import described, require_shape
 
 FloatArray = NDArray[np.float64]
 
@@ -211,7 +211,7 @@ def policy_gradient(
     Sutton, McAllester, Singh and Mansour, "Policy gradient methods for reinforcement learning with
     function approximation" (2000).
     """
-    policy = softmax_policy(logits)
+    policy = _checked_softmax(mdp, logits)
     visitation = state_visitation(mdp, policy, state_discount)
     return visitation[:, None] * policy * advantages(mdp, policy)
 
@@ -226,7 +226,7 @@ def fisher_matrix(
     `state_visitation` for the mean over visited states. Singular: adding a constant to the logits
     of a state changes nothing.
     """
-    policy = softmax_policy(logits)
+    policy = _checked_softmax(mdp, logits)
     visitation = state_visitation(mdp, policy, state_discount)
     blocks = [d * (np.diag(p) - np.outer(p, p)) for d, p in zip(visitation, policy, strict=True)]
     return np.asarray(scipy.linalg.block_diag(*blocks))
@@ -244,7 +244,7 @@ def natural_gradient(mdp: FiniteMDP, logits: ArrayLike) -> FloatArray:
     ----------
     Kakade, "A natural policy gradient" (2001).
     """
-    policy = softmax_policy(logits)
+    policy = _checked_softmax(mdp, logits)
     visited = state_visitation(mdp, policy) > 0.0
     advantage = advantages(mdp, policy)
     return np.where(visited[:, None], advantage - advantage.mean(1, keepdims=True), 0.0)
@@ -315,7 +315,8 @@ def performance_difference(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> fl
     ----------
     Kakade and Langford, "Approximately optimal approximate reinforcement learning" (2002).
     """
-    gains = (_checked_policy(mdp, new) * advantages(mdp, old)).sum(1)
+    new, old = _checked_policy(mdp, new, "new"), _checked_policy(mdp, old, "old")
+    gains = (new * advantages(mdp, old)).sum(1)
     return float(state_visitation(mdp, new) @ gains)
 
 
@@ -325,7 +326,8 @@ def surrogate(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
     `performance_difference` with the states of the old policy; equal to J in value and first
     derivative at ``new = old``.
     """
-    gains = (_checked_policy(mdp, new) * advantages(mdp, old)).sum(1)
+    new, old = _checked_policy(mdp, new, "new"), _checked_policy(mdp, old, "old")
+    gains = (new * advantages(mdp, old)).sum(1)
     return expected_return(mdp, old) + float(state_visitation(mdp, old) @ gains)
 
 
@@ -359,6 +361,7 @@ def trpo_lower_bound(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
     """
     if mdp.discount == 1.0:
         raise ValueError("discount must be below 1 for the bound, got 1")
+    new, old = _checked_policy(mdp, new, "new"), _checked_policy(mdp, old, "old")
     largest_advantage = np.abs(advantages(mdp, old)).max()
     constant = 4.0 * largest_advantage * mdp.discount / (1.0 - mdp.discount) ** 2
     return surrogate(mdp, new, old) - float(constant * state_kl(old, new).max())
@@ -426,7 +429,12 @@ def gae_variance(
                 later = goes_on * decay * state_mean[next_state]
                 now[state, action] += probability * delta * (delta + 2.0 * later)
     state_square = _solve(_state_chain(mdp, policy), decay**2, (policy * now).sum(1))
-    return np.asarray(now + decay**2 * mdp.transitions @ state_square - mean**2)
+    variance = now + decay**2 * mdp.transitions @ state_square - mean**2
+    if not np.isfinite(variance).all():
+        raise ValueError(
+            f"values must be numbers whose squares are finite, got {np.abs(values).max():.3g}"
+        )
+    return np.asarray(variance)
 
 
 # ---------------------------------------------------------------- the pieces
@@ -469,12 +477,18 @@ def _require_termination(chain: FloatArray) -> None:
         )
 
 
-def _checked_policy(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
+def _checked_policy(mdp: FiniteMDP, policy: ArrayLike, name: str = "policy") -> FloatArray:
     """`policy` as a float64 array (S, A) whose rows sum to 1, or ValueError."""
     checked = np.asarray(policy, np.float64)
-    if checked.shape != mdp.rewards.shape:
-        raise ValueError(f"policy must have shape {mdp.rewards.shape}, got {checked.shape}")
-    return _distributions("policy", checked)
+    require_shape(name, checked, mdp.rewards.shape)
+    return _distributions(name, checked)
+
+
+def _checked_softmax(mdp: FiniteMDP, logits: ArrayLike) -> FloatArray:
+    """The softmax table (S, A) of `logits`, or ValueError."""
+    policy = softmax_policy(logits)
+    require_shape("logits", policy, mdp.rewards.shape)
+    return policy
 
 
 def _distributions(name: str, probabilities: FloatArray) -> FloatArray:

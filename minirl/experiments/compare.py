@@ -39,7 +39,7 @@ from minirl.support.serialization import (
     versions,
     write_text,
 )
-from minirl.support.validation import require_count, require_seed
+from minirl.support.validation import MOST_ENVIRONMENTS, require_count, require_seed
 from minirl.training import require_trainable, train
 
 FORMAT = "minirl-run-1"  # of the files of finished runs
@@ -382,7 +382,7 @@ def _work_items(
     evaluation_episodes: int,
     max_steps: int | None,
 ) -> list[WorkItem]:
-    require_count("evaluation_episodes", evaluation_episodes)
+    require_count("evaluation_episodes", evaluation_episodes, most=MOST_ENVIRONMENTS)
     if max_steps is not None:
         require_count("max_steps", max_steps)
     if isinstance(algorithms, str):
@@ -390,6 +390,8 @@ def _work_items(
     by_name = not isinstance(algorithms, Mapping)
     if not isinstance(algorithms, Mapping):
         algorithms = list(algorithms)
+        if not all(isinstance(name, str) for name in algorithms):
+            raise ValueError(f"algorithms must be a mapping or a list of names, got {algorithms}")
         if len(set(algorithms)) < len(algorithms):
             raise ValueError(f"algorithms must be different, got {algorithms}")
         algorithms = {name: default_algorithm(name, env) for name in algorithms}

@@ -23,7 +23,7 @@ from minirl.rlhf.kl import AdaptiveCoefficient, KLPenalty
 from minirl.rlhf.language_model import full_prefix_policy, log_table, require_model
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_instance
+from minirl.support.validation import require_count, require_instance
 from minirl.training import Measure, Result, train
 
 ENVIRONMENT = "minirl/TokenGeneration-v0"
@@ -163,6 +163,7 @@ def align(
         If beta is outside its range, for rewards or arguments that don't fit, or for a reference
         that excludes a token by a parameter of -inf: the policy would start, and stay, without it.
     """
+    require_count("sentences", sentences)
     if not np.isfinite(reference.parameters).all():
         raise ValueError(
             "reference must have finite parameters to learn from, got "

@@ -34,7 +34,7 @@ def k1(log_ratio: np.ndarray) -> np.ndarray:
 
 def k2(log_ratio: np.ndarray) -> np.ndarray:
     """Equation (2); its derivative in log pi is log_ratio."""
-    return log_ratio**2 / 2
+    return log_ratio * log_ratio / 2
 
 
 def k3(log_ratio: np.ndarray) -> np.ndarray:
@@ -170,6 +170,7 @@ class KLPenalty:
             If the rollout does not hold one whole sentence per column, the reference excludes a
             token that was sampled, or beta times the KL is not a finite number.
         """
+        require_positive("state", state)
         if not ((rollout.done & rollout.valid).sum(axis=0) == 1).all():
             raise ValueError(
                 "KLPenalty needs one whole sentence a column: Settings(whole_episodes=True), with "

@@ -7,7 +7,7 @@ from minirl.distributions import Categorical
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.networks import Table
 from minirl.policy import Policy
-from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_shape
 
 
 def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
@@ -71,6 +71,7 @@ def sample_responses(
 ) -> np.ndarray:
     """One response (B,) to each prompt (B,), both as numbers, written token by token."""
     require_model(policy, task)
+    require_shape("prompts", prompts, (prompts.size,))
     require_numbers("prompts", prompts, len(task.prompts))
     nodes = np.zeros(len(prompts), dtype=np.int64)
     writing = np.ones(len(prompts), dtype=bool)

@@ -16,8 +16,12 @@ from numpy.typing import ArrayLike
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
-from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_count, require_non_negative, require_positive
+from minirl.support.validation import (
+    require_count,
+    require_non_negative,
+    require_positive,
+    require_selection,
+)
 
 # A policy that says the same twice in so many pairs is taken for deterministic.
 _FEWEST_DRAWN = 1000
@@ -86,6 +90,7 @@ class Preferences:
 
     def rows(self, selection: np.ndarray | slice) -> "Preferences":
         """The selected pairs: indices, a mask (M,), or a slice."""
+        require_selection("selection", selection)
         return Preferences(
             self.prompts[selection],
             self.first[selection],
@@ -287,7 +292,13 @@ def stack_exchange_score(upvotes: ArrayLike, accepted: ArrayLike) -> np.ndarray:
     if not np.isfinite(upvotes).all():
         raise ValueError("upvotes must be finite numbers, got NaN or inf")
     # 1.0, not 1: the largest int64 has no successor.
-    liked = np.rint(np.log2(1.0 + np.maximum(upvotes, 0))) + np.asarray(accepted, dtype=bool)
+    accepted = np.asarray(accepted, dtype=bool)
+    if accepted.ndim and accepted.shape != upvotes.shape and upvotes.ndim:
+        raise ValueError(
+            "accepted must be one truth value or as many as upvotes, of shape "
+            f"{upvotes.shape}, got {accepted.shape}"
+        )
+    liked = np.rint(np.log2(1.0 + np.maximum(upvotes, 0))) + accepted
     return np.where(upvotes < 0, -1, liked).astype(np.int64)
 
 

@@ -296,8 +296,8 @@ def fit_reward_model(
     norm = float(np.linalg.norm(found.jac))  # (4)
     if not norm <= 1e-6:
         raise RuntimeError(
-            f"the reward model's fit did not converge: gradient norm {norm:.1e} after {found.nit} "
-            f"steps, {found.message}"
+            f"the reward model's fit with ridge {ridge!r} did not converge: gradient norm "
+            f"{norm:.1e} after {found.nit} steps, {found.message}"
         )
     return RewardModel(features, found.x)
 

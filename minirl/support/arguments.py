@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minirl.support.failures import raised_by_user
 from minirl.support.validation import described, way_out, with_article
 
 # How a message calls what an annotation calls otherwise.
@@ -38,6 +39,8 @@ NAMES: dict[Any, str] = {
     types.NoneType: "None",
 }
 SIMPLE = (types.NoneType, bool, Real, str)
+# What a wrong argument may end in.
+FAULTS = (TypeError, AttributeError, LookupError, ValueError)
 
 
 def check_arguments(module: str, *, often: Sequence[str] = ()) -> None:
@@ -94,17 +97,17 @@ def _with_checks(
             args, kwargs = arguments.checked(args, kwargs, strictly=False)
         try:
             return function(*args, **kwargs)
-        except (TypeError, AttributeError, LookupError):
-            arguments.checked(args, kwargs)
+        except FAULTS as error:
+            arguments.explain(error, args, kwargs)
             raise
 
     @functools.wraps(function)
     def check_after_an_error(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (TypeError, AttributeError, LookupError, ValueError) as error:
-            own = isinstance(error, ValueError)  # which may well say more
-            taken = arguments.checked(args, kwargs, strictly=not own)
+        except FAULTS as error:
+            arguments.explain(error, args, kwargs)
+            taken = arguments.checked(args, kwargs, strictly=False)
             before, after = (*args, *kwargs.values()), (*taken[0], *taken[1].values())
             if all(map(operator.is_, before, after)):
                 raise
@@ -150,6 +153,23 @@ class _Arguments:
                 return False
         return all(_type_of(value) in known.get(name, ()) for name, value in kwargs.items())
 
+    def explain(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise a ValueError that names the argument at fault, if the kind of one is wrong.
+
+        An error that names an argument stays what it is, and so does one of a user's code, which
+        has its own reasons.
+        """
+        named = isinstance(error, ValueError) and self._names_one(str(error))
+        if named or raised_by_user(error):
+            return
+        try:
+            self.checked(args, kwargs)
+        except ValueError as explanation:
+            raise explanation from error
+
+    def _names_one(self, message: str) -> bool:
+        return any(name in message.replace(" ", "_") for name in self._kinds)
+
     def checked(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, strictly: bool = True
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -194,8 +214,14 @@ class _Arguments:
 
 
 def _type_of(value: Any) -> Any:
-    """The type of an object, and for a class the class itself: no other class is as good."""
-    return (value,) if type(value) is type else type(value)
+    """What decides whether an object is of the right kind: mostly its type.
+
+    For a class that is the class itself, since no other class is as good, and for an array its
+    dtype, since one of text is no array of numbers.
+    """
+    if isinstance(value, np.ndarray):
+        return value.dtype
+    return (value,) if isinstance(value, type) else type(value)
 
 
 @dataclass(frozen=True)
@@ -246,7 +272,7 @@ def _kind(hint: Any) -> _Kind:
     if hint is ArrayLike or origin is np.ndarray:
         return _Kind("an array of numbers", _to_array, simple=(Real,))
     if origin is np.dtype:
-        return _Kind("a NumPy dtype", np.dtype, by_type=False)
+        return _Kind("a NumPy dtype of numbers", _to_dtype, by_type=False)
     if origin is typing.Annotated:  # with the words for a message
         return replace(_kind(parts[0]), expected=parts[1])
     if origin in (typing.Union, types.UnionType):
@@ -267,7 +293,9 @@ def _kind(hint: Any) -> _Kind:
     if origin in (Sequence, Iterable):
         return _Kind(NAMES[origin], _require(_is_list))
     if origin is Callable:
-        return _Kind(NAMES[origin], _require(callable), simple=SIMPLE)
+        makes = parts[1] if len(parts) == 2 else Any
+        fits = _require(lambda value: _is_function(value, makes))
+        return _Kind(NAMES[origin], fits, kinds=(type,))
     if origin in (int, float):
         number = Integral if origin is int else Real
         return _Kind(
@@ -325,7 +353,20 @@ def _is_number(value: Any, kind: type) -> bool:
 def _is_list(value: Any) -> bool:
     """Any iterable but a string, a mapping or a record."""
     record = isinstance(value, str | bytes | Mapping | type) or hasattr(value, "_fields")
-    return isinstance(value, Iterable) and not record
+    if record or not isinstance(value, Iterable):
+        return False
+    iter(value)  # TypeError for an array without an axis
+    return True
+
+
+def _is_function(value: Any, makes: Any) -> bool:
+    """Whether the value is a function; a class is one that makes its objects."""
+    if not isinstance(value, type) or makes is Any:
+        return callable(value)
+    result = typing.get_origin(makes) or makes
+    if getattr(result, "_is_protocol", False):
+        return all(hasattr(value, name) for name in _members(result) if name in vars(result))
+    return isinstance(result, type) and issubclass(value, result)
 
 
 def _tuple_name(items: "_Kind | None") -> str:
@@ -344,7 +385,7 @@ def _to_tuple(items: "_Kind | None", value: Any) -> tuple[Any, ...]:
 
 
 def _to_array(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
         return value
     if hasattr(value, "_fields") or not (isinstance(value, list | tuple) or _is_foreign(value)):
         raise TypeError
@@ -354,6 +395,13 @@ def _to_array(value: Any) -> Any:
     if array.dtype.kind not in "biuf":
         raise TypeError
     return array
+
+
+def _to_dtype(value: Any) -> "np.dtype[Any]":
+    dtype = np.dtype(value)
+    if dtype.kind not in "biuf":
+        raise TypeError
+    return dtype
 
 
 def _is_foreign(value: Any) -> bool:

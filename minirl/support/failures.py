@@ -37,6 +37,12 @@ def raised_by_minirl(error: BaseException) -> bool:
     return in_package and isinstance(error, ValueError | KeyError)
 
 
+def raised_by_user(error: BaseException) -> bool:
+    """Whether code was running that belongs neither to minirl nor to a library."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not all(file.startswith((PACKAGE, *LIBRARIES, "<string>", "<frozen")) for file in files)
+
+
 def environment_index(error: BaseException) -> int | None:
     """Which environment of a `SyncVectorEnv` or an `AsyncVectorEnv` raised; None if not known."""
     for _, name, variables in _gymnasium_frames(error):

@@ -70,14 +70,22 @@ def require_count(name: str, value: Any, *, most: int | None = None) -> None:
         raise ValueError(f"{name} must be at most {most:,}, got {value:,}")
 
 
+def require_float_type(dtype: Any) -> None:
+    """Raise ValueError unless `dtype` is the name of one of the two types of floats."""
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
+
+
 def require_flag(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
-def require_seed(value: Any) -> None:
-    """Raise ValueError unless `value` is a whole number of at least 0."""
+def require_seed(value: Any, *, optional: bool = False) -> None:
+    """Raise ValueError unless `value` is a whole number of at least 0, or None if `optional`."""
+    if optional and value is None:
+        return
     if not _is_whole(value) or value < 0:
         raise ValueError(f"seed must be a whole number of at least 0, got {value!r}")
 
@@ -86,6 +94,22 @@ def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless `array`, a NumPy array, has exactly this shape."""
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+
+
+def require_rows(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `array`, a NumPy array, has rows of exactly this shape."""
+    if array.shape[1:] != shape or not array.ndim:
+        rows = ", ".join(["N", *map(str, shape)])
+        raise ValueError(f"{name} must have shape ({rows}), got {array.shape}")
+
+
+def require_selection(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` selects rows: a slice, or an array of indices or a mask."""
+    if not isinstance(value, slice) and not (value.ndim == 1 and value.dtype.kind in "biu"):
+        raise ValueError(
+            f"{name} must be a slice, whole numbers (n,) or a mask, got an array {value.shape} of "
+            f"{value.dtype}"
+        )
 
 
 class NonFiniteError(ValueError):
@@ -143,6 +167,8 @@ def described(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
     if isinstance(value, bool | Real | str):
         return f"the {kind} {reprlib.repr(value)}"
     return with_article(kind)
@@ -155,12 +181,12 @@ def way_out(name: str, value: Any, fits: Callable[[Any], bool], kinds: Sequence[
     under the argument's name, and those of `_replacements`. `kinds` are the classes that fit.
     """
     if isinstance(value, type):
-        if type in kinds:
-            return ""
         # Only a class whose arguments all have defaults can be tried.
         with contextlib.suppress(Exception):
             if fits(value()):
                 return f"; did you mean {value.__name__}()?"
+        if type in kinds:
+            return ""
         return f"; give an object: {value.__name__}(...)"
     with contextlib.suppress(Exception):
         part = getattr(value, name)

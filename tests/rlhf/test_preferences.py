@@ -95,7 +95,7 @@ def test_a_soft_label_chooses_nothing(name):
         ({"prompts": [0, 1]}, "prompts must have the shape of labels, (3,), got (2,)"),
         ({"first": [[5], [6], [7]]}, "first must have the shape of labels, (3,), got (3, 1)"),
         ({"second": [8, 9, -1]}, "second must be whole numbers of at least 0, got -1"),
-        ({"prompts": ["a", "b", "c"]}, "prompts must be whole numbers of at least 0, got a"),
+        ({"prompts": ["a", "b", "c"]}, "prompts must be an array of numbers, got an array of <U1"),
         ({"prompts": [0.0, 1.0, 0.0]}, "prompts must be whole numbers of at least 0, got 0.0"),
     ],
 )

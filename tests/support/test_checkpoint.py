@@ -282,7 +282,7 @@ def test_another_checkpoint_is_not_overwritten(saved):
         ({"checkpoint_every": 10}, "given together"),
         ({"checkpoint": "c.pkl", "checkpoint_every": 0}, "checkpoint_every must .* got 0"),
         ({"evaluate_every": 2.5}, "evaluate_every must .* got 2.5"),
-        ({"stop": 475}, "stop must be a function .* got 475"),
+        ({"stop": 475}, "stop must be a function.* got the int 475"),
         ({"checkpoint": "missing/c.pkl", "checkpoint_every": 9}, "'missing/c.pkl' can't be writ"),
     ],
 )
