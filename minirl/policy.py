@@ -12,6 +12,7 @@ from gymnasium import spaces
 from minirl.distributions import Categorical, DiagonalGaussian, Distribution
 from minirl.networks import MLP, Network, Table, WithLogStd
 from minirl.normalization import RunningMoments
+from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_rows
 
 LARGEST_NETWORK = 50_000_000  # parameters; training keeps about six arrays of this size

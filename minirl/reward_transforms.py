@@ -12,6 +12,7 @@ import numpy as np
 from minirl.batch import Rollout
 from minirl.normalization import CLIP, RunningMoments
 from minirl.policy import Policy
+from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_count, require_fraction
 
 

@@ -13,6 +13,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from minirl.batch import Rollout
 from minirl.policy import Critic, Policy, require_fit
+from minirl.support.arguments import check_arguments
+from minirl.support.failures import describe_error, environment_index, raised_by_minirl
 from minirl.support.validation import (
     MOST_ENVIRONMENTS,
     NonFiniteError,

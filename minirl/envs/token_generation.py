@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from minirl.envs.token_tasks import TokenTask, arithmetic
+from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_count, require_seed
 
 

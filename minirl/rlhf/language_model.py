@@ -7,6 +7,7 @@ from minirl.distributions import Categorical
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.networks import Table
 from minirl.policy import Policy
+from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_shape
 
 

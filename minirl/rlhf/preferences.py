@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from minirl.envs.token_tasks import TokenTask, require_numbers
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
+from minirl.support.arguments import check_arguments
 from minirl.support.validation import (
     require_count,
     require_non_negative,
