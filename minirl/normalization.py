@@ -61,12 +61,13 @@ class RunningMoments:
         total = self.count + n
         # Measured from the first sample, so that equal samples have no rounding to add up.
         first = samples[0].astype(np.float64)
-        deviations = samples - first
-        sample_mean = first + deviations.mean(axis=0)
-        sample_variance = deviations.var(axis=0)
-        shift = sample_mean - self.mean
-        squares = self.variance * self.count + sample_variance * n
-        squares = squares + shift**2 * (self.count * n / total)
+        with np.errstate(over="ignore", invalid="ignore"):  # named below
+            deviations = samples - first
+            sample_mean = first + deviations.mean(axis=0)
+            sample_variance = deviations.var(axis=0)
+            shift = sample_mean - self.mean
+            squares = self.variance * self.count + sample_variance * n
+            squares = squares + shift**2 * (self.count * n / total)
         require_finite_numbers("samples, or their squares,", squares)
         return RunningMoments(total, self.mean + shift * (n / total), squares / total)
 

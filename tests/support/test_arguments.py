@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from helpers import chain_mdp, table_policy
 import minirl
 from minirl import checks, exact, rlhf
 from minirl.exact import lqr, sequences, tabular
+from minirl.rlhf.kl import next_token_kl
 from minirl.rlhf.preferences import Pairs
 from minirl.rlhf.reward_model import RewardModel
 from minirl.rlhf.sft import FineTuned
@@ -33,6 +35,9 @@ PAIRS = Pairs(NUMBERS, NUMBERS, NUMBERS + 1, 0)
 TUNED = FineTuned(POLICY, 0.0, 1.0, 1.0, 0.0, 1, 1)
 FEATURES = rlhf.bag_of_words(TASK)
 MODEL = RewardModel(FEATURES, np.zeros(FEATURES.size), np.zeros(len(TASK.prompts)))
+PREFERENCES = rlhf.Preferences(NUMBERS, NUMBERS, NUMBERS + 1, NUMBERS)
+MOMENTS = minirl.RunningMoments(3, np.zeros(2), np.ones(2))
+CRITIC_OF_BOX = minirl.make_critic(gym.spaces.Box(-1, 1, (4,)), np.random.default_rng(0))
 RESULT = minirl.Result(POLICY, chain_critic(), minirl.History(), {})
 
 
@@ -205,3 +210,203 @@ def test_an_error_of_the_function_itself_stays_what_it_is():
 
 def test_checked_functions_are_pickled_by_name():
     assert pickle.loads(pickle.dumps(minirl.train)) is minirl.train
+
+
+TEXT, OBJECTS = np.array([["1"]]), np.array([[object()]])
+
+
+@pytest.mark.parametrize("array", [TEXT, OBJECTS])
+@pytest.mark.parametrize("warmed_up", [False, True])
+def test_arrays_of_text_or_objects_are_no_arrays_of_numbers(array, warmed_up):
+    """Also after arrays of numbers: what is right is not the type but the dtype."""
+    for function in (tabular.softmax_policy, rlhf.k3, minirl.Categorical):
+        if warmed_up:
+            function(ARRAY)
+        with pytest.raises(
+            ValueError, match=rf"must be an array of numbers, got an array of {array.dtype}$"
+        ):
+            function(array)
+
+
+def test_objects_that_are_numbers_are_taken():
+    np.testing.assert_array_equal(
+        tabular.softmax_policy(ARRAY.astype(object)), tabular.softmax_policy(ARRAY)
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        # errors of an inner function are explained by the argument of the outer one
+        (
+            lambda: minirl.PPO().init(SimpleNamespace(parameters=None)),
+            "policy must be a Policy, got a SimpleNamespace",
+        ),
+        (
+            lambda: minirl.compare(["ppo"], "CartPole-v1", total_steps=1, seeds=1, out=0.5),
+            "out must be a path or a string, got the float 0.5",
+        ),
+        (
+            lambda: POLICY.act(np.array(["a"])),
+            "observations must be an array of numbers, got an array of <U1",
+        ),
+        # a class is a function only where its objects are wanted
+        (
+            lambda: minirl.train("CartPole-v1", "ppo", total_steps=1, measure=minirl.PPO),
+            "measure must be a function, got the class PPO",
+        ),
+        (
+            lambda: minirl.make_vector_env(minirl.GAE, 2),
+            "env must be a Gymnasium id or a function num_envs -> VectorEnv, got the class GAE",
+        ),
+        (
+            lambda: minirl.conjugate_gradient(5, np.ones(2), iterations=1),
+            "product must be a function, got the int 5",
+        ),
+        (
+            lambda: minirl.DiagonalGaussian(ARRAY).sample(np.random.Generator),
+            "rng must be a numpy.random.Generator, got the class Generator; give an object: Gen",
+        ),
+        # shapes and ranges
+        (lambda: minirl.Categorical(np.zeros(2)), "eta must have shape (N, A), A at least 1"),
+        (lambda: minirl.Categorical(np.zeros((2, 0))), "eta must have shape (N, A), A at least 1"),
+        (lambda: minirl.DiagonalGaussian(np.zeros(2)), "eta must have shape (N, 2k), got (2,)"),
+        (
+            lambda: minirl.DiagonalGaussian(np.zeros((2, 3))),
+            "eta must have shape (N, 2k), got (2, 3)",
+        ),
+        (
+            lambda: minirl.Categorical(ARRAY).fisher_product(ARRAY[..., None]),
+            "d_eta must have shape (2, 2), got (2, 2, 1)",
+        ),
+        (
+            lambda: minirl.DiagonalGaussian(ARRAY).fisher_product(ARRAY[..., None]),
+            "d_eta must have shape (2, 2), got (2, 2, 1)",
+        ),
+        (
+            lambda: MOMENTS.normalize(np.ones((5, 2, 1))),
+            "samples must have shape (N, 2), got (5, 2, 1)",
+        ),
+        (lambda: MOMENTS.normalize(np.array(0.5)), "samples must have shape (N, 2), got ()"),
+        (lambda: MOMENTS.update(np.ones(5)), "samples must have shape (N, 2), got (5,)"),
+        (
+            lambda: MOMENTS.update(np.array([[1e300, 0.0]])),
+            "samples, or their squares, must consist of finite numbers, got inf",
+        ),
+        (
+            lambda: minirl.RunningMoments(3, np.zeros(2), np.array([np.nan, 1.0])),
+            "variance must consist of finite numbers, got nan",
+        ),
+        (lambda: MOMENTS.rounding([]), "dtype must be a NumPy dtype of numbers, got a list"),
+        (
+            lambda: minirl.MLP((4, 2)).forward(np.zeros(10), np.zeros((4, 2))),
+            "observations of this network must have shape (N, 4), got (4, 2)",
+        ),
+        (
+            lambda: CRITIC_OF_BOX.values(np.zeros(4)),
+            "observations of this network must have shape (N, 4), got (4,)",
+        ),
+        (lambda: PREFERENCES.rows(np.array([0.0])), "selection must be a slice, whole numbers"),
+        (lambda: PREFERENCES.rows([]), "selection must be a slice, whole numbers"),
+        (lambda: PREFERENCES.rows(np.array([[0]])), "selection must be a slice, whole numbers"),
+        (lambda: TASK.prompt(-1), "prompt text -1 is unknown; the task has What is 2x2?"),
+        (
+            lambda: rlhf.exact_match("What is 7x7?", ["A:"], False),
+            "prompt must be one of What is 2x2?",
+        ),
+        (
+            lambda: rlhf.stack_exchange_score(np.array([3, 0]), np.array([[True], [False]])),
+            "accepted must be one truth value or as many as upvotes, of shape (2,), got (2, 1)",
+        ),
+        (
+            lambda: rlhf.TokenGenerationVectorEnv(2, TASK).reset(seed=-1),
+            "seed must be a whole number of at least 0, got -1",
+        ),
+        (
+            lambda: gym.make("minirl/Chain-v0").reset(seed="1"),
+            "seed must be a whole number of at least 0, got '1'",
+        ),
+        (
+            lambda: tabular.surrogate(chain_mdp(), np.ones((1, 2)), np.full((5, 2), 0.5)),
+            "new must have shape (5, 2), got (1, 2)",
+        ),
+        (
+            lambda: tabular.surrogate(chain_mdp(), np.full((5, 2), 0.5), np.ones((5, 2))),
+            "old must be probabilities that sum to 1",
+        ),
+        (
+            lambda: tabular.policy_gradient(chain_mdp(), np.ones((1, 2))),
+            "logits must have shape (5, 2), got (1, 2)",
+        ),
+        (
+            lambda: sequences.fisher_product(np.log(np.full((1, 1, 2), 0.5)), [[[0.0, np.inf]]]),
+            "vector must consist of finite numbers, got inf",
+        ),
+        (
+            lambda: sequences.expected_reward(np.log(np.full((1, 2), 0.5)), [[0.0, np.nan]]),
+            "rewards must be finite numbers, got nan",
+        ),
+        (
+            lambda: minirl.conjugate_gradient(lambda vector: None, np.ones(2), iterations=1),
+            "product of a vector must have shape (2,), got ()",
+        ),
+        (
+            lambda: minirl.ReturnScaling().init(-1),
+            "num_envs must be a whole number of at least 1, got -1",
+        ),
+    ],
+)
+def test_near_misses_are_answered_in_one_line_that_names_the_argument(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_explanation_keeps_the_error_it_explains():
+    with pytest.raises(ValueError, match=r"^critic must be a Critic") as caught:
+        minirl.CriticFit().init(SimpleNamespace(parameters=None))
+    assert "theta must be" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("error", [ValueError("too steep"), TypeError("no"), KeyError("door")])
+def test_an_error_of_a_users_code_is_never_explained_by_an_argument(error):
+    """The object is no Policy, but it serves; what it raises is its own affair."""
+
+    class Failing:
+        def forward(self, observations):
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        next_token_kl(Failing(), Failing(), NUMBERS)
+    assert caught.value is error
+
+
+def test_a_class_is_a_function_where_its_objects_are_wanted():
+    rng = np.random.default_rng(0)
+    assert checks.check_fisher_product(minirl.Categorical, ARRAY, rng) < 1e-8
+    with pytest.raises(ValueError, match="^distribution must be a function, got the class Other$"):
+        checks.check_fisher_product(Other, ARRAY, rng)
+
+
+@pytest.mark.parametrize("size", [0, -1, 0.5, None, "text"])
+def test_the_size_of_minibatches_is_a_count(size):
+    batch = minirl.Batch(*[np.zeros(3)] * 7)
+    with pytest.raises(ValueError, match=r"^size must be a whole number"):
+        list(batch.minibatches(size, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("name", ["advantages", "returns"])
+def test_what_is_flattened_has_the_shape_of_the_rollout(name):
+    policy = table_policy(chain_mdp(), np.random.default_rng(0))
+    envs = minirl.make_vector_env("minirl/Chain-v0", 2)
+    position = minirl.start(envs, seed=0)
+    rng = np.random.default_rng(0)
+    rollout, _ = minirl.collect(envs, policy, None, position, rng, steps=3)
+    arrays = {"advantages": np.zeros((3, 2)), "returns": np.zeros((3, 2))}
+    minirl.flatten(rollout, **arrays)
+    with pytest.raises(ValueError, match=rf"^{name} must have shape \(3, 2\), got \(2, 3\)$"):
+        minirl.flatten(rollout, **{**arrays, name: np.zeros((2, 3))})
+    with pytest.raises(ValueError, match=r"^state_discount must lie in \[0, 1\], got nan$"):
+        minirl.flatten(rollout, **arrays, state_discount=np.nan)
+    with pytest.raises(ValueError, match="^steps must be a whole number of at least 1, got 0$"):
+        minirl.collect(envs, policy, None, position, rng, steps=0)
