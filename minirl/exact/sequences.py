@@ -360,7 +360,7 @@ def reward_kl_frontier(
     """
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or not betas.size:
-        raise ValueError(f"betas must be a list of numbers, at least one, got {betas}")
+        raise ValueError(f"betas must be a list of numbers, at least one, got shape {betas.shape}")
     log_reference = _checked_table("log_reference", log_reference)
     rewards = _matrix("rewards", rewards)
     log_responses = _sum_of_steps(log_reference)

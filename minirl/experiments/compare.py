@@ -410,7 +410,7 @@ def _work_items(
         unknown = sorted(settings.keys() - algorithms.keys())
         raise ValueError(f"settings name {unknown}, which are not among {list(algorithms)}")
     for seed in chosen_seeds:
-        require_seed(seed)
+        require_seed(seed, name="every seed of seeds")
     own_settings = {}
     for name, algorithm in algorithms.items():
         if not name or Path(name).name != name or "\0" in name:

@@ -82,12 +82,12 @@ def require_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
-def require_seed(value: Any, *, optional: bool = False) -> None:
+def require_seed(value: Any, *, optional: bool = False, name: str = "seed") -> None:
     """Raise ValueError unless `value` is a whole number of at least 0, or None if `optional`."""
     if optional and value is None:
         return
     if not _is_whole(value) or value < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
 
 
 def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:

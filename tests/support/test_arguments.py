@@ -327,6 +327,14 @@ def test_objects_that_are_numbers_are_taken():
             "seed must be a whole number of at least 0, got '1'",
         ),
         (
+            lambda: minirl.compare(["ppo"], "CartPole-v1", total_steps=1, seeds=[0, None]),
+            "every seed of seeds must be a whole number of at least 0, got None",
+        ),
+        (
+            lambda: sequences.reward_kl_frontier(np.log(np.full((1, 1, 2), 0.5)), ARRAY, ARRAY),
+            "betas must be a list of numbers, at least one, got shape (2, 2)",
+        ),
+        (
             lambda: tabular.surrogate(chain_mdp(), np.ones((1, 2)), np.full((5, 2), 0.5)),
             "new must have shape (5, 2), got (1, 2)",
         ),
