@@ -56,7 +56,7 @@ FORMULAS = (
     "minirl.Policy.with_parameters",
     "minirl.WithLogStd.project",
     "minirl.AdaptiveKL.next_beta",
-    "minirl.rlhf.AdaptiveCoefficient.next_beta",
+    "minirl.rlhf.AdaptiveReferenceBeta.next_beta",
     "minirl.rlhf.Objective.fraction_reached",
     "minirl.rlhf.k",
 )
@@ -128,10 +128,10 @@ class World:
         self.token_rollout = minirl.collect_episodes(
             token_envs, self.language_model, None, rng, max_steps=4, seed=0
         )
-        self.pairs = minirl.rlhf.sample_pairs(self.language_model, self.task, 20, rng)
+        self.pairs = minirl.rlhf.sample_pairs(self.task, self.language_model, 20, rng)
         self.preferences = minirl.rlhf.Annotator().soft(self.pairs, self.task.utilities)
         self.hard = minirl.rlhf.Annotator().hard(self.pairs, self.task.utilities, rng)
-        self.questions = minirl.rlhf.sample_questions(self.language_model, self.task, 20, rng)
+        self.questions = minirl.rlhf.sample_questions(self.task, self.language_model, 20, rng)
 
     def value(self, owner: str, name: str) -> Any:
         """A right value of the argument `name` of `owner`; KeyError if it is not known."""
@@ -178,10 +178,10 @@ class World:
                 minirl.rlhf.sample_demonstrations(self.task, 50, np.random.default_rng(0)),
             ),
             ("minirl.rlhf.exact_match", "cut"): lambda: False,
-            ("minirl.rlhf.KLPenalty", "state"): lambda: minirl.rlhf.KLPenalty(
+            ("minirl.rlhf.ReferenceKL", "state"): lambda: minirl.rlhf.ReferenceKL(
                 self.language_model
             ).init(2),
-            ("minirl.rlhf.KLPenalty", "rollout"): lambda: self.token_rollout,
+            ("minirl.rlhf.ReferenceKL", "rollout"): lambda: self.token_rollout,
             ("minirl.DiagonalGaussian", "eta"): lambda: np.array([[0.5, -0.1], [1.0, 0.2]]),
             ("minirl.DiagonalGaussian", "actions"): lambda: np.array([[0.5], [1.0]]),
             ("minirl.DiagonalGaussian", "d_eta"): lambda: np.array([[0.5, -0.1], [1.0, 0.2]]),
@@ -219,7 +219,7 @@ class World:
             ("minirl.rlhf.TokenTask.paths", "responses"): lambda: np.array([0, 6]),
             ("minirl.rlhf.TokenTask.response", "text"): lambda: "a",
             ("minirl.rlhf.TokenTask.response", "cut"): lambda: False,
-            ("minirl.rlhf.KLPenalty", "policy"): lambda: self.language_model,
+            ("minirl.rlhf.ReferenceKL", "policy"): lambda: self.language_model,
             ("minirl.rlhf.DPO", "measure"): lambda: None,
             ("minirl.rlhf.stack_exchange_score", "accepted"): lambda: np.array([True, False]),
             ("minirl.rlhf.exact_match", "words"): lambda: ["A:", "8"],

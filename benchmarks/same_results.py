@@ -66,9 +66,9 @@ def preferences(loss: str) -> Run:
     def run() -> dict[str, np.ndarray]:
         task, rng = rlhf.arithmetic(), np.random.default_rng(3)
         reference = uniform(task)
-        pairs = rlhf.sample_pairs(reference, task, 500, rng)
+        pairs = rlhf.sample_pairs(task, reference, 500, rng)
         labelled = rlhf.Annotator().soft(pairs, task.utilities)
-        found = rlhf.DPO(loss=loss, steps=40).fit(reference, task, labelled, rng)
+        found = rlhf.DPO(loss=loss, steps=40).fit(task, reference, labelled, rng)
         rows = np.array([[row["loss"], row["agreement"]] for row in found.rows])
         return {"rows": rows, "policy": found.policy.parameters}
 

@@ -157,7 +157,7 @@ def test_returns_have_the_exact_mean(rollouts):
 TASK = describe_the_cat()
 SENTENCES = 20_000
 WRITER = full_prefix_policy(TASK, np.random.default_rng(4).normal(scale=0.7, size=(2, 13, 4)))
-LOG_POLICY = log_table(WRITER, TASK)
+LOG_POLICY = log_table(TASK, WRITER)
 SENTENCE_VALUES = np.append(
     sequences.action_values(LOG_POLICY, LOG_POLICY, TASK.utilities, beta=0.0)[1], 0.0
 )

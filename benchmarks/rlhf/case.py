@@ -23,7 +23,7 @@ def labelled_pairs(
     The labels are the annotator's probabilities ("soft") and one judgement per pair ("hard").
     """
     task, annotator = rlhf.arithmetic(), rlhf.Annotator()
-    pairs = rlhf.sample_pairs(reference, task, count, rng)
+    pairs = rlhf.sample_pairs(task, reference, count, rng)
     return pairs, {
         "soft": annotator.soft(pairs, task.utilities),
         "hard": annotator.hard(pairs, task.utilities, rng),

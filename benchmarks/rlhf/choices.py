@@ -211,9 +211,9 @@ def run(item: tuple[str, str, int]) -> list[str]:
 def prefer(kind: type[rlhf.DPO], corpus: int) -> Policy:
     """DPO from the annotator's probabilities of 3,000 pairs of the reference's answers."""
     task, rng = rlhf.arithmetic(), np.random.default_rng([corpus, PAIRS])
-    pairs = rlhf.sample_pairs(reference(corpus), task, PAIRS, rng)
+    pairs = rlhf.sample_pairs(task, reference(corpus), PAIRS, rng)
     preferences = rlhf.Annotator().soft(pairs, task.utilities)
-    return kind(beta=BETA).fit(reference(corpus), task, preferences, rng).policy
+    return kind(beta=BETA).fit(task, reference(corpus), preferences, rng).policy
 
 
 def reinforce(

@@ -135,7 +135,7 @@ class Setup:
         preferences, sentences = self.labelled(pairs, kind)
         method = rlhf.DPO(beta=BETA, steps=steps, learning_rate=LinearSchedule(rate))
         rng = np.random.default_rng([self.seed, self.repeat, 1])
-        policy = method.fit(self.reference, self.task, preferences, rng).policy
+        policy = method.fit(self.task, self.reference, preferences, rng).policy
         work = self.tokens(preferences) * (
             steps * min(method.minibatch_size, pairs) / pairs + 1 / 3
         )
@@ -171,7 +171,7 @@ class Setup:
         learned_from = preferences.rows(slice(pairs // HELD_OUT, None))
         rng = np.random.default_rng([self.seed, self.repeat, 1])
         last = rlhf.DPO(beta=BETA).fit(
-            self.reference, self.task, learned_from, rng, measure=keep_best
+            self.task, self.reference, learned_from, rng, measure=keep_best
         )
         calls = 0
         keep_best(last.policy)
@@ -246,7 +246,7 @@ class Setup:
         began = time.process_time()
         learned = learn()
         seconds = time.process_time() - began
-        found = self.objective.evaluate(learned.policy)
+        found = self.objective.value(learned.policy)
         return {
             "method": method,
             "seed": self.seed,

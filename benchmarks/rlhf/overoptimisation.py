@@ -134,7 +134,7 @@ def _run(corpus: int) -> tuple[Rows, Rows]:
     reference = reference_model(rng)
     _, preferences = labelled_pairs(reference, 30_000, rng)
     objective = rlhf.Objective(task, reference, gold, 1.0)
-    log_reference, start = objective.reference_log_probs, objective.start
+    log_reference, start = objective.reference_log_probs, objective.reference_value
     optimum: Rows = []
     ppo: Rows = []
     for labels, model, learned in reward_models(task, log_reference, **preferences, seed=corpus):

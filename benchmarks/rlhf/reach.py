@@ -187,13 +187,13 @@ class Case:
         ).fit
         rng = np.random.default_rng([*self.seed, 1])
         began = time.process_time()
-        policy = fit(self.reference, self.task, preferences[kind], rng).policy
+        policy = fit(self.task, self.reference, preferences[kind], rng).policy
         seconds = time.process_time() - began
         labels = len(preferences[kind])
         return self._outcome(policy, 2 * (labels + drawn.identical), labels, seconds)
 
     def _outcome(self, policy: Policy, *used: float) -> Outcome:
-        return Outcome(sequences.response_log_probs(log_table(policy, self.task)), *used)
+        return Outcome(sequences.response_log_probs(log_table(self.task, policy)), *used)
 
     def judge(self, outcome: Outcome) -> dict[str, object]:
         """The values of a row by name."""
@@ -354,8 +354,8 @@ def optima() -> str:
     lines = []
     for beta in BETAS:
         objectives = [Case(beta, corpus, SEEDS[0]).objective for corpus in CORPORA]
-        best = [objective.evaluate(objective.optimal_policy) for objective in objectives]
-        gains = [objective.optimum - objective.start for objective in objectives]
+        best = [objective.value(objective.optimal_policy) for objective in objectives]
+        gains = [objective.optimum - objective.reference_value for objective in objectives]
         means = (
             np.mean([found.reward for found in best]),
             np.mean([found.kl for found in best]),

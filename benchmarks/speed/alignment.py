@@ -41,9 +41,9 @@ def main() -> None:
     task, rng = rlhf.arithmetic(), np.random.default_rng(0)
     reference = rlhf.fine_tune(task, rlhf.sample_demonstrations(task, 2000, rng)).policy
     gold = task.utilities
-    soft = rlhf.Annotator().soft(rlhf.sample_pairs(reference, task, 3000, rng), gold)
+    soft = rlhf.Annotator().soft(rlhf.sample_pairs(task, reference, 3000, rng), gold)
     objective = rlhf.Objective(task, reference, gold, 0.3)
-    log_policy = rlhf.log_table(objective.optimal_policy, task)
+    log_policy = rlhf.log_table(task, objective.optimal_policy)
     log_reference = objective.log_reference
 
     def learn(name: str, sentences: int) -> Callable[[], object]:
@@ -58,10 +58,10 @@ def main() -> None:
         ),
         ("TRPO, 61,440 sentences", learn("trpo", 61_440), 5),
         ("policy gradient, 51,200 sentences", learn("policy-gradient", 51_200), 5),
-        ("DPO, 600 steps of 512 pairs", lambda: rlhf.DPO().fit(reference, task, soft, rng), 5),
+        ("DPO, 600 steps of 512 pairs", lambda: rlhf.DPO().fit(task, reference, soft, rng), 5),
         (
             "exact evaluation",
-            lambda: sequences.evaluate(log_policy, log_reference, gold, 0.3),
+            lambda: sequences.objective(log_policy, log_reference, gold, 0.3),
             50,
         ),
         (

@@ -51,7 +51,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, Real | np.bool_) and math.isfinite(value)
 
 
-def require_numbers(name: str, numbers: np.ndarray, limit: int) -> None:
+def require_indices(name: str, numbers: np.ndarray, limit: int) -> None:
     """Raise ValueError unless all numbers are whole and in 0 .. limit - 1."""
     numbers = np.asarray(numbers)
     if numbers.dtype.kind not in "iu":
@@ -302,8 +302,8 @@ class TokenTask:
                 "prompts and responses must be as many numbers each, (M,), got shapes "
                 f"{prompts.shape} and {responses.shape}"
             )
-        require_numbers("prompts", prompts, len(self.prompts))
-        require_numbers("responses", responses, self.num_responses)
+        require_indices("prompts", prompts, len(self.prompts))
+        require_indices("responses", responses, self.num_responses)
         contexts, tokens = (steps[responses] for steps in self._steps)
         valid = tokens >= 0
         observations = np.where(

@@ -33,8 +33,8 @@ context is worth ``beta log(1/2 + 3/2)``, the first ``beta log(1/2 + 2/2)``.
 array([[0.5 , 0.25, 0.25]])
 >>> visitation(log_reference)
 array([[1. , 0.5]])
->>> evaluate(log_reference, log_reference, rewards, beta=0.1)
-Evaluation(objective=0.25, reward=0.25, kl=0.0)
+>>> objective(log_reference, log_reference, rewards, beta=0.1)
+ObjectiveValue(objective=0.25, reward=0.25, kl=0.0)
 >>> policy_gradient(log_reference, log_reference, rewards, beta=0.1)
 array([[[ 0.125, -0.125],
         [ 0.125, -0.125]]])
@@ -165,7 +165,7 @@ def policy_of(log_probs: FloatArray, words: int) -> FloatArray:
 # ---------------------------------------------------------------- the objective and its gradient
 
 
-class Evaluation(NamedTuple):
+class ObjectiveValue(NamedTuple):
     """What a policy is worth: ``objective = reward - beta kl``, means over prompts, KL in nats."""
 
     objective: float
@@ -173,9 +173,9 @@ class Evaluation(NamedTuple):
     kl: float
 
 
-def evaluate(
+def objective(
     log_policy: FloatArray, log_reference: FloatArray, rewards: FloatArray, beta: float
-) -> Evaluation:
+) -> ObjectiveValue:
     """The exact objective J of a policy, with its expected reward and KL to the reference.
 
     Parameters
@@ -203,7 +203,7 @@ def evaluate(
         log_ratios = _log_ratios(log_probs, reference, "response", first_prompt=x)
         sums += _mean_under(probs, rewards[prompt]), _mean_under(probs, log_ratios)
     reward, divergence = map(float, sums / len(log_policy))
-    return Evaluation(reward - beta * divergence, reward, divergence)
+    return ObjectiveValue(reward - beta * divergence, reward, divergence)
 
 
 def action_values(
@@ -221,7 +221,7 @@ def action_values(
     Raises
     ------
     ValueError
-        As `evaluate`; here the policy must not take an excluded token in any context, reached or
+        As `objective`; here the policy must not take an excluded token in any context, reached or
         not, since every context has a value.
     """
     log_policy, log_reference, rewards = _checked_objective(

@@ -308,7 +308,7 @@ def finite_horizon_values(mdp: FiniteMDP, policy: ArrayLike | None, horizon: int
 # ---------------------------------------------------------------- from one policy to the next
 
 
-def performance_difference(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
+def performance_difference(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> float:
     """``J(new) - J(old)`` as ``sum_s d_new(s) sum_a new(a|s) A_old(s, a)``, which is exact.
 
     References
@@ -320,7 +320,7 @@ def performance_difference(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> fl
     return float(state_visitation(mdp, new) @ gains)
 
 
-def surrogate(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
+def surrogate(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> float:
     """``L_old(new) = J(old) + sum_s d_old(s) sum_a new(a|s) A_old(s, a)``.
 
     `performance_difference` with the states of the old policy; equal to J in value and first
@@ -344,7 +344,7 @@ def state_kl(old: ArrayLike, new: ArrayLike) -> FloatArray:
     return np.asarray(divergences.sum(1))
 
 
-def trpo_lower_bound(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
+def trpo_lower_bound(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> float:
     """A promise ``J(new) >= L_old(new) - C max_s KL(old || new)``.
 
     ``C = 4 eps discount / (1 - discount)**2`` with ``eps = max |A_old|``, for the unnormalised
@@ -364,7 +364,7 @@ def trpo_lower_bound(mdp: FiniteMDP, new: ArrayLike, old: ArrayLike) -> float:
     new, old = _checked_policy(mdp, new, "new"), _checked_policy(mdp, old, "old")
     largest_advantage = np.abs(advantages(mdp, old)).max()
     constant = 4.0 * largest_advantage * mdp.discount / (1.0 - mdp.discount) ** 2
-    return surrogate(mdp, new, old) - float(constant * state_kl(old, new).max())
+    return surrogate(mdp, old, new) - float(constant * state_kl(old, new).max())
 
 
 def expected_gae(mdp: FiniteMDP, policy: ArrayLike, values: ArrayLike, lam: float) -> FloatArray:

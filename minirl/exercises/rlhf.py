@@ -10,7 +10,7 @@ from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.envs.token_tasks import arithmetic
 from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare_function
-from minirl.rlhf.kl import KLPenalty, k1
+from minirl.rlhf.kl import ReferenceKL, k1
 from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rollout import collect_episodes
 
@@ -80,7 +80,7 @@ def shaped_rewards(answer: Callable[..., Any]) -> Verdict:
         rollout = collect_episodes(envs, policy, None, rng, max_steps=6, seed=4)
         theirs = reference.forward(rollout.observations[:, 0])[0].log_prob(rollout.actions[:, 0])
         cases.append((rollout.rewards, rollout.log_probs, theirs[:, None], beta))
-        exact[beta] = KLPenalty(reference, beta).transform(beta, rollout, policy)[1]
+        exact[beta] = ReferenceKL(reference, beta).transform(beta, rollout, policy)[1]
 
     def at_the_end(
         rewards: np.ndarray, own: np.ndarray, theirs: np.ndarray, beta: float

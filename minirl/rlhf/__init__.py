@@ -17,7 +17,7 @@ from minirl.envs.token_tasks import TokenTask, arithmetic, exact_match
 from minirl.rlhf.align import Objective, align
 from minirl.rlhf.best_of_n import sample_best_of_n
 from minirl.rlhf.dpo import DPO, implicit_reward, probability_masses
-from minirl.rlhf.kl import AdaptiveCoefficient, KLPenalty, k1, k2, k3
+from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL, k1, k2, k3
 from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
 from minirl.rlhf.preferences import (
     Annotator,
@@ -40,10 +40,10 @@ from minirl.rlhf.sft import Corpus, fine_tune, sample_demonstrations
 
 __all__ = [
     "DPO",
-    "AdaptiveCoefficient",
+    "AdaptiveReferenceBeta",
     "Annotator",
     "Corpus",
-    "KLPenalty",
+    "ReferenceKL",
     "Objective",
     "Preferences",
     "Questions",

@@ -6,7 +6,7 @@
     optimisation   critic and policy learn from the batch  `minirl.training.optimisation_stage`
 
 It is the loop that learned CartPole. What a language model should learn enters it through two doors
-only: the environment, which knows what a sentence earns, and the reward transform `KLPenalty`.
+only: the environment, which knows what a sentence earns, and the reward transform `ReferenceKL`.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from minirl.envs.token_generation import TokenGenerationVectorEnv, checked_rewar
 from minirl.envs.token_tasks import TokenTask
 from minirl.exact import sequences
 from minirl.policy import Policy
-from minirl.rlhf.kl import AdaptiveCoefficient, KLPenalty
+from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
 from minirl.rlhf.language_model import full_prefix_policy, log_table, require_model
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.support.arguments import check_arguments
@@ -57,29 +57,29 @@ class Objective:
 
     def __post_init__(self) -> None:
         require_instance("task", self.task, TokenTask)
-        require_model(self.reference, self.task)
+        require_model(self.task, self.reference)
         object.__setattr__(self, "rewards", checked_rewards(self.task, self.rewards))
         sequences.require_price("beta", self.beta, self.rewards)
 
     @cached_property
     def log_reference(self) -> np.ndarray:
         """The reference's log-probabilities (X, C, V)."""
-        return log_table(self.reference, self.task)
+        return log_table(self.task, self.reference)
 
     @cached_property
     def reference_log_probs(self) -> np.ndarray:
         """Log-probabilities (X, N) of whole responses under the reference."""
         return sequences.response_log_probs(self.log_reference)
 
-    def evaluate(self, policy: Policy) -> sequences.Evaluation:
+    def value(self, policy: Policy) -> sequences.ObjectiveValue:
         """J, E[r] and KL(pi || pi_ref) of a policy."""
-        return sequences.evaluate(
-            log_table(policy, self.task), self.log_reference, self.rewards, self.beta
+        return sequences.objective(
+            log_table(self.task, policy), self.log_reference, self.rewards, self.beta
         )
 
     def measure(self, policy: Policy) -> dict[str, float]:
         """The same as metrics, for `train(measure=...)`."""
-        found = self.evaluate(policy)
+        found = self.value(policy)
         return {
             "exact_objective": found.objective,
             "exact_reward": found.reward,
@@ -93,18 +93,18 @@ class Objective:
         return full_prefix_policy(self.task, log_policy)
 
     @cached_property
-    def start(self) -> float:
+    def reference_value(self) -> float:
         """J(pi_ref): the reference's expected reward, since its KL to itself is 0."""
-        return self.evaluate(self.reference).objective
+        return self.value(self.reference).objective
 
     @cached_property
     def optimum(self) -> float:
         """J* = J(pi*)."""
-        return self.evaluate(self.optimal_policy).objective
+        return self.value(self.optimal_policy).objective
 
     def fraction_of_optimum(self, policy: Policy) -> float:
         """`fraction_reached` by a policy: 0 for the reference, at most 1."""
-        return self.fraction_reached(self.evaluate(policy).objective)
+        return self.fraction_reached(self.value(policy).objective)
 
     def fraction_reached(self, value: float) -> float:
         """(J - J(pi_ref)) / (J* - J(pi_ref)) of a value J of this objective.
@@ -114,14 +114,14 @@ class Objective:
         ValueError
             If J* exceeds J(pi_ref) by no more than rounding: there is nothing to gain.
         """
-        available = self.optimum - self.start
+        available = self.optimum - self.reference_value
         if not available > 1e-13 * (np.abs(self.rewards).max() + self.beta):
             raise ValueError(
                 "there is nothing to gain: the reference is the optimum (J(reference) = "
-                f"{self.start:.6g}, J* = {self.optimum:.6g}), as it is when all rewards of each "
-                "prompt are equal; no fraction is defined"
+                f"{self.reference_value:.6g}, J* = {self.optimum:.6g}), as it is when all rewards "
+                "of each prompt are equal; no fraction is defined"
             )
-        return (value - self.start) / available
+        return (value - self.reference_value) / available
 
 
 def align(
@@ -131,7 +131,7 @@ def align(
     algorithm: str | Algorithm,
     *,
     sentences: int,
-    beta: float | AdaptiveCoefficient | None = 0.3,
+    beta: float | AdaptiveReferenceBeta | None = 0.3,
     seed: int = 0,
     settings: Settings | None = None,
     measure: Measure | None = None,
@@ -151,7 +151,7 @@ def align(
         defaults of these are `default_algorithm(name, "minirl/TokenGeneration-v0")`.
     sentences : int
         Sampled in all; the last rollout is completed.
-    beta : float, AdaptiveCoefficient or None
+    beta : float, AdaptiveReferenceBeta or None
         Of the KL penalty, in the range that `Objective` gives (the first one, if it adapts); None
         optimises the reward alone.
     seed, settings, measure, progress
@@ -175,7 +175,7 @@ def align(
         algorithm = default_algorithm(algorithm, ENVIRONMENT)
     penalty = None
     if beta is not None:
-        penalty = KLPenalty(reference, beta)
+        penalty = ReferenceKL(reference, beta)
         sequences.require_price("beta", penalty.init(num_envs=1), checked_rewards(task, rewards))
     return train(
         partial(TokenGenerationVectorEnv, task=task, rewards=rewards),

@@ -15,8 +15,8 @@ from minirl.support.validation import require_count
 
 
 def sample_best_of_n(
-    policy: Policy,
     task: TokenTask,
+    policy: Policy,
     prompts: np.ndarray,
     rewards: np.ndarray,
     n: int,
@@ -33,7 +33,7 @@ def sample_best_of_n(
     require_count("n", n)
     rewards = checked_rewards(task, rewards)
     repeated = np.repeat(prompts, n)
-    responses = sample_responses(policy, task, repeated, rng)
+    responses = sample_responses(task, policy, repeated, rng)
     # Equal as in the exact distribution: to 1e-13 of the prompt's largest reward, or rounding would
     # choose among equals.
     unit = np.abs(rewards).max(axis=1, keepdims=True)

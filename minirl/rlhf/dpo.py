@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import expit, log_expit
 from tqdm import tqdm
 
-from minirl.envs.token_tasks import Paths, TokenTask, require_numbers
+from minirl.envs.token_tasks import Paths, TokenTask, require_indices
 from minirl.exact import sequences
 from minirl.optimizers import Adam, LinearSchedule, Optimizer, require_optimizer, scheduled
 from minirl.policy import Policy
@@ -87,7 +87,7 @@ def ipo_loss(margins: np.ndarray, labels: np.ndarray, beta: float) -> tuple[floa
     return float(loss), slope / len(margins)
 
 
-def implicit_reward(policy: Policy, reference: Policy, task: TokenTask, beta: float) -> np.ndarray:
+def implicit_reward(task: TokenTask, policy: Policy, reference: Policy, beta: float) -> np.ndarray:
     """Equation (1) for every response, (X, N): the reward that this policy is optimal for.
 
     Raises
@@ -97,7 +97,7 @@ def implicit_reward(policy: Policy, reference: Policy, task: TokenTask, beta: fl
     """
     _require_beta(beta)
     own, theirs = (
-        sequences.response_log_probs(log_table(model, task)) for model in (policy, reference)
+        sequences.response_log_probs(log_table(task, model)) for model in (policy, reference)
     )
     if not np.isfinite(theirs).all():
         prompt, response = np.argwhere(~np.isfinite(theirs))[0]
@@ -209,8 +209,8 @@ class DPO:
 
     def fit(
         self,
-        reference: Policy,
         task: TokenTask,
+        reference: Policy,
         preferences: Preferences,
         rng: np.random.Generator,
         *,
@@ -238,8 +238,8 @@ class DPO:
             For a prompt or response that the task does not have, or an answer to which the
             reference gives probability 0.
         """
-        _require_of_task(preferences, task)
-        require_model(reference, task)
+        _require_of_task(task, preferences)
+        require_model(task, reference)
         # (1) the steps of both answers, and what the reference thinks of them, once and for all
         first = task.paths(preferences.prompts, preferences.first)
         second = task.paths(preferences.prompts, preferences.second)
@@ -286,7 +286,7 @@ class DPO:
 
 
 def probability_masses(
-    policy: Policy, task: TokenTask, preferences: Preferences
+    task: TokenTask, policy: Policy, preferences: Preferences
 ) -> dict[str, float]:
     """Where the probability lies, mean over prompts, computed exactly.
 
@@ -298,8 +298,8 @@ def probability_masses(
     dict : the mass of answers that were only "chosen", only "rejected", in pairs on both sides
         ("both"), and never seen ("unseen"); they sum to 1. Needs hard labels.
     """
-    _require_of_task(preferences, task)
-    probs = np.exp(sequences.response_log_probs(log_table(policy, task)))
+    _require_of_task(task, preferences)
+    probs = np.exp(sequences.response_log_probs(log_table(task, policy)))
     chosen, rejected = np.zeros(probs.shape, dtype=bool), np.zeros(probs.shape, dtype=bool)
     chosen[preferences.prompts, preferences.chosen] = True
     rejected[preferences.prompts, preferences.rejected] = True
@@ -312,10 +312,10 @@ def probability_masses(
     return {name: float(probs[mask].sum()) / len(probs) for name, mask in members.items()}
 
 
-def _require_of_task(preferences: Preferences, task: TokenTask) -> None:
-    require_numbers("prompts of the preferences", preferences.prompts, len(task.prompts))
-    require_numbers("first of the preferences", preferences.first, task.num_responses)
-    require_numbers("second of the preferences", preferences.second, task.num_responses)
+def _require_of_task(task: TokenTask, preferences: Preferences) -> None:
+    require_indices("prompts of the preferences", preferences.prompts, len(task.prompts))
+    require_indices("first of the preferences", preferences.first, task.num_responses)
+    require_indices("second of the preferences", preferences.second, task.num_responses)
 
 
 check_arguments(

@@ -49,7 +49,7 @@ def k3(log_ratio: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class AdaptiveCoefficient:
+class AdaptiveReferenceBeta:
     """Ziegler's controller, as in their code (lm-human-preferences): beta follows the measured KL.
 
     beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) sentences / horizon)
@@ -81,7 +81,7 @@ class AdaptiveCoefficient:
     def next_beta(self, beta: float, kl: float, sentences: int) -> float:
         """The coefficient after a rollout of `sentences` sentences with this mean KL.
 
-        >>> AdaptiveCoefficient(target=2.0, horizon=1000.0).next_beta(0.3, kl=2.2, sentences=500)
+        >>> AdaptiveReferenceBeta(target=2.0, horizon=1000.0).next_beta(0.3, kl=2.2, sentences=500)
         0.315
 
         Raises
@@ -102,7 +102,7 @@ class AdaptiveCoefficient:
         return min(beta, self.initial * COEFFICIENT_RANGE)
 
 
-def log_ratios(rollout: Rollout, reference: Policy) -> np.ndarray:
+def log_ratios(reference: Policy, rollout: Rollout) -> np.ndarray:
     """log pi(a_t|s_t) - log pi_ref(a_t|s_t) in nats (T, E), 0 on invalid rows."""
     valid = rollout.valid
     theirs = reference.forward(rollout.observations[valid])[0]
@@ -131,7 +131,7 @@ def next_token_kl(policy: Policy, reference: Policy, contexts: np.ndarray) -> np
 
 
 @dataclass(frozen=True)
-class KLPenalty:
+class ReferenceKL:
     """Reward transform (4): what learning sees is the reward minus beta times the KL, sampled.
 
     Needs whole episodes, one sentence a column, and raises ValueError otherwise. Its metrics are
@@ -143,21 +143,21 @@ class KLPenalty:
     ----------
     reference : Policy
         Frozen; it is only ever read.
-    beta : float or AdaptiveCoefficient
+    beta : float or AdaptiveReferenceBeta
         In units of reward per nat, above 0.
     """
 
     reference: Policy
-    beta: float | AdaptiveCoefficient = 0.3
+    beta: float | AdaptiveReferenceBeta = 0.3
 
     def __post_init__(self) -> None:
         require_instance("reference", self.reference, Policy)
-        if not isinstance(self.beta, AdaptiveCoefficient):
+        if not isinstance(self.beta, AdaptiveReferenceBeta):
             require_positive("beta", self.beta)
 
     def init(self, num_envs: int) -> float:
         """The first beta."""
-        return self.beta.initial if isinstance(self.beta, AdaptiveCoefficient) else self.beta
+        return self.beta.initial if isinstance(self.beta, AdaptiveReferenceBeta) else self.beta
 
     def transform(
         self, state: float, rollout: Rollout, policy: Policy
@@ -173,12 +173,12 @@ class KLPenalty:
         require_positive("state", state)
         if not ((rollout.done & rollout.valid).sum(axis=0) == 1).all():
             raise ValueError(
-                "KLPenalty needs one whole sentence a column: Settings(whole_episodes=True), with "
-                "rollout_steps no less than the longest sentence"
+                "ReferenceKL needs one whole sentence per column: Settings(whole_episodes=True), "
+                "and rollout_steps no less than the tokens of the longest sentence"
             )
         beta, contexts = state, rollout.observations[rollout.valid]
         along_prefixes = next_token_kl(policy, self.reference, contexts).sum()
-        differences = log_ratios(rollout, self.reference)
+        differences = log_ratios(self.reference, rollout)
         with np.errstate(over="ignore"):
             rewards = rollout.rewards - beta * differences
         if not np.isfinite(rewards).all():
@@ -194,7 +194,7 @@ class KLPenalty:
             "reference_k3": float(k3(sentence).mean()),
             "reference_kl_along_prefixes": float(along_prefixes) / len(sentence),
         }
-        if isinstance(self.beta, AdaptiveCoefficient):
+        if isinstance(self.beta, AdaptiveReferenceBeta):
             beta = self.beta.next_beta(beta, metrics["reference_k1"], len(sentence))
         return beta, rewards, metrics
 

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.special
 
 from minirl.distributions import Categorical
-from minirl.envs.token_tasks import TokenTask, require_numbers
+from minirl.envs.token_tasks import TokenTask, require_indices
 from minirl.networks import Table
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
@@ -47,7 +47,7 @@ def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
     return Policy(network, Categorical, np.concatenate([log_probs.ravel(), ended]))
 
 
-def require_model(policy: Policy, task: TokenTask) -> None:
+def require_model(task: TokenTask, policy: Policy) -> None:
     """Raise ValueError if the policy is a table of another task."""
     network = policy.network
     wanted = Table(task.num_observations, len(task.vocabulary))
@@ -58,9 +58,9 @@ def require_model(policy: Policy, task: TokenTask) -> None:
         )
 
 
-def log_table(policy: Policy, task: TokenTask) -> np.ndarray:
+def log_table(task: TokenTask, policy: Policy) -> np.ndarray:
     """Log-probabilities (X, C, V) of the next token in every context, in nats."""
-    require_model(policy, task)
+    require_model(task, policy)
     distribution, _ = policy.forward(np.arange(task.num_observations - 1))
     eta = np.asarray(distribution.eta, dtype=np.float64)
     log_probs = scipy.special.log_softmax(eta, axis=1)
@@ -68,12 +68,12 @@ def log_table(policy: Policy, task: TokenTask) -> np.ndarray:
 
 
 def sample_responses(
-    policy: Policy, task: TokenTask, prompts: np.ndarray, rng: np.random.Generator
+    task: TokenTask, policy: Policy, prompts: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """One response (B,) to each prompt (B,), both as numbers, written token by token."""
-    require_model(policy, task)
+    require_model(task, policy)
     require_shape("prompts", prompts, (prompts.size,))
-    require_numbers("prompts", prompts, len(task.prompts))
+    require_indices("prompts", prompts, len(task.prompts))
     nodes = np.zeros(len(prompts), dtype=np.int64)
     writing = np.ones(len(prompts), dtype=bool)
     for _ in range(task.max_words):

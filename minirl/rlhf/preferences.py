@@ -13,7 +13,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike
 
-from minirl.envs.token_tasks import TokenTask, require_numbers
+from minirl.envs.token_tasks import TokenTask, require_indices
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
 from minirl.support.arguments import check_arguments
@@ -163,13 +163,13 @@ def _utilities_of(pairs: Pairs, utilities: np.ndarray) -> tuple[np.ndarray, np.n
             "utilities must be a table (X, N) of finite numbers, one per prompt and response, got "
             f"shape {table.shape}" + ("" if np.isfinite(table).all() else " with NaN or inf")
         )
-    require_numbers("prompts of the pairs", pairs.prompts, len(table))
+    require_indices("prompts of the pairs", pairs.prompts, len(table))
     for name in ("first", "second"):
-        require_numbers(f"{name} of the pairs", getattr(pairs, name), table.shape[1])
+        require_indices(f"{name} of the pairs", getattr(pairs, name), table.shape[1])
     return table[pairs.prompts, pairs.first], table[pairs.prompts, pairs.second]
 
 
-def sample_pairs(policy: Policy, task: TokenTask, count: int, rng: np.random.Generator) -> Pairs:
+def sample_pairs(task: TokenTask, policy: Policy, count: int, rng: np.random.Generator) -> Pairs:
     """Two independent answers to each of `count` prompts, drawn on until they differ.
 
     Prompts are drawn uniformly; a prompt with few answers loses more pairs to identical ones.
@@ -192,7 +192,7 @@ def sample_pairs(policy: Policy, task: TokenTask, count: int, rng: np.random.Gen
     drawn = np.empty((3, 0), dtype=np.int64)
     while np.count_nonzero(drawn[1] != drawn[2]) < count:
         prompts = rng.integers(len(task.prompts), size=block)
-        first, second = (sample_responses(policy, task, prompts, rng) for _ in range(2))
+        first, second = (sample_responses(task, policy, prompts, rng) for _ in range(2))
         if np.array_equal(first, second):
             raise ValueError(
                 "policy must answer a prompt in more than one way to give pairs, got the same "
@@ -328,8 +328,8 @@ class Questions(NamedTuple):
 
 
 def sample_questions(
-    policy: Policy,
     task: TokenTask,
+    policy: Policy,
     count: int,
     rng: np.random.Generator,
     *,
@@ -360,7 +360,7 @@ def sample_questions(
     require_non_negative("noise", noise)
     prompts = rng.integers(len(task.prompts), size=count)
     asked = np.repeat(prompts, answers)
-    responses = sample_responses(policy, task, asked, rng).reshape(count, answers)
+    responses = sample_responses(task, policy, asked, rng).reshape(count, answers)
     utilities = task.utilities[prompts[:, None], responses]
     crowd, asker = utilities + noise * rng.standard_normal((2, count, answers))
     if not crowd.max() < _MOST_DOUBLINGS:

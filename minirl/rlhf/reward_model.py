@@ -24,7 +24,7 @@ import scipy.special
 from numpy.typing import ArrayLike
 
 from minirl.envs.token_generation import checked_rewards
-from minirl.envs.token_tasks import DIGITS, TokenTask, require_numbers
+from minirl.envs.token_tasks import DIGITS, TokenTask, require_indices
 from minirl.rlhf.preferences import Preferences
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_count, require_non_negative
@@ -63,8 +63,8 @@ class Features:
         ValueError
             For a prompt or a response that the task does not have.
         """
-        require_numbers("prompts", prompts, len(self.task.prompts))
-        require_numbers("responses", responses, self.task.num_responses)
+        require_indices("prompts", prompts, len(self.task.prompts))
+        require_indices("responses", responses, self.task.num_responses)
         own = np.zeros((len(prompts), len(self.task.prompts), self.by_prompt.shape[1]))
         own[np.arange(len(prompts)), prompts] = self.by_prompt[responses]
         return np.hstack([own.reshape(len(prompts), -1), self.shared[responses]])

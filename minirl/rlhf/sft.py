@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
-from minirl.envs.token_tasks import TokenTask, require_numbers
+from minirl.envs.token_tasks import TokenTask, require_indices
 from minirl.exact.sequences import response_log_probs
 from minirl.policy import Policy
 from minirl.rlhf.language_model import full_prefix_policy, log_table
@@ -89,8 +89,8 @@ def token_stream(task: TokenTask, demonstrations: Corpus) -> np.ndarray:
             f"demonstrations must be as many prompts as responses, got shapes {prompts.shape} and "
             f"{responses.shape}"
         )
-    require_numbers("prompts of the demonstrations", prompts, len(task.prompts))
-    require_numbers("responses of the demonstrations", responses, task.num_responses)
+    require_indices("prompts of the demonstrations", prompts, len(task.prompts))
+    require_indices("responses of the demonstrations", responses, task.num_responses)
     _, tokens, valid = task.paths(prompts, responses)
     absent, eos = -1, task.num_words
     first = eos + 1 + prompts
@@ -163,7 +163,7 @@ def training_tokens(
     """
     require_flag("mask_prompt", mask_prompt)
     num_prompts, num_tokens = len(task.prompts), len(task.vocabulary)
-    require_numbers("tokens of the blocks", blocks, num_tokens + num_prompts)
+    require_indices("tokens of the blocks", blocks, num_tokens + num_prompts)
     contexts, response, known = _locate(task, blocks)
     if mask_prompt:
         counted, shape = known, (num_prompts * num_tokens, num_tokens)
@@ -305,7 +305,7 @@ def demonstration_cross_entropy(task: TokenTask, policy: Policy) -> float:
 
     Infinite if the policy excludes a demonstration.
     """
-    log_probs = response_log_probs(log_table(policy, task))
+    log_probs = response_log_probs(log_table(task, policy))
     given = task.demonstration_probs > 0
     return -float(task.demonstration_probs[given] @ log_probs[given] / len(task.prompts))
 

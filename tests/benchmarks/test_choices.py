@@ -416,9 +416,9 @@ def test_averaged_dpo_averages_and_its_gradient_follows(load, monkeypatch):
     monkeypatch.setattr(rlhf.DPO, "loss_and_gradient", check)
     rng = np.random.default_rng(0)
     reference = script.reference(200)
-    pairs = rlhf.sample_pairs(reference, task, 50, rng)
+    pairs = rlhf.sample_pairs(task, reference, 50, rng)
     preferences = rlhf.Annotator().soft(pairs, task.utilities)
-    script.AveragedDPO(steps=2).fit(reference, task, preferences, rng)
+    script.AveragedDPO(steps=2).fit(task, reference, preferences, rng)
     assert len(checked) == 2
     assert min(checked) > 1  # sentences of several lengths
 

@@ -98,7 +98,7 @@ def test_responses_visits_and_objective_by_enumeration(tree):
     assert sequences.entropy(log_probs) == pytest.approx(entropy, rel=1e-13)
     reward = mean(policy, lambda x, n, steps: rewards[x, n], tree)
     kl = mean(policy, lambda x, n, steps: expected[x, n] - log_prob(reference, x, steps), tree)
-    evaluation = sequences.evaluate(policy, reference, rewards, 0.7)
+    evaluation = sequences.objective(policy, reference, rewards, 0.7)
     close(evaluation, [reward - 0.7 * kl, reward, kl], rtol=1e-12)
 
 
@@ -131,7 +131,7 @@ def test_action_values_are_means_over_what_follows(tree, beta):
 def test_gradient_is_the_derivative_of_the_objective(tree, beta):
     policy, reference, rewards = random_task(2, tree)
     numeric = finite_differences(
-        lambda p: sequences.evaluate(p, reference, rewards, beta).objective, policy
+        lambda p: sequences.objective(p, reference, rewards, beta).objective, policy
     )
     close(sequences.policy_gradient(policy, reference, rewards, beta), numeric, atol=1e-8)
 
@@ -143,7 +143,7 @@ def test_excluded_tokens_are_the_limit_of_rare_ones(beta):
     rare = log_softmax(rare, axis=2)
     never = np.where(rare < -100.0, -np.inf, rare)
     task = reference, rewards, beta
-    close(sequences.evaluate(never, *task), sequences.evaluate(rare, *task), rtol=1e-13)
+    close(sequences.objective(never, *task), sequences.objective(rare, *task), rtol=1e-13)
     token_values, state_values = sequences.action_values(never, *task)
     close(state_values, sequences.action_values(rare, *task)[1], atol=1e-12)
     assert np.isfinite(token_values).all()
@@ -248,7 +248,7 @@ def test_what_a_policy_lacks_is_its_kl_to_the_optimum(beta):
     log_optimum, rng = sequences.response_log_probs(optimum), np.random.default_rng(9)
     for scale in (0.1, 1.0, 3.0):
         policy = random_policy(rng, scale=scale)
-        objective = sequences.evaluate(policy, reference, rewards, beta).objective
+        objective = sequences.objective(policy, reference, rewards, beta).objective
         kl = sequences.kl(sequences.response_log_probs(policy), log_optimum)
         assert values[:, 0].mean() - objective == pytest.approx(beta * kl, abs=1e-10)
 
@@ -259,7 +259,7 @@ def test_natural_steps_of_one_over_beta_arrive_after_the_longest_response():
     optimum, values = sequences.soft_optimal_policy(*task)
     gaps = []
     for _ in range(TREE[2]):
-        gaps.append(values[:, 0].mean() - sequences.evaluate(policy, *task).objective)
+        gaps.append(values[:, 0].mean() - sequences.objective(policy, *task).objective)
         step, _ = sequences.action_values(policy, *task)
         gradient = sequences.policy_gradient(policy, *task)
         close(sequences.fisher_product(policy, step), gradient, atol=1e-12)  # it is natural
@@ -283,14 +283,14 @@ def test_nothing_lies_above_the_frontier():
 
     for i, beta in enumerate(betas):
         optimum, _ = sequences.soft_optimal_policy(reference, rewards, beta)
-        point = sequences.evaluate(optimum, reference, rewards, beta)
+        point = sequences.objective(optimum, reference, rewards, beta)
         row = frontier.objectives[i], frontier.rewards[i], frontier.kls[i]
         close(row, point, atol=1e-11)
         assert not above(point.reward, point.kl)
         assert above(point.reward + 1e-6, point.kl)
         for scale in (1e-3, 0.1, 1.0, 3.0):
             policy = log_softmax(optimum + scale * rng.normal(size=optimum.shape), axis=2)
-            assert not above(*sequences.evaluate(policy, reference, rewards, beta)[1:])
+            assert not above(*sequences.objective(policy, reference, rewards, beta)[1:])
 
 
 @pytest.mark.parametrize("tree", [TREE, (3, 1, 4), (2, 4, 1), (2, 1, 1)])
@@ -377,7 +377,7 @@ def test_full_size():
     close(sequences.policy_of(log_probs, 8), policy, atol=1e-11)
     optimum, values = sequences.soft_optimal_policy(reference, rewards, 0.3)
     kl = sequences.kl(log_probs, sequences.response_log_probs(optimum))
-    objective = sequences.evaluate(policy, reference, rewards, 0.3).objective
+    objective = sequences.objective(policy, reference, rewards, 0.3).objective
     assert values[:, 0].mean() - objective == pytest.approx(0.3 * kl, abs=1e-10)
     close(sequences.policy_gradient(optimum, reference, rewards, 0.3), 0.0, atol=1e-12)
 
@@ -407,7 +407,7 @@ def test_errors():
         ("12 is none of these for the 3 words", s.response_log_probs, policy[:, :12]),
         (r"log_policy must have shape \(X, C, V\)", s.visitation, policy[0]),
         (r"log_policy must have shape \(X, C, V\)", s.visitation, policy[:, :, :1]),
-        (r"rewards must .* \(2, 40\), got", s.evaluate, policy, reference, rewards[:, 1:], 0.3),
+        (r"rewards must .* \(2, 40\), got", s.objective, policy, reference, rewards[:, 1:], 0.3),
         (r"log_reference must .* \(2, 13, 4\)", s.action_values, policy, policy[:1], rewards, 0.3),
         (r"coefficients must have shape \(2, 40\)", s.score_sum, policy, rewards[:1]),
         ("vector must have shape", s.fisher_product, policy, rewards),
@@ -415,16 +415,16 @@ def test_errors():
         ("finite numbers, got nan for prompt 1, response 7", s.score_sum, policy, unknown),
         ("rewards must be finite", s.soft_optimal_policy, reference, unknown, 0.3),
         ("rewards must be finite", s.best_of_n, rewards, unknown, 2),
-        ("beta must be .* at least 0", s.evaluate, policy, reference, rewards, -0.1),
+        ("beta must be .* at least 0", s.objective, policy, reference, rewards, -0.1),
         ("beta must be .* at least 0", s.action_values, policy, reference, rewards, np.nan),
-        ("beta must be .* at least 0", s.evaluate, policy, reference, rewards, np.inf),
+        ("beta must be .* at least 0", s.objective, policy, reference, rewards, np.inf),
         ("beta must be .* above 0", s.soft_optimal_policy, reference, rewards, 0.0),
         ("beta must be .* above 0", s.soft_optimal_policy, reference, rewards, np.inf),
         ("betas must be .* above 0", s.reward_kl_frontier, reference, rewards, [0.3, 0.0]),
         ("betas must be .* above 0", s.reward_kl_frontier, reference, rewards, [0.3, np.inf]),
         ("betas must be a list", s.reward_kl_frontier, reference, rewards, 0.3),
         ("prompt 1, context 4, token 2", s.policy_gradient, policy, excluding, rewards, 0.3),
-        ("prompt 1, response 15", s.evaluate, policy, excluding, rewards, 0.3),
+        ("prompt 1, response 15", s.objective, policy, excluding, rewards, 0.3),
         ("words must be W .* got 4 for 40", s.policy_of, rewards, 4),
         ("words must be W .* got 0 for 40", s.policy_of, rewards, 0),
         ("words must be W .* got 1 for 1", s.policy_of, rewards[:, :1], 1),
@@ -455,8 +455,8 @@ def test_probabilities_are_not_taken_for_log_probabilities():
         ("log_policy", s.visitation, np.exp(policy)),
         ("log_policy", s.fisher_product, np.exp(policy), policy),
         ("log_policy", s.score_sum, np.exp(policy), rewards),
-        ("log_policy", s.evaluate, np.exp(policy), reference, rewards, 0.3),
-        ("log_reference", s.evaluate, policy, np.exp(reference), rewards, 0.3),
+        ("log_policy", s.objective, np.exp(policy), reference, rewards, 0.3),
+        ("log_reference", s.objective, policy, np.exp(reference), rewards, 0.3),
         ("log_policy", s.action_values, np.exp(policy), reference, rewards, 0.3),
         ("log_reference", s.policy_gradient, policy, np.exp(reference), rewards, 0.3),
         ("log_reference", s.soft_optimal_policy, np.exp(reference), rewards, 0.3),
@@ -493,7 +493,7 @@ def test_beta_must_be_within_reach_of_the_rewards(unit):
     ]:
         beta = np.clip(beta, 1.0001 * low, 0.9999 * high)
         optimum, values = sequences.soft_optimal_policy(reference, rewards, beta)
-        found = sequences.evaluate(optimum, reference, rewards, beta)
+        found = sequences.objective(optimum, reference, rewards, beta)
         frontier = sequences.reward_kl_frontier(reference, rewards, [beta])
         for objective in (found.objective, values[:, 0].mean(), frontier.objectives[0]):
             assert objective - start == pytest.approx(gain, rel=1e-3)

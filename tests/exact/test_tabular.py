@@ -294,7 +294,7 @@ def test_performance_difference_lemma(seed, discount):
     mdp = random_mdp(rng, discount=discount)
     new, old = random_policy(rng, mdp), random_policy(rng, mdp)
     difference = expected_return(mdp, new) - expected_return(mdp, old)
-    assert performance_difference(mdp, new, old) == pytest.approx(difference, abs=1e-11)
+    assert performance_difference(mdp, old, new) == pytest.approx(difference, abs=1e-11)
 
 
 def test_surrogate_touches_the_return_with_its_slope():
@@ -303,10 +303,10 @@ def test_surrogate_touches_the_return_with_its_slope():
     logits = rng.normal(size=mdp.rewards.shape)
     old = softmax_policy(logits)
     assert surrogate(mdp, old, old) == pytest.approx(expected_return(mdp, old), abs=1e-12)
-    slope = central_differences(lambda x: surrogate(mdp, softmax_policy(x), old), logits)
+    slope = central_differences(lambda x: surrogate(mdp, old, softmax_policy(x)), logits)
     np.testing.assert_allclose(slope, policy_gradient(mdp, logits), atol=1e-8)
     new = random_policy(rng, mdp)
-    assert abs(surrogate(mdp, new, old) - expected_return(mdp, new)) > 1e-3
+    assert abs(surrogate(mdp, old, new) - expected_return(mdp, new)) > 1e-3
 
 
 @settings(max_examples=40, deadline=None)
@@ -316,7 +316,7 @@ def test_trpo_bound_holds(seed, size, discount):
     mdp = random_mdp(rng, discount=discount)
     logits = rng.normal(size=mdp.rewards.shape)
     old, new = softmax_policy(logits), softmax_policy(logits + size * rng.normal(size=logits.shape))
-    assert trpo_lower_bound(mdp, new, old) < expected_return(mdp, new) + 1e-12
+    assert trpo_lower_bound(mdp, old, new) < expected_return(mdp, new) + 1e-12
     assert trpo_lower_bound(mdp, old, old) == pytest.approx(expected_return(mdp, old), abs=1e-12)
 
 
@@ -328,11 +328,11 @@ def test_trpo_bound_by_hand():
     mdp = FiniteMDP([[[0.0], [1.0]]], [[1.0, 0.0]], [1.0], 0.5)
     old, new = [[0.5, 0.5]], [[0.25, 0.75]]
     assert expected_return(mdp, new) == pytest.approx(2 / 5)
-    assert surrogate(mdp, new, old) == pytest.approx(2 / 3 + 4 / 3 * (1 / 4 - 3 / 4) / 3)
+    assert surrogate(mdp, old, new) == pytest.approx(2 / 3 + 4 / 3 * (1 / 4 - 3 / 4) / 3)
     kl = 0.5 * np.log(2.0) + 0.5 * np.log(2.0 / 3.0)
     np.testing.assert_allclose(state_kl(old, new), [kl])
-    expected = surrogate(mdp, new, old) - 8 / 3 * kl
-    assert trpo_lower_bound(mdp, new, old) == pytest.approx(expected)
+    expected = surrogate(mdp, old, new) - 8 / 3 * kl
+    assert trpo_lower_bound(mdp, old, new) == pytest.approx(expected)
 
 
 def test_trpo_bound_by_hand_at_another_discount():
@@ -340,8 +340,8 @@ def test_trpo_bound_by_hand_at_another_discount():
     mdp = FiniteMDP([[[0.0], [1.0]]], [[1.0, 0.0]], [1.0], 0.75)
     old, new = [[0.5, 0.5]], [[0.25, 0.75]]
     kl = 0.5 * np.log(2.0) + 0.5 * np.log(2.0 / 3.0)
-    expected = surrogate(mdp, new, old) - 48 / 5 * kl
-    assert trpo_lower_bound(mdp, new, old) == pytest.approx(expected)
+    expected = surrogate(mdp, old, new) - 48 / 5 * kl
+    assert trpo_lower_bound(mdp, old, new) == pytest.approx(expected)
 
 
 def test_kl_has_a_direction():

@@ -15,7 +15,7 @@ from minirl.envs.token_tasks import arithmetic
 from minirl.exact import sequences
 from minirl.optimizers import SGD
 from minirl.rlhf.align import ENVIRONMENT, Objective, align
-from minirl.rlhf.kl import AdaptiveCoefficient, KLPenalty
+from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.settings import default_algorithm, default_settings
 from minirl.training import train
@@ -61,7 +61,7 @@ def test_aligning_is_training_with_the_penalty_written_out(name):
         default_algorithm(name, ENVIRONMENT),
         total_episodes=2000,
         seed=2,
-        settings=replace(settings, reward_transform=KLPenalty(REFERENCE, 0.4)),
+        settings=replace(settings, reward_transform=ReferenceKL(REFERENCE, 0.4)),
         policy=REFERENCE,
         measure=OBJECTIVE.measure,
     )
@@ -99,7 +99,7 @@ def test_without_a_penalty_there_is_none():
 
 def test_without_a_penalty_reward_and_kl_end_above_the_optimums():
     aligned = align(CAT, REFERENCE, UTILITIES, "ppo", sentences=20_000, beta=None)
-    found, best = (OBJECTIVE.evaluate(p) for p in (aligned.policy, OBJECTIVE.optimal_policy))
+    found, best = (OBJECTIVE.value(p) for p in (aligned.policy, OBJECTIVE.optimal_policy))
     assert found.reward > best.reward
     assert found.reward == pytest.approx(UTILITIES.max(axis=1).mean(), abs=0.02)
     assert found.kl > 2 * best.kl
@@ -109,7 +109,9 @@ def test_without_a_penalty_reward_and_kl_end_above_the_optimums():
 def test_own_settings_and_algorithms_are_used_but_for_the_transform():
     """The transform of the settings gives way to the penalty; everything else stays."""
     settings = replace(
-        default_settings(ENVIRONMENT, "rloo"), num_envs=64, reward_transform=KLPenalty(REFERENCE, 9)
+        default_settings(ENVIRONMENT, "rloo"),
+        num_envs=64,
+        reward_transform=ReferenceKL(REFERENCE, 9),
     )
     algorithm = PolicyGradient(learning_rate=1.0, optimizer=SGD())
     result = align(CAT, REFERENCE, UTILITIES, algorithm, sentences=129, beta=0.2, settings=settings)
@@ -129,7 +131,7 @@ def test_every_name_works_unchanged_on_another_task(name):
         CAT, REFERENCE, UTILITIES, name, sentences=16_384, seed=4, measure=OBJECTIVE.measure
     )
     measured = columns_of(result)
-    assert measured["exact_objective"][0] == OBJECTIVE.evaluate(REFERENCE).objective
+    assert measured["exact_objective"][0] == OBJECTIVE.value(REFERENCE).objective
     assert measured["exact_reference_kl"][0] == 0.0
     assert OBJECTIVE.fraction_of_optimum(result.policy) > 0.98
     assert np.isclose(
@@ -144,7 +146,7 @@ def test_the_adaptive_coefficient_brings_the_kl_to_its_target():
     """From a beta ten times too small and one ten times too large."""
     target = 0.5
     for initial in (0.06, 6.0):
-        controller = AdaptiveCoefficient(initial=initial, target=target, horizon=2000.0)
+        controller = AdaptiveReferenceBeta(initial=initial, target=target, horizon=2000.0)
         result = align(
             CAT,
             REFERENCE,
@@ -165,7 +167,7 @@ def test_the_adaptive_coefficient_brings_the_kl_to_its_target():
 
 def test_the_objective_against_plain_sums():
     policy, rewards = random_policy(5), np.random.default_rng(6).normal(size=UTILITIES.shape)
-    own, theirs = log_table(policy, CAT), log_table(REFERENCE, CAT)
+    own, theirs = log_table(CAT, policy), log_table(CAT, REFERENCE)
     reward = kl = 0.0
     for prompt in range(2):
         for response in range(CAT.num_responses):
@@ -176,7 +178,7 @@ def test_the_objective_against_plain_sums():
             reward += math.exp(log_own) * rewards[prompt, response] / 2
             kl += math.exp(log_own) * (log_own - log_theirs) / 2
     objective = Objective(CAT, REFERENCE, rewards, 0.7)
-    found = objective.evaluate(policy)
+    found = objective.value(policy)
     assert found.reward == pytest.approx(reward, abs=1e-12)
     assert found.kl == pytest.approx(kl, abs=1e-12)
     assert found.objective == pytest.approx(reward - 0.7 * kl, abs=1e-12)
@@ -190,21 +192,21 @@ def test_the_objective_against_plain_sums():
 @pytest.mark.parametrize("beta", [0.1, 0.3, 2.0])
 def test_what_a_policy_lacks_is_beta_times_its_kl_to_the_optimum(beta):
     objective = Objective(CAT, REFERENCE, UTILITIES, beta)
-    best = sequences.response_log_probs(log_table(objective.optimal_policy, CAT))
+    best = sequences.response_log_probs(log_table(CAT, objective.optimal_policy))
     for seed in range(5):
         policy = random_policy(seed)
-        own = sequences.response_log_probs(log_table(policy, CAT))
-        gap = objective.optimum - objective.evaluate(policy).objective
+        own = sequences.response_log_probs(log_table(CAT, policy))
+        gap = objective.optimum - objective.value(policy).objective
         assert gap > 0.01
         assert gap == pytest.approx(beta * sequences.kl(own, best), abs=1e-10)
 
 
 def test_the_optimum_is_the_tilted_reference():
     """pi*(y|x) = ref(y|x) exp(r / beta) / Z(x) and J* = beta mean log Z, by enumeration."""
-    theirs = np.exp(sequences.response_log_probs(log_table(REFERENCE, CAT)))
+    theirs = np.exp(sequences.response_log_probs(log_table(CAT, REFERENCE)))
     weights = theirs * np.exp(UTILITIES / 0.3)
     totals = weights.sum(axis=1, keepdims=True)
-    best = np.exp(sequences.response_log_probs(log_table(OBJECTIVE.optimal_policy, CAT)))
+    best = np.exp(sequences.response_log_probs(log_table(CAT, OBJECTIVE.optimal_policy)))
     np.testing.assert_allclose(best, weights / totals, rtol=0, atol=1e-12)
     assert OBJECTIVE.optimum == pytest.approx(0.3 * np.log(totals).mean(), abs=1e-12)
 
@@ -215,9 +217,9 @@ def test_the_fraction_of_the_optimum():
     assert OBJECTIVE.fraction_of_optimum(random_policy(7)) < 1
     opposite = Objective(CAT, REFERENCE, -UTILITIES, 0.3).optimal_policy
     assert OBJECTIVE.fraction_of_optimum(opposite) < -0.5
-    start, best = OBJECTIVE.evaluate(REFERENCE).objective, OBJECTIVE.optimum
+    start, best = OBJECTIVE.value(REFERENCE).objective, OBJECTIVE.optimum
     halfway = random_policy(8)
-    expected = (OBJECTIVE.evaluate(halfway).objective - start) / (best - start)
+    expected = (OBJECTIVE.value(halfway).objective - start) / (best - start)
     assert OBJECTIVE.fraction_of_optimum(halfway) == pytest.approx(expected, abs=1e-12)
 
 
@@ -267,7 +269,7 @@ def test_a_reference_of_another_task_is_named():
 
 
 def test_a_reference_that_excludes_a_token_is_named():
-    log_probs = log_table(REFERENCE, CAT)
+    log_probs = log_table(CAT, REFERENCE)
     log_probs[0, 0, 1] = -np.inf
     excluding = full_prefix_policy(CAT, log_softmax(log_probs, axis=2))
     with pytest.raises(ValueError, match="reference must have finite parameters.*got -inf"):
@@ -317,7 +319,7 @@ def test_a_reference_that_is_the_optimum_already_has_nothing_to_gain():
 
 
 def test_the_fraction_reached_by_a_value():
-    start, best = OBJECTIVE.start, OBJECTIVE.optimum
+    start, best = OBJECTIVE.reference_value, OBJECTIVE.optimum
     assert OBJECTIVE.fraction_reached(start) == 0.0
     assert OBJECTIVE.fraction_reached(best) == 1.0
     assert OBJECTIVE.fraction_reached(0.75 * start + 0.25 * best) == pytest.approx(0.25)
@@ -331,7 +333,7 @@ def test_a_beta_far_from_the_rewards_is_refused(unit, factor):
     beta, rewards = factor * unit, unit * UTILITIES
     with pytest.raises(ValueError, match=told):
         Objective(CAT, REFERENCE, rewards, beta)
-    for given in (beta, AdaptiveCoefficient(initial=beta)):
+    for given in (beta, AdaptiveReferenceBeta(initial=beta)):
         with pytest.raises(ValueError, match=told):
             align(CAT, REFERENCE, rewards, "ppo", sentences=8, beta=given)
 
@@ -349,5 +351,5 @@ def test_within_the_range_the_gain_is_exact(unit, factor):
     else:
         totals = np.log1p((np.exp(theirs) * np.expm1(log_ratios - means[:, None])).sum(axis=1))
     gain = float(factor * unit * totals.mean())
-    assert objective.optimum - objective.start == pytest.approx(gain, rel=1e-5)
+    assert objective.optimum - objective.reference_value == pytest.approx(gain, rel=1e-5)
     assert objective.fraction_of_optimum(objective.optimal_policy) == 1.0

@@ -31,7 +31,7 @@ REWARDS = {
 
 def sampled(rewards, n, seed=2):
     prompts = np.tile([0, 1], DRAWS)
-    best = sample_best_of_n(REFERENCE, CAT, prompts, rewards, n, np.random.default_rng(seed))
+    best = sample_best_of_n(CAT, REFERENCE, prompts, rewards, n, np.random.default_rng(seed))
     return np.stack([np.bincount(best[prompts == x], minlength=40) for x in range(2)])
 
 
@@ -64,16 +64,16 @@ def test_the_check_sees_another_n_and_worst_of_n():
 
 def test_one_draw_is_the_reference():
     prompts = np.tile([0, 1], 500)
-    best = sample_best_of_n(REFERENCE, CAT, prompts, REWARDS["tied"], 1, np.random.default_rng(3))
-    plain = sample_responses(REFERENCE, CAT, prompts, np.random.default_rng(3))
+    best = sample_best_of_n(CAT, REFERENCE, prompts, REWARDS["tied"], 1, np.random.default_rng(3))
+    plain = sample_responses(CAT, REFERENCE, prompts, np.random.default_rng(3))
     assert np.array_equal(best, plain)
 
 
 def test_the_best_of_the_draws_that_were_made_and_the_first_of_equals():
     """Against a loop over the same draws."""
     prompts, n = np.tile([1, 0, 1], 100), 6
-    best = sample_best_of_n(REFERENCE, CAT, prompts, CAT.utilities, n, np.random.default_rng(4))
-    draws = sample_responses(REFERENCE, CAT, np.repeat(prompts, n), np.random.default_rng(4))
+    best = sample_best_of_n(CAT, REFERENCE, prompts, CAT.utilities, n, np.random.default_rng(4))
+    draws = sample_responses(CAT, REFERENCE, np.repeat(prompts, n), np.random.default_rng(4))
     ties = 0
     for row, prompt in enumerate(prompts):
         candidates = draws[row * n : row * n + n].tolist()
@@ -91,8 +91,8 @@ def test_rounding_does_not_choose_among_equals(as_good):
     rewards[:, ::2], rewards[:, 1::2] = as_good, 0.3
     assert rewards[0, 0] != rewards[0, 1]
     prompts = np.tile([0, 1], 200)
-    best = sample_best_of_n(REFERENCE, CAT, prompts, rewards, 4, np.random.default_rng(5))
-    draws = sample_responses(REFERENCE, CAT, np.repeat(prompts, 4), np.random.default_rng(5))
+    best = sample_best_of_n(CAT, REFERENCE, prompts, rewards, 4, np.random.default_rng(5))
+    draws = sample_responses(CAT, REFERENCE, np.repeat(prompts, 4), np.random.default_rng(5))
     assert np.array_equal(best, draws.reshape(-1, 4)[:, 0])
 
 
@@ -132,8 +132,8 @@ def test_what_it_reaches_on_the_arithmetic_task(seed):
     corpus = sample_demonstrations(task, 2000, np.random.default_rng(seed))
     reference = fine_tune(task, corpus).policy
     objective = Objective(task, reference, task.utilities, 0.3)
-    responses = sequences.response_log_probs(log_table(reference, task))
-    start = objective.evaluate(reference).objective
+    responses = sequences.response_log_probs(log_table(task, reference))
+    start = objective.value(reference).objective
     fractions = {}
     for n, (expected, tolerance) in FRACTIONS.items():
         log_probs = sequences.best_of_n(responses, task.utilities, n)
@@ -147,4 +147,4 @@ def test_what_it_reaches_on_the_arithmetic_task(seed):
 @pytest.mark.parametrize("n", [0, -1, 2.0, True])
 def test_n_must_be_counted(n):
     with pytest.raises(ValueError, match="n must be a whole number of at least 1, got"):
-        sample_best_of_n(REFERENCE, CAT, np.array([0]), CAT.utilities, n, np.random.default_rng(0))
+        sample_best_of_n(CAT, REFERENCE, np.array([0]), CAT.utilities, n, np.random.default_rng(0))

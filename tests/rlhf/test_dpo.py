@@ -43,7 +43,7 @@ def random_policy(seed, scale=1.0):
 
 
 def response_log_probs(policy):
-    return sequences.response_log_probs(log_table(policy, CAT))
+    return sequences.response_log_probs(log_table(CAT, policy))
 
 
 REFERENCE, POLICY = random_policy(0), random_policy(1)
@@ -152,7 +152,7 @@ def test_the_loss_starts_at_log_two():
     # Squared distance of 0 from 1 / (2 beta), whatever the label.
     loss, _, _ = loss_and_gradient(DPO(beta=BETA, loss="ipo"), REFERENCE, preferences)
     assert loss == pytest.approx(1 / (4 * BETA**2), abs=1e-10)
-    rows = DPO(steps=1).fit(REFERENCE, CAT, preferences, np.random.default_rng(0)).rows
+    rows = DPO(steps=1).fit(CAT, REFERENCE, preferences, np.random.default_rng(0)).rows
     assert rows[0]["loss"] == math.log(2)  # in training to the last bit
 
 
@@ -160,7 +160,7 @@ def test_the_loss_starts_at_log_two():
 
 
 def test_log_probabilities_are_summed_over_the_tokens():
-    log_probs, table = response_log_probs(POLICY), log_table(POLICY, CAT)
+    log_probs, table = response_log_probs(POLICY), log_table(CAT, POLICY)
     prompts, responses = np.array([0, 1, 1]), np.array([0, CAT.response("soft dog"), 39])
     found, _ = path_log_probs(POLICY, CAT.paths(prompts, responses))
     close(found, log_probs[prompts, responses], atol=1e-12)
@@ -185,7 +185,7 @@ def test_the_gradient_by_finite_differences(loss, labels):
     assert np.abs(gradient).max() > 0.01
     close(gradient, numeric, atol=1e-8)
     close(gradient[-4:], 0.0, atol=0)  # nothing is learned about 'ended'
-    implicit = implicit_reward(POLICY, REFERENCE, CAT, 0.7)
+    implicit = implicit_reward(CAT, POLICY, REFERENCE, 0.7)
     first = implicit[preferences.prompts, preferences.first]
     second = implicit[preferences.prompts, preferences.second]
     close(margins, first - second, atol=1e-12)
@@ -213,7 +213,7 @@ def test_the_gradient_by_enumeration(loss, labels):
         coefficients[x, other] -= slope / 200
     value, gradient, _ = loss_and_gradient(DPO(beta=beta, loss=loss), POLICY, preferences)
     assert value == pytest.approx(total / 200, abs=1e-12)
-    exact = sequences.score_sum(log_table(POLICY, CAT), coefficients)
+    exact = sequences.score_sum(log_table(CAT, POLICY), coefficients)
     close(gradient[:-4], exact.ravel(), atol=1e-12)
 
 
@@ -261,7 +261,7 @@ def test_the_gradient_is_one_vjp_of_scores():
     _, kept = path_log_probs(POLICY, paths)
     coefficients = np.zeros((2, 40))
     coefficients[0, 17], coefficients[1, 2] = -1.5, 3.0
-    exact = sequences.score_sum(log_table(POLICY, CAT), coefficients)
+    exact = sequences.score_sum(log_table(CAT, POLICY), coefficients)
     close(path_gradient(POLICY, paths, kept, d_log_probs)[:-4], exact.ravel(), atol=1e-12)
 
 
@@ -272,7 +272,7 @@ def test_with_soft_labels_the_optimum_is_stationary_whatever_the_pairs():
     """pi* of E[r] - beta KL, from pairs alone; and nothing near it is."""
     everything = Annotator().soft(EVERY_PAIR, CAT.utilities)
     few = Annotator().soft(
-        sample_pairs(REFERENCE, CAT, 100, np.random.default_rng(9)), CAT.utilities
+        sample_pairs(CAT, REFERENCE, 100, np.random.default_rng(9)), CAT.utilities
     )
     method = DPO(beta=BETA)
     for preferences in (everything, few):
@@ -299,7 +299,7 @@ def test_averaged_over_tokens_the_optimum_is_not_stationary():
         np.add.at(coefficients, (PROMPTS, FIRST), slopes)
         np.add.at(coefficients, (PROMPTS, SECOND), -slopes)
         coefficients = BETA * coefficients / lengths
-        gradient = sequences.score_sum(log_table(OPTIMUM, CAT), coefficients)
+        gradient = sequences.score_sum(log_table(CAT, OPTIMUM), coefficients)
         largest[name] = np.abs(gradient).max()
     assert largest["summed"] < 1e-12
     assert largest["averaged"] > 1e-3
@@ -310,7 +310,7 @@ def test_the_fixed_point_of_ipo_is_the_reference_tilted_by_win_rates():
     preferences = Annotator().soft(EVERY_PAIR, CAT.utilities)
     differences = CAT.utilities[:, :, None] - CAT.utilities[:, None, :]
     win_rates = expit(differences).mean(axis=2)  # against every answer alike, as the pairs are
-    log_policy, _ = sequences.soft_optimal_policy(log_table(REFERENCE, CAT), win_rates, BETA)
+    log_policy, _ = sequences.soft_optimal_policy(log_table(CAT, REFERENCE), win_rates, BETA)
     fixed = full_prefix_policy(CAT, log_policy)
     _, gradient, _ = loss_and_gradient(DPO(beta=BETA, loss="ipo"), fixed, preferences)
     assert np.abs(gradient).max() < 1e-12
@@ -320,7 +320,7 @@ def test_the_fixed_point_of_ipo_is_the_reference_tilted_by_win_rates():
 
 def test_the_implicit_reward_of_the_optimum_is_the_reward():
     """Up to a constant for each prompt, beta log Z."""
-    found = implicit_reward(OPTIMUM, REFERENCE, CAT, BETA)
+    found = implicit_reward(CAT, OPTIMUM, REFERENCE, BETA)
     constants = CAT.utilities - found
     close(constants, constants[:, :1] * np.ones(40), atol=1e-9)
     assert constants[:, 0].mean() == pytest.approx(OBJECTIVE.optimum, abs=1e-9)
@@ -330,10 +330,10 @@ def test_the_implicit_reward_of_the_optimum_is_the_reward():
 def test_every_policy_is_optimal_for_its_implicit_reward(beta):
     for seed in range(3):
         policy = random_policy(seed + 10)
-        rewards = implicit_reward(policy, REFERENCE, CAT, beta)
+        rewards = implicit_reward(CAT, policy, REFERENCE, beta)
         recovered = Objective(CAT, REFERENCE, rewards, beta).optimal_policy
         close(response_log_probs(recovered), response_log_probs(policy), atol=1e-10)
-    close(implicit_reward(REFERENCE, REFERENCE, CAT, beta), 0.0, atol=0)
+    close(implicit_reward(CAT, REFERENCE, REFERENCE, beta), 0.0, atol=0)
 
 
 # ---------------------------------------------------------------- fit
@@ -348,8 +348,8 @@ def now_and_then(measure, every):
 def test_learning_from_every_pair_with_soft_labels_ends_at_the_optimum():
     preferences = Annotator().soft(EVERY_PAIR, CAT.utilities)
     result = DPO(steps=400).fit(
-        REFERENCE,
         CAT,
+        REFERENCE,
         preferences,
         np.random.default_rng(0),
         measure=now_and_then(lambda p: {"fraction": OBJECTIVE.fraction_of_optimum(p)}, 100),
@@ -382,7 +382,7 @@ def test_an_epoch_sees_every_pair_once():
     whole, recorder = [], Recorder([])
     for size, kept in ((60, whole), (1000, whole), (20, recorder.seen)):
         method = DPO(beta=BETA, steps=6, minibatch_size=size, optimizer=Recorder(kept))
-        rows = method.fit(REFERENCE, CAT, preferences, np.random.default_rng(12)).rows
+        rows = method.fit(CAT, REFERENCE, preferences, np.random.default_rng(12)).rows
         assert [row["loss"] for row in rows] == pytest.approx([math.log(2)] * 6, abs=1e-12)
     _, exact, _ = loss_and_gradient(DPO(beta=BETA), REFERENCE, preferences)
     for gradient, _ in whole:  # a minibatch larger than the corpus is the corpus
@@ -398,7 +398,7 @@ def test_an_epoch_sees_every_pair_once():
 def test_pair_by_pair_too_an_epoch_sees_each_once():
     preferences, recorder = some_pairs(6, 13, "soft"), Recorder([])
     method = DPO(beta=BETA, steps=6, minibatch_size=1, optimizer=recorder)
-    method.fit(REFERENCE, CAT, preferences, np.random.default_rng(14))
+    method.fit(CAT, REFERENCE, preferences, np.random.default_rng(14))
     _, exact, _ = loss_and_gradient(method, REFERENCE, preferences)
     close(sum(gradient for gradient, _ in recorder.seen) / 6, exact, atol=1e-12)
 
@@ -406,11 +406,11 @@ def test_pair_by_pair_too_an_epoch_sees_each_once():
 def test_agreement_is_the_share_of_margins_with_the_sign_of_the_label():
     preferences = some_pairs(40, 13, "hard")
     method = DPO(steps=4, learning_rate=0.1)
-    rows = method.fit(REFERENCE, CAT, preferences, np.random.default_rng(0)).rows
+    rows = method.fit(CAT, REFERENCE, preferences, np.random.default_rng(0)).rows
     result = DPO(steps=3, learning_rate=0.1).fit(
-        REFERENCE, CAT, preferences, np.random.default_rng(0)
+        CAT, REFERENCE, preferences, np.random.default_rng(0)
     )
-    implicit = implicit_reward(result.policy, REFERENCE, CAT, 0.3)
+    implicit = implicit_reward(CAT, result.policy, REFERENCE, 0.3)
     agreed = sum(
         implicit[x, chosen] > implicit[x, rejected]
         for x, chosen, rejected in zip(
@@ -425,7 +425,7 @@ def test_the_same_seed_gives_the_same_policy_and_another_another():
     preferences = some_pairs(60, 14, "soft")
     method = DPO(steps=5, minibatch_size=20)
     one, same, other = (
-        method.fit(REFERENCE, CAT, preferences, np.random.default_rng(seed)).policy.parameters
+        method.fit(CAT, REFERENCE, preferences, np.random.default_rng(seed)).policy.parameters
         for seed in (0, 0, 1)
     )
     assert one.tobytes() == same.tobytes()
@@ -434,9 +434,9 @@ def test_the_same_seed_gives_the_same_policy_and_another_another():
 
 def test_progress_is_shown_in_steps_if_asked_for(capsys):
     pairs, dpo = some_pairs(10, 3, "soft"), DPO(steps=3)
-    silent = dpo.fit(REFERENCE, CAT, pairs, np.random.default_rng(0))
+    silent = dpo.fit(CAT, REFERENCE, pairs, np.random.default_rng(0))
     assert capsys.readouterr().err == ""
-    shown = dpo.fit(REFERENCE, CAT, pairs, np.random.default_rng(0), progress=True)
+    shown = dpo.fit(CAT, REFERENCE, pairs, np.random.default_rng(0), progress=True)
     assert re.search(r"3/3 .*\dstep/s", capsys.readouterr().err)
     assert shown.rows == silent.rows
 
@@ -449,7 +449,7 @@ def test_the_optimizer_begins_at_the_references_parameters():
             began.append(theta)
 
     dpo = DPO(steps=1, optimizer=Watched())
-    dpo.fit(REFERENCE, CAT, some_pairs(10, 3, "soft"), np.random.default_rng(0))
+    dpo.fit(CAT, REFERENCE, some_pairs(10, 3, "soft"), np.random.default_rng(0))
     assert began == [REFERENCE.parameters]
 
 
@@ -458,7 +458,7 @@ def test_the_reference_is_never_touched():
     before = reference.parameters.tobytes()
     for loss in ("dpo", "ipo"):
         method = DPO(loss=loss, steps=5, optimizer=SGD(), learning_rate=LinearSchedule(1.0))
-        result = method.fit(reference, CAT, some_pairs(60, 16, "hard"), np.random.default_rng(0))
+        result = method.fit(CAT, reference, some_pairs(60, 16, "hard"), np.random.default_rng(0))
         assert reference.parameters.tobytes() == before
         assert not np.array_equal(result.policy.parameters, reference.parameters)
         assert not np.shares_memory(result.policy.parameters, reference.parameters)
@@ -481,7 +481,7 @@ def test_probability_masses_by_enumeration():
         "both": {(0, 2)},
     }
     probs = np.exp(response_log_probs(POLICY))
-    found = probability_masses(POLICY, CAT, preferences)
+    found = probability_masses(CAT, POLICY, preferences)
     for name, members in groups.items():
         expected = sum(probs[x, y] for x, y in members) / 2
         assert found[name] == pytest.approx(expected, abs=1e-12)
@@ -498,21 +498,21 @@ def test_where_the_probability_goes_on_the_arithmetic_task(seed):
     """
     task, rng = arithmetic(), np.random.default_rng(seed)
     reference = fine_tune(task, sample_demonstrations(task, 2000, rng)).policy
-    pairs = sample_pairs(reference, task, 300, rng)
+    pairs = sample_pairs(task, reference, 300, rng)
     hard = Annotator().hard(pairs, task.utilities, rng)
-    before = sequences.response_log_probs(log_table(reference, task))
+    before = sequences.response_log_probs(log_table(task, reference))
 
     def measure(policy):
-        now = sequences.response_log_probs(log_table(policy, task))
+        now = sequences.response_log_probs(log_table(task, policy))
         change = now - before
         return {
-            **probability_masses(policy, task, hard),
+            **probability_masses(task, policy, hard),
             "chosen_log_prob": change[hard.prompts, hard.chosen].mean(),
             "rejected_log_prob": change[hard.prompts, hard.rejected].mean(),
             "share_of_chosen_that_fell": (change[hard.prompts, hard.chosen] < 0).mean(),
         }
 
-    result = DPO(steps=150).fit(reference, task, hard, rng, measure=now_and_then(measure, 50))
+    result = DPO(steps=150).fit(task, reference, hard, rng, measure=now_and_then(measure, 50))
     start, end = result.rows[0], measure(result.policy)
     for row in [row for row in result.rows if "both" in row] + [end]:
         masses = [row[name] for name in ("chosen", "rejected", "both", "unseen")]
@@ -561,24 +561,24 @@ def test_preferences_of_another_task_are_named(column, number, message):
     columns = {"prompts": [0, 0], "first": [1, 2], "second": [3, 4], column: [0, number]}
     preferences = Preferences(**{k: np.array(v) for k, v in columns.items()}, labels=[1.0, 0.0])
     with pytest.raises(ValueError, match=message):
-        DPO(steps=1).fit(REFERENCE, CAT, preferences, np.random.default_rng(0))
+        DPO(steps=1).fit(CAT, REFERENCE, preferences, np.random.default_rng(0))
     with pytest.raises(ValueError, match=message):
-        probability_masses(REFERENCE, CAT, preferences)
+        probability_masses(CAT, REFERENCE, preferences)
 
 
 def test_a_reference_that_excludes_an_answer_is_named():
-    log_probs = log_table(REFERENCE, CAT)
+    log_probs = log_table(CAT, REFERENCE)
     log_probs[1, 0, 2] = -np.inf  # never "soft" at first
     excluding = full_prefix_policy(CAT, log_softmax(log_probs, axis=2))
     prompts, first, second = np.array([0, 1, 1]), np.array([1, 1, 3]), np.array([3, 2, 1])
     preferences = Preferences(prompts, first, second, np.ones(3))
     with pytest.raises(ValueError, match="reference gives probability 0 to an answer of pair 2"):
-        DPO(steps=1).fit(excluding, CAT, preferences, np.random.default_rng(0))
+        DPO(steps=1).fit(CAT, excluding, preferences, np.random.default_rng(0))
 
 
 def test_soft_labels_have_no_chosen_answer():
     with pytest.raises(ValueError, match="only hard labels"):
-        probability_masses(REFERENCE, CAT, some_pairs(10, 17, "soft"))
+        probability_masses(CAT, REFERENCE, some_pairs(10, 17, "soft"))
 
 
 def test_any_policy_will_do():
@@ -597,7 +597,7 @@ def test_pi_star_is_the_optimum_only_of_an_annotator_without_temperature_and_fli
 
     def slope(annotator):
         labels = annotator.soft(EVERY_PAIR, CAT.utilities).labels
-        margins = implicit_reward(policy, REFERENCE, CAT, OBJECTIVE.beta)
+        margins = implicit_reward(CAT, policy, REFERENCE, OBJECTIVE.beta)
         first, second = EVERY_PAIR.first, EVERY_PAIR.second
         _, d_margins = dpo_loss(
             margins[EVERY_PAIR.prompts, first] - margins[EVERY_PAIR.prompts, second], labels
@@ -610,13 +610,13 @@ def test_pi_star_is_the_optimum_only_of_an_annotator_without_temperature_and_fli
 
 
 def test_an_excluding_reference_has_no_implicit_reward():
-    log_probs = log_table(REFERENCE, CAT)
+    log_probs = log_table(CAT, REFERENCE)
     log_probs[1, 0, 0] = -np.inf
     excluding = full_prefix_policy(CAT, log_probs)
     with pytest.raises(ValueError, match=r"probability 0 to 'cat' for 'Describe the dog'"):
-        implicit_reward(REFERENCE, excluding, CAT, 0.3)
+        implicit_reward(CAT, REFERENCE, excluding, 0.3)
     with pytest.raises(ValueError, match="beta"):
-        implicit_reward(REFERENCE, REFERENCE, CAT, 0.0)
+        implicit_reward(CAT, REFERENCE, REFERENCE, 0.0)
     with pytest.raises(ValueError, match="beta"):
         ipo_loss(np.zeros(1), np.ones(1), 0.0)
 
@@ -663,7 +663,7 @@ def test_betas_at_which_rounding_decides_are_refused(beta):
     for function in (
         lambda: DPO(beta=beta),
         lambda: ipo_loss(np.zeros(1), np.ones(1), beta),
-        lambda: implicit_reward(REFERENCE, REFERENCE, CAT, beta),
+        lambda: implicit_reward(CAT, REFERENCE, REFERENCE, beta),
     ):
         with pytest.raises(ValueError, match=r"beta must lie in \[1e-08, 1e\+08\], got"):
             function()
@@ -673,7 +673,7 @@ def test_betas_at_which_rounding_decides_are_refused(beta):
 @pytest.mark.parametrize("beta", [1e-8, 1e8])
 def test_at_both_ends_of_the_range_the_fit_stays_finite(loss, beta):
     result = DPO(beta=beta, loss=loss, steps=5).fit(
-        REFERENCE, CAT, some_pairs(20, 3, "soft"), np.random.default_rng(0)
+        CAT, REFERENCE, some_pairs(20, 3, "soft"), np.random.default_rng(0)
     )
     assert np.isfinite(result.policy.parameters).all()
     assert np.isfinite([row["loss"] for row in result.rows]).all()

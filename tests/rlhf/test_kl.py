@@ -19,8 +19,8 @@ from minirl.networks import MLP, Table
 from minirl.policy import Policy
 from minirl.rlhf.align import Objective, align
 from minirl.rlhf.kl import (
-    AdaptiveCoefficient,
-    KLPenalty,
+    AdaptiveReferenceBeta,
+    ReferenceKL,
     k1,
     k2,
     k3,
@@ -97,7 +97,7 @@ def test_a_token_that_policy_and_reference_exclude_adds_no_kl():
 
 
 def test_the_adaptive_coefficient_recovers_from_any_run_of_small_or_large_kls():
-    rule = AdaptiveCoefficient(initial=0.3, target=2.0, horizon=100.0)
+    rule = AdaptiveReferenceBeta(initial=0.3, target=2.0, horizon=100.0)
     for kl, bound, back in ((0.0, 0.3 / 2**20, 100.0), (100.0, 0.3 * 2**20, 0.0)):
         beta = 0.3
         for _ in range(20_000):
@@ -228,16 +228,16 @@ def written_responses(rollout):
 def test_rewards_against_a_plain_loop():
     rollout = sample(POLICY, 200, seed=2)
     assert 100 < (~rollout.valid).sum() < 500
-    beta, rewards, metrics = KLPenalty(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
+    beta, rewards, metrics = ReferenceKL(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
     assert beta == metrics["reference_beta"] == 0.3
     close(rewards, looped_rewards(rollout, 0.3), atol=1e-12)
     assert np.array_equal(rewards[~rollout.valid], rollout.rewards[~rollout.valid])
-    assert (log_ratios(rollout, REFERENCE)[~rollout.valid] == 0).all()
+    assert (log_ratios(REFERENCE, rollout)[~rollout.valid] == 0).all()
 
 
 def test_a_sentence_loses_beta_times_its_log_ratio():
     rollout = sample(POLICY, 300, seed=3)
-    _, rewards, metrics = KLPenalty(REFERENCE, 0.7).transform(0.7, rollout, POLICY)
+    _, rewards, metrics = ReferenceKL(REFERENCE, 0.7).transform(0.7, rollout, POLICY)
     sentences = written_responses(rollout)
     log_ratio = LOG_RATIO[sentences]
     close(
@@ -278,7 +278,7 @@ def z_scores(rollout, rewards, truth):
 
 def test_the_penalised_gradient_is_unbiased_and_the_wrong_ones_are_seen(many):
     truth = sequences.policy_gradient(OWN, THEIRS, CAT.utilities, BETA)
-    _, rewards, _ = KLPenalty(REFERENCE, BETA).transform(BETA, many, POLICY)
+    _, rewards, _ = ReferenceKL(REFERENCE, BETA).transform(BETA, many, POLICY)
     assert z_scores(many, rewards, truth).max() < 4
 
     wrong_sign = 2 * many.rewards - rewards  # + beta log ratio, as it has been published
@@ -305,7 +305,7 @@ def test_kl_along_prefixes_is_unbiased_and_varies_less(many):
     }
     assert deviations["along"] < 0.6 * deviations["k1"]
 
-    _, _, metrics = KLPenalty(REFERENCE, BETA).transform(BETA, many, POLICY)
+    _, _, metrics = ReferenceKL(REFERENCE, BETA).transform(BETA, many, POLICY)
     error = {name: deviation / math.sqrt(SENTENCES) for name, deviation in deviations.items()}
     assert abs(metrics["reference_kl_along_prefixes"] - KL) < 4 * error["along"]
     assert abs(metrics["reference_k1"] - KL) < 4 * error["k1"]
@@ -327,13 +327,13 @@ def test_kl_along_prefixes_is_unbiased_and_varies_less(many):
     ],
 )
 def test_the_controller_by_hand(kl, sentences, expected):
-    controller = AdaptiveCoefficient(target=2.0, horizon=1000.0)
+    controller = AdaptiveReferenceBeta(target=2.0, horizon=1000.0)
     assert controller.next_beta(0.3, kl, sentences) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_penalty_carries_the_coefficient_from_rollout_to_rollout():
-    controller = AdaptiveCoefficient(initial=0.4, target=1.2, horizon=1000.0)
-    penalty = KLPenalty(REFERENCE, controller)
+    controller = AdaptiveReferenceBeta(initial=0.4, target=1.2, horizon=1000.0)
+    penalty = ReferenceKL(REFERENCE, controller)
     beta = penalty.init(num_envs=100)
     assert beta == 0.4
     unclipped = 0
@@ -353,7 +353,7 @@ def test_the_penalty_carries_the_coefficient_from_rollout_to_rollout():
 
 
 def test_a_horizon_too_short_for_the_rollout_is_named():
-    controller = AdaptiveCoefficient(target=2.0, horizon=100.0)
+    controller = AdaptiveReferenceBeta(target=2.0, horizon=100.0)
     assert controller.next_beta(0.3, 0.0, 499) > 0
     with pytest.raises(ValueError, match="horizon must be above a fifth of a rollout of 500"):
         controller.next_beta(0.3, 0.0, 500)
@@ -365,7 +365,7 @@ def test_a_horizon_too_short_for_the_rollout_is_named():
 def test_at_first_everything_is_exactly_zero_for_tables():
     """Not nearly: no bit of the reward changes, whatever beta."""
     rollout = sample(REFERENCE, 500, seed=6)
-    _, rewards, metrics = KLPenalty(REFERENCE, 1e6).transform(1e6, rollout, REFERENCE)
+    _, rewards, metrics = ReferenceKL(REFERENCE, 1e6).transform(1e6, rollout, REFERENCE)
     assert np.array_equal(rewards, rollout.rewards)
     estimates = [value for name, value in metrics.items() if name != "reference_beta"]
     assert estimates == [0.0] * 4
@@ -445,12 +445,14 @@ def test_at_first_a_float32_network_is_within_rounding(seed):
     assert np.abs(np.exp(singly - rollout.log_probs[valid]) - 1).max() < 1e-5
 
     reference = policy.with_parameters(theta.copy())
-    _, rewards, metrics = KLPenalty(reference, 0.3).transform(0.3, rollout, policy)
+    _, rewards, metrics = ReferenceKL(reference, 0.3).transform(0.3, rollout, policy)
     close(rewards, rollout.rewards, atol=1e-5)
     for name in ("k1", "k2", "k3", "kl_along_prefixes"):
         assert abs(metrics[f"reference_{name}"]) < 1e-5
     moved = policy.with_parameters(theta + np.float32(0.1))
-    assert KLPenalty(reference).transform(0.3, rollout, moved)[2]["reference_kl_along_prefixes"] > 0
+    assert (
+        ReferenceKL(reference).transform(0.3, rollout, moved)[2]["reference_kl_along_prefixes"] > 0
+    )
 
 
 # ---------------------------------------------------------------- what must not matter
@@ -478,7 +480,7 @@ def test_rows_after_the_end_never_matter(estimator):
         values=garbage(rollout.values, [-1e9, 1e9]),
         next_values=garbage(rollout.next_values, [-1e9, 1e9]),
     )
-    penalty = KLPenalty(REFERENCE, 0.3)
+    penalty = ReferenceKL(REFERENCE, 0.3)
     found = []
     for one in (rollout, spoiled):
         _, rewards, metrics = penalty.transform(0.3, one, POLICY)
@@ -520,7 +522,7 @@ def test_an_infinite_kl_names_token_and_context():
     for prompt, context, token in [(0, 0, 2), (1, 0, 0), (1, 2, 3)]:
         message = f"token {token} probability 0 in context {13 * prompt + context}, "
         with pytest.raises(ValueError, match=message):
-            KLPenalty(excluding(prompt, context, token)).transform(0.3, rollout, POLICY)
+            ReferenceKL(excluding(prompt, context, token)).transform(0.3, rollout, POLICY)
 
 
 def test_an_infinite_kl_is_seen_before_the_token_is_sampled():
@@ -530,7 +532,7 @@ def test_an_infinite_kl_is_seen_before_the_token_is_sampled():
     rollout = sample(policy, 50, seed=11)
     assert not ((rollout.observations == 0) & (rollout.actions == 1)).any()
     with pytest.raises(ValueError, match="token 1 probability 0 in context 0"):
-        KLPenalty(excluding(0, 0, 1)).transform(0.3, rollout, policy)
+        ReferenceKL(excluding(0, 0, 1)).transform(0.3, rollout, policy)
 
 
 def test_next_token_kl_has_a_direction():
@@ -543,32 +545,32 @@ def test_next_token_kl_has_a_direction():
 @pytest.mark.parametrize("beta", [0, -0.3, math.nan, math.inf, None, "0.3", True])
 def test_beta_must_be_above_zero(beta):
     with pytest.raises(ValueError, match="beta must be a finite number above 0, got"):
-        KLPenalty(REFERENCE, beta)
+        ReferenceKL(REFERENCE, beta)
 
 
 @pytest.mark.parametrize("name", ["initial", "target", "horizon"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
 def test_the_controllers_numbers_must_be_above_zero(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a finite number above 0, got"):
-        AdaptiveCoefficient(**{name: value})
+        AdaptiveReferenceBeta(**{name: value})
 
 
 def test_cut_or_several_sentences_a_column_are_refused():
     """Sums over a column would be no KL of a sentence."""
     envs = TokenGenerationVectorEnv(3, describe_the_cat())
     model = full_prefix_policy(envs.task, np.log(np.full((2, 13, 4), 0.25)))
-    rng, penalty = np.random.default_rng(0), KLPenalty(model, 0.3)
+    rng, penalty = np.random.default_rng(0), ReferenceKL(model, 0.3)
     several, _ = collect(envs, model, None, start(envs, seed=0), rng, steps=12)
     cut = collect_episodes(envs, model, None, rng, max_steps=1)
     for rollout in (several, cut):
-        with pytest.raises(ValueError, match="one whole sentence a column"):
+        with pytest.raises(ValueError, match="one whole sentence per column"):
             penalty.transform(0.3, rollout, model)
 
 
 @pytest.mark.parametrize("kl", [math.nan, math.inf, -math.inf])
 def test_an_adaptive_beta_needs_a_finite_kl(kl):
     with pytest.raises(ValueError, match="kl must be a finite number, got"):
-        AdaptiveCoefficient().next_beta(0.3, kl=kl, sentences=10)
+        AdaptiveReferenceBeta().next_beta(0.3, kl=kl, sentences=10)
 
 
 def test_a_penalty_that_is_not_finite_names_beta():
@@ -576,7 +578,7 @@ def test_a_penalty_that_is_not_finite_names_beta():
     reference = full_prefix_policy(CAT, random_log_probs(2, 30.0))
     rng = np.random.default_rng(0)
     rollout = collect_episodes(TokenGenerationVectorEnv(4, CAT), policy, None, rng, max_steps=3)
-    penalty = KLPenalty(reference, 1e308)
+    penalty = ReferenceKL(reference, 1e308)
     with pytest.raises(
         ValueError, match="beta = 1e\\+308 times log-ratios of up to .* smaller beta"
     ):
@@ -586,4 +588,4 @@ def test_a_penalty_that_is_not_finite_names_beta():
 @pytest.mark.parametrize("reference", [None, "reference", np.zeros((2, 13, 4))])
 def test_a_penalty_needs_a_policy(reference):
     with pytest.raises(ValueError, match="reference must be a Policy"):
-        KLPenalty(reference)
+        ReferenceKL(reference)

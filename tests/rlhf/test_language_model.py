@@ -35,12 +35,12 @@ def always(*tokens):
 
 def test_a_table_comes_back_from_its_policy():
     policy = full_prefix_policy(CAT, RANDOM)
-    np.testing.assert_allclose(log_table(policy, CAT), RANDOM, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(log_table(CAT, policy), RANDOM, rtol=0, atol=1e-14)
     np.testing.assert_array_equal(
-        log_table(full_prefix_policy(CAT, always(0, 1, 3)), CAT), always(0, 1, 3)
+        log_table(CAT, full_prefix_policy(CAT, always(0, 1, 3))), always(0, 1, 3)
     )
     unnormalised = full_prefix_policy(CAT, RANDOM + np.arange(26.0).reshape(2, 13, 1))
-    np.testing.assert_allclose(log_table(unnormalised, CAT), RANDOM, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(log_table(CAT, unnormalised), RANDOM, rtol=0, atol=1e-13)
 
 
 def test_a_table_is_normalised_in_float64_whatever_the_policy_computes_in():
@@ -51,7 +51,7 @@ def test_a_table_is_normalised_in_float64_whatever_the_policy_computes_in():
             return theta.reshape(26, 4)[x], None
 
     short = Policy(Network(), Categorical, RANDOM.astype("float32"))
-    table = log_table(short, CAT)
+    table = log_table(CAT, short)
     assert table.dtype == np.float64
     np.testing.assert_allclose(np.exp(table).sum(axis=2), 1.0, rtol=1e-14)
 
@@ -71,7 +71,7 @@ def test_sampled_responses_have_their_exact_frequencies():
     draws = 40_000
     prompts = np.tile([0, 1], draws)
     sampled = sample_responses(
-        full_prefix_policy(CAT, RANDOM), CAT, prompts, np.random.default_rng(0)
+        CAT, full_prefix_policy(CAT, RANDOM), prompts, np.random.default_rng(0)
     )
     for prompt in range(2):
         counts = np.bincount(sampled[prompts == prompt], minlength=40)
@@ -91,7 +91,7 @@ def test_sampled_responses_have_their_exact_frequencies():
 def test_a_policy_that_is_certain(tokens, text, cut):
     log_probs = np.concatenate([always(*tokens)[:1], always(2, 0, 3)[1:]])
     policy = full_prefix_policy(CAT, log_probs)
-    sampled = sample_responses(policy, CAT, np.array([0, 1, 0]), np.random.default_rng(0))
+    sampled = sample_responses(CAT, policy, np.array([0, 1, 0]), np.random.default_rng(0))
     expected = CAT.response(text, cut=cut)
     assert sampled.tolist() == [expected, CAT.response("soft cat"), expected]
 
@@ -101,7 +101,7 @@ def test_who_never_says_eos_is_always_cut():
     log_probs[..., 3] = -np.inf
     prompts = np.zeros(2_000, dtype=int)
     sampled = sample_responses(
-        full_prefix_policy(CAT, log_probs), CAT, prompts, np.random.default_rng(0)
+        CAT, full_prefix_policy(CAT, log_probs), prompts, np.random.default_rng(0)
     )
     assert set(sampled) == set(range(13, 40))
 
@@ -112,14 +112,14 @@ def test_a_model_of_another_task_is_refused_everywhere():
     told = r"Table\(states=27, outputs=4.*a model of another task"
     prompts, rng = np.zeros(3, dtype=int), np.random.default_rng(0)
     with pytest.raises(ValueError, match=told):
-        log_table(model, arithmetic_task)
+        log_table(arithmetic_task, model)
     with pytest.raises(ValueError, match=told):
-        sample_responses(model, arithmetic_task, prompts, rng)
+        sample_responses(arithmetic_task, model, prompts, rng)
     with pytest.raises(ValueError, match=told):
         Objective(arithmetic_task, model, arithmetic_task.utilities, 0.3)
     labels = Preferences(prompts[:1], np.array([1]), np.array([2]), np.array([1.0]))
     with pytest.raises(ValueError, match=told):
-        DPO().fit(model, arithmetic_task, labels, rng)
+        DPO().fit(arithmetic_task, model, labels, rng)
 
 
 def test_an_unknown_prompt_is_refused():
@@ -127,7 +127,7 @@ def test_an_unknown_prompt_is_refused():
     model = full_prefix_policy(cat, np.log(np.full((2, 13, 4), 0.25)))
     for prompt in (-1, 2):
         with pytest.raises(ValueError, match=f"prompts must be whole numbers 0 .. 1, got {prompt}"):
-            sample_responses(model, cat, np.array([prompt]), np.random.default_rng(0))
+            sample_responses(cat, model, np.array([prompt]), np.random.default_rng(0))
 
 
 def test_a_table_of_another_shape_is_refused():

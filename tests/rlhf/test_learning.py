@@ -52,7 +52,7 @@ def aligned(name, seed):
 @cache
 def preferences(seed, count, labels):
     rng = np.random.default_rng(100 + seed)
-    pairs = sample_pairs(objective(seed).reference, TASK, count, rng)
+    pairs = sample_pairs(TASK, objective(seed).reference, count, rng)
     if labels == "soft":
         return Annotator().soft(pairs, TASK.utilities)
     return Annotator().hard(pairs, TASK.utilities, rng)
@@ -63,11 +63,11 @@ def preferred(seed, count=3000, labels="soft", method=PRESET):
     """The policy of DPO."""
     rng = np.random.default_rng(seed)
     pairs = preferences(seed, count, labels)
-    return method.fit(objective(seed).reference, TASK, pairs, rng).policy
+    return method.fit(TASK, objective(seed).reference, pairs, rng).policy
 
 
 def responses(policy):
-    return sequences.response_log_probs(log_table(policy, TASK))
+    return sequences.response_log_probs(log_table(TASK, policy))
 
 
 # ---------------------------------------------------------------- fractions of the optimum
@@ -126,7 +126,7 @@ def test_overfitting_moves_probability_to_answers_that_never_lost(seed):
     hard, exact = preferences(seed, 3000, "hard"), objective(seed)
     early, late = (preferred(seed, 3000, "hard", DPO(steps=steps)) for steps in (150, 600))
     masses = {
-        name: probability_masses(policy, TASK, hard)
+        name: probability_masses(TASK, policy, hard)
         for name, policy in {
             "reference": exact.reference,
             "early": early,
@@ -171,7 +171,7 @@ def test_ppo_and_dpo_agree_with_the_optimum_and_with_each_other(seed):
     exact = objective(seed)
     policies, bounds = [aligned("ppo", seed).policy, preferred(seed)], []
     for policy in policies:
-        gap = exact.optimum - exact.evaluate(policy).objective
+        gap = exact.optimum - exact.value(policy).objective
         bounds.append(math.sqrt(gap / (2 * BETA)))
         assert total_variation(policy, exact.optimal_policy) <= bounds[-1]
     assert total_variation(*policies) <= sum(bounds)
@@ -189,11 +189,11 @@ def test_nothing_lies_above_the_frontier(seed):
     policies["dpo"] = preferred(seed)
     policies["dpo, hard labels"] = preferred(seed, 3000, "hard", DPO(steps=600))
     for name, policy in policies.items():
-        found = exact.evaluate(policy)
+        found = exact.value(policy)
         slack = frontier.objectives - (found.reward - betas * found.kl)
         assert slack.min() >= -1e-10, name
         assert (slack.min() < 0.05) == (name != "dpo, hard labels"), name
-    best = exact.evaluate(exact.optimal_policy)  # it touches the frontier, at its own beta only
+    best = exact.value(exact.optimal_policy)  # it touches the frontier, at its own beta only
     slack = frontier.objectives - (best.reward - betas * best.kl)
     assert abs(slack[-1]) < 1e-10
     assert slack[:-1].min() > 1e-6
@@ -229,7 +229,7 @@ def test_the_learned_reward_is_optimised_beyond_what_it_knows(seed):
     """
     rewards = learned_rewards(seed, 3000, "soft")
     gold, learned = along_the_optimum(seed, rewards)
-    start = objective(seed).evaluate(objective(seed).reference).reward
+    start = objective(seed).value(objective(seed).reference).reward
     assert (np.diff(learned) > 0).all()
     assert gold[0] == pytest.approx(start, abs=0.2)
     assert gold.max() >= 3.21
@@ -242,11 +242,11 @@ def test_the_learned_reward_is_optimised_beyond_what_it_knows(seed):
 
 def test_so_it_is_with_hard_labels():
     """Label noise tells some models better: of 60 label seeds 59 end below the reference."""
-    start = objective(3).evaluate(objective(3).reference).reward
+    start = objective(3).value(objective(3).reference).reward
     ends = []
     for label_seed in range(3, 13):
         rng = np.random.default_rng(label_seed)
-        pairs = sample_pairs(objective(3).reference, TASK, 3000, rng)
+        pairs = sample_pairs(TASK, objective(3).reference, 3000, rng)
         labelled = Annotator().hard(pairs, TASK.utilities, rng)
         rewards = fit_reward_model(bag_of_words(TASK), labelled, ridge=0.1).rewards()
         gold, learned = along_the_optimum(3, rewards)
@@ -264,9 +264,9 @@ def test_ppo_falls_from_its_peak_without_the_penalty_and_stays_up_with_it():
     """
     seed = 3
     exact, rewards = objective(seed), learned_rewards(seed, 300, "hard")
-    start = exact.evaluate(exact.reference).reward
+    start = exact.value(exact.reference).reward
     best = replace(exact, rewards=rewards)
-    assert exact.evaluate(best.optimal_policy).reward > 3
+    assert exact.value(best.optimal_policy).reward > 3
     assert along_the_optimum(seed, rewards)[0, -1] < start
 
     gold = {}
@@ -282,8 +282,8 @@ def test_ppo_falls_from_its_peak_without_the_penalty_and_stays_up_with_it():
             measure=exact.measure,
         )
         during = result.history.columns()["exact_reward"]
-        gold[beta] = during.max(), exact.evaluate(result.policy).reward
-        assert best.evaluate(result.policy).reward > best.evaluate(exact.reference).reward + 1
+        gold[beta] = during.max(), exact.value(result.policy).reward
+        assert best.value(result.policy).reward > best.value(exact.reference).reward + 1
     peak, end = gold[None]
     assert end < peak - 0.3
     peak, end = gold[BETA]

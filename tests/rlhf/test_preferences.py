@@ -31,7 +31,7 @@ def random_policy(rng, scale=1.5):
 
 
 def response_probs(policy):
-    return np.exp(sequences.response_log_probs(log_table(policy, CAT)))
+    return np.exp(sequences.response_log_probs(log_table(CAT, policy)))
 
 
 def always_the_same():
@@ -113,7 +113,7 @@ def test_sampled_pairs_follow_the_policy_given_that_they_differ():
     policy = random_policy(rng)
     probs = response_probs(policy)
     count = 20_000
-    pairs = sample_pairs(policy, CAT, count, rng)
+    pairs = sample_pairs(CAT, policy, count, rng)
     assert len(pairs.prompts) == len(pairs.first) == len(pairs.second) == count
     assert (pairs.first != pairs.second).all()
 
@@ -138,7 +138,7 @@ def test_identical_pairs_are_dropped_and_counted(count):
     rng = np.random.default_rng(1)
     policy = random_policy(rng)
     q = 1 - (response_probs(policy) ** 2).sum(axis=1).mean()
-    dropped = np.array([sample_pairs(policy, CAT, count, rng).identical for _ in range(60)])
+    dropped = np.array([sample_pairs(CAT, policy, count, rng).identical for _ in range(60)])
     three_sigma(dropped, count * (1 - q) / q, sigmas=4)
     assert dropped.var(ddof=1) == pytest.approx(count * (1 - q) / q**2, rel=0.8)
 
@@ -148,8 +148,8 @@ def test_no_more_pairs_are_drawn_than_are_needed():
     policy = random_policy(np.random.default_rng(2))
     ours, theirs = np.random.default_rng(3), np.random.default_rng(3)
     prompts = ours.integers(2, size=1000)
-    first, second = (sample_responses(policy, CAT, prompts, ours) for _ in range(2))
-    pairs = sample_pairs(policy, CAT, np.count_nonzero(first != second), theirs)
+    first, second = (sample_responses(CAT, policy, prompts, ours) for _ in range(2))
+    pairs = sample_pairs(CAT, policy, np.count_nonzero(first != second), theirs)
     assert pairs.identical == np.flatnonzero(first != second)[-1] + 1 - len(pairs.prompts)
     assert theirs.random() == ours.random()
 
@@ -159,7 +159,7 @@ def test_there_are_as_many_pairs_as_asked_for_where_most_answers_are_alike():
     log_probs = np.full((2, CAT.num_contexts, 4), np.log(1 / 120))
     log_probs[:, :, 2] = np.log(39 / 40)
     log_probs[:, CAT.response("soft soft"), [2, 3]] = np.log([1 / 120, 39 / 40])
-    pairs = sample_pairs(full_prefix_policy(CAT, log_probs), CAT, 500, np.random.default_rng(9))
+    pairs = sample_pairs(CAT, full_prefix_policy(CAT, log_probs), 500, np.random.default_rng(9))
     assert len(pairs.first) == 500
     assert (pairs.first != pairs.second).all()
     assert pairs.identical > 2000
@@ -167,7 +167,7 @@ def test_there_are_as_many_pairs_as_asked_for_where_most_answers_are_alike():
 
 def test_a_policy_with_one_answer_gives_no_pairs():
     with pytest.raises(ValueError, match="same answer twice in 1000 of 1000 pairs"):
-        sample_pairs(always_the_same(), CAT, 5, np.random.default_rng(0))
+        sample_pairs(CAT, always_the_same(), 5, np.random.default_rng(0))
 
 
 def test_ties_are_those_of_equal_utility_up_to_rounding():
@@ -189,7 +189,7 @@ def test_the_share_of_ties_is_exact():
         if a != b and abs(utilities[x, a] - utilities[x, b]) < 1e-9
     )
     share = tie / (1 - (probs**2).sum(axis=1)).sum()
-    three_sigma(sample_pairs(policy, CAT, 10_000, rng).tied(utilities), share, sigmas=4)
+    three_sigma(sample_pairs(CAT, policy, 10_000, rng).tied(utilities), share, sigmas=4)
 
 
 # ------------------------------------------------------------ the annotator
@@ -218,7 +218,7 @@ def test_labels_read_the_table_at_prompt_and_response():
 
 def test_hard_labels_average_to_the_soft_ones():
     rng = np.random.default_rng(3)
-    pairs = sample_pairs(random_policy(rng), CAT, 40, rng)
+    pairs = sample_pairs(CAT, random_policy(rng), 40, rng)
     for annotator in (Annotator(), Annotator(temperature=0.3, flip=0.2)):
         soft = annotator.soft(pairs, CAT.utilities).labels
         draws = [annotator.hard(pairs, CAT.utilities, rng).labels for _ in range(2000)]
@@ -243,7 +243,7 @@ def test_what_has_probability_zero_is_never_preferred():
 
 def test_a_sure_annotator_errs_only_by_flips():
     rng = np.random.default_rng(4)
-    pairs = sample_pairs(random_policy(rng), CAT, 5000, rng)
+    pairs = sample_pairs(CAT, random_policy(rng), 5000, rng)
     clear = ~pairs.tied(CAT.utilities)
     hard = Annotator(temperature=1e-3, flip=0.15).hard(pairs, CAT.utilities, rng).rows(clear)
     better = CAT.utilities[hard.prompts, hard.chosen] > CAT.utilities[hard.prompts, hard.rejected]
@@ -283,7 +283,7 @@ def test_an_answer_is_accepted_once_whatever_marks_it():
 def test_scores_and_votes_are_whole_numbers():
     assert stack_exchange_score([0.0, 5.0], [True, False]).dtype == np.int64
     questions = sample_questions(
-        random_policy(np.random.default_rng(0)), CAT, 3, np.random.default_rng(1)
+        CAT, random_policy(np.random.default_rng(0)), 3, np.random.default_rng(1)
     )
     assert questions.upvotes.dtype == np.int64
     assert questions.accepted.dtype == bool
@@ -291,8 +291,8 @@ def test_scores_and_votes_are_whole_numbers():
 
 def test_six_answers_and_noise_of_one_if_nothing_else_is_asked_for():
     policy = random_policy(np.random.default_rng(0))
-    plain = sample_questions(policy, CAT, 20, np.random.default_rng(1))
-    asked = sample_questions(policy, CAT, 20, np.random.default_rng(1), answers=6, noise=1.0)
+    plain = sample_questions(CAT, policy, 20, np.random.default_rng(1))
+    asked = sample_questions(CAT, policy, 20, np.random.default_rng(1), answers=6, noise=1.0)
     assert plain.responses.shape == (20, 6)
     np.testing.assert_array_equal(plain.upvotes, asked.upvotes)
 
@@ -300,7 +300,7 @@ def test_six_answers_and_noise_of_one_if_nothing_else_is_asked_for():
 def test_votes_without_noise_follow_the_utility():
     rng = np.random.default_rng(5)
     policy = random_policy(rng)
-    asked = sample_questions(policy, CAT, 400, rng, answers=5, noise=0.0)
+    asked = sample_questions(CAT, policy, 400, rng, answers=5, noise=0.0)
     assert asked.responses.shape == asked.upvotes.shape == asked.accepted.shape == (400, 5)
     for prompt, responses, votes, accepted in zip(*asked, strict=True):
         utilities = [CAT.utilities[prompt, response] for response in responses]
@@ -313,7 +313,7 @@ def test_votes_without_noise_follow_the_utility():
 
 def test_noise_moves_votes_and_can_make_them_negative():
     rng = np.random.default_rng(6)
-    asked = sample_questions(always_the_same(), CAT, 4000, rng, answers=2, noise=0.5)
+    asked = sample_questions(CAT, always_the_same(), 4000, rng, answers=2, noise=0.5)
     soft_cat = asked.prompts == 0  # 'soft soft' is worth 0.5 to the cat, 0 to the dog
     assert (asked.responses == CAT.response("soft soft")).all()
     # rint(2^v) - 1 < 0 where v < -1, two standard deviations below 0 and three below 0.5
@@ -393,7 +393,7 @@ def test_at_most_ten_pairs_a_question_each_equally_likely():
 
 def test_every_pair_of_sampled_questions_is_used_or_counted():
     rng = np.random.default_rng(8)
-    asked = sample_questions(random_policy(rng), CAT, 300, rng, answers=7)
+    asked = sample_questions(CAT, random_policy(rng), 300, rng, answers=7)
     found = pairs_from_scores(asked, rng)
     assert found.identical + found.tied + found.over_limit + len(found.preferences) == 300 * 21
     assert min(found.identical, found.tied, found.over_limit) > 0
@@ -422,14 +422,14 @@ def test_scores_that_all_tie_give_no_pairs():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda rng: sample_pairs(random_policy(rng), CAT, 0, rng), "count must be a whole number"),
-        (lambda rng: sample_questions(random_policy(rng), CAT, 2.5, rng), "count must be a whole"),
+        (lambda rng: sample_pairs(CAT, random_policy(rng), 0, rng), "count must be a whole number"),
+        (lambda rng: sample_questions(CAT, random_policy(rng), 2.5, rng), "count must be a whole"),
         (
-            lambda rng: sample_questions(random_policy(rng), CAT, 2, rng, answers=0),
+            lambda rng: sample_questions(CAT, random_policy(rng), 2, rng, answers=0),
             "answers must be a whole number",
         ),
         (
-            lambda rng: sample_questions(random_policy(rng), CAT, 2, rng, noise=-1.0),
+            lambda rng: sample_questions(CAT, random_policy(rng), 2, rng, noise=-1.0),
             "noise must be a finite number of at least 0",
         ),
         (
@@ -452,13 +452,13 @@ def test_votes_beyond_an_int64_are_refused(utility, noise):
     rng = np.random.default_rng(0)
     task = replace(CAT, utility=lambda prompt, words, cut: utility if "cat" in words else 0.0)
     with pytest.raises(ValueError, match=r"utility \+ noise must be below 62, .* scale the task"):
-        sample_questions(random_policy(rng), task, 50, rng, noise=noise)
+        sample_questions(task, random_policy(rng), 50, rng, noise=noise)
 
 
 def test_votes_below_the_limit_keep_the_order():
     rng = np.random.default_rng(0)
     task = replace(CAT, utility=lambda prompt, words, cut: 61.0 if "cat" in words else -1e300)
-    questions = sample_questions(random_policy(rng), task, 50, rng, noise=0.0)
+    questions = sample_questions(task, random_policy(rng), 50, rng, noise=0.0)
     better = np.array(["cat" in CAT.text(r) for r in questions.responses.ravel()])
     assert (questions.upvotes.ravel() == np.where(better, 2**61 - 1, -1)).all()
 
@@ -480,7 +480,7 @@ def test_the_score_of_the_most_votes_that_fit():
     ],
 )
 def test_utilities_are_a_table_of_the_pairs(utilities, message):
-    pairs = sample_pairs(random_policy(np.random.default_rng(1)), CAT, 50, np.random.default_rng(2))
+    pairs = sample_pairs(CAT, random_policy(np.random.default_rng(1)), 50, np.random.default_rng(2))
     for function in (
         lambda: Annotator().soft(pairs, utilities),
         lambda: Annotator().hard(pairs, utilities, np.random.default_rng(0)),

@@ -34,14 +34,14 @@ SHAPE = 2, CAT.num_responses
 
 def cat_pairs(rng, count=400):
     logits = rng.standard_normal((2, CAT.num_contexts, 4))
-    return sample_pairs(full_prefix_policy(CAT, logits), CAT, count, rng)
+    return sample_pairs(CAT, full_prefix_policy(CAT, logits), count, rng)
 
 
 @functools.cache
 def arithmetic_pairs(count=3000):
     task, rng = arithmetic(), np.random.default_rng(0)
     reference = fine_tune(task, sample_demonstrations(task, 2000, rng)).policy
-    return sample_pairs(reference, task, count, rng)
+    return sample_pairs(task, reference, count, rng)
 
 
 def preferences_between(*rows):
@@ -282,7 +282,7 @@ def test_a_constant_for_each_prompt_is_free():
     features = one_hot(CAT)
     preferences = Annotator().soft(cat_pairs(rng), CAT.utilities)
     reference = sequences.response_log_probs(
-        log_table(full_prefix_policy(CAT, rng.normal(size=(2, CAT.num_contexts, 4))), CAT)
+        log_table(CAT, full_prefix_policy(CAT, rng.normal(size=(2, CAT.num_contexts, 4))))
     )
     table = rng.normal(size=SHAPE)
     shifted = table + np.array([[3.0], [-5.0]])

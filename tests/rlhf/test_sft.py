@@ -42,7 +42,7 @@ def any_corpus(rng, count=60):
 
 
 def log_probs_of(policy, task):
-    return sequences.response_log_probs(log_table(policy, task))
+    return sequences.response_log_probs(log_table(task, policy))
 
 
 def counts_by_loops(corpus, block_size, mask_prompt):
@@ -249,7 +249,7 @@ def test_policy_repeats_the_bigrams_in_every_prefix(mask_prompt):
     counts, _ = counts_by_loops(corpus, 16, True)
     parameters = tuned.policy.parameters.reshape(-1, 4)[:-1]  # without the row of 'ended'
     np.testing.assert_allclose(np.exp(parameters).sum(axis=1), 1, rtol=1e-12)
-    probs = np.exp(log_table(tuned.policy, CAT))
+    probs = np.exp(log_table(CAT, tuned.policy))
     for prompt, node, token in np.ndindex(probs.shape):
         previous = CAT.words(node)[-1] if node else None
         seen = [counts[prompt, previous, v] + smoothing for v in ("cat", "dog", "soft", "EOS")]
@@ -261,7 +261,7 @@ def test_the_tail_is_dropped():
     nodes = np.array([CAT.response("soft cat")] * 8 + [CAT.response("dog dog")] * 2)
     tuned = fine_tune(CAT, Corpus(np.zeros(10, int), nodes), block_size=16)
     assert (tuned.blocks, tuned.tokens, tuned.lost_context) == (2, 24, 0)
-    dog = np.exp(log_table(tuned.policy, CAT))[0, 0, 1]
+    dog = np.exp(log_table(CAT, tuned.policy))[0, 0, 1]
     assert dog == pytest.approx(0.05 / 8.2)
 
 

@@ -28,7 +28,7 @@ from minirl.envs.token_tasks import arithmetic, exact_match, gold_utility
 from minirl.exact import sequences
 from minirl.networks import Table
 from minirl.policy import Critic
-from minirl.rlhf.kl import KLPenalty, log_ratios
+from minirl.rlhf.kl import ReferenceKL, log_ratios
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rollout import collect_episodes
 from minirl.settings import Settings
@@ -104,7 +104,7 @@ def evaluated(advantages, utility=gold_utility):
         whole_episodes=True,
         group_size=2,
         advantages=advantages,
-        reward_transform=KLPenalty(REFERENCE, 0.3),
+        reward_transform=ReferenceKL(REFERENCE, 0.3),
         critic_fit=TableFit(),
     )
     learner = new_learner(PolicyGradient(), settings, POLICY, critic())
@@ -165,17 +165,17 @@ def test_log_probabilities_of_the_reference():
     # log 0.25, log 0.2; log 0.4, log 0.3; log 0.8
     theirs = REFERENCE.forward(rollout.observations[VALID])[0].log_prob(rollout.actions[VALID])
     close(theirs, [-1.38629436, -1.60943791, -0.91629073, -1.20397280, -0.22314355])
-    close(log_ratios(rollout, REFERENCE), columns([LOG_2, -LOG_2], [LOG_2, LOG_2], [-LOG_2, 0.0]))
+    close(log_ratios(REFERENCE, rollout), columns([LOG_2, -LOG_2], [LOG_2, LOG_2], [-LOG_2, 0.0]))
     # Of whole sentences: 0.5 0.8 0.4 = 0.16 against 0.25 0.4 0.8 = 0.08; 0.06 against 0.06.
     task = arithmetic()
     sentences = [2, 2], [task.response("A: 8"), task.response("sorry")]
     for model, expected in ((POLICY, [0.16, 0.06]), (REFERENCE, [0.08, 0.06])):
-        close(np.exp(sequences.response_log_probs(log_table(model, task))[sentences]), expected)
+        close(np.exp(sequences.response_log_probs(log_table(task, model))[sentences]), expected)
 
 
 def test_penalised_rewards_and_the_kl():
     rollout = written()
-    beta, rewards, metrics = KLPenalty(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
+    beta, rewards, metrics = ReferenceKL(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
     close(
         rewards,
         columns([-PENALTY, PENALTY], [-PENALTY, -1 - PENALTY], [2.5 + PENALTY, 0.0]),
@@ -198,7 +198,7 @@ def test_penalised_rewards_and_the_kl():
 def test_td_errors():
     """r' + V(next) - V: -0.2079 + 1.5 - 1, and so on; after an end V(next) is 0, not 7."""
     rollout = written()
-    _, rewards, _ = KLPenalty(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
+    _, rewards, _ = ReferenceKL(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
     deltas = td_errors(rewards, rollout.values, rollout.next_values, rollout.terminated, 1.0)
     close(deltas[VALID], [0.29205585, -1.29205585, 0.29205585, -0.70794415, 0.70794415])
 

@@ -138,11 +138,11 @@ def test_every_public_function_checks_every_argument(function, name):
             "seeds must be a whole number or a list, got the float 2.0; did you mean 2?",
         ),
         (
-            lambda: rlhf.sample_pairs(TASK, POLICY, 3, 0),
-            "policy must be a Policy, got a TokenTask; policy and task are in each other's place",
+            lambda: rlhf.sample_pairs(POLICY, TASK, 3, 0),
+            "task must be a TokenTask, got a Policy; task and policy are in each other's place",
         ),
         (
-            lambda: rlhf.sample_pairs(POLICY, TASK, 3, 0),
+            lambda: rlhf.sample_pairs(TASK, POLICY, 3, 0),
             "rng must be a numpy.random.Generator, got the int 0; did you mean "
             "numpy.random.default_rng(0)?",
         ),
@@ -335,11 +335,11 @@ def test_objects_that_are_numbers_are_taken():
             "betas must be a list of numbers, at least one, got shape (2, 2)",
         ),
         (
-            lambda: tabular.surrogate(chain_mdp(), np.ones((1, 2)), np.full((5, 2), 0.5)),
+            lambda: tabular.surrogate(chain_mdp(), np.full((5, 2), 0.5), np.ones((1, 2))),
             "new must have shape (5, 2), got (1, 2)",
         ),
         (
-            lambda: tabular.surrogate(chain_mdp(), np.full((5, 2), 0.5), np.ones((5, 2))),
+            lambda: tabular.surrogate(chain_mdp(), np.ones((5, 2)), np.full((5, 2), 0.5)),
             "old must be probabilities that sum to 1",
         ),
         (

@@ -132,12 +132,12 @@ def prepare(*, beta: float, labels: int, seed: int) -> Prepared:
     corpus_rng, label_rng, held_out_rng = (np.random.default_rng(stream) for stream in streams)
     tuned = fine_tune(task, sample_demonstrations(task, DEMONSTRATIONS, corpus_rng))
     annotator, gold = Annotator(), task.utilities
-    pairs = sample_pairs(tuned.policy, task, labels, label_rng)
+    pairs = sample_pairs(task, tuned.policy, labels, label_rng)
     hard = annotator.hard(pairs, gold, label_rng)
     objective = Objective(task, tuned.policy, gold, beta)
     model = fit_reward_model(bag_of_words(task), hard).centred(objective.reference_log_probs)
     sequences.require_price("beta", beta, model.rewards())
-    held_out = sample_pairs(tuned.policy, task, HELD_OUT_PAIRS, held_out_rng)
+    held_out = sample_pairs(task, tuned.policy, HELD_OUT_PAIRS, held_out_rng)
     return Prepared(
         tuned=tuned,
         pairs=pairs,
@@ -158,7 +158,7 @@ def run_method(name: str, prepared: Prepared, reward: str, seed: int) -> MethodR
     else:
         learn = _reinforce if name in SENTENCES else _prefer
         policy, sentences, curve = learn(name, prepared, reward, seed)
-        log_probs = sequences.response_log_probs(log_table(policy, prepared.objective.task))
+        log_probs = sequences.response_log_probs(log_table(prepared.objective.task, policy))
     return MethodRun(log_probs, sentences, curve, time.process_time() - began)
 
 
@@ -221,7 +221,7 @@ def _reinforce(
     columns = result.history.columns()
     after, measured = columns["episodes"], columns["exact_objective"]
     before, sentences = np.concatenate([[0], after[:-1]]), int(after[-1])
-    final = objective.evaluate(result.policy).objective
+    final = objective.value(result.policy).objective
     kept = ~np.isnan(measured)
     curve = np.array([[*before[kept], sentences], [*measured[kept], final]])
     return result.policy, sentences, curve
@@ -233,15 +233,15 @@ def _prefer(
     """A method that samples its pairs beforehand: policy, sentences, curve."""
     objective, steps = prepared.objective, DPO_STEPS[reward]
     found = DPO(beta=objective.beta, loss=name, steps=steps).fit(  # type: ignore[arg-type]
-        objective.reference,
         objective.task,
+        objective.reference,
         prepared.soft if reward == "gold" else prepared.hard,
         np.random.default_rng(seed),
         measure=_sparsely(objective.measure, steps),
     )
     sentences = 2 * (len(prepared.soft) + prepared.pairs.identical)
     measured = [row["exact_objective"] for row in found.rows if "exact_objective" in row]
-    measured.append(objective.evaluate(found.policy).objective)
+    measured.append(objective.value(found.policy).objective)
     return found.policy, sentences, np.array([[sentences] * len(measured), measured])
 
 
@@ -282,7 +282,7 @@ def overoptimise(prepared: Prepared, seed: int) -> Overoptimisation:
         return sequences.response_log_probs(log_policy)
 
     def measure(policy: Policy) -> dict[str, float]:
-        log_probs = sequences.response_log_probs(log_table(policy, task))
+        log_probs = sequences.response_log_probs(log_table(task, policy))
         names = "exact_reference_kl", "exact_gold_reward", "exact_reward"
         return dict(zip(names, point(log_probs), strict=True))
 
@@ -321,7 +321,7 @@ def overoptimise(prepared: Prepared, seed: int) -> Overoptimisation:
         paths=paths,
         hacked={
             "PPO on the learned reward without a KL penalty": sequences.response_log_probs(
-                log_table(ppo.policy, task)
+                log_table(task, ppo.policy)
             ),
             f"the optimum of the learned reward at beta = {smallest:g}": optimum(smallest),
         },
@@ -340,7 +340,7 @@ def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
         "blocks",
         f"    {tuned.lost_context:.1%} of the response tokens lost their prompt; perplexity "
         f"{tuned.perplexity:.2f} (lowest possible {tuned.lowest_perplexity:.2f})",
-        f"    the reference earns {objective.start:.3f} (gold); samples:",
+        f"    the reference earns {objective.reference_value:.3f} (gold); samples:",
         *(
             f"      {task.prompts[prompt]}  " + "   ".join(_quoted(task.text(r)) for r in responses)
             for prompt, responses in enumerate(_draw(objective.reference_log_probs, rng, 2))
@@ -364,8 +364,8 @@ def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
         f"3. Reward model: {len(prepared.model.weights)} weights, accuracy on fresh pairs "
         f"{judged['accuracy']:.1%} (Bayes ceiling {judged['bayes_ceiling']:.1%}), "
         f"calibration error {judged['calibration_error']:.3f}",
-        f"4. Learning at beta = {objective.beta:g}: J of the reference {objective.start:.3f}, J* "
-        f"{objective.optimum:.3f}",
+        f"4. Learning at beta = {objective.beta:g}: J of the reference "
+        f"{objective.reference_value:.3f}, J* {objective.optimum:.3f}",
     ]
     return "\n".join(lines)
 
@@ -602,7 +602,7 @@ def _summary(
             "fraction_of_optimum_per_seed": [run["fraction_of_optimum"] for run in judged],
         }
     return {
-        "j_ref": objective.start,
+        "j_ref": objective.reference_value,
         "j_star": objective.optimum,
         **arguments,
         "methods": methods,
@@ -645,13 +645,13 @@ def _draw_figures(
             for n in BEST_OF
         ]
         labels["best-of-n"] = [f"n = {n}" for n in BEST_OF]
-    optimum = objective.evaluate(objective.optimal_policy)
+    optimum = objective.value(objective.optimal_policy)
     trained_on = f"trained on the {reward} reward"
     alignment_figures.plot_frontier(
         sequences.reward_kl_frontier(objective.log_reference, objective.rewards, FRONTIER_BETAS),
         points,
         labels=labels,
-        reference=(0.0, objective.start),
+        reference=(0.0, objective.reference_value),
         optimum=(optimum.kl, optimum.reward),
         beta=objective.beta,
         title=f"What each method pays in KL for its reward ({trained_on})",
@@ -666,7 +666,7 @@ def _draw_figures(
         alignment_figures.plot_learning(
             {name: found for name, found in curves.items() if name in SENTENCES},
             offline={name: found for name, found in curves.items() if name not in SENTENCES},
-            reference_objective=objective.start,
+            reference_objective=objective.reference_value,
             optimal_objective=objective.optimum,
             title=f"Exact J = E[gold reward] \N{MINUS SIGN} {objective.beta:g} KL, {trained_on}",
             path=folder / "learning.png",
