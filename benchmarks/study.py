@@ -1,16 +1,16 @@
-"""Long experiments that keep every finished run in a CSV file.
+"""Long experiments whose finished runs are stored in a CSV file, and the tables made from it.
 
-A script lists the runs it wants. `Study.complete` computes those that the file does not contain and
-appends a row as soon as a run has finished, so an interrupted script continues where it stopped.
-Finished runs are not told apart by the version of the package: delete the file after a change. The
-functions below turn rows into the tables of the documentation.
+A script lists its runs. `Study.complete` computes those that the file does not contain and appends
+a row as soon as a run has finished, so an interrupted script continues where it stopped. A stored
+run does not record the version of the package: delete the file after a change of the package.
 """
 
 import argparse
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -27,19 +27,20 @@ RESULTS = Path(__file__).parent / "results"
 POLICIES = Path(__file__).parent / "policies"
 
 Row = dict[str, str]
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=tuple)
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that a CSV file keeps, one row per run.
+    """Runs that are stored in a CSV file, one row per run.
 
     Parameters
     ----------
     path : Path
     key : tuple of str
-        Columns that identify a run. An item of work is a tuple of their values.
+        Columns that identify a run. A run is requested by an item: a tuple of their values, which
+        may have further entries that are not stored.
     values : tuple of str
         Columns that a run measures.
     """
@@ -66,25 +67,51 @@ class Study:
             writer.writerows(rows)
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
-        """The items whose key no row contains."""
-        finished = {tuple(row[name] for name in self.key) for row in self.rows()}
-        return [item for item in items if tuple(map(str, item)) not in finished]  # type: ignore[call-overload]
+        """The items without a row; where several items share a key, the first ones have the rows.
+
+        An item shorter than the key has a row if one begins with it.
+        """
+        available: dict[int, Counter[tuple[str, ...]]] = {}
+        rows, missing = self.rows(), []
+        for item in items:
+            key = tuple(map(str, item[: len(self.key)]))
+            columns = self.key[: len(key)]
+            if len(key) not in available:
+                available[len(key)] = Counter(tuple(row[name] for name in columns) for row in rows)
+            if available[len(key)][key]:
+                available[len(key)][key] -= 1
+            else:
+                missing.append(item)
+        return missing
+
+    def store(self, item: Item, values: Sequence[object] | None) -> None:
+        """Append the row of a finished run; None is no result and is not stored."""
+        if values is not None:
+            self.append([[*item[: len(self.key)], *values]])
 
     def complete(
-        self, run: Callable[[Item], Sequence[object]], items: Iterable[Item], workers: int
+        self,
+        run: Callable[[Item], Result],
+        items: Iterable[Item],
+        workers: int,
+        store: Callable[[Item, Result], None] | None = None,
     ) -> None:
-        """Compute run(item), the values of a row, for each missing item, and append the rows."""
-        for item, values in computed(run, self.missing(items), workers):
-            self.append([[*item, *values]])  # type: ignore[misc]
+        """Compute run(item) for each missing item, and store each result when it is finished."""
+        for item, result in computed(run, self.missing(items), workers):
+            (store or self.store)(item, result)  # type: ignore[arg-type]
 
 
 def computed(
     run: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with run(item), in the order in which they finish, in `workers` processes.
+    """Each item with run(item), as the runs finish; no workers means in this process, in order.
 
-    An error, or Ctrl-C, is raised without beginning another run.
+    After an error or Ctrl-C no further run begins.
     """
+    if not workers:
+        for item in tqdm(items, unit="run"):
+            yield item, run(item)
+        return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(run, item): item for item in items}
         try:
@@ -95,13 +122,17 @@ def computed(
             raise
 
 
-def command_line(
+def main(
     description: str | None,
+    study: Study,
+    run: Callable[[Item], Any],
+    items: Callable[..., Iterable[Item]],
+    table: Callable[[], str] | None = None,
     *,
-    complete: Callable[[argparse.Namespace], None],
-    table: Callable[[], str],
     draw: Callable[[Path], None] | None = None,
     seeds: int | None = None,
+    store: Callable[[Item, Any], None] | None = None,
+    parallel: bool = True,
 ) -> None:
     """The command line of a script: compute the missing runs, then print the tables.
 
@@ -109,30 +140,40 @@ def command_line(
     ----------
     description : str
         The script's docstring, whose first line is shown.
-    complete : callable
-        Computes the missing runs, given the parsed arguments `workers` and, with a default,
-        `seeds`.
-    table : callable
+    study : Study
+    run : callable
+        From an item to the values of its row.
+    items : callable
+        Returns all items; it receives the number of seeds if `seeds` is given.
+    table : callable, optional
         Returns the tables. With --table nothing is computed.
     draw : callable, optional
         Draws the figure into a file. With --figure FILE nothing is computed or printed.
     seeds : int, optional
-        Default number of seeds; None if the script does not let one choose it.
+        Default of the option --seeds; None if a script has no such option.
+    store : callable, optional
+        Stores an item's result, in place of `study.store`.
+    parallel : bool
+        Whether runs are computed in --workers processes, or in this one.
     """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     if seeds is not None:
         parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes")
-    parser.add_argument("--table", action="store_true", help="print the tables, compute nothing")
+    if parallel:
+        parser.add_argument("--workers", type=int, default=1, help="number of processes")
+    if table:
+        parser.add_argument("--table", action="store_true", help="print the stored runs' tables")
     if draw:
-        parser.add_argument("--figure", type=Path, help="draw this file, compute nothing")
+        parser.add_argument("--figure", type=Path, help="draw the stored runs into this file")
     arguments = parser.parse_args()
     if draw and arguments.figure:
         draw(arguments.figure)
         return
-    if not arguments.table:
-        complete(arguments)
-    print(table())
+    if not (table and arguments.table):
+        wanted = items() if seeds is None else items(arguments.seeds)
+        study.complete(run, wanted, arguments.workers if parallel else 0, store)
+    if table:
+        print(table())
 
 
 def write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -169,15 +210,29 @@ def with_interval(middle: float, low: float, high: float, form: str) -> str:
     return f"{middle:{form}} [{low:{form}}, {high:{form}}]"
 
 
+def median_with_range(values: Sequence[float] | np.ndarray, form: str) -> str:
+    """The median with the smallest and the largest value; empty without values."""
+    return with_interval(np.median(values), min(values), max(values), form) if len(values) else ""
+
+
+def iqm(scores: Sequence[float]) -> tuple[float, float, float]:
+    """Interquartile mean and its 95 % bootstrap interval over seeds."""
+    return interquartile_mean(scores), *bootstrap_interval(scores, np.random.default_rng(0))
+
+
 def iqm_with_interval(scores: Sequence[float], form: str) -> str:
-    """Interquartile mean with its 95 % bootstrap interval; a single score has no interval."""
-    middle = interquartile_mean(scores)
+    """The text of `iqm`; a single score has no interval."""
     if len(scores) == 1:
-        return f"{middle:{form}}"
-    return with_interval(middle, *bootstrap_interval(scores, np.random.default_rng(0)), form)
+        return f"{scores[0]:{form}}"
+    return with_interval(*iqm(scores), form)
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], rule: str = "---") -> str:
     """A Markdown table; `rule` is "---:" for columns of numbers."""
     lines = [head, [rule] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def titled(tables: Mapping[str, str]) -> str:
+    """Tables below their titles."""
+    return "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())

@@ -1,17 +1,18 @@
-"""What each silent choice of an implementation is worth: one changed at a time, ten seeds.
+"""The effect of each silent choice of an implementation: one is changed at a time, ten seeds.
 
     python -m benchmarks.control.choices            (about half an hour on one core)
     python -m benchmarks.control.choices --table    (the table of docs/reference/choices.md)
     python -m benchmarks.control.choices --figure docs/reference/choices.png
 
 The score of a run is the mean over its environment steps of the 100-episode mean return. It
-reflects how fast a run learns as well as where it ends. The figure also shows the token task's
-choices, from rlhf/choices.py.
+depends on the speed of learning as well as on the final return. The figure also shows the choices
+on the token task, from rlhf/choices.py.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +21,7 @@ import numpy as np
 
 import minirl
 from benchmarks import study
+from benchmarks.ablation import DEFAULT, Choice, Effect, effects
 from benchmarks.control.learning_curves import average_return
 from benchmarks.rlhf import choices as rlhf_choices
 from minirl import training
@@ -27,7 +29,7 @@ from minirl.advantages import AdvantageEstimator
 from minirl.algorithms import trpo
 from minirl.algorithms.policy_gradient import step_report
 from minirl.batch import Batch, Rollout
-from minirl.experiments.statistics import compare_scores, interquartile_mean
+from minirl.experiments.statistics import interquartile_mean
 from minirl.optimizers import scheduled
 
 STUDY = study.Study(
@@ -56,58 +58,52 @@ class TimeLimitIsDeath:
         )
 
 
-@contextlib.contextmanager
-def without_kl_check() -> Iterator[None]:
-    search = trpo.trust_region_search
-
-    def unchecked(*arguments: Any, max_kl: float, **others: Any) -> Any:
-        return search(*arguments, max_kl=np.inf, **others)
-
-    with mock.patch.object(trpo, "trust_region_search", unchecked):
-        yield
+def patched(owner: Any, name: str, change: Callable[[Any], Any]) -> AbstractContextManager[Any]:
+    """A context in which the function `owner.name` is replaced by change(the function)."""
+    return mock.patch.object(owner, name, change(getattr(owner, name)))
 
 
-@contextlib.contextmanager
-def with_a_looser_bound() -> Iterator[None]:
-    search = trpo.trust_region_search
+def with_search_bound(factor: float) -> AbstractContextManager[Any]:
+    """The line search accepts a KL of `factor` times TRPO's bound."""
 
-    def looser(*arguments: Any, max_kl: float, **others: Any) -> Any:
-        return search(*arguments, max_kl=1.5 * max_kl, **others)
+    def change(search: Any) -> Any:
+        def changed(*arguments: Any, max_kl: float, **others: Any) -> Any:
+            return search(*arguments, max_kl=factor * max_kl, **others)
 
-    with mock.patch.object(trpo, "trust_region_search", looser):
-        yield
+        return changed
+
+    return patched(trpo, "trust_region_search", change)
 
 
-@contextlib.contextmanager
-def with_failed_steps_taken() -> Iterator[None]:
+def with_failed_steps_taken() -> AbstractContextManager[Any]:
     """Where no try was accepted, the last and smallest one is taken nevertheless."""
-    search = trpo.trust_region_search
 
-    def stubborn(*arguments: Any, shrink: float, tries: int, **others: Any) -> Any:
-        found = search(*arguments, shrink=shrink, tries=tries, **others)
-        return found if found.fraction > 0 else found._replace(fraction=shrink ** (tries - 1))
+    def change(search: Any) -> Any:
+        def changed(*arguments: Any, shrink: float, tries: int, **others: Any) -> Any:
+            result = search(*arguments, shrink=shrink, tries=tries, **others)
+            smallest = shrink ** (tries - 1)
+            return result if result.fraction > 0 else result._replace(fraction=smallest)
 
-    with mock.patch.object(trpo, "trust_region_search", stubborn):
-        yield
+        return changed
+
+    return patched(trpo, "trust_region_search", change)
 
 
-@contextlib.contextmanager
-def with_a_stray_minibatch() -> Iterator[None]:
-    """Parts of the preset's number and, but for a row or two, its size; a few rows are left over.
+def with_a_stray_minibatch() -> AbstractContextManager[Any]:
+    """Minibatches of nearly the preset's number and size, and a short one of the rows left over.
 
-    The last minibatch holds them, `STRAY` or hardly more, and moves policy and critic like another.
+    The last minibatch has `STRAY` rows or a few more. It moves policy and critic as much as any.
     """
 
-    def exact(batch: Batch, size: int, rng: np.random.Generator) -> Iterator[Any]:
+    def minibatches(batch: Batch, size: int, rng: np.random.Generator) -> Iterator[Any]:
         order = rng.permutation(len(batch))
         size = (len(batch) - STRAY) // max(1, round(len(batch) / size))
-        for start in range(0, len(batch), size):
-            rows = order[start : start + size]
+        for first in range(0, len(batch), size):
+            rows = order[first : first + size]
             part = batch.rows(rows)
             yield rows, replace(part, weight=part.weight * (len(batch) / len(rows)))
 
-    with mock.patch.object(Batch, "minibatches", exact):
-        yield
+    return mock.patch.object(Batch, "minibatches", minibatches)
 
 
 def joint_stage(
@@ -118,10 +114,10 @@ def joint_stage(
     rng: np.random.Generator,
     progress: float,
 ) -> tuple[training.Learner, dict[str, float]]:
-    """Policy loss plus mean (V - R)^2 / 2, one loss: PPO's minibatches, rate and epochs for both.
+    """One loss, policy loss + mean (V - R)^2 / 2, with PPO's minibatches, rate and epochs.
 
-    The gradient of both together is shortened to a norm of 0.5. Adam works entry by entry, so that
-    one optimiser of both is two.
+    The gradient with respect to policy and critic together is shortened to a norm of 0.5. Adam
+    works entry by entry, so two optimisers are the same as one optimiser for both.
     """
     state, critic_state, fit = learner.state, learner.critic_state, settings.critic_fit
     rate = scheduled(algorithm.learning_rate, progress)
@@ -141,38 +137,31 @@ def joint_stage(
     return learner, step_report(old, new, batch, advantages)
 
 
-@contextlib.contextmanager
-def with_a_joint_loss() -> Iterator[None]:
-    with mock.patch.object(training, "optimisation_stage", joint_stage):
-        yield
+def with_a_joint_loss() -> AbstractContextManager[Any]:
+    """Policy and critic are updated by `joint_stage`."""
+    return mock.patch.object(training, "optimisation_stage", joint_stage)
 
 
-@contextlib.contextmanager
-def with_kl_reversed() -> Iterator[None]:
-    kl = minirl.Categorical.kl
+def with_kl_reversed() -> AbstractContextManager[Any]:
+    """The line search bounds KL(new || old) instead of KL(old || new)."""
 
-    def reverse(self: Any, other: Any) -> np.ndarray:
-        return kl(other, self)
+    def change(search: Any) -> Any:
+        def changed(*arguments: Any, **others: Any) -> Any:
+            with patched(minirl.Categorical, "kl", lambda kl: lambda self, other: kl(other, self)):
+                return search(*arguments, **others)
 
-    search = trpo.trust_region_search
+        return changed
 
-    def reversed_search(*arguments: Any, **others: Any) -> Any:
-        with mock.patch.object(minirl.Categorical, "kl", reverse):
-            return search(*arguments, **others)
-
-    with mock.patch.object(trpo, "trust_region_search", reversed_search):
-        yield
+    return patched(trpo, "trust_region_search", change)
 
 
-@contextlib.contextmanager
-def with_damping_in_the_step() -> Iterator[None]:
-    full_step = trpo.full_step
+def with_damping_in_the_step() -> AbstractContextManager[Any]:
+    """The step's length is computed from the damped Fisher matrix, which makes it shorter."""
 
-    def damped(solution: Any, damping: float, max_kl: float) -> np.ndarray:
-        return full_step(solution, 0.0, max_kl)
+    def change(full_step: Any) -> Any:
+        return lambda solution, damping, max_kl: full_step(solution, 0.0, max_kl)
 
-    with mock.patch.object(trpo, "full_step", damped):
-        yield
+    return patched(trpo, "full_step", change)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +177,7 @@ class WhitenedPerMinibatch(minirl.PPO):
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedActions(minirl.PPO):
-    """Learns from the action that Pendulum received, as if the Gaussian had drawn it."""
+    """Learns from the clipped action that Pendulum received, as if the Gaussian had sampled it."""
 
     def update(self, state: Any, batch: Batch, *others: Any) -> tuple[Any, dict[str, float]]:
         received = np.clip(batch.actions, -2, 2)
@@ -197,47 +186,18 @@ class ClippedActions(minirl.PPO):
         return super().update(state, batch, *others)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One departure from an environment's preset."""
-
-    environment: str
-    algorithm: str
-    name: str
-    kind: type | None = None
-    changes: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    during: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-
-    def train(self, seed: int) -> minirl.Result:
-        default = minirl.default_algorithm(self.algorithm, self.environment)
-        kind = self.kind or type(default)
-        own = {item.name: getattr(default, item.name) for item in fields(default)}
-        algorithm = kind(**{**own, **self.changes})
-        settings = replace(
-            minirl.default_settings(self.environment, self.algorithm), **self.settings
-        )
-        with self.during():
-            return minirl.train(
-                self.environment,
-                algorithm,
-                total_steps=STEPS[self.environment],
-                seed=seed,
-                settings=settings,
-            )
-
-
 def choices() -> list[Choice]:
+    """Every choice, in the order of the table; the default of each preset comes first."""
     gae = minirl.GAE(discount=0.99, lam=0.95)
     pendulum_gae = minirl.GAE(discount=0.9, lam=0.95)
     fit = minirl.CriticFit()
-    found = []
+    listed = []
 
-    def add(environment: str, algorithm: str, name: str, **others: Any) -> None:
-        found.append(Choice(environment, algorithm, name, **others))
+    def add(environment: str, algorithm: str, name: str = DEFAULT, **others: Any) -> None:
+        listed.append(Choice(environment, algorithm, name, **others))
 
     cartpole, pendulum = "CartPole-v1", "Pendulum-v1"
-    add(cartpole, "ppo", "default")
+    add(cartpole, "ppo")
     add(cartpole, "ppo", "advantages not normalised", changes={"normalize_advantages": False})
     add(cartpole, "ppo", "advantages whitened per minibatch", kind=WhitenedPerMinibatch)
     add(cartpole, "ppo", "learning rate not annealed", changes={"learning_rate": 1e-3})
@@ -260,7 +220,7 @@ def choices() -> list[Choice]:
     add(cartpole, "ppo", "states discounted", settings={"discount_states": True})
     add(cartpole, "ppo", "float64", settings={"dtype": "float64"})
 
-    add(cartpole, "trpo", "default")
+    add(cartpole, "trpo")
     add(cartpole, "trpo", "advantages not normalised", changes={"normalize_advantages": False})
     add(cartpole, "trpo", "damping 0.001", changes={"damping": 1e-3})
     add(cartpole, "trpo", "damping 1", changes={"damping": 1.0})
@@ -268,13 +228,13 @@ def choices() -> list[Choice]:
     add(cartpole, "trpo", "3 CG iterations", changes={"cg_iterations": 3})
     add(cartpole, "trpo", "max_kl 0.003", changes={"max_kl": 0.003})
     add(cartpole, "trpo", "max_kl 0.03", changes={"max_kl": 0.03})
-    add(cartpole, "trpo", "line search without KL check", during=without_kl_check)
-    add(cartpole, "trpo", "line search accepts 1.5 max_kl", during=with_a_looser_bound)
+    add(cartpole, "trpo", "line search without KL check", during=partial(with_search_bound, np.inf))
+    add(cartpole, "trpo", "line search accepts 1.5 max_kl", during=partial(with_search_bound, 1.5))
     add(cartpole, "trpo", "failed search: last try taken", during=with_failed_steps_taken)
     add(cartpole, "trpo", "KL(new || old) in the line search", during=with_kl_reversed)
     add(cartpole, "trpo", "time limit as death", settings={"advantages": TimeLimitIsDeath(gae)})
 
-    add(cartpole, "policy-gradient", "default")
+    add(cartpole, "policy-gradient")
     unnormalised = {"normalize_advantages": False}
     add(cartpole, "policy-gradient", "advantages not normalised", changes=unnormalised)
     for baseline in (None, "batch", "critic"):
@@ -283,7 +243,7 @@ def choices() -> list[Choice]:
         add(cartpole, "policy-gradient", label, settings={"advantages": estimator})
     add(cartpole, "policy-gradient", "states discounted", settings={"discount_states": True})
 
-    add(pendulum, "ppo", "default")
+    add(pendulum, "ppo")
     add(pendulum, "ppo", "rewards not scaled", settings={"reward_transform": None})
     add(pendulum, "ppo", "observations normalised", settings={"normalize_observations": True})
     death = {"advantages": TimeLimitIsDeath(pendulum_gae)}
@@ -298,16 +258,10 @@ def choices() -> list[Choice]:
     add(pendulum, "ppo", "learning rate 0.03, stops at a KL of 0.02", changes=stop)
 
     car, from_zero = "MountainCarContinuous-v0", {"initial_log_std": 0.0}
-    add(car, "ppo", "default")
+    add(car, "ppo")
     add(car, "ppo", "log_std starts at 0", settings=from_zero)
     add(car, "ppo", "log_std starts at 0, at least -0.5", settings={**from_zero, **bound})
-    return found
-
-
-def score(history: minirl.History) -> tuple[float, float, float]:
-    """The mean return over the steps of a run, its last value, and the mean KL of an update."""
-    columns = history.columns()
-    return average_return(columns), history.final_return(), float(columns["kl"].mean())
+    return listed
 
 
 Key = tuple[str, str, str, int]
@@ -315,103 +269,73 @@ Key = tuple[str, str, str, int]
 
 def run(item: Key) -> list[str]:
     """Train one choice with one seed: the values of its row."""
-    *name, seed = item
-    choice = next(one for one in choices() if [one.environment, one.algorithm, one.name] == name)
-    return [f"{number:.6g}" for number in score(choice.train(seed).history)]
+    *key, seed = item
+    choice = next(one for one in choices() if one.key == tuple(key))
+    algorithm, settings = choice.variant()
+    steps = STEPS[choice.environment]
+    with choice.during():
+        history = minirl.train(
+            choice.environment, algorithm, total_steps=steps, seed=seed, settings=settings
+        ).history
+    columns = history.columns()
+    values = average_return(columns), history.final_return(), float(columns["kl"].mean())
+    return [f"{value:.6g}" for value in values]
 
 
 def wanted(seeds: int) -> list[Key]:
     """All runs, seed by seed."""
-    return [
-        (choice.environment, choice.algorithm, choice.name, seed)
-        for seed in range(seeds)
-        for choice in choices()
-    ]
+    return [(*choice.key, seed) for seed in range(seeds) for choice in choices()]
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A choice against the default: interquartile means, 95 % interval of their difference."""
-
-    environment: str
-    algorithm: str
-    name: str
-    score: float
-    difference: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    verdict: str = ""
-
-
-def effects() -> list[Effect]:
-    """Of every choice, in order; those called default have no difference."""
-    scores = {
-        key: study.numbers(rows, "score")
-        for key, rows in study.grouped(STUDY.rows(), *STUDY.key[:3]).items()
-    }
-    return [
-        effect((choice.environment, choice.algorithm, choice.name), scores) for choice in choices()
-    ]
-
-
-def effect(key: tuple[str, str, str], scores: dict[tuple[str, str, str], list[float]]) -> Effect:
-    found, default = scores[key], scores[key[0], key[1], "default"]
-    middle = interquartile_mean(found)
-    if key[2] == "default":
-        return Effect(*key, middle)
-    pair = compare_scores(found, default, np.random.default_rng(0))
-    verdict = rlhf_choices.verdict(pair)
-    return Effect(*key, middle, pair.iqm_difference, *pair.difference_interval, verdict)
+def stored_effects() -> list[Effect]:
+    """The effect of every choice, from the stored runs."""
+    runs = study.grouped(STUDY.rows(), *STUDY.key[:3])
+    return effects(choices(), {key: study.numbers(rows, "score") for key, rows in runs.items()})
 
 
 def table() -> str:
+    """One line per choice: its score, the difference to the default, and the verdict."""
     lines = []
-    for found in effects():
-        label = found.name.replace("|", r"\|")
-        difference = ""
-        if found.name != "default":
-            middle, low, high = map(signed, (found.difference, found.low, found.high))
-            difference = f"{middle} [{low}, {high}]"
-        score = f"{found.score:.0f}"
-        lines.append([found.environment, found.algorithm, label, score, difference, found.verdict])
+    for effect in stored_effects():
+        environment, algorithm, name = effect.choice.key
+        label, score = name.replace("|", r"\|"), f"{interquartile_mean(effect.scores):.0f}"
+        difference = effect.difference(signed)
+        lines.append([environment, algorithm, label, score, difference, effect.verdict])
     head = ["environment", "algorithm", "choice", "score", "difference to the default", "verdict"]
     return study.markdown(head, lines)
 
 
 def signed(points: float) -> str:
-    """Rounded to a point; below half a point to one digit, on which a verdict may hang."""
+    """Rounded to a point; below half a point to one digit, so that no bound is rounded to 0."""
     return f"{points:+.0f}" if abs(points) > 0.5 else f"{points:+.1g}"
 
 
-# Okabe and Ito's colours, told apart by shape too.
+# Okabe and Ito's colours; each verdict has its own marker too.
 LOOKS = {"worse": ("#D55E00", "v"), "better": ("#0072B2", "^"), "cannot tell": ("#666666", "o")}
+ALL = "all"  # the token task has one panel for all algorithms
+PANELS = (
+    [("CartPole-v1", "ppo")],
+    [("CartPole-v1", "trpo"), ("CartPole-v1", "policy-gradient")],
+    [("Pendulum-v1", "ppo"), ("MountainCarContinuous-v0", "ppo"), (rlhf_choices.ENVIRONMENT, ALL)],
+)
 
 
 def draw(path: Path) -> None:
-    """One figure of all effects, a panel for each task and algorithm, each in its own units."""
+    """One figure of all effects, a panel per task and algorithm, each in its own units."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    columns = [
-        [("CartPole-v1", "ppo")],
-        [("CartPole-v1", "trpo"), ("CartPole-v1", "policy-gradient")],
-        [("Pendulum-v1", "ppo"), ("MountainCarContinuous-v0", "ppo")],
-    ]
     panels: dict[tuple[str, str], list[Effect]] = {}
-    for found in effects():
-        if found.name != "default":
-            panels.setdefault((found.environment, found.algorithm), []).append(found)
-    token_scores = rlhf_choices.scores()
-    for found in (effect(key, token_scores) for key in token_scores):
-        if found.name != "default":
-            panels.setdefault((found.environment, "all"), []).append(found)
-    columns[2].append((rlhf_choices.TASK, "all"))
+    for effect in [*stored_effects(), *rlhf_choices.stored_effects()]:
+        environment, algorithm, name = effect.choice.key
+        if name != DEFAULT:
+            panel = environment, ALL if environment == rlhf_choices.ENVIRONMENT else algorithm
+            panels.setdefault(panel, []).append(effect)
     figure = plt.figure(figsize=(15, 7.5), layout="constrained")
-    for half, keys in zip(figure.subfigures(1, 3), columns, strict=True):
+    for column, keys in zip(figure.subfigures(1, 3), PANELS, strict=True):
         heights = [len(panels[key]) + 1.5 for key in keys]
-        for axes, key in zip(
-            np.atleast_1d(half.subplots(len(keys), 1, height_ratios=heights)), keys, strict=True
-        ):
+        grid = np.atleast_1d(column.subplots(len(keys), 1, height_ratios=heights))
+        for axes, key in zip(grid, keys, strict=True):
             draw_panel(axes, key, panels[key])
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="none", label=verdict)
@@ -425,14 +349,18 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
-    for place, one in enumerate(found):
-        colour, marker = LOOKS[one.verdict]
-        axes.plot([one.low, one.high], [place, place], color=colour)
-        axes.plot(one.difference, place, color=colour, marker=marker)
-        name = one.name if key[1] != "all" else f"{one.algorithm}: {one.name}"
+def draw_panel(axes: Any, key: tuple[str, str], panel: list[Effect]) -> None:
+    """One line per effect: a marker at the difference, a bar over its interval, and the name."""
+    environment, algorithm = key
+    token_task = algorithm == ALL
+    for place, effect in enumerate(panel):
+        colour, marker = LOOKS[effect.verdict]
+        comparison = effect.comparison
+        axes.plot(comparison.difference_interval, [place, place], color=colour)
+        axes.plot(comparison.iqm_difference, place, color=colour, marker=marker)
+        prefix = f"{effect.choice.algorithm}: " if token_task else ""
         axes.annotate(
-            name,
+            prefix + effect.choice.name,
             (0, place),
             xycoords=("axes fraction", "data"),
             xytext=(-6, 0),
@@ -442,9 +370,8 @@ def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
             fontsize=9,
         )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(yticks=[], ylim=(len(found) - 0.4, -0.6))
-    token_task = key[0] == rlhf_choices.TASK
-    axes.set_title("token task" if token_task else f"{key[0]}, {key[1]}", fontsize=10)
+    axes.set(yticks=[], ylim=(len(panel) - 0.4, -0.6))
+    axes.set_title("token task" if token_task else f"{environment}, {algorithm}", fontsize=10)
     score = "fraction of optimum\n(logarithmic beyond 0.01)" if token_task else "mean return"
     axes.set_xlabel(f"difference in {score}")
     if token_task:  # from thousandths to 3
@@ -454,16 +381,5 @@ def draw_panel(axes: Any, key: tuple[str, str], found: list[Effect]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def main() -> None:
-    """Compute the missing runs, print the table."""
-    study.command_line(
-        __doc__,
-        complete=lambda given: STUDY.complete(run, wanted(given.seeds), given.workers),
-        table=table,
-        draw=draw,
-        seeds=10,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, STUDY, run, wanted, table, draw=draw, seeds=10)

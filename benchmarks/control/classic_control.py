@@ -4,10 +4,10 @@
     python -m benchmarks.control.classic_control --table    (the tables of docs/results/control.md)
 
 Settings are the presets of minirl, some of which were chosen on some of these seeds, and `CLEANRL`
-below, CleanRL's settings for PPO on classic control: as published, where MountainCar fails; the
-same with a time limit treated as a termination, as CleanRL does; and with normalised observations,
-where MountainCar succeeds. The last policy of seed 0 of each task and algorithm, never the best
-seed's, is saved in benchmarks/policies.
+below, CleanRL's settings for PPO on classic control. They are used in three ways: as published,
+where MountainCar fails; with a time limit treated as a termination, as CleanRL does; and with
+normalised observations, where MountainCar succeeds. The last policy of seed 0 of each task and
+algorithm is saved in benchmarks/policies; it is never chosen as the best seed.
 
 first_success    environment steps until an episode of MountainCar first reached the flag in time
 velocity_effect  how much the last policy of MountainCar depends on velocity: the standard deviation
@@ -21,6 +21,7 @@ import numpy as np
 
 import minirl
 from benchmarks import study
+from benchmarks.control import runs
 from benchmarks.control.choices import TimeLimitIsDeath
 from minirl.rollout import reward_threshold
 
@@ -56,22 +57,22 @@ CLEANRL_SETTINGS = minirl.Settings(
     ),
 )
 CLEANRL_STEPS = 500_000
-AS_IT_IS = "ppo, CleanRL's settings"
-NORMALISED = f"{AS_IT_IS}, observations normalised"
-DEATH = f"{AS_IT_IS}, time limit as death"
-# Method -> the settings of CleanRL's runs, and of the ones that mend MountainCar.
+AS_PUBLISHED = "ppo, CleanRL's settings"
+NORMALISED = f"{AS_PUBLISHED}, observations normalised"
+DEATH = f"{AS_PUBLISHED}, time limit as death"
+# Settings of each method that has CleanRL's hyperparameters.
 VARIANTS = {
-    AS_IT_IS: CLEANRL_SETTINGS,
+    AS_PUBLISHED: CLEANRL_SETTINGS,
     DEATH: replace(CLEANRL_SETTINGS, advantages=TimeLimitIsDeath(CLEANRL_SETTINGS.advantages)),
     NORMALISED: replace(CLEANRL_SETTINGS, normalize_observations=True),
 }
 METHODS = [*PRESETS, *VARIANTS]
 CLEANRL_RUNS = [
-    ("MountainCar-v0", AS_IT_IS),
+    ("MountainCar-v0", AS_PUBLISHED),
     ("MountainCar-v0", DEATH),
     ("MountainCar-v0", NORMALISED),
-    ("CartPole-v1", AS_IT_IS),
-    ("Acrobot-v1", AS_IT_IS),
+    ("CartPole-v1", AS_PUBLISHED),
+    ("Acrobot-v1", AS_PUBLISHED),
 ]
 # Where the RL Zoo spent fewer steps.
 ZOO_RUNS = [
@@ -127,13 +128,13 @@ STUDY = study.Study(
 
 def wanted(seeds: int) -> list[Item]:
     """All runs, seed by seed: the presets', then at the RL Zoo's budgets, then CleanRL's."""
-    own = [(env, method, steps) for env, steps in STEPS.items() for method in PRESETS]
+    presets = [(env, method, steps) for env, steps in STEPS.items() for method in PRESETS]
     published = [(env, method, CLEANRL_STEPS) for env, method in CLEANRL_RUNS]
     return [
         Item(*run, seed)
-        for runs in (own, ZOO_RUNS, published)
+        for group in (presets, ZOO_RUNS, published)
         for seed in range(seeds)
-        for run in runs
+        for run in group
     ]
 
 
@@ -148,23 +149,17 @@ def run(item: Item) -> list[str]:
         settings=VARIANTS.get(item.method),
     )
     if item.seed == 0 and item.method in PRESETS and item.steps == STEPS[item.env]:
-        name = f"{item.env.split('-')[0].lower()}-{item.method}.npz"
-        minirl.save_policy(study.POLICIES / name, result.policy, result.settings)
-    fresh = minirl.evaluate(result.policy, item.env, episodes=100, seed=item.seed)
+        runs.save_policy(item.env, item.method, result)
+    final, fresh, seconds = runs.scores(result, item.env, item.seed, episodes=100)
     threshold = reward_threshold(item.env)
     reached = None if threshold is None else result.history.steps_to(threshold)
-    measured = [
-        result.history.final_return(),
-        fresh.mean,
-        np.nan if reached is None else reached,
-        result.history.columns()["cpu_seconds"][-1],
-        *(_exploration(result) if item.env == "MountainCar-v0" else (np.nan, np.nan)),
-    ]
-    return [study.cell(float(number)) for number in measured]
+    explored = _exploration(result) if item.env == "MountainCar-v0" else (np.nan, np.nan)
+    values = final, fresh, np.nan if reached is None else float(reached), seconds, *explored
+    return [study.cell(value) for value in values]
 
 
 def _exploration(result: minirl.Result) -> tuple[float, float]:
-    """`first_success` and `velocity_effect`."""
+    """The values `first_success` and `velocity_effect`."""
     in_time = np.flatnonzero(result.history.episode_lengths < 200)
     first = result.history.episode_ends[in_time[0]] if len(in_time) else np.nan
     positions, velocities = np.linspace(-1.2, 0.5, 30), np.linspace(-0.07, 0.07, 30)
@@ -174,30 +169,24 @@ def _exploration(result: minirl.Result) -> tuple[float, float]:
     return float(first), float((right - left).reshape(30, 30).std(axis=1).mean())
 
 
-def score(rows: list[study.Row], column: str) -> str:
-    """Interquartile mean over seeds with its 95 % interval."""
-    scores = study.numbers(rows, column)
-    return study.iqm_with_interval(scores, ".0f" if max(map(abs, scores)) >= 300 else ".1f")
-
-
 def table() -> str:
-    """For each task the methods of minirl, then what others published."""
+    """For each task the methods of minirl, then published results."""
     lines = []
     by_env = study.grouped(STUDY.rows(), "env")
     for env in STEPS:
         kinds = study.grouped(by_env[env], "method", "steps")
         for method, steps in sorted(kinds, key=lambda kind: (METHODS.index(kind[0]), int(kind[1]))):
-            own = kinds[method, steps]
-            reached = study.numbers(own, "steps_to_threshold")
+            rows = kinds[method, steps]
+            reached = study.numbers(rows, "steps_to_threshold")
             when = f", median {np.median(reached) / 1e3:.0f}k" if reached else ""
-            arrived = "" if env == "Pendulum-v1" else f"{len(reached)} of {len(own)}{when}"
-            scores = score(own, "final_training_return"), score(own, "evaluation_return")
+            arrived = "" if env == "Pendulum-v1" else f"{len(reached)} of {len(rows)}{when}"
+            scores = [runs.iqm_cell(rows, column) for column in runs.SCORES[:2]]
             lines.append([env, f"**{method}**", f"{int(steps) // 1000}k", *scores, arrived])
         for env_name, algorithm, source, steps, published in PUBLISHED:
             if env_name == env:
-                # The Zoo's are greedy episodes of one run, the others' the end of training.
-                scores = ("", published) if source == "RL Zoo" else (published, "")
-                lines.append([env, f"{algorithm}, {source}", steps, *scores, ""])
+                # The Zoo reports greedy episodes of one run, the others the end of training.
+                cells = ("", published) if source == "RL Zoo" else (published, "")
+                lines.append([env, f"{algorithm}, {source}", steps, *cells, ""])
     head = ["task", "method", "steps", "last 100 training episodes", "greedy episodes"]
     return study.markdown([*head, "threshold reached"], lines)
 
@@ -205,31 +194,26 @@ def table() -> str:
 def exploration_table() -> str:
     """Whether MountainCar's runs reached the flag, and whether their policies use velocity."""
     lines = []
-    runs = study.grouped(STUDY.rows(), "env", "steps", "method")
+    stored = study.grouped(STUDY.rows(), "env", "steps", "method")
     for method in METHODS:
-        own = [
+        rows = [
             row
             for steps in ("300000", "500000")
-            for row in runs.get(("MountainCar-v0", steps, method), [])
+            for row in stored.get(("MountainCar-v0", steps, method), [])
         ]
-        if own:
-            first = study.numbers(own, "first_success")
-            effect = np.median(study.numbers(own, "velocity_effect"))
+        if rows:
+            first = study.numbers(rows, "first_success")
+            effect = np.median(study.numbers(rows, "velocity_effect"))
             when = f"{np.median(first) / 1e3:.0f}k" if first else ""
-            lines.append([method, f"{len(first)} of {len(own)}", when, f"{effect:.3f}"])
+            lines.append([method, f"{len(first)} of {len(rows)}", when, f"{effect:.3f}"])
     head = ["method", "seeds that reached the flag", "first time, median", "effect of velocity"]
     return study.markdown(head, lines)
 
 
-def main() -> None:
-    """Compute the missing runs, print the tables."""
-    study.command_line(
-        __doc__,
-        complete=lambda given: STUDY.complete(run, wanted(given.seeds), given.workers),
-        table=lambda: f"{table()}\n\n{exploration_table()}",
-        seeds=10,
-    )
+def tables() -> str:
+    """Both tables of docs/results/control.md."""
+    return f"{table()}\n\n{exploration_table()}"
 
 
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, STUDY, run, wanted, tables, seeds=10)

@@ -1,12 +1,12 @@
-"""The long runs behind notebook 05: learning curves, and how forgiving TRPO and PPO are.
+"""The long runs of notebook 05: learning curves, and the sensitivity of TRPO and PPO.
 
     python -m benchmarks.control.learning_curves        (about 15 minutes on two cores)
 
 It writes to benchmarks/results/learning_curves: for each environment the curves of four algorithms
 and ten seeds, one row per 2,048 steps; scores.csv with the scores of each of these runs; and
 sensitivity.csv, the scores of TRPO and PPO with their main hyperparameter at multiples of its
-default, five seeds each. Finished runs are kept in --out, so an interrupted call continues where it
-stopped. Everything but `cpu_seconds` is the same at every call on the same machine.
+default, five seeds each. Finished runs are stored in --out, so an interrupted call continues where
+it stopped. Everything but `cpu_seconds` is the same at every call on the same machine.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import study
+from benchmarks.control.runs import short_name
 from minirl.experiments.compare import Comparison, Run, compare
 from minirl.optimizers import LinearSchedule
 from minirl.settings import default_algorithm
@@ -33,9 +34,7 @@ FACTORS = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0)
 SENSITIVITY_STEPS = {"CartPole-v1": 50_000, "Pendulum-v1": 100_000}
 SENSITIVITY_SEEDS = 5
 
-STEPS_PER_ROW = (
-    2048  # the rollout of all but the policy gradient, whose batches are a quarter of it
-)
+STEPS_PER_ROW = 2048  # one rollout, or four of the policy gradient
 DIGITS = {
     "environment_steps": ".0f",
     "gradient_equivalents": ".0f",
@@ -46,12 +45,7 @@ DIGITS = {
 SCORES = ["average_return", "final_training_return", "evaluation_return", "steps_to_threshold"]
 
 
-def short_name(env: str) -> str:
-    """The name of an environment's files: cartpole for CartPole-v1."""
-    return env.split("-")[0].lower()
-
-
-def kept_rows(steps: np.ndarray) -> np.ndarray:
+def stored_updates(steps: np.ndarray) -> np.ndarray:
     """Which updates are stored: the last one in each stretch of `STEPS_PER_ROW` steps."""
     stretch = (steps - 1) // STEPS_PER_ROW
     return np.flatnonzero(np.append(np.diff(stretch) > 0, True))
@@ -63,12 +57,12 @@ def curve_rows(comparison: Comparison) -> list[list[object]]:
         [name, seed, *(study.cell(run.columns[key][row], form) for key, form in DIGITS.items())]
         for name, seeds in comparison.runs.items()
         for seed, run in seeds.items()
-        for row in kept_rows(run.columns["environment_steps"])
+        for row in stored_updates(run.columns["environment_steps"])
     ]
 
 
 def average_return(columns: Mapping[str, np.ndarray]) -> float:
-    """`mean_return` averaged over the environment steps of a run: high for early learning."""
+    """The mean of `mean_return` over the environment steps of a run: high for early learning."""
     steps, returns = columns["environment_steps"], columns["mean_return"]
     known = np.isfinite(returns)
     return float(np.average(returns[known], weights=np.diff(steps, prepend=0)[known]))

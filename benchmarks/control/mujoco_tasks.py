@@ -7,14 +7,13 @@
 
 Settings are the presets of minirl. Other methods explain differences to published runs: PPO on
 HalfCheetah with the time limit treated as a termination, as in CleanRL; TRPO on four tasks with the
-RL Zoo's numbers, those of the published tuned runs; on Swimmer, both sets of numbers at both
+RL Zoo's settings, those of the published tuned runs; on Swimmer, both sets of settings with both
 discounts, and without clipping of values. benchmarks/results/mujoco contains scores.csv, with one
-row per run, and curves.csv, with one row every 20 updates. The last policy of the presets' seed 0
-of each task, never the best seed's, is saved in benchmarks/policies; `python -m minirl evaluate`
-and `watch` replay it.
+row per run, and curves.csv, with one row every 20 updates. The last policy of seed 0 of each task
+and preset is saved in benchmarks/policies; it is never chosen as the best seed. The commands
+`python -m minirl evaluate` and `watch` replay it.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import numpy as np
 
 import minirl
 from benchmarks import study
+from benchmarks.control import runs
 from benchmarks.control.choices import TimeLimitIsDeath
 
 RESULTS = study.RESULTS / "mujoco"
@@ -48,8 +48,9 @@ ZOO_SETTINGS = minirl.Settings(
 )
 UPDATES_PER_ROW = 20
 
-# At one million steps, -v4 and earlier: the sources and what each ± is: docs/results/control.md.
-# Greedy episodes are compared with `evaluation_return`, the others with training returns.
+# At one million steps, versions -v4 and earlier; docs/results/control.md has the sources and the
+# meaning of each ±. Greedy episodes are compared with `evaluation_return`, the others with the
+# training return.
 PUBLISHED = {
     "ppo": {
         "CleanRL": ("1443 ± 46", "2383 ± 272", "2288 ± 572", "", "963 ± 22"),
@@ -71,11 +72,7 @@ class Item(NamedTuple):
     seed: int
 
 
-SCORES = study.Study(
-    RESULTS / "scores.csv",
-    Item._fields,
-    ("final_training_return", "evaluation_return", "cpu_seconds"),
-)
+SCORES = study.Study(RESULTS / "scores.csv", Item._fields, runs.SCORES)
 CURVES = study.Study(
     RESULTS / "curves.csv",
     Item._fields,
@@ -89,7 +86,9 @@ def wanted(seeds: int) -> list[Item]:
     others = [("Swimmer-v5", method) for method in (*FARSIGHTED, *UNCLIPPED, ZOO_NEARSIGHTED)]
     others += [(env, ZOO) for env in ENVIRONMENTS if env != "InvertedPendulum-v5"]
     others += [("HalfCheetah-v5", DEATH)]
-    return [Item(*run, seed) for runs in (presets, others) for seed in range(seeds) for run in runs]
+    return [
+        Item(*run, seed) for group in (presets, others) for seed in range(seeds) for run in group
+    ]
 
 
 def choices(item: Item) -> tuple[minirl.Algorithm | str, minirl.Settings]:
@@ -115,34 +114,28 @@ def choices(item: Item) -> tuple[minirl.Algorithm | str, minirl.Settings]:
     return algorithm, settings
 
 
-class Finished(NamedTuple):
-    """What is stored of a run: the values of its row in scores.csv, and of those in curves.csv."""
-
-    scores: list[str]
-    curves: list[list[str]]
-
-
-def policy_path(item: Item) -> Path:
-    """Where the policy of a task and algorithm is kept: halfcheetah-ppo.npz."""
-    return study.POLICIES / f"{item.env.split('-')[0].lower()}-{item.method}.npz"
-
-
-def run(item: Item) -> Finished:
-    """Train and evaluate; save the policy of the presets' seed 0."""
+def run(item: Item) -> tuple[list[str], list[list[str]]]:
+    """Train and evaluate: the values of a row of scores.csv, and of the rows of curves.csv."""
     algorithm, settings = choices(item)
     result = minirl.train(item.env, algorithm, total_steps=STEPS, seed=item.seed, settings=settings)
-    fresh = minirl.evaluate(result.policy, item.env, episodes=20, seed=item.seed)
     if item.seed == 0 and item.method in ALGORITHMS:
-        minirl.save_policy(policy_path(item), result.policy, result.settings)
+        runs.save_policy(item.env, item.method, result)
     columns = result.history.columns()
     last = len(columns["environment_steps"]) - 1
-    rows = sorted({*range(UPDATES_PER_ROW - 1, last, UPDATES_PER_ROW), last})
-    curves = [[f"{columns[name][row]:.5g}" for name in CURVES.values] for row in rows]
-    scores = result.history.final_return(), fresh.mean, columns["cpu_seconds"][-1]
-    return Finished([f"{score:.6g}" for score in scores], curves)
+    updates = sorted({*range(UPDATES_PER_ROW - 1, last, UPDATES_PER_ROW), last})
+    curves = [[f"{columns[name][update]:.5g}" for name in CURVES.values] for update in updates]
+    scores = runs.scores(result, item.env, item.seed, episodes=20)
+    return [f"{score:.6g}" for score in scores], curves
 
 
-# Okabe and Ito's, as in minirl's other figures.
+def store(item: Item, values: tuple[list[str], list[list[str]]]) -> None:
+    """Append the rows of a run; it is finished once scores.csv contains it."""
+    scores, curves = values
+    CURVES.append([*item, *row] for row in curves)
+    SCORES.append([[*item, *scores]])
+
+
+# Okabe and Ito's colours, as in minirl's other figures.
 LOOKS = {
     "ppo": ("#D55E00", "-"),
     "trpo": ("#0072B2", "--"),
@@ -155,22 +148,22 @@ LOOKS = {
 
 
 def title(method: str) -> str:
-    """Of a method of minirl, in table and legend: "PPO, minirl, discount 0.9999"."""
+    """The name of minirl's method in table and legend: "PPO, minirl, discount 0.9999"."""
     name, comma, more = method.partition(", ")
     return f"{name.upper()}, minirl{comma}{more}"
 
 
 def scores_table(score: str, greedy: bool) -> str:
-    """Mean over seeds, smallest and largest, of a column of scores.csv; published ones beneath."""
-    runs = study.grouped(SCORES.rows(), "method", "env")
+    """Mean [smallest, largest] over seeds of a column of scores.csv; then published scores."""
+    stored = study.grouped(SCORES.rows(), "method", "env")
     lines = []
     for algorithm in ALGORITHMS:
         for method in (name for name in LOOKS if name.startswith(algorithm)):
             cells = [
-                study.with_interval(np.mean(own), min(own), max(own), ".0f") if own else ""
-                for own in (
-                    study.numbers(runs.get((method, env), []), score) for env in ENVIRONMENTS
-                )
+                study.with_interval(np.mean(values), min(values), max(values), ".0f")
+                if (values := study.numbers(stored.get((method, env), []), score))
+                else ""
+                for env in ENVIRONMENTS
             ]
             lines.append([f"**{title(method)}**", *cells])
         for source, published in PUBLISHED[algorithm].items():
@@ -190,7 +183,7 @@ def table() -> str:
 
 
 def draw(path: Path) -> None:
-    """Learning curves: thin lines are seeds, thick ones their mean; right of them, the others'."""
+    """Learning curves, thin per seed and thick for the mean; published scores at the right."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
@@ -247,18 +240,5 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def complete(given: argparse.Namespace) -> None:
-    """Compute the missing runs; a run is finished once scores.csv contains it."""
-    missing = SCORES.missing(wanted(given.seeds))
-    for item, finished in study.computed(run, missing, given.workers):
-        CURVES.append([*item, *row] for row in finished.curves)
-        SCORES.append([[*item, *finished.scores]])
-
-
-def main() -> None:
-    """Compute the missing runs, print the tables."""
-    study.command_line(__doc__, complete=complete, table=table, draw=draw, seeds=3)
-
-
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, SCORES, run, wanted, table, draw=draw, seeds=3, store=store)

@@ -1,17 +1,18 @@
-"""The PPO paper's Table 1 on four toy tasks: every objective, nothing else changed.
+"""The PPO paper's Table 1 on four toy tasks: only the objective changes.
 
     python -m benchmarks.control.ppo_objectives --workers 2    (about 20 minutes of CPU time)
     python -m benchmarks.control.ppo_objectives --table        (a table of docs/results/control.md)
 
-The objectives are no clipping or penalty, clipping, and adaptive and fixed KL penalties. All else
-is as in the paper's runs on continuous control: batches of 2,048 steps, 10 epochs of minibatches of
-64, Adam at 3e-4 without annealing, GAE 0.95. Advantages are whitened, so that a beta means the same
-on every task. Nothing else keeps the policy near the old one: no gradient clipping, no target_kl,
-no entropy bonus.
+The objectives are no clipping or penalty, clipping, and adaptive and fixed KL penalties. Everything
+else is as in the paper's runs on continuous control: batches of 2,048 steps, 10 epochs of
+minibatches of 64, Adam at 3e-4 without annealing, GAE 0.95. Advantages are whitened, so that a beta
+means the same on every task. Nothing else keeps the policy near the old one: there is no gradient
+clipping, no target_kl and no entropy bonus.
 
-The score of a run is the mean return of its last 100 training episodes, scaled per task so that 0
-is a fresh policy (mean of 400 sampled episodes) and 1 the best mean over seeds of any objective;
-then averaged over tasks. Intervals are over seeds and treat both ends of the scale as fixed.
+The score of a run is the mean return of its last 100 training episodes. It is scaled per task so
+that 0 is a fresh policy (mean of 400 sampled episodes) and 1 the best mean over seeds of any
+objective, and then averaged over tasks. Intervals are over seeds and treat both ends of the scale
+as fixed.
 """
 
 from typing import NamedTuple
@@ -122,35 +123,26 @@ def normalised_scores(rows: list[study.Row]) -> dict[str, np.ndarray]:
     return dict(zip(OBJECTIVES, np.moveaxis(scores, 1, 0), strict=True))
 
 
-def table(rows: list[study.Row]) -> str:
+def table() -> str:
     """One line per objective: its mean, compared with the paper's clipping of 0.2, and its KL."""
+    rows = STUDY.rows()
     scores = {name: by_task.mean(axis=0) for name, by_task in normalised_scores(rows).items()}
     kl = study.grouped(rows, "objective")
     lines = []
-    for objective, own in scores.items():
-        low, high = bootstrap_interval(own, np.random.default_rng(0), statistic=np.mean)
+    for objective, values in scores.items():
+        low, high = bootstrap_interval(values, np.random.default_rng(0), statistic=np.mean)
         difference = ""
         if objective != PAPERS_CHOICE:
-            pair = compare_scores(own, scores[PAPERS_CHOICE], np.random.default_rng(0))
+            pair = compare_scores(values, scores[PAPERS_CHOICE], np.random.default_rng(0))
             difference = study.with_interval(pair.iqm_difference, *pair.difference_interval, "+.2f")
             if not pair.distinguishable:
                 difference += ", cannot tell"
         mean_kl = np.mean(study.numbers(kl[objective], "mean_kl"))
-        score, interval = f"{own.mean():.2f}", f"{low:.2f} to {high:.2f}"
+        score, interval = f"{values.mean():.2f}", f"{low:.2f} to {high:.2f}"
         lines.append([objective, score, interval, difference, f"{mean_kl:.2g}"])
     head = ["objective", "score", "95 % interval", "difference to clipping 0.2"]
     return study.markdown([*head, "mean KL of an update"], lines)
 
 
-def main() -> None:
-    """Compute the missing runs, print the table."""
-    study.command_line(
-        __doc__,
-        complete=lambda given: STUDY.complete(run, wanted(given.seeds), given.workers),
-        table=lambda: table(STUDY.rows()),
-        seeds=8,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, STUDY, run, wanted, table, seeds=8)

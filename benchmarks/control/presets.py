@@ -1,17 +1,18 @@
-"""Every preset of minirl/settings.py on ten seeds that chose none of its numbers.
+"""Every preset of minirl/settings.py on ten seeds that were not used to choose its numbers.
 
     pip install -e '.[box2d,mujoco]'
     python -m benchmarks.control.presets            (about two hours on one core)
     python -m benchmarks.control.presets --table    (the table of docs/results/control.md)
 
-One run per environment, algorithm and seed, with the steps of `STEPS`, which are fewer than a
-comparison with published results needs: MuJoCo's tasks get a tenth of theirs, and only TRPO and
-PPO, for which their preset was made. benchmarks/results/presets.csv names the commit of each run.
+One run per environment, algorithm and seed, with the steps of `STEPS`. They are fewer than a
+comparison with published results needs: MuJoCo's tasks get a tenth of the usual steps, and only
+TRPO and PPO, for which their preset was made. benchmarks/results/presets.csv contains the commit
+of each run.
 
 final_training_return    mean return of the last 100 training episodes, which sample their actions
 evaluation_return        mean return of fresh episodes of the last policy with its most probable
-                         actions; of the token task, the fraction of the optimum that an alignment
-                         by gold rewards reaches at beta = 0.3, each seed with a corpus of its own
+                         actions; for the token task, the fraction of the optimum that alignment
+                         with gold rewards reaches at beta = 0.3, with a separate corpus per seed
 """
 
 from dataclasses import replace
@@ -22,14 +23,14 @@ import numpy as np
 
 import minirl
 from benchmarks import study
-from benchmarks.rlhf.case import reference_model
-from minirl import rlhf
+from benchmarks.control import runs
+from benchmarks.rlhf.case import Case
 from minirl.exact import FiniteMDP, LQRProblem, lqr, tabular
 from minirl.settings import TABLE_CRITIC_FIT
 from minirl.support.serialization import versions
 
 TOKENS = "minirl/TokenGeneration-v0"
-# Environment steps of a run; of the token task, sentences.
+# Environment steps of a run; for the token task, sentences.
 STEPS = {
     "LunarLander-v3": 300_000,
     "FrozenLake8x8-v1": 1_000_000,
@@ -68,7 +69,7 @@ class Item(NamedTuple):
 STUDY = study.Study(
     study.RESULTS / "presets.csv",
     Item._fields,
-    ("commit", "final_training_return", "evaluation_return", "cpu_seconds"),
+    ("commit", *runs.SCORES),
 )
 
 
@@ -92,33 +93,20 @@ def wanted() -> list[Item]:
 def run(item: Item) -> list[str]:
     """Train and evaluate one seed: the values of its row."""
     if item.env == TOKENS:
-        result, score = align(item)
+        values = align(item)
     else:
         result = minirl.train(item.env, item.algorithm, total_steps=item.steps, seed=item.seed)
-        score = minirl.evaluate(result.policy, item.env, episodes=100, seed=item.seed).mean
-    measured = (
-        result.history.final_return(),
-        score,
-        result.history.columns()["cpu_seconds"][-1],
-    )
-    return [versions().get("commit", ""), *(study.cell(float(number)) for number in measured)]
+        values = runs.scores(result, item.env, item.seed, episodes=100)
+    return [versions().get("commit", ""), *map(study.cell, values)]
 
 
-def align(item: Item) -> tuple[minirl.Result, float]:
-    """Align a reference of the seed's own corpus; the fraction of the optimum that it reaches."""
-    task = rlhf.arithmetic()
-    reference = reference_model(np.random.default_rng(item.seed))
-    result = rlhf.align(
-        task,
-        reference,
-        task.utilities,
-        item.algorithm,
-        sentences=item.steps,
-        beta=BETA,
-        seed=item.seed,
-    )
-    objective = rlhf.Objective(task, reference, task.utilities, BETA)
-    return result, objective.fraction_of_optimum(result.policy)
+def align(item: Item) -> tuple[float, ...]:
+    """Align a reference of the seed's corpus; the score is the fraction of the optimum."""
+    case = Case(np.random.default_rng(item.seed), BETA)
+    result = case.align(item.algorithm, sentences=item.steps, seed=item.seed)
+    fraction = case.objective.fraction_of_optimum(result.policy)
+    seconds = result.history.columns()["cpu_seconds"][-1]
+    return float(result.history.final_return()), fraction, float(seconds)
 
 
 def yardstick(env: str) -> str:
@@ -141,40 +129,19 @@ def yardstick(env: str) -> str:
     return "" if threshold is None else f"threshold {threshold:g}"
 
 
-def score(rows: list[study.Row], column: str) -> str:
-    """Interquartile mean over seeds with its 95 % interval."""
-    scores = study.numbers(rows, column)
-    if not scores:
-        return ""
-    largest = max(map(abs, scores))
-    return study.iqm_with_interval(scores, f".{0 if largest >= 300 else 1 if largest > 5 else 3}f")
-
-
 def table() -> str:
-    """A line per environment and algorithm."""
+    """One line per environment and algorithm."""
     lines = []
-    runs = study.grouped(STUDY.rows(), "env", "algorithm")
+    stored = study.grouped(STUDY.rows(), "env", "algorithm")
     for env, steps in STEPS.items():
-        beside = yardstick(env)
+        best = yardstick(env)
         for name in algorithms(env):
-            own = runs.get((env, name), [])
-            if not own:
-                continue
-            scores = score(own, "final_training_return"), score(own, "evaluation_return")
-            size = f"{steps / 1000:g}k"
-            lines.append([env, name, size, *scores, beside])
+            if rows := stored.get((env, name)):
+                cells = [runs.iqm_cell(rows, column, small=".3f") for column in runs.SCORES[:2]]
+                lines.append([env, name, f"{steps / 1000:g}k", *cells, best])
     head = ["environment", "algorithm", "steps", "last 100 training episodes", "greedy episodes"]
     return study.markdown([*head, "best possible, or threshold"], lines)
 
 
-def main() -> None:
-    """Compute the missing runs, print the table."""
-    study.command_line(
-        __doc__,
-        complete=lambda given: STUDY.complete(run, wanted(), given.workers),
-        table=table,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, STUDY, run, wanted, table)

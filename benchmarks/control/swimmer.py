@@ -1,13 +1,13 @@
-"""TRPO on Swimmer-v5 in minirl and in sb3-contrib, the same numbers, twenty seeds of each.
+"""TRPO on Swimmer-v5 in minirl and in sb3-contrib with the same settings, twenty seeds each.
 
     make VENV=.venv-peers .venv-peers/.bench
     .venv-peers/bin/python -m benchmarks.control.swimmer            (two hours on one core)
     .venv-peers/bin/python -m benchmarks.control.swimmer --table    (for docs/results/control.md)
 
-Numbers are the RL Zoo's, as in `mujoco_tasks.py`, for 300,000 steps. A run either finds the stroke
-that scores about 350 or stays at about 130, so three seeds show little: this script counts how many
-of twenty seeds find it. It also runs minirl with damping that shortens the step, as in sb3-contrib,
-and with a discount of 0.99.
+Settings are the RL Zoo's, as in `mujoco_tasks.py`, for 300,000 steps. A run either learns the
+stroke that scores about 350 or stays at about 130, so three seeds show little. This script counts
+how many of twenty seeds learn it. It also runs minirl with damping that shortens the step, as in
+sb3-contrib, and with a discount of 0.99.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from minirl.experiments.statistics import bootstrap_interval
 ENVIRONMENT = "Swimmer-v5"
 STEPS = 300_000
 BLOCK = 20  # episodes in a mean return; an episode has 1,000 steps
-BETTER = 250  # a run whose last block scores more has found the better stroke
+BETTER = 250  # a run whose last block scores more has learned the better stroke
 DAMPED = "minirl, damping shortens the step"
 NEARSIGHTED = "minirl, discount 0.99"
 LIBRARIES = ("minirl", DAMPED, NEARSIGHTED, "sb3-contrib")
@@ -48,14 +48,14 @@ STUDY = study.Study(
 
 
 def choices(item: Item) -> tuple[minirl.TRPO, minirl.Settings]:
-    """The numbers of a run, whichever library it is of."""
+    """The algorithm and settings of a run, whichever library computes it."""
     nearsighted = item.library == NEARSIGHTED
     method = mujoco_tasks.ZOO_NEARSIGHTED if nearsighted else mujoco_tasks.ZOO
     return mujoco_tasks.choices(mujoco_tasks.Item(ENVIRONMENT, method, item.seed))
 
 
 def minirl_returns(item: Item) -> np.ndarray:
-    """Returns of the training episodes, in the order of their ends."""
+    """Returns of minirl's training episodes, in the order in which they ended."""
     algorithm, settings = choices(item)
     damping = with_damping_in_the_step() if item.library == DAMPED else contextlib.nullcontext()
     with damping:
@@ -66,10 +66,10 @@ def minirl_returns(item: Item) -> np.ndarray:
 
 
 def sb3_returns(item: Item) -> np.ndarray:
-    """The same of sb3-contrib."""
+    """Returns of sb3-contrib's training episodes, in the order in which they ended."""
     algorithm, settings = choices(item)
     fit = settings.critic_fit
-    numbers = peer_run.TRPOSettings(
+    same_settings = peer_run.TRPOSettings(
         num_envs=settings.num_envs,
         rollout_steps=settings.rollout_steps,
         discount=settings.advantages.discount,
@@ -83,9 +83,8 @@ def sb3_returns(item: Item) -> np.ndarray:
         critic_minibatch_size=fit.minibatch_size,
         normalize=True,
     )
-    task = peer_run.Task("", "steps", ENVIRONMENT, STEPS, (item.library,), numbers)
-    found = peer_run.run_stable_baselines(task, item.library, item.seed)
-    return np.array(found.episode_returns)
+    task = peer_run.Task("", "steps", ENVIRONMENT, STEPS, (item.library,), same_settings)
+    return np.array(peer_run.run_stable_baselines(task, item.library, item.seed).episode_returns)
 
 
 def run(item: Item) -> list[str]:
@@ -102,44 +101,35 @@ def last_blocks() -> dict[str, list[float]]:
 
 
 def successes(returns: Sequence[float]) -> int:
-    """The number of runs that found the better stroke."""
+    """The number of runs that learned the better stroke."""
     return sum(score > BETTER for score in returns)
 
 
 def table() -> str:
-    """How many runs found the better stroke, and how likely such a difference is by chance."""
+    """How many runs learned the better stroke, and how likely such a difference is by chance."""
     scores = last_blocks()
-    ours = scores.get("minirl", [])
-    reference = successes(ours), len(ours)
+    minirl_scores = scores.get("minirl", [])
+    reference = successes(minirl_scores), len(minirl_scores)
     lines = []
     for library in (name for name in LIBRARIES if name in scores):
-        own = scores[library]
-        counts = successes(own), len(own)
-        low, high = bootstrap_interval(own, np.random.default_rng(0), np.mean)
+        returns = scores[library]
+        counts = successes(returns), len(returns)
+        low, high = bootstrap_interval(returns, np.random.default_rng(0), np.mean)
         p_value = ""
         if library != "minirl":
-            test = stats.fisher_exact([[n, of - n] for n, of in (counts, reference)])
+            test = stats.fisher_exact([[n, total - n] for n, total in (counts, reference)])
             p_value = f"p = {test.pvalue:.2g}"
-        mean = study.with_interval(float(np.mean(own)), low, high, ".0f")
-        runs = ", ".join(f"{score:.0f}" for score in sorted(own, reverse=True))
+        mean = study.with_interval(float(np.mean(returns)), low, high, ".0f")
+        runs = ", ".join(f"{score:.0f}" for score in sorted(returns, reverse=True))
         lines.append([library, "{} of {}".format(*counts), p_value, mean, runs])
     head = ["", f"runs above {BETTER}", "Fisher's test against minirl", "mean", "all runs"]
     return study.markdown(head, lines)
 
 
-def main() -> None:
-    """Compute the missing runs, print the table."""
-    study.command_line(
-        __doc__,
-        complete=lambda given: STUDY.complete(
-            run,
-            [Item(library, seed) for seed in range(given.seeds) for library in LIBRARIES],
-            given.workers,
-        ),
-        table=table,
-        seeds=20,
-    )
+def wanted(seeds: int) -> list[Item]:
+    """All runs, seed by seed."""
+    return [Item(library, seed) for seed in range(seeds) for library in LIBRARIES]
 
 
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, STUDY, run, wanted, table, seeds=20)

@@ -1,13 +1,13 @@
-"""What the choices of an implementation are worth on the token task: one changed at a time.
+"""The effect of implementation choices on the token task: one is changed at a time.
 
     python -m benchmarks.rlhf.choices            (about ten minutes on one core)
     python -m benchmarks.rlhf.choices --table    (for docs/rlhf/rlhf.md and reference/choices.md)
 
-Gold reward, beta = 0.3, the presets with one thing changed; ten corpora, each with its own seed. A
-number is the fraction of the optimum.
+Gold reward, beta = 0.3, the presets with one thing changed; ten corpora, each with its own seed.
+Scores are fractions of the optimum.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -15,23 +15,22 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import study
-from benchmarks.rlhf.case import reference_model
+from benchmarks.ablation import DEFAULT, Choice, Effect, effects
+from benchmarks.rlhf.case import Case
 from minirl import PPO, rlhf
 from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo, group_returns
 from minirl.algorithms import ppo
 from minirl.algorithms.ppo import PPOState, Unclipped
 from minirl.batch import Batch, Rollout
 from minirl.experiments.alignment.run import SENTENCES
-from minirl.experiments.statistics import PairComparison, compare_scores, interquartile_mean
+from minirl.experiments.statistics import interquartile_mean
 from minirl.policy import Policy
 from minirl.rlhf import dpo
 from minirl.rlhf.align import ENVIRONMENT
-from minirl.settings import default_algorithm, default_settings
 
 STUDY = study.Study(
     study.RESULTS / "rlhf_choices.csv", ("algorithm", "choice", "corpus"), ("fraction",)
 )
-TASK = "token task"
 CORPORA = range(200, 210)
 BETA = 0.3
 PAIRS = 3_000
@@ -49,7 +48,7 @@ class AveragedTokens(PPO):
 
 @dataclass(frozen=True, eq=False)
 class WithReference(PPOState):
-    """PPO's state, with the model that the loss refers to and the weight of the KL in it."""
+    """PPO's state, with the reference model and the weight of its KL in the loss."""
 
     reference: Policy
     coefficient: float = BETA
@@ -57,13 +56,13 @@ class WithReference(PPOState):
 
 @dataclass(frozen=True, kw_only=True)
 class KLInTheLoss(PPO):
-    """Rewards without the KL; the loss has beta KL(pi || pi_ref) of each visited context, exactly.
+    """The loss contains beta KL(pi || pi_ref) of visited contexts; the rewards contain no KL.
 
-    With l_a = log(pi_a / pi_ref,a): KL = sum_a pi_a l_a and d KL / d eta_a = pi_a (l_a - KL), the
-    whole gradient for given contexts, since sum_a pi_a d log pi_a = 0. That this token decides
-    which contexts, and so which penalties, come later is left out; a penalty in the reward is
-    credited to all that led there. Where advantages are divided by their standard deviation, so is
-    beta.
+    With l_a = log(pi_a / pi_ref,a): KL = sum_a pi_a l_a and d KL / d eta_a = pi_a (l_a - KL), since
+    sum_a pi_a d log pi_a = 0. This is the whole gradient for given contexts. It leaves out that a
+    token also decides which contexts, and therefore which penalties, come later. A penalty in the
+    reward is credited to every token before it. Where advantages are divided by their standard
+    deviation, beta is divided by it too.
     """
 
     def init(self, policy: Policy) -> WithReference:
@@ -76,21 +75,22 @@ class KLInTheLoss(PPO):
     def step(
         self, state: Any, minibatch: Batch, advantages: np.ndarray, old: Any, progress: float
     ) -> tuple[Any, float, float]:
-        theirs, _ = state.reference.forward(minibatch.observations)
+        reference, _ = state.reference.forward(minibatch.observations)
 
         def penalty(_: Any, new: Any, weight: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
-            return self.penalty(new, theirs, minibatch, state.coefficient)
+            return self.penalty(new, reference, minibatch, state.coefficient)
 
         with mock.patch.object(ppo, "kl_penalty", penalty):
-            found, *numbers = super().step(state, minibatch, advantages, theirs, progress)
-        return replace(state, policy=found.policy, optimizer=found.optimizer), *numbers
+            stepped, *numbers = super().step(state, minibatch, advantages, reference, progress)
+        return replace(state, policy=stepped.policy, optimizer=stepped.optimizer), *numbers
 
     def penalty(
-        self, new: Any, theirs: Any, minibatch: Batch, beta: float
+        self, new: Any, reference: Any, minibatch: Batch, beta: float
     ) -> tuple[float, np.ndarray]:
-        """The term of the loss and its derivative in the new eta (N, V)."""
+        """The term of the loss, and its derivative (N, V) with respect to the new eta."""
         weighted = beta * minibatch.weight
-        return float(weighted @ new.kl(theirs)), weighted[:, None] * new.grad_kl(theirs, wrt="self")
+        d_eta = weighted[:, None] * new.grad_kl(reference, wrt="self")
+        return float(weighted @ new.kl(reference)), d_eta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +98,10 @@ class K3InTheLoss(KLInTheLoss):
     """The same with k3 of the sampled token, as GRPO has it (Shao et al. 2024, equation 4)."""
 
     def penalty(
-        self, new: Any, theirs: Any, minibatch: Batch, beta: float
+        self, new: Any, reference: Any, minibatch: Batch, beta: float
     ) -> tuple[float, np.ndarray]:
-        """The derivative of k3 in log pi is 1 - pi_ref / pi."""
-        log_ratio = new.log_prob(minibatch.actions) - theirs.log_prob(minibatch.actions)
+        """The derivative of k3 with respect to log pi is 1 - pi_ref / pi."""
+        log_ratio = new.log_prob(minibatch.actions) - reference.log_prob(minibatch.actions)
         weighted = beta * minibatch.weight
         d_log_prob = -weighted * np.expm1(-log_ratio)
         d_eta = d_log_prob[:, None] * new.grad_log_prob(minibatch.actions)
@@ -110,7 +110,7 @@ class K3InTheLoss(KLInTheLoss):
 
 @dataclass(frozen=True)
 class SampleDeviation(GroupNormalized):
-    """Group returns divided by their standard deviation with k - 1 below the root instead of k."""
+    """Group returns divided by their sample standard deviation, with k - 1 instead of k."""
 
     def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
         advantages, returns = super().__call__(rollout)
@@ -120,26 +120,26 @@ class SampleDeviation(GroupNormalized):
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAdam(PPO):
-    """Adam in the contexts of the minibatch only; the others wait, and so do their moments.
+    """Adam in the contexts of the minibatch only; other parameters and moments are unchanged.
 
-    Bias is corrected by the number of all steps, as lazy Adams do.
+    As in other lazy Adams, the bias correction counts all steps.
     """
 
     def step(self, state: Any, minibatch: Batch, *others: Any) -> tuple[Any, float, float]:
-        found, *numbers = super().step(state, minibatch, *others)
+        stepped, *numbers = super().step(state, minibatch, *others)
         table = state.policy.network
         visited = np.zeros((table.states, table.outputs), dtype=bool)
         visited[minibatch.observations] = True
 
-        def kept(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+        def merged(after: np.ndarray, before: np.ndarray) -> np.ndarray:
             return np.where(visited.ravel(), after, before)
 
-        mean = kept(found.optimizer.mean, state.optimizer.mean)
-        square = kept(found.optimizer.square, state.optimizer.square)
-        theta = kept(found.policy.parameters, state.policy.parameters)
-        optimizer = found.optimizer._replace(mean=mean, square=square)
+        mean = merged(stepped.optimizer.mean, state.optimizer.mean)
+        square = merged(stepped.optimizer.square, state.optimizer.square)
+        theta = merged(stepped.policy.parameters, state.policy.parameters)
+        optimizer = stepped.optimizer._replace(mean=mean, square=square)
         policy = state.policy.with_parameters(theta)
-        return replace(found, policy=policy, optimizer=optimizer), *numbers
+        return replace(stepped, policy=policy, optimizer=optimizer), *numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,129 +150,108 @@ class AveragedDPO(rlhf.DPO):
         log_probs, gradient = dpo.path_log_probs, dpo.path_gradient
 
         def averaged(policy: Policy, paths: Any) -> tuple[np.ndarray, Any]:
-            sums, kept = log_probs(policy, paths)
-            return sums / paths.valid.sum(axis=1), kept
+            sums, cache = log_probs(policy, paths)
+            return sums / paths.valid.sum(axis=1), cache
 
-        def its_gradient(policy: Policy, paths: Any, kept: Any, d: np.ndarray) -> np.ndarray:
-            return gradient(policy, paths, kept, d / paths.valid.sum(axis=1))
+        def of_averaged(policy: Policy, paths: Any, cache: Any, d: np.ndarray) -> np.ndarray:
+            return gradient(policy, paths, cache, d / paths.valid.sum(axis=1))
 
         with (
             mock.patch.object(dpo, "path_log_probs", averaged),
-            mock.patch.object(dpo, "path_gradient", its_gradient),
+            mock.patch.object(dpo, "path_gradient", of_averaged),
         ):
             return super().fit(*arguments, **named)
 
 
-# (algorithm, choice) -> the class if it is not the default's, changed fields, changed settings
-VARIANTS: dict[tuple[str, str], tuple[type | None, dict[str, Any], dict[str, Any]]] = {
-    ("ppo", "default"): (None, {}, {}),
-    ("ppo", "constant learning rate 0.05"): (None, {"learning_rate": 0.05}, {}),
-    ("ppo", "advantages not whitened"): (None, {"normalize_advantages": False}, {}),
-    ("ppo", "lambda 1"): (None, {}, {"advantages": GAE(discount=1.0, lam=1.0)}),
-    ("ppo", "lambda 0"): (None, {}, {"advantages": GAE(discount=1.0, lam=0.0)}),
-    ("ppo", "not clipped"): (None, {"objective": Unclipped()}, {}),
-    ("ppo", "tokens averaged in a sentence"): (AveragedTokens, {}, {}),
-    ("ppo", "KL in the loss"): (KLInTheLoss, {}, {}),
-    ("ppo", "sparse Adam"): (SparseAdam, {}, {}),
-    ("trpo", "default"): (None, {}, {}),
-    ("trpo", "damping 0.1"): (None, {"damping": 0.1}, {}),
-    ("trpo", "max_kl 0.05"): (None, {"max_kl": 0.05}, {}),
-    ("policy-gradient", "default"): (None, {}, {}),
-    ("policy-gradient", "no baseline"): (None, {}, {"advantages": RewardToGo(discount=1.0)}),
-    ("grpo", "default"): (None, {}, {}),
-    ("grpo", "tokens averaged in a sentence"): (AveragedTokens, {}, {}),
-    ("grpo", "KL in the loss"): (KLInTheLoss, {}, {}),
-    ("grpo", "k3 in the loss"): (K3InTheLoss, {}, {}),
-    ("grpo", "returns not divided"): (None, {}, {"advantages": LeaveOneOut()}),
-    ("grpo", "KL in the loss, not divided"): (KLInTheLoss, {}, {"advantages": LeaveOneOut()}),
-    ("grpo", "k3 in the loss, not divided"): (K3InTheLoss, {}, {"advantages": LeaveOneOut()}),
-    ("grpo", "sample standard deviation"): (None, {}, {"advantages": SampleDeviation()}),
-    ("dpo", "default"): (rlhf.DPO, {}, {}),
-    ("dpo", "log-ratios averaged"): (AveragedDPO, {}, {}),
-}
+def choices() -> list[Choice]:
+    """Every choice, in the order of the table; the default of each algorithm comes first."""
+    listed = []
+
+    def add(algorithm: str, name: str = DEFAULT, **others: Any) -> None:
+        listed.append(Choice(ENVIRONMENT, algorithm, name, **others))
+
+    undivided = {"advantages": LeaveOneOut()}
+    add("ppo")
+    add("ppo", "constant learning rate 0.05", changes={"learning_rate": 0.05})
+    add("ppo", "advantages not whitened", changes={"normalize_advantages": False})
+    add("ppo", "lambda 1", settings={"advantages": GAE(discount=1.0, lam=1.0)})
+    add("ppo", "lambda 0", settings={"advantages": GAE(discount=1.0, lam=0.0)})
+    add("ppo", "not clipped", changes={"objective": Unclipped()})
+    add("ppo", "tokens averaged in a sentence", kind=AveragedTokens)
+    add("ppo", "KL in the loss", kind=KLInTheLoss)
+    add("ppo", "sparse Adam", kind=SparseAdam)
+    add("trpo")
+    add("trpo", "damping 0.1", changes={"damping": 0.1})
+    add("trpo", "max_kl 0.05", changes={"max_kl": 0.05})
+    add("policy-gradient")
+    add("policy-gradient", "no baseline", settings={"advantages": RewardToGo(discount=1.0)})
+    add("grpo")
+    add("grpo", "tokens averaged in a sentence", kind=AveragedTokens)
+    add("grpo", "KL in the loss", kind=KLInTheLoss)
+    add("grpo", "k3 in the loss", kind=K3InTheLoss)
+    add("grpo", "returns not divided", settings=undivided)
+    add("grpo", "KL in the loss, not divided", kind=KLInTheLoss, settings=undivided)
+    add("grpo", "k3 in the loss, not divided", kind=K3InTheLoss, settings=undivided)
+    add("grpo", "sample standard deviation", settings={"advantages": SampleDeviation()})
+    add("dpo", kind=rlhf.DPO)
+    add("dpo", "log-ratios averaged", kind=AveragedDPO)
+    return listed
 
 
 @cache
-def reference(corpus: int) -> Any:
-    """The model fine-tuned on a corpus."""
-    return reference_model(np.random.default_rng(corpus))
+def case(corpus: int) -> Case:
+    """The reference model that is fine-tuned on a corpus."""
+    return Case(np.random.default_rng(corpus), BETA)
 
 
 def run(item: tuple[str, str, int]) -> list[str]:
     """Align one variant on one corpus: the fraction of the optimum."""
-    name, choice, corpus = item
-    kind, own, common = VARIANTS[name, choice]
-    task = rlhf.arithmetic()
-    objective = rlhf.Objective(task, reference(corpus), task.utilities, BETA)
-    policy = prefer(kind, corpus) if name == "dpo" else reinforce(name, kind, own, common, corpus)
-    return [f"{objective.fraction_of_optimum(policy):.5f}"]
+    algorithm, name, corpus = item
+    choice = next(one for one in choices() if one.key[1:] == (algorithm, name))
+    policy = prefer(choice, corpus) if algorithm == "dpo" else reinforce(choice, corpus)
+    return [f"{case(corpus).objective.fraction_of_optimum(policy):.5f}"]
 
 
-def prefer(kind: type[rlhf.DPO], corpus: int) -> Policy:
-    """DPO from the annotator's probabilities of 3,000 pairs of the reference's answers."""
-    task, rng = rlhf.arithmetic(), np.random.default_rng([corpus, PAIRS])
-    pairs = rlhf.sample_pairs(task, reference(corpus), PAIRS, rng)
-    preferences = rlhf.Annotator().soft(pairs, task.utilities)
-    return kind(beta=BETA).fit(task, reference(corpus), preferences, rng).policy
+def prefer(choice: Choice, corpus: int) -> Policy:
+    """DPO from the annotator's probabilities of 3,000 pairs of the reference's responses."""
+    current, rng = case(corpus), np.random.default_rng([corpus, PAIRS])
+    pairs = rlhf.sample_pairs(current.task, current.reference, PAIRS, rng)
+    soft = rlhf.Annotator().soft(pairs, current.gold)
+    return current.fit(choice.kind(beta=BETA), soft, rng)  # type: ignore[misc]
 
 
-def reinforce(
-    name: str, kind: type | None, own: dict[str, Any], common: dict[str, Any], corpus: int
-) -> Policy:
+def reinforce(choice: Choice, corpus: int) -> Policy:
     """Reinforcement learning from the gold reward minus beta KL."""
-    default = default_algorithm(name, ENVIRONMENT)
-    values = {field.name: getattr(default, field.name) for field in fields(default)}
-    task = rlhf.arithmetic()
-    return rlhf.align(
-        task,
-        reference(corpus),
-        task.utilities,
-        (kind or type(default))(**{**values, **own}),
-        sentences=SENTENCES[name],
-        beta=None if kind in (KLInTheLoss, K3InTheLoss) else BETA,
-        seed=corpus,
-        settings=replace(default_settings(ENVIRONMENT, name), **common),
-    ).policy
+    algorithm, settings = choice.variant()
+    beta = None if isinstance(algorithm, KLInTheLoss) else BETA
+    sentences = SENTENCES[choice.algorithm]
+    options = {"sentences": sentences, "beta": beta, "seed": corpus, "settings": settings}
+    return case(corpus).align(algorithm, **options).policy
 
 
-def scores() -> dict[tuple[str, str, str], list[float]]:
-    """(task, algorithm, choice) -> the fractions of the stored runs."""
+def wanted() -> list[tuple[str, str, int]]:
+    """All runs, corpus by corpus."""
+    return [(*choice.key[1:], corpus) for corpus in CORPORA for choice in choices()]
+
+
+def stored_effects() -> list[Effect]:
+    """The effect of every choice, from the stored runs."""
     runs = study.grouped(STUDY.rows(), "algorithm", "choice")
-    return {(TASK, *key): study.numbers(runs.get(key, []), "fraction") for key in VARIANTS}
-
-
-def verdict(pair: PairComparison) -> str:
-    """Whether the first of a pair is better or worse than the second."""
-    if not pair.distinguishable:
-        return "cannot tell"
-    return "better" if pair.iqm_difference > 0 else "worse"
+    scores = {(ENVIRONMENT, *key): study.numbers(rows, "fraction") for key, rows in runs.items()}
+    return effects(choices(), scores)
 
 
 def table() -> str:
     """Interquartile mean and the smallest over the corpora, and the difference to the default."""
-    lines, everything = [], {key: fractions for key, fractions in scores().items() if fractions}
-    for (_, algorithm, choice), fractions in everything.items():
-        difference, judgement = "", ""
-        if choice != "default":
-            default = everything[TASK, algorithm, "default"]
-            pair = compare_scores(fractions, default, np.random.default_rng(0))
-            difference = study.with_interval(pair.iqm_difference, *pair.difference_interval, "+.4f")
-            judgement = verdict(pair)
-        cells = f"{interquartile_mean(fractions):.3f}", f"{min(fractions):.3f}"
-        lines.append([algorithm, choice, *cells, difference, judgement])
+    lines = []
+    for effect in stored_effects():
+        _, algorithm, name = effect.choice.key
+        scores = f"{interquartile_mean(effect.scores):.3f}", f"{min(effect.scores):.3f}"
+        difference = effect.difference("{:+.4f}".format)
+        lines.append([algorithm, name, *scores, difference, effect.verdict])
     head = ["algorithm", "choice", "fraction of the optimum", "smallest"]
     return study.markdown([*head, "difference to the default", "verdict"], lines)
 
 
-def main() -> None:
-    """Compute the missing runs, print the table."""
-    wanted = [(*key, corpus) for corpus in CORPORA for key in VARIANTS]
-    study.command_line(
-        __doc__,
-        complete=lambda given: STUDY.complete(run, wanted, given.workers),
-        table=table,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, STUDY, run, wanted, table)

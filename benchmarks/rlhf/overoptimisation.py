@@ -1,6 +1,6 @@
-"""How often a reward model is hacked, and what helps: the tables that notebook 09 reads.
+"""How often a reward model is over-optimised, and what helps: the files that notebook 09 reads.
 
-    python -m benchmarks.rlhf.overoptimisation        (about five minutes on two cores)
+    python -m benchmarks.rlhf.overoptimisation --workers 2    (about five minutes)
 
 It writes two files to benchmarks/results/overoptimisation. All numbers are exact expectations.
 
@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from benchmarks import study
-from benchmarks.rlhf.case import labelled_pairs, reference_model
+from benchmarks.rlhf.case import Case
 from minirl import rlhf
 from minirl.exact import sequences
 from minirl.experiments.alignment.run import SENTENCES
@@ -50,7 +50,7 @@ Rows = list[list[object]]
 
 
 def courtesy_features(task: rlhf.TokenTask) -> Features:
-    """The bag of words, with a weight for each number of courtesies instead of one for each."""
+    """The bag of words, with one weight per number of courtesies instead of one per courtesy."""
     bag = rlhf.bag_of_words(task)
     courtesies = bag.shared[:, [1, 3]].sum(axis=1)  # `Great_question!` and `:)`
     numbers = (courtesies[:, None] == np.arange(1, 6)).astype(float)
@@ -60,19 +60,22 @@ def courtesy_features(task: rlhf.TokenTask) -> Features:
 def reward_models(
     task: rlhf.TokenTask, log_reference: np.ndarray, hard: Preferences, soft: Preferences, seed: int
 ) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Labels and kind, and rewards (X, N); an ensemble's members are centred to be comparable."""
+    """Number of labels, kind and rewards (X, N) of each; ensembles consist of centred members."""
     bag, courtesy = rlhf.bag_of_words(task), courtesy_features(task)
     for count in (300, 3_000, 30_000):
-        few = hard.rows(slice(0, count))
-        yield count, "hard", rlhf.fit_reward_model(bag, few).rewards()
-        yield count, "courtesy", rlhf.fit_reward_model(courtesy, few).rewards()
-    few = soft.rows(slice(0, 3_000))
-    yield 3_000, "soft", rlhf.fit_reward_model(bag, few).rewards()
+        first = hard.rows(slice(0, count))
+        yield count, "hard", rlhf.fit_reward_model(bag, first).rewards()
+        yield count, "courtesy", rlhf.fit_reward_model(courtesy, first).rewards()
+    first = soft.rows(slice(0, 3_000))
+    yield 3_000, "soft", rlhf.fit_reward_model(bag, first).rewards()
     for count in (300, 3_000):
         rng = np.random.default_rng(seed)
-        drawn = [hard.rows(rng.integers(count, size=count)) for _ in range(MEMBERS)]
+        resamples = [hard.rows(rng.integers(count, size=count)) for _ in range(MEMBERS)]
         members = np.array(
-            [rlhf.fit_reward_model(bag, rows).centred(log_reference).rewards() for rows in drawn]
+            [
+                rlhf.fit_reward_model(bag, rows).centred(log_reference).rewards()
+                for rows in resamples
+            ]
         )
         yield count, "mean - spread", members.mean(axis=0) - members.std(axis=0)
         if count == 3_000:
@@ -101,60 +104,50 @@ def follow_the_optimum(
     ]
 
 
-def follow_ppo(
-    objective: rlhf.Objective, learned: np.ndarray, seed: int
-) -> tuple[float, float, float, float, float]:
-    """The columns of ppo.csv from `peak` on; `objective` knows the gold rewards."""
-
-    result = rlhf.align(
-        objective.task,
-        objective.reference,
-        learned,
-        "ppo",
-        sentences=SENTENCES["ppo"],
-        beta=None,
-        seed=seed,
-        measure=objective.measure,
-    )
-    rows = [*result.history.rows, objective.measure(result.policy)]
+def follow_ppo(case: Case, learned: np.ndarray, seed: int) -> list[float]:
+    """The columns of ppo.csv from `peak` on."""
+    measure = case.objective.measure
+    options = {"sentences": SENTENCES["ppo"], "beta": None, "seed": seed, "measure": measure}
+    result = case.align("ppo", rewards=learned, **options)
+    rows = [*result.history.rows, measure(result.policy)]
     path = [(row["exact_reward"], row["exact_reference_kl"]) for row in rows]
     stopped = next((gold for gold, kl in path if kl > STOP_AT), path[-1][0])
-    return *max(path), stopped, *path[-1]
+    return [*max(path), stopped, *path[-1]]
 
 
-def run(corpus: int) -> tuple[Rows, Rows]:
+def run(item: tuple[int]) -> tuple[Rows, Rows]:
     """The rows of one corpus in both files."""
-    with one_core():
-        return _run(corpus)
-
-
-def _run(corpus: int) -> tuple[Rows, Rows]:
-    task, rng = rlhf.arithmetic(), np.random.default_rng(corpus)
-    gold = task.utilities
-    reference = reference_model(rng)
-    _, preferences = labelled_pairs(reference, 30_000, rng)
-    objective = rlhf.Objective(task, reference, gold, 1.0)
-    log_reference, start = objective.reference_log_probs, objective.reference_value
+    (corpus,) = item
+    rng = np.random.default_rng(corpus)
     optimum: Rows = []
     ppo: Rows = []
-    for labels, model, learned in reward_models(task, log_reference, **preferences, seed=corpus):
-        key = [corpus, labels, model]
-        numbers = follow_the_optimum(log_reference, learned, gold)
-        optimum.append([*key, *(f"{number:.4f}" for number in [start, *numbers])])
-        if corpus < PPO_CORPORA and model == "hard" and labels < 30_000:
-            path = follow_ppo(objective, learned, corpus)
-            ppo.append([*key, *(f"{number:.4f}" for number in [start, *path])])
+    with one_core():
+        case = Case(rng, beta=1.0)
+        log_reference, reference = case.objective.reference_log_probs, case.objective.reference_value
+        preferences = case.sample_labelled(30_000, rng).preferences
+        for labels, model, learned in reward_models(
+            case.task, log_reference, **preferences, seed=corpus
+        ):
+            key = [corpus, labels, model]
+            values = follow_the_optimum(log_reference, learned, case.gold)
+            optimum.append([*key, *(f"{value:.4f}" for value in [reference, *values])])
+            if corpus < PPO_CORPORA and model == "hard" and labels < 30_000:
+                values = follow_ppo(case, learned, corpus)
+                ppo.append([*key, *(f"{value:.4f}" for value in [reference, *values])])
     return optimum, ppo
 
 
-def main() -> None:
-    """Compute the corpora that the files do not contain."""
-    finished = {int(row["corpus"]) for row in OPTIMUM.rows()}
-    corpora = [corpus for corpus in range(CORPORA) if corpus not in finished]
-    for _, (optimum, ppo) in study.computed(run, corpora, workers=2):
-        PPO.append(ppo)
-        OPTIMUM.append(optimum)
+def store(item: tuple[int], rows: tuple[Rows, Rows]) -> None:
+    """Append the rows of a corpus; it is finished once optimum.csv contains it."""
+    optimum, ppo = rows
+    PPO.append(ppo)
+    OPTIMUM.append(optimum)
+
+
+def wanted() -> list[tuple[int]]:
+    """All corpora."""
+    return [(corpus,) for corpus in range(CORPORA)]
 
 
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, OPTIMUM, run, wanted, store=store)

@@ -1,4 +1,4 @@
-"""How near each method comes to the optimum of J, over beta, corpora and seeds.
+"""How close each method comes to the optimum of J, over beta, corpora and seeds.
 
     python -m benchmarks.rlhf.reach            (about 20 minutes of CPU time)
     python -m benchmarks.rlhf.reach --table    (the tables of docs/results/rlhf.md)
@@ -6,13 +6,13 @@
 
 The runs cover five values of beta and six fine-tuning corpora with two seeds each; no setting was
 chosen on these corpora. Every method runs at each beta with its preset, which was chosen at
-beta = 0.3. Where that is not enough, it also runs with settings that were found on corpora 0 and 1
+beta = 0.3. Where that is not enough, it also runs with settings that were chosen on corpora 0 and 1
 (`SET`). benchmarks/results/alignment_reach.csv has one row per run:
 
 method, settings     the method; "preset", or what was changed
 beta, corpus, seed   of J; of the demonstrations; of pairs, judgements, minibatches and rollouts
-sentences, labels    number of sentences sampled; number scored by the gold reward, or of pairs
-                     labelled. For best-of-n both are n, per answer. For exact optima both are 0
+sentences, labels    number of sentences sampled; number of sentences scored by the gold reward, or
+                     of labelled pairs. For best-of-n both are n, per answer; for exact optima 0
 cpu_seconds          of learning, without the pairs; 0 where nothing learns
 fraction, gold, kl   (J - J_ref) / (J* - J_ref); gold reward and KL in nats, per sentence, exact
 
@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from benchmarks import study
-from benchmarks.rlhf.case import labelled_pairs, reference_model
+from benchmarks.rlhf.case import Case, Labelled
 from benchmarks.rlhf.dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, median, of_budgets
 from benchmarks.study import Row
 from minirl import rlhf
@@ -54,12 +54,10 @@ from minirl.experiments.figures import (
     SOLID,
     VERMILLION,
 )
-from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.language_model import log_table
-from minirl.rlhf.preferences import Pairs
 from minirl.settings import default_algorithm, default_settings
 from minirl.support.machine import one_core
 
@@ -84,7 +82,7 @@ PREFERENCES = {
 }
 IPO_OPTIMUM = "IPO, its exact optimum"
 METHODS = (*SENTENCES, *PREFERENCES, IPO_OPTIMUM, "best-of-n")
-# Where the preset falls short: (method, beta) -> what to change. Found on corpora 0 and 1.
+# Where the preset falls short: (method, beta) -> changes, which were chosen on corpora 0 and 1.
 SET: dict[tuple[str, float], dict[str, float]] = {
     **{(name, 1.0): {"learning_rate": 9.0} for name in ("policy-gradient", "rloo")},
     **{(name, 3.0): {"learning_rate": 3.0} for name in ("policy-gradient", "rloo")},
@@ -102,7 +100,7 @@ SET: dict[tuple[str, float], dict[str, float]] = {
     ("best-of-n", 1.0): {"n": 4},
     ("best-of-n", 3.0): {"n": 2},
 }
-# What limits IPO, at one beta: its tau, its steps, its rate, or its pairs.
+# Changes that show what limits IPO at one beta: its tau, its steps, its rate, or its pairs.
 IPO_TAU_DIVISORS = (1, 2, 4, 7, 10)
 IPO_CHANGES: list[dict[str, float]] = [
     {"steps": 150},
@@ -119,7 +117,7 @@ IPO_CHANGES: list[dict[str, float]] = [
 
 
 class Outcome(NamedTuple):
-    """A distribution over responses (X, N), and what it was made from."""
+    """A distribution over responses (X, N), and what the method used to find it."""
 
     log_probs: np.ndarray
     sentences: int = 0
@@ -127,21 +125,19 @@ class Outcome(NamedTuple):
     cpu_seconds: float = 0.0
 
 
-class Case:
+class Setup(Case):
     """One beta on one corpus with one seed: the reference, labelled pairs, all methods."""
 
     def __init__(self, beta: float, corpus: int, seed: int) -> None:
-        self.task, self.seed = rlhf.arithmetic(), [corpus, seed]
-        self.reference = reference_model(np.random.default_rng(corpus))
-        self.gold = self.task.utilities
-        self.objective = rlhf.Objective(self.task, self.reference, self.gold, beta)
-        self.pairs: dict[int, tuple[Pairs, dict[str, rlhf.Preferences]]] = {}
+        super().__init__(np.random.default_rng(corpus), beta)
+        self.corpus, self.seed = corpus, seed
+        self.pairs: dict[int, Labelled] = {}
 
-    def labelled(self, pairs: int) -> tuple[Pairs, dict[str, rlhf.Preferences]]:
-        """Pairs, and the annotator's probabilities ("soft") and judgements ("hard") of them."""
+    def labelled(self, pairs: int) -> Labelled:
+        """Labelled pairs, which are the same for all methods."""
         if pairs not in self.pairs:
-            rng = np.random.default_rng([*self.seed, pairs])
-            self.pairs[pairs] = labelled_pairs(self.reference, pairs, rng)
+            rng = np.random.default_rng([self.corpus, self.seed, pairs])
+            self.pairs[pairs] = self.sample_labelled(pairs, rng)
         return self.pairs[pairs]
 
     def learn(self, method: str, changes: dict[str, float]) -> Outcome:
@@ -155,63 +151,58 @@ class Case:
             log_probs = log_reference + win_rates(log_reference, self.gold) / tau
             normaliser = np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
             return Outcome(log_probs - normaliser)
-        if method in SENTENCES:
-            return self._reinforce(method, dict(changes))
-        return self._prefer(method, changes)
+        learn = self.learn_by_sampling if method in SENTENCES else self.learn_from_pairs
+        return learn(method, dict(changes))
 
-    def _reinforce(self, method: str, changes: dict) -> Outcome:
+    def learn_by_sampling(self, method: str, changes: dict[str, Any]) -> Outcome:
+        """Reinforcement learning from the gold reward."""
         if "annealed_from" in changes:
             changes["learning_rate"] = LinearSchedule(changes.pop("annealed_from"))
         began = time.process_time()
-        policy = rlhf.align(
-            self.task,
-            self.reference,
-            self.gold,
+        policy = self.align(
             replace(default_algorithm(method, ENVIRONMENT), **changes),
             sentences=SENTENCES[method],
-            beta=self.objective.beta,
-            seed=1_000 * self.seed[1] + self.seed[0],
+            seed=1_000 * self.seed + self.corpus,
             settings=default_settings(ENVIRONMENT, method),
         ).policy
         seconds = time.process_time() - began
-        return self._outcome(policy, SENTENCES[method], SENTENCES[method], seconds)
+        return self.outcome(policy, SENTENCES[method], SENTENCES[method], seconds)
 
-    def _prefer(self, method: str, changes: dict[str, float]) -> Outcome:
+    def learn_from_pairs(self, method: str, changes: dict[str, float]) -> Outcome:
+        """DPO or IPO on labelled pairs."""
         loss, pairs, kind, steps = PREFERENCES[method]
-        drawn, preferences = self.labelled(int(changes.get("pairs", pairs)))
-        fit = rlhf.DPO(
+        preferences, sentences = self.labelled(int(changes.get("pairs", pairs)))
+        method_object = rlhf.DPO(
             beta=self.objective.beta / changes.get("tau_divisor", 1),
             loss=loss,  # type: ignore[arg-type]
             steps=int(changes.get("steps", steps)),
             learning_rate=LinearSchedule(changes.get("annealed_from", 0.1)),
-        ).fit
-        rng = np.random.default_rng([*self.seed, 1])
+        )
+        rng = np.random.default_rng([self.corpus, self.seed, 1])
         began = time.process_time()
-        policy = fit(self.task, self.reference, preferences[kind], rng).policy
+        policy = self.fit(method_object, preferences[kind], rng)
         seconds = time.process_time() - began
-        labels = len(preferences[kind])
-        return self._outcome(policy, 2 * (labels + drawn.identical), labels, seconds)
+        return self.outcome(policy, sentences, len(preferences[kind]), seconds)
 
-    def _outcome(self, policy: Policy, *used: float) -> Outcome:
-        return Outcome(sequences.response_log_probs(log_table(self.task, policy)), *used)
+    def outcome(self, policy: Policy, sentences: int, labels: int, seconds: float) -> Outcome:
+        """The policy's exact distribution over responses, with what it used."""
+        log_probs = sequences.response_log_probs(log_table(self.task, policy))
+        return Outcome(log_probs, sentences, labels, seconds)
 
-    def judge(self, outcome: Outcome) -> dict[str, object]:
-        """The values of a row by name."""
+    def values(self, outcome: Outcome) -> list[object]:
+        """The values of a row."""
         objective = self.objective
         kl = sequences.kl(outcome.log_probs, objective.reference_log_probs)
         gold = sequences.expected_reward(outcome.log_probs, self.gold)
-        return {
-            "sentences": outcome.sentences,
-            "labels": outcome.labels,
-            "cpu_seconds": f"{outcome.cpu_seconds:.3f}",
-            "fraction": f"{objective.fraction_reached(gold - objective.beta * kl):.4f}",
-            "gold": f"{gold:.4f}",
-            "kl": f"{kl:.4f}",
-        }
+        fraction = objective.fraction_reached(gold - objective.beta * kl)
+        numbers = f"{outcome.cpu_seconds:.3f}", *(f"{x:.4f}" for x in (fraction, gold, kl))
+        return [outcome.sentences, outcome.labels, *numbers]
 
 
 def win_rates(log_reference: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-    """q (X, N): how probably a response is preferred to one of the reference's, exact.
+    """q(x, y) = sum_y' ref(y' | x) sigma(r(x, y) - r(x, y')), shape (X, N).
+
+    This is the probability that y is preferred to a response of the reference.
 
     >>> win_rates(np.log([[0.25, 0.75]]), np.array([[0.0, 0.0]]))
     array([[0.5, 0.5]])
@@ -244,25 +235,25 @@ def in_words(changes: dict[str, float]) -> str:
 
 
 def runs(beta: float, seed: int) -> list[tuple[str, dict[str, float]]]:
-    """All methods at a beta, with the changes of their presets; what limits IPO on one seed."""
-    found: list[tuple[str, dict[str, float]]] = []
+    """All methods at a beta, with the changes of their presets; IPO's changes on one seed only."""
+    listed: list[tuple[str, dict[str, float]]] = []
     for method in METHODS:
-        found.append((method, {}))
+        listed.append((method, {}))
         if (method, beta) in SET:
-            found.append((method, SET[method, beta]))
-    found.append(("DPO, 3,000 judgements", {"steps": 600}))
-    found += [("best-of-n", {"n": n}) for n in BEST_OF if n != REPORTED_BEST_OF]
-    found += [(IPO_OPTIMUM, {"tau_divisor": divisor}) for divisor in IPO_TAU_DIVISORS[1:]]
+            listed.append((method, SET[method, beta]))
+    listed.append(("DPO, 3,000 judgements", {"steps": 600}))
+    listed += [("best-of-n", {"n": n}) for n in BEST_OF if n != REPORTED_BEST_OF]
+    listed += [(IPO_OPTIMUM, {"tau_divisor": divisor}) for divisor in IPO_TAU_DIVISORS[1:]]
     if (beta, seed) == (TUNED_AT, SEEDS[0]):
-        found += [("IPO, 3,000 probabilities", changes) for changes in IPO_CHANGES]
-    return [run for number, run in enumerate(found) if run not in found[:number]]
+        listed += [("IPO, 3,000 probabilities", changes) for changes in IPO_CHANGES]
+    return [run for number, run in enumerate(listed) if run not in listed[:number]]
 
 
 # ---------------------------------------------------------------- running
 
 
 def wanted() -> dict[Key, dict[str, float]]:
-    """The key of every run, and the changes of its preset; runs of one case are neighbours."""
+    """The key of every run, and the changes of its preset; runs of one setup are adjacent."""
     return {
         (method, in_words(changes), f"{beta:g}", corpus, seed): changes
         for beta in sorted(BETAS, key=lambda beta: abs(np.log(beta / TUNED_AT)))
@@ -272,16 +263,15 @@ def wanted() -> dict[Key, dict[str, float]]:
     }
 
 
-case = lru_cache(maxsize=1)(Case)
+setup_of = lru_cache(maxsize=1)(Setup)
 
 
 def run(item: Key) -> list[object]:
-    """Learn and judge: the values of a row."""
+    """Learn and evaluate: the values of a row."""
     method, _, beta, corpus, seed = item
     with one_core():
-        current = case(float(beta), corpus, seed)
-        judged = current.judge(current.learn(method, wanted()[item]))
-    return [judged[name] for name in STUDY.values]
+        setup = setup_of(float(beta), corpus, seed)
+        return setup.values(setup.learn(method, wanted()[item]))
 
 
 # ---------------------------------------------------------------- tables
@@ -302,98 +292,90 @@ class Summary(NamedTuple):
 
 def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Summary | None:
     """The summary of a method; seeds are averaged first, because they share a corpus."""
-    own = [
-        row
-        for row in rows
-        if (row["method"], row["settings"], row["beta"]) == (method, settings, f"{beta:g}")
-    ]
-    if not own:
+    runs = matching(rows, method, settings, beta)
+    if not runs:
         return None
-    by_corpus = study.grouped(own, "corpus").values()
+    by_corpus = study.grouped(runs, "corpus").values()
     means = [float(np.mean(study.numbers(seeds, "fraction"))) for seeds in by_corpus]
-    interval = bootstrap_interval(means, np.random.default_rng(0))
-    smallest = min(study.numbers(own, "fraction"))
-    return Summary(interquartile_mean(means), *interval, smallest)
+    return Summary(*study.iqm(means), min(study.numbers(runs, "fraction")))
+
+
+def matching(rows: Sequence[Row], method: str, settings: str, beta: float) -> list[Row]:
+    """The rows of a method with these settings at a beta."""
+    key = method, settings, f"{beta:g}"
+    return [row for row in rows if (row["method"], row["settings"], row["beta"]) == key]
+
+
+def at_betas(rows: Sequence[Row], method: str, set_for_beta: bool = False) -> dict[float, Summary]:
+    """The summaries of a method by beta, with its preset or with the settings set for the beta."""
+    settings = dict.fromkeys(BETAS, "preset")
+    if set_for_beta:
+        settings = {beta: in_words(SET[method, beta]) for beta in BETAS if (method, beta) in SET}
+    summaries = {beta: summary(rows, method, words, beta) for beta, words in settings.items()}
+    return {beta: found for beta, found in summaries.items() if found}
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The tables of docs/results/rlhf.md by title: the optima, and what these rows make."""
+    """The tables of docs/results/rlhf.md that these rows make, by title, and the optima."""
     header = ["method", *(f"beta = {beta:g}" for beta in BETAS)]
-    found = {
-        (name, beta): summary(rows, name, "preset", beta) for name in METHODS for beta in BETAS
-    }
-    middle = [[name, *(found[name, beta] for beta in BETAS)] for name in METHODS]
-    smallest = [
-        [
-            name,
-            *("" if not (cell := found[name, beta]) else f"{cell.smallest:.3f}" for beta in BETAS),
-        ]
-        for name in METHODS
-    ]
-    changed = []
-    for (name, beta), changes in SET.items():
-        own = summary(rows, name, in_words(changes), beta)
-        if own:
-            preset = found[name, beta]
-            line = [name, f"{beta:g}", in_words(changes), preset, own, f"{own.smallest:.3f}"]
+    middle, smallest, changed = [], [], []
+    for name in METHODS:
+        presets = at_betas(rows, name)
+        middle.append([name, *(presets.get(beta) for beta in BETAS)])
+        cells = [f"{presets[beta].smallest:.3f}" if beta in presets else "" for beta in BETAS]
+        smallest.append([name, *cells])
+        for beta, found in at_betas(rows, name, set_for_beta=True).items():
+            words = in_words(SET[name, beta])
+            line = [name, f"{beta:g}", words, presets.get(beta), found, f"{found.smallest:.3f}"]
             changed.append(line)
-    changed.sort(key=lambda line: (METHODS.index(line[0]), float(line[1])))
-    of_set = ["method", "beta", "settings", "preset", "set", "smallest, set"]
+    set_header = ["method", "beta", "settings", "preset", "set", "smallest, set"]
     return {
         "The optimum": optima(),
         "Presets: fraction of the optimum": study.markdown(header, middle),
         "Presets: the smallest of the runs": study.markdown(header, smallest),
-        "Settings for the beta": study.markdown(of_set, changed),
+        "Settings for the beta": study.markdown(set_header, changed),
         f"What a run used, at beta = {TUNED_AT:g} with the preset (medians)": used(rows),
         f"IPO at beta = {TUNED_AT:g}": ipo(rows),
     }
 
 
 def optima() -> str:
-    """What there is to reach, means over the corpora; computed, since nothing is learned."""
+    """The optimum and its gain over the reference, means over the corpora, exact."""
     lines = []
     for beta in BETAS:
-        objectives = [Case(beta, corpus, SEEDS[0]).objective for corpus in CORPORA]
+        objectives = [Setup(beta, corpus, SEEDS[0]).objective for corpus in CORPORA]
         best = [objective.value(objective.optimal_policy) for objective in objectives]
         gains = [objective.optimum - objective.reference_value for objective in objectives]
-        means = (
-            np.mean([found.reward for found in best]),
-            np.mean([found.kl for found in best]),
-            np.mean(gains),
-        )
-        lines.append([f"{beta:g}", *(f"{mean:.2f}" for mean in means)])
+        columns = [value.reward for value in best], [value.kl for value in best], gains
+        lines.append([f"{beta:g}", *(f"{np.mean(column):.2f}" for column in columns)])
     return study.markdown(["beta", "gold reward of the optimum", "its KL, nats", "to gain"], lines)
 
 
 def used(rows: Sequence[Row]) -> str:
     """Sentences, labels and CPU seconds of the presets."""
+    columns = {"sentences": ",.0f", "labels": ",.0f", "cpu_seconds": ".2f"}
     lines = []
     for name in METHODS:
-        own = [
-            row
-            for row in rows
-            if (row["method"], row["settings"], row["beta"]) == (name, "preset", f"{TUNED_AT:g}")
-        ]
-        if own and name != IPO_OPTIMUM:
-            sentences, labels, seconds = (
-                median(own, column) for column in ("sentences", "labels", "cpu_seconds")
-            )
-            lines.append([name, f"{sentences:,.0f}", f"{labels:,.0f}", f"{seconds:.2f}"])
+        runs = matching(rows, name, "preset", TUNED_AT)
+        if runs and name != IPO_OPTIMUM:
+            cells = (f"{median(runs, column):{form}}" for column, form in columns.items())
+            lines.append([name, *cells])
     return study.markdown(["method", "sentences", "labels", "CPU seconds"], lines)
 
 
 def ipo(rows: Sequence[Row]) -> str:
-    """What IPO reaches at one beta, beside the exact optimum of its own objective."""
+    """The fractions that IPO reaches at one beta, beside the exact optimum of its own objective."""
     name, lines = "IPO, 3,000 probabilities", []
-    for changes in sorted(
-        [{}, SET[name, TUNED_AT], *IPO_CHANGES], key=lambda found: found.get("tau_divisor", 1)
-    ):
+    changes_by_tau = sorted(
+        [{}, SET[name, TUNED_AT], *IPO_CHANGES], key=lambda changes: changes.get("tau_divisor", 1)
+    )
+    for changes in changes_by_tau:
         divisor = changes.get("tau_divisor", 1)
         others = {key: value for key, value in changes.items() if key != "tau_divisor"}
-        of_tau = in_words({"tau_divisor": divisor} if divisor != 1 else {})
-        own = summary(rows, name, in_words(changes), TUNED_AT)
-        optimum = summary(rows, IPO_OPTIMUM, of_tau, TUNED_AT)
-        lines.append([f"beta / {divisor:g}", in_words(others), own, optimum])
+        tau = in_words({"tau_divisor": divisor} if divisor != 1 else {})
+        trained = summary(rows, name, in_words(changes), TUNED_AT)
+        optimum = summary(rows, IPO_OPTIMUM, tau, TUNED_AT)
+        lines.append([f"beta / {divisor:g}", in_words(others), trained, optimum])
     return study.markdown(["tau", "settings", "trained", "exact optimum of its objective"], lines)
 
 
@@ -401,7 +383,7 @@ def ipo(rows: Sequence[Row]) -> str:
 
 
 def place(fractions: ArrayLike) -> np.ndarray:
-    """Where fractions stand on an axis that keeps 0.9, 0.99 and 0.999 equally far apart."""
+    """Positions of fractions on an axis where 0.9, 0.99 and 0.999 are equally far apart."""
     return -np.log10(1 - np.asarray(fractions))
 
 
@@ -431,25 +413,19 @@ def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
     for ax, title, group in zip(upper, titles, groups, strict=True):
         for number, name in enumerate(group):
             color, line = KNOWN_STYLES.get(name, (preferences.get(name, BLACK), SOLID))
-            aside = 1.12 ** (number - (len(group) - 1) / 2)  # marks stand side by side
+            aside = 1.12 ** (number - (len(group) - 1) / 2)  # side by side
             marker = MARKERS.get(name, OTHER_MARKERS[number % len(OTHER_MARKERS)])[0]
             size = 10 if marker == "." else 5  # a dot is drawn half as large
             style = {"color": color, "marker": marker, "markersize": size}
-            of_preset = {beta: summary(rows, name, "preset", beta) for beta in BETAS}
-            own = {
-                beta: summary(rows, name, in_words(SET[name, beta]), beta)
-                for beta in BETAS
-                if (name, beta) in SET
-            }
             label = f"{name}, n = {REPORTED_BEST_OF}" if name == "best-of-n" else name
-            shown = {beta: found for beta, found in of_preset.items() if found}
-            at = [beta * aside for beta in shown]
-            curve(ax, at, list(shown.values()), {**style, "linestyle": line}, label)
-            shown = {beta: found for beta, found in own.items() if found}
-            at = [beta * aside for beta in shown]
-            hollow = {**style, "linestyle": "none", "markerfacecolor": "white"}
-            if shown:
-                curve(ax, at, list(shown.values()), hollow, "_")
+            hollow = {"linestyle": "none", "markerfacecolor": "white"}
+            for summaries, look, text in (
+                (at_betas(rows, name), {"linestyle": line}, label),
+                (at_betas(rows, name, set_for_beta=True), hollow, "_"),
+            ):
+                if summaries:
+                    x = [beta * aside for beta in summaries]
+                    curve(ax, x, list(summaries.values()), {**style, **look}, text)
         ax.set_title(title)
         ax.set(xscale="log", xlabel="beta (reward per nat), log scale")
         ax.set_xticks(BETAS, [f"{beta:g}" for beta in BETAS])
@@ -472,12 +448,13 @@ def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
             # As in the tables: one number of sentences for all set settings of DPO.
             if name == ("DPO, set" if column == "sentences" else "DPO, judgements"):
                 continue
-            found = of_budgets(compute, name)
+            groups_of_rows = of_budgets(compute, name)
             style = {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
             if name.endswith(", set"):
                 style["markerfacecolor"] = "white"
-            at = [median(group, column) for group in found]
-            curve(ax, at, [Summary(*fraction(group), 0.0) for group in found], style, name)
+            at = [median(group, column) for group in groups_of_rows]
+            points = [Summary(*fraction(group), 0.0) for group in groups_of_rows]
+            curve(ax, at, points, style, name)
         ax.set(xscale="log", xlabel=f"{NAMES.get(column, column)}, log scale")
         ax.xaxis.set_minor_formatter(NullFormatter())
         fraction_axis(ax, LOWER_SHOWN, 0.6, 0.99995)
@@ -494,15 +471,12 @@ def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
     drawn.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Compute the missing runs, print the tables."""
-    study.command_line(
+if __name__ == "__main__":
+    study.main(
         __doc__,
-        complete=lambda given: STUDY.complete(run, wanted(), given.workers),
-        table=lambda: "\n\n".join(f"{title}\n\n{t}" for title, t in tables(STUDY.rows()).items()),
+        STUDY,
+        run,
+        wanted,
+        lambda: study.titled(tables(STUDY.rows())),
         draw=lambda path: figure(STUDY.rows(), COMPUTE.rows(), path),
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -31,7 +31,8 @@ def test_every_choice_has_ten_seeds(load):
     wanted = [(*names, str(seed)) for *names, seed in choices.wanted(10)]
     stored = [tuple(row[name] for name in choices.STUDY.key) for row in choices.STUDY.rows()]
     assert sorted(stored) == sorted(wanted)
-    assert all(len(fractions) == 10 for fractions in rlhf_choices.scores().values())
+    assert rlhf_choices.STUDY.missing(rlhf_choices.wanted()) == []
+    assert len(rlhf_choices.STUDY.rows()) == len(rlhf_choices.wanted())
 
 
 def gaussian_batch(rows=64):
@@ -127,7 +128,7 @@ def search_that_finds(fraction, monkeypatch, choices):
 def test_the_looser_bound_is_half_as_large_again(load, monkeypatch):
     choices = load("control.choices")
     given = search_that_finds(1.0, monkeypatch, choices)
-    with choices.with_a_looser_bound():
+    with choices.with_search_bound(1.5):
         choices.trpo.trust_region_search(max_kl=0.01, shrink=0.7, tries=10)
     assert given == {"max_kl": pytest.approx(0.015), "shrink": 0.7, "tries": 10}
 
@@ -415,7 +416,7 @@ def test_averaged_dpo_averages_and_its_gradient_follows(load, monkeypatch):
     loss_and_gradient = rlhf.DPO.loss_and_gradient
     monkeypatch.setattr(rlhf.DPO, "loss_and_gradient", check)
     rng = np.random.default_rng(0)
-    reference = script.reference(200)
+    reference = script.case(200).reference
     pairs = rlhf.sample_pairs(task, reference, 50, rng)
     preferences = rlhf.Annotator().soft(pairs, task.utilities)
     script.AveragedDPO(steps=2).fit(task, reference, preferences, rng)
@@ -437,6 +438,6 @@ def test_the_figure_has_a_mark_for_every_choice(load, tmp_path, monkeypatch):
     assert (tmp_path / "choices.png").stat().st_size > 10_000
     assert sum(count for _, count, _ in marks) == (
         sum(choice.name != "default" for choice in choices.choices())
-        + sum(choice != "default" for _, choice in load("rlhf.choices").VARIANTS)
+        + sum(choice.name != "default" for choice in load("rlhf.choices").choices())
     )
     assert all(len(labels) == count for _, count, labels in marks)

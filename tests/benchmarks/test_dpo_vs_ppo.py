@@ -1,7 +1,6 @@
-"""DPO, PPO and TRPO with equal means: what is run, grouped and told."""
+"""DPO, PPO and TRPO with equal means: the stored runs, budgets and tables."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,20 +16,6 @@ def row(method, fraction, seed=0, **others):
     cells = {"pairs": 0, "sentences": 0, "steps": 0, "repeat": 0, "cpu_seconds": 0.0}
     cells |= {"method": method, "fraction": fraction, "seed": seed, **others}
     return {key: str(value) for key, value in cells.items()}
-
-
-def test_runs_that_the_file_holds_are_not_run_again(script):
-    first, second = SimpleNamespace(seed=1, repeat=0), SimpleNamespace(seed=2, repeat=0)
-    again = SimpleNamespace(seed=1, repeat=1)
-    jobs = [(setup, ("PPO", n)) for setup in (first, second, again) for n in (10, 20, 30)]
-    rows = [row("PPO", 0.9, seed=1), row("PPO", 0.9, seed=1), row("TRPO", 0.9, seed=2)]
-    rows += [row("PPO", 0.9, seed=1, repeat=1)]
-    left = script.lacking(jobs, rows)
-    assert [(setup.seed, setup.repeat, n) for setup, (_, n) in left] == [
-        (1, 0, 30),
-        *((2, 0, n) for n in (10, 20, 30)),
-        *((1, 1, n) for n in (20, 30)),
-    ]
 
 
 def test_seeds_of_a_budget_stand_together_though_dpo_samples_differently(script):
@@ -82,14 +67,21 @@ def test_the_same_run_ends_alike_in_both_files(script):
     assert compared.items() <= first.items()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--compute"]])
-def test_the_stored_file_holds_all_runs_of_its_command(script, monkeypatch, arguments):
-    def row(setup, method, learn):
-        pytest.fail(f"{method}, seed {setup.seed}, is not in the file")
+def test_the_stored_files_hold_all_runs(script):
+    for study, jobs in ((script.STUDY, script.jobs()), (script.COMPUTE, script.compute_jobs())):
+        assert study.missing(jobs) == []
+        assert len(study.rows()) == len(jobs)
 
-    monkeypatch.setattr("sys.argv", ["dpo_vs_ppo.py", *arguments])
-    monkeypatch.setattr(script.Setup, "row", row)
-    script.main()
+
+def test_a_run_is_stored_with_what_it_used(script):
+    job = script.Job(
+        "DPO", 200, 0, script.partial(script.Setup.dpo, pairs=300, kind="soft", steps=3)
+    )
+    values = dict(zip(script.COMPUTE.values, script.run(job), strict=True))
+    assert (values["pairs"], values["answers"], values["steps"]) == (300, 300, 3)
+    assert values["sentences"] > 600  # identical pairs are dropped
+    assert 0 < float(values["fraction"]) < 1
+    assert values["gradient_equivalents"] > 0
 
 
 def test_the_page_holds_the_tables_of_the_stored_runs(script):

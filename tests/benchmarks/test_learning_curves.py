@@ -36,7 +36,7 @@ def stored(name):
 
 def test_one_row_a_stretch_and_always_the_last(script):
     steps = np.array([500, 1000, 2048, 2049, 4000, 4097, 5000])
-    np.testing.assert_array_equal(script.kept_rows(steps), [2, 4, 6])
+    np.testing.assert_array_equal(script.stored_updates(steps), [2, 4, 6])
 
 
 def test_curves_have_few_digits_and_empty_cells_for_nan(script):

@@ -43,23 +43,41 @@ def distance(item):
     return [math.hypot(*item)]
 
 
-def test_the_command_line_computes_prints_or_draws(load, monkeypatch, capsys):
+def test_several_runs_of_one_key_and_runs_that_begin_alike(load, tmp_path):
+    study = load("study").Study(tmp_path / "runs.csv", ("method", "seed"), ("score",))
+    study.append([["ppo", 0, 1.0], ["ppo", 0, 2.0], ["trpo", 1, 3.0]])
+    items = [("ppo", 0, steps) for steps in (10, 20, 30)] + [("trpo", 0, 10)]
+    assert study.missing(items) == items[2:]
+    assert study.missing([("ppo",), ("dpo",)]) == [("dpo",)]
+
+
+def test_without_workers_runs_are_computed_here_and_no_result_is_not_stored(load, tmp_path):
+    study = load("study").Study(tmp_path / "runs.csv", ("x",), ("square",))
+    study.complete(lambda item: [item[0] ** 2] if item[0] else None, [(3,), (0,), (2,)], 0)
+    assert [(row["x"], row["square"]) for row in study.rows()] == [("3", "9"), ("2", "4")]
+
+
+def test_the_command_line_computes_prints_or_draws(load, monkeypatch, capsys, tmp_path):
+    study = load("study")
     calls = []
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["script", *arguments])
-        load("study").command_line(
+        study.main(
             "What it does.",
-            complete=lambda given: calls.append((given.seeds, given.workers)),
-            table=lambda: "the table",
+            study.Study(tmp_path / "runs.csv", ("x", "y"), ("distance",)),
+            distance,
+            lambda seeds: [(seed, 0) for seed in range(seeds)],
+            lambda: "the table",
             draw=lambda path: calls.append(str(path)),
-            seeds=10,
+            seeds=2,
+            store=lambda item, values: calls.append((item, values)),
         )
 
     call("--table")
-    call("--workers", "2")
+    call("--workers", "1")
     call("--figure", "out.png")
-    assert calls == [(10, 2), "out.png"]
+    assert calls == [((0, 0), [0.0]), ((1, 0), [1.0]), "out.png"]
     assert capsys.readouterr().out == "the table\nthe table\n"
 
 
@@ -75,10 +93,14 @@ def test_texts_of_numbers(load):
     assert list(study.grouped(rows, "a", "b")) == [("1", "x"), ("2", "y"), ("1", "y")]
 
 
+def sleep(item):
+    time.sleep(item[0])
+
+
 def test_an_error_ends_the_waiting_runs_too(load):
     began = time.monotonic()
     with pytest.raises(ValueError, match="non-negative"):
-        list(load("study").computed(time.sleep, [-1.0] + [1.0] * 20, 1))
+        list(load("study").computed(sleep, [(-1.0,)] + [(1.0,)] * 20, 1))
     assert time.monotonic() - began < 15  # a few may have been on their way
 
 

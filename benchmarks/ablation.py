@@ -1,0 +1,90 @@
+"""Ablations: a preset with one choice changed at a time, compared with the preset itself."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import minirl
+from minirl.experiments.statistics import PairComparison, compare_scores
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One change of an environment's preset.
+
+    Parameters
+    ----------
+    environment, algorithm, name : str
+        The choice named "default" is the preset itself.
+    kind : type, optional
+        Class of the algorithm, in place of the preset's.
+    changes, settings : dict
+        Changed fields of the algorithm and of the settings.
+    during : callable
+        Returns a context manager within which the run is computed.
+    """
+
+    environment: str
+    algorithm: str
+    name: str = DEFAULT
+    kind: type | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    during: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Environment, algorithm and name, which identify the choice."""
+        return self.environment, self.algorithm, self.name
+
+    def variant(self) -> tuple[Any, minirl.Settings]:
+        """The algorithm and the settings of the preset, with the changes."""
+        default = minirl.default_algorithm(self.algorithm, self.environment)
+        preset = {item.name: getattr(default, item.name) for item in fields(default)}
+        settings = minirl.default_settings(self.environment, self.algorithm)
+        kind = self.kind or type(default)
+        return kind(**{**preset, **self.changes}), replace(settings, **self.settings)
+
+
+class Effect(NamedTuple):
+    """The scores of a choice, and their comparison with the default's (None for the default)."""
+
+    choice: Choice
+    scores: Sequence[float]
+    comparison: PairComparison | None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the choice is better or worse than the default; empty for the default."""
+        if not self.comparison:
+            return ""
+        if not self.comparison.distinguishable:
+            return "cannot tell"
+        return "better" if self.comparison.iqm_difference > 0 else "worse"
+
+    def difference(self, text: Callable[[float], str]) -> str:
+        """The difference to the default with its interval, each number formatted by `text`."""
+        if not self.comparison:
+            return ""
+        low, high = map(text, self.comparison.difference_interval)
+        return f"{text(self.comparison.iqm_difference)} [{low}, {high}]"
+
+
+def effects(
+    choices: Iterable[Choice], scores: Mapping[tuple[str, str, str], Sequence[float]]
+) -> list[Effect]:
+    """The effect of each choice that has scores, which are given by `Choice.key`."""
+    listed = []
+    for choice in choices:
+        if values := scores.get(choice.key):
+            default = scores[choice.environment, choice.algorithm, DEFAULT]
+            pair = None
+            if choice.name != DEFAULT:
+                pair = compare_scores(values, default, np.random.default_rng(0))
+            listed.append(Effect(choice, values, pair))
+    return listed
