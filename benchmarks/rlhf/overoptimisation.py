@@ -123,7 +123,8 @@ def run(item: tuple[int]) -> tuple[Rows, Rows]:
     ppo: Rows = []
     with one_core():
         case = Case(rng, beta=1.0)
-        log_reference, reference = case.objective.reference_log_probs, case.objective.reference_value
+        log_reference = case.objective.reference_log_probs
+        reference = case.objective.reference_value
         preferences = case.sample_labelled(30_000, rng).preferences
         for labels, model, learned in reward_models(
             case.task, log_reference, **preferences, seed=corpus
