@@ -39,7 +39,12 @@ from minirl.support.serialization import (
     versions,
     write_text,
 )
-from minirl.support.validation import MOST_ENVIRONMENTS, require_count, require_seed
+from minirl.support.validation import (
+    MOST_ENVIRONMENTS,
+    require_count,
+    require_methods,
+    require_seed,
+)
 from minirl.training import require_trainable, train
 
 FORMAT = "minirl-run-1"  # of the files of finished runs
@@ -415,6 +420,7 @@ def _work_items(
     for name, algorithm in algorithms.items():
         if not name or Path(name).name != name or "\0" in name:
             raise ValueError(f"algorithm name {name!r} can't be part of a file name")
+        require_methods(f"algorithms[{name!r}]", algorithm, "init", "update")
         own = settings.get(name) if isinstance(settings, Mapping) else settings
         own_settings[name] = own or default_settings(env, name if by_name else algorithm)
         require_trainable(env, algorithm, total_steps, 0, own_settings[name])

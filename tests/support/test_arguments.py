@@ -327,6 +327,10 @@ def test_objects_that_are_numbers_are_taken():
             "seed must be a whole number of at least 0, got '1'",
         ),
         (
+            lambda: minirl.compare({"a": 1}, "CartPole-v1", total_steps=1, seeds=1),
+            "algorithms['a'] must be an object with init, update, got the int 1",
+        ),
+        (
             lambda: minirl.compare(["ppo"], "CartPole-v1", total_steps=1, seeds=[0, None]),
             "every seed of seeds must be a whole number of at least 0, got None",
         ),
