@@ -78,7 +78,7 @@ def small_task() -> TokenTask:
 def started_environments() -> gym.vector.VectorEnv:
     """Two environments that have been reset."""
     envs = minirl.make_vector_env("CartPole-v1", 2)
-    minirl.start(envs, seed=0)
+    minirl.reset(envs, seed=0)
     return envs
 
 
@@ -102,7 +102,7 @@ class World:
         self.language_model = minirl.rlhf.full_prefix_policy(self.task, self.log_reference)
         self.response_log_probs = sequences.response_log_probs(self.log_policy)
         envs = minirl.make_vector_env("CartPole-v1", 2)
-        position = minirl.start(envs, seed=0)
+        position = minirl.reset(envs, seed=0)
         self.rollout, self.position = minirl.collect(
             envs, self.policy, self.critic, position, rng, steps=16
         )

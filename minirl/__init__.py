@@ -29,7 +29,7 @@ from minirl.rollout import (
     collect,
     collect_episodes,
     make_vector_env,
-    start,
+    reset,
 )
 from minirl.settings import PRESETS, Preset, Settings, default_algorithm, default_settings
 from minirl.solvers import backtracking_line_search, conjugate_gradient
@@ -55,7 +55,7 @@ __all__ = [
     "make_critic",
     # data
     "make_vector_env",
-    "start",
+    "reset",
     "collect",
     "collect_episodes",
     "NonFiniteError",

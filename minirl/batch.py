@@ -173,10 +173,11 @@ class Batch:
             weight = minibatch.weight * (units / (last - first))
             yield order[start:end], replace(minibatch, weight=weight)
 
-    def normalized_advantages(self) -> np.ndarray:
-        """Advantages (N,) with mean 0 and standard deviation 1; all 0 where they are constant.
+    def with_normalized_advantages(self) -> "Batch":
+        """The batch with advantages (A - mean(A)) / std(A), whose mean is 0 and whose spread is 1.
 
-        Constant means that the standard deviation is no larger than the rounding of the values.
+        They are all 0 where A is constant, that is, where its standard deviation is no larger than
+        the rounding of its values.
         """
         advantages = self.advantages.astype(np.float64)  # squares of small float32 are 0
         centred = advantages - advantages.mean()
@@ -184,8 +185,8 @@ class Batch:
         dtype = np.result_type(self.advantages, np.float32)
         rounding = 8 * np.finfo(dtype).eps * np.abs(advantages).max()
         if spread <= rounding:  # dividing would blow the rounding up to full steps
-            return np.zeros(len(self), dtype)
-        return (centred / spread).astype(dtype)
+            return replace(self, advantages=np.zeros(len(self), dtype))
+        return replace(self, advantages=(centred / spread).astype(dtype))
 
 
 _COLUMNS = [field.name for field in fields(Batch)]

@@ -55,7 +55,7 @@ def enumerated_batch(policy: Policy, visitation: np.ndarray, action_values: np.n
         Q(s, a), from `exact.tabular.action_values`.
     """
     states, actions = (index.ravel() for index in np.indices(action_values.shape))
-    distribution, _ = policy.forward(states)
+    distribution = policy(states)
     log_probs = distribution.log_prob(actions)
     probs = np.exp(log_probs)
     values = (probs.reshape(action_values.shape) * action_values).sum(axis=1)[states]

@@ -1,4 +1,4 @@
-"""Fitting the critic: a verb of its own, the same for every algorithm.
+"""Fitting the critic: a separate step, shared by all algorithms.
 
 The critic regresses on the returns of the current batch before the policy is updated; advantages
 were computed with the values from before the fit.
@@ -15,9 +15,9 @@ from minirl.optimizers import (
     Adam,
     LinearSchedule,
     Optimizer,
+    at_progress,
     clip_by_norm,
     require_optimizer,
-    scheduled,
 )
 from minirl.policy import Critic
 from minirl.support.arguments import check_arguments
@@ -85,11 +85,11 @@ class CriticFit:
     epochs : int
         Passes over the batch.
     minibatch_size : int
-        Rows a step, roughly (see `Batch.minibatches`).
+        Rows per step, approximately (see `Batch.minibatches`).
     value_clip : float, optional
         See `value_loss`; off by default.
     max_gradient_norm : float, optional
-        The critic's own; policy and critic never share a norm.
+        Longer gradients are shortened to this Euclidean norm. Policy and critic are separate.
     optimizer : Optimizer
     """
 
@@ -101,7 +101,7 @@ class CriticFit:
     optimizer: Optimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
+        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
         require_count("epochs", self.epochs, most=MOST_REPETITIONS)
         require_count("minibatch_size", self.minibatch_size)
         require_positive_or_none("value_clip", self.value_clip)
@@ -112,32 +112,29 @@ class CriticFit:
         """The state before the first fit."""
         return CriticState(critic, self.optimizer.init(critic.parameters))
 
-    def step(
-        self, state: CriticState, minibatch: Batch, learning_rate: float
-    ) -> tuple[CriticState, float, float]:
+    def step(self, state: CriticState, minibatch: Batch) -> tuple[CriticState, float, float]:
         """One optimizer step: the new state, the loss before it and the gradient norm."""
         values, cache = state.critic.forward(minibatch.observations)
         loss, d_values = value_loss(values, minibatch, self.value_clip)
         gradient, norm = clip_by_norm(state.critic.vjp(cache, d_values), self.max_gradient_norm)
         optimizer, theta = self.optimizer.step(
-            state.optimizer, state.critic.parameters, gradient, learning_rate
+            state.optimizer, state.critic.parameters, gradient, float(self.learning_rate)
         )
         return CriticState(state.critic.with_parameters(theta), optimizer), loss, norm
 
     def fit(
-        self, state: CriticState, batch: Batch, rng: np.random.Generator, progress: float
+        self, state: CriticState, batch: Batch, rng: np.random.Generator
     ) -> tuple[CriticState, dict[str, float]]:
-        """All epochs on one batch; `progress` in [0, 1) of training drives schedules."""
-        learning_rate = scheduled(self.learning_rate, progress)
+        """`epochs` passes of minibatch steps over one batch."""
         losses, norms = [], []
         for _ in range(self.epochs):
             for _, minibatch in batch.minibatches(self.minibatch_size, rng):
-                state, loss, norm = self.step(state, minibatch, learning_rate)
+                state, loss, norm = self.step(state, minibatch)
                 losses.append(loss)
                 norms.append(norm)
-        steps_an_epoch = len(losses) // self.epochs
+        steps_per_epoch = len(losses) // self.epochs
         return state, {
-            "value_loss": _as_mean(float(np.mean(losses[-steps_an_epoch:])), batch),
+            "value_loss": _as_mean(float(np.mean(losses[-steps_per_epoch:])), batch),
             "explained_variance": explained_variance(batch.values, batch.returns),
             "critic_gradient_norm": float(np.mean(norms)),
             "critic_gradient_equivalents": float(self.epochs * len(batch)),
@@ -172,7 +169,7 @@ class TableFit:
         return CriticState(critic, None)
 
     def fit(
-        self, state: CriticState, batch: Batch, rng: np.random.Generator, progress: float
+        self, state: CriticState, batch: Batch, rng: np.random.Generator
     ) -> tuple[CriticState, dict[str, float]]:
         """One move of every visited state; deterministic."""
         critic = state.critic

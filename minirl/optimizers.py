@@ -6,7 +6,7 @@ Both minimise; nothing is changed in place, so an old theta stays what it was.
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import (
     described,
+    require_fraction,
     require_methods,
     require_non_negative,
     require_positive,
@@ -31,16 +32,53 @@ class LinearSchedule:
         require_non_negative("start", self.start)
         require_non_negative("end", self.end)
 
+    def __float__(self) -> float:
+        raise ValueError(
+            f"{self} has a number only at a point of training; replace it before the update: "
+            "algorithm = at_progress(algorithm, progress), with progress in [0, 1]"
+        )
 
-def scheduled(value: float | LinearSchedule, progress: float) -> float:
-    """The value of a hyperparameter at `progress` in [0, 1] of training.
 
-    >>> scheduled(LinearSchedule(0.2, 0.0), 0.25)
-    0.15000000000000002
+def at_progress(value: Any, progress: float) -> Any:
+    """The value with every `LinearSchedule` in it replaced by its number at this point of training.
+
+    The number is start + (end - start) * progress. A dataclass, such as an algorithm, is returned
+    with its fields replaced in the same way, nested dataclasses included. Everything else, and a
+    dataclass without a schedule, is returned unchanged.
+
+    Parameters
+    ----------
+    value : LinearSchedule, dataclass or any other object
+    progress : float
+        Fraction of the training budget that is spent, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `progress` lies outside [0, 1].
+
+    Examples
+    --------
+    >>> at_progress(LinearSchedule(4.0, end=2.0), 0.25)
+    3.5
+    >>> at_progress(0.2, 0.25)
+    0.2
+    >>> from minirl import PPO
+    >>> at_progress(PPO(learning_rate=LinearSchedule(4.0)), 0.25).learning_rate
+    3.0
     """
+    require_fraction("progress", progress)
     if isinstance(value, LinearSchedule):
         return value.start + (value.end - value.start) * progress
-    return value
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    changes = {}
+    for field in fields(value):
+        old = getattr(value, field.name)
+        new = at_progress(old, progress)
+        if new is not old:
+            changes[field.name] = new
+    return replace(value, **changes) if changes else value
 
 
 def clip_by_norm(gradient: np.ndarray, max_norm: float | None) -> tuple[np.ndarray, float]:
@@ -144,4 +182,4 @@ class Adam:
         return AdamState(mean, square, steps), np.subtract(theta, update, out=update)
 
 
-check_arguments(__name__, often=("scheduled", "clip_by_norm", "SGD.step", "Adam.step"))
+check_arguments(__name__, often=("at_progress", "clip_by_norm", "SGD.step", "Adam.step"))

@@ -47,6 +47,10 @@ class Policy:
     parameters: np.ndarray
     observation_statistics: RunningMoments | None = None
 
+    def __call__(self, observations: np.ndarray) -> Distribution:
+        """pi(. | s_i): the distributions at raw observations (N, ...)."""
+        return self.forward(observations)[0]
+
     def forward(self, observations: np.ndarray) -> tuple[Distribution, Any]:
         """The distributions at raw observations (N, ...), and the cache for `vjp` and `jvp`."""
         x = network_input(observations, self.observation_statistics)
@@ -54,7 +58,7 @@ class Policy:
         return self.distribution(eta), cache
 
     def vjp(self, cache: Any, d_eta: np.ndarray) -> np.ndarray:
-        """d_eta^T J (P,), with J the Jacobian of eta in theta."""
+        """d_eta^T J (P,), with J = d eta / d theta the Jacobian at the observations of `cache`."""
         return self.network.vjp(cache, d_eta)
 
     def jvp(self, cache: Any, d_theta: np.ndarray) -> np.ndarray:
@@ -232,7 +236,7 @@ def require_fit(
 
     def signature(policy: Policy) -> tuple[Any, ...]:
         states = getattr(getattr(policy.network, "mean", policy.network), "states", None)
-        return policy.distribution, policy.forward(probe)[0].eta.shape, states
+        return policy.distribution, policy(probe).eta.shape, states
 
     try:
         fits = signature(policy) == signature(fresh)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -31,7 +31,7 @@ RETURNED = "environment {} returned"
 
 
 class EndlessError(ValueError):
-    """Whole episodes were asked for, and none ended."""
+    """Whole episodes are required, and none ended."""
 
 
 class EnvironmentFailure(RuntimeError):
@@ -39,7 +39,7 @@ class EnvironmentFailure(RuntimeError):
 
 
 def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
-    """E parallel environments, from a Gymnasium id or from a function of E.
+    """Make E parallel environments from a Gymnasium id or from a function of E.
 
     Parameters
     ----------
@@ -148,8 +148,8 @@ def reward_threshold(env: MakeEnv) -> float | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Position:
-    """Where stepping stopped, and where the next rollout goes on.
+class EnvState:
+    """The state of E environments between two rollouts, as far as the learner knows it.
 
     Parameters
     ----------
@@ -158,11 +158,11 @@ class Position:
     ended : ndarray (E,) of bool
         Whether the last row ended an episode, so that the next one is a reset row.
     time : ndarray (E,) of int
-        Steps already taken in the current episode.
+        Steps already taken in the current episode; 0 after an end.
     returns : ndarray (E,)
-        Undiscounted rewards already received in the current episode.
+        Sum of the undiscounted rewards already received in the current episode; 0 after an end.
     rows : int
-        Rows stepped since the start.
+        Rows stepped since the reset.
     """
 
     observations: np.ndarray
@@ -172,7 +172,7 @@ class Position:
     rows: int
 
 
-def start(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None = None) -> Position:
+def reset(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None = None) -> EnvState:
     """Reset all environments.
 
     Raises
@@ -188,19 +188,19 @@ def start(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None =
     observations = np.array(observations)
     _require_finite_row(RETURNED, "observation", observations, 0)
     zeros = np.zeros(envs.num_envs)
-    return Position(observations, zeros > 0, zeros.astype(int), zeros, 0)
+    return EnvState(observations, zeros > 0, zeros.astype(int), zeros, 0)
 
 
 def collect(
     envs: VectorEnv,
     policy: Policy,
     critic: Critic | None,
-    position: Position,
+    state: EnvState,
     rng: np.random.Generator,
     *,
     steps: int,
-) -> tuple[Rollout, Position]:
-    """`steps` rows of each environment, going on from `position`.
+) -> tuple[Rollout, EnvState]:
+    """Act for `steps` rows in each environment, from `state` on; also returns the next state.
 
     Without a critic all values are 0.
 
@@ -212,7 +212,7 @@ def collect(
         Naming the step and the environment that raised an exception, and its place in the code.
     """
     require_count("steps", steps)
-    return _collect(envs, policy, critic, position, rng, steps, whole_episodes=False)
+    return _collect(envs, policy, critic, state, rng, steps, whole_episodes=False)
 
 
 def collect_episodes(
@@ -225,7 +225,7 @@ def collect_episodes(
     seed: int | None = None,
     group_size: int = 1,
 ) -> Rollout:
-    """Reset, then one episode a column; rows after its end are invalid.
+    """Reset, then collect one episode per column; rows after its end are invalid.
 
     The rollout lists its episodes column by column, all as ending with its last transition.
 
@@ -238,8 +238,8 @@ def collect_episodes(
     seed
         Passed to the environments' reset; None goes on with their random streams.
     group_size : int
-        So many neighbouring columns begin with the same observation (`Rollout.group`), which the
-        environments are asked for by reset(options={"group_size": ...}).
+        Number of adjacent columns that share their first observation (`Rollout.group`). The
+        environments receive it by reset(options={"group_size": ...}).
 
     Raises
     ------
@@ -249,15 +249,15 @@ def collect_episodes(
     require_count("max_steps", max_steps)
     require_count("group_size", group_size)
     options = {"group_size": group_size} if group_size > 1 else None
-    position = start(envs, seed=seed, options=options)
+    state = reset(envs, seed=seed, options=options)
     group = np.arange(envs.num_envs) // group_size
-    if not np.array_equal(position.observations, position.observations[group * group_size]):
+    if not np.array_equal(state.observations, state.observations[group * group_size]):
         raise ValueError(
             f"group_size {group_size} needs an environment whose reset takes the option "
             '"group_size", as minirl/TokenGeneration-v0 does; this one begins differently within '
             "a group"
         )
-    rollout = _collect(envs, policy, critic, position, rng, max_steps, whole_episodes=True)[0]
+    rollout = _collect(envs, policy, critic, state, rng, max_steps, whole_episodes=True)[0]
     # Column by column: in the order of their ends, the last episodes would be the longest ones.
     finished = (rollout.done & rollout.valid).any(axis=0)
     return replace(
@@ -324,117 +324,82 @@ def reset_seed(seed: int) -> int:
     return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
-class _Recording(NamedTuple):
-    """What stepping leaves: T rows of E environments, observations with one row more."""
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    valid: np.ndarray
-
-
 def _collect(
     envs: VectorEnv,
     policy: Policy,
     critic: Critic | None,
-    position: Position,
+    state: EnvState,
     rng: np.random.Generator | None,
     steps: int,
     *,
     whole_episodes: bool,
-) -> tuple[Rollout, Position]:
-    recording = _step(envs, policy, position, rng, steps, whole_episodes)
-    return _assemble(recording, policy, critic, position)
-
-
-def _step(
-    envs: VectorEnv,
-    policy: Policy,
-    position: Position,
-    rng: np.random.Generator | None,
-    steps: int,
-    whole_episodes: bool,
-) -> _Recording:
-    """Act and step, row by row; nothing that can wait is computed here."""
+) -> tuple[Rollout, EnvState]:
+    """Step until `steps` rows are full or, with `whole_episodes`, every first episode has ended."""
     to_environment = _action_converter(envs.single_action_space)
-    current, ended = position.observations, position.ended
-    observations, actions, outcomes, valid = [current], [], [], []
-    over = np.zeros(envs.num_envs, dtype=bool)
-    for row in range(position.rows, position.rows + steps):
-        valid.append(~(ended | over))
-        action = policy.act(current, rng)
-        _require_finite_row("the policy chose for environment {}", "action", action, row)
+    shape = steps, envs.num_envs
+    observations = np.empty((steps + 1, *state.observations.shape), state.observations.dtype)
+    rewards, time = np.empty(shape), np.empty(shape, dtype=np.int64)
+    terminated, truncated, valid = np.empty((3, *shape), dtype=bool)
+    observations[0] = state.observations
+    ended, ended_before = state.ended, np.zeros(envs.num_envs, dtype=bool)
+    episode_time, episode_return = state.time, state.returns
+    transitions, episodes = 0, []
+    for t in range(steps):
+        # The policy acts. After an end, the environments ignore the action and reset.
+        action = policy.act(observations[t], rng)
+        _require_finite_row("the policy chose for environment {}", "action", action, state.rows + t)
+        if t == 0:
+            actions = np.empty((steps, *action.shape), action.dtype)
         try:
             step = envs.step(to_environment(action))
         except Exception as error:
-            _raise_named(error, f"at its step {row}")
-        # Copied, because an environment may return the same arrays every time.
-        current, reward, terminated, truncated = (np.array(array) for array in step[:4])
-        _require_finite_row(RETURNED, "observation", current, row)
-        _require_finite_row(RETURNED, "reward", reward, row)
-        ended = terminated | truncated
-        observations.append(current)
-        actions.append(action)
-        outcomes.append((reward, terminated, truncated))
+            _raise_named(error, f"at its step {state.rows + t}")
+        actions[t] = action
+        observations[t + 1], rewards[t], terminated[t], truncated[t] = step[:4]
+        _require_finite_row(RETURNED, "observation", observations[t + 1], state.rows + t)
+        _require_finite_row(RETURNED, "reward", rewards[t], state.rows + t)
+        # Book-keeping of episodes.
+        valid[t] = ~(ended | ended_before)
+        time[t] = episode_time
+        ended = terminated[t] | truncated[t]
+        episode_time = episode_time + valid[t]
+        episode_return = episode_return + np.where(valid[t], rewards[t], 0.0)
+        transitions += int(np.count_nonzero(valid[t]))
+        for e in np.flatnonzero(ended & valid[t]):
+            episodes.append((transitions, episode_return[e], episode_time[e]))
+        episode_time = np.where(ended, 0, episode_time)
+        episode_return = np.where(ended, 0.0, episode_return)
         if whole_episodes:
-            over |= ended
-            if over.all():
+            ended_before |= ended
+            if ended_before.all():
                 break
-    rewards, terminated, truncated = (np.stack(column) for column in zip(*outcomes, strict=True))
-    return _Recording(
-        np.stack(observations),
-        np.stack(actions),
-        rewards.astype(np.float64),
-        terminated,
-        truncated,
-        np.stack(valid),
-    )
-
-
-def _assemble(
-    recording: _Recording, policy: Policy, critic: Critic | None, position: Position
-) -> tuple[Rollout, Position]:
-    """Log-probabilities and values in one batched pass, and the book-keeping of episodes."""
-    seen, chosen, rewards, terminated, truncated, valid = recording
-    every_row = seen.reshape(-1, *seen.shape[2:])
-    acted_on = policy.forward(every_row[: chosen.shape[0] * chosen.shape[1]])[0]
-    log_probs = acted_on.log_prob(chosen.reshape(-1, *chosen.shape[2:])).reshape(rewards.shape)
+    rows = t + 1
+    # Log-probabilities and values are computed for all rows at once, which is faster.
+    seen = observations[: rows + 1].reshape(-1, *observations.shape[2:])
+    values = np.zeros(len(seen)) if critic is None else critic.values(seen)
+    values = values.reshape(rows + 1, -1)
+    chosen = actions[:rows].reshape(-1, *actions.shape[2:])
+    log_probs = policy(seen[: len(chosen)]).log_prob(chosen)
     if not np.isfinite(log_probs).all():
         raise NonFiniteError("the policy's log-probabilities became non-finite")
-    values = np.zeros(seen.shape[:2]) if critic is None else critic.values(every_row)
-    values = values.reshape(seen.shape[:2])
-    done = terminated | truncated
-    time, began = _episode_time(valid, position.time)
-    ends, returns, lengths = _finished_episodes(
-        rewards, done & valid, valid, time, position.returns
-    )
-    rows = np.arange(len(rewards))[:, None]
-    carried = np.where(began[-1] <= 0, position.returns, 0.0)
-    next_position = Position(
-        seen[-1],
-        done[-1],
-        time[-1] + 1,
-        carried + np.where(rows >= began[-1], rewards, 0.0).sum(axis=0),
-        position.rows + len(rewards),
-    )
+    ends, returns, lengths = zip(*episodes, strict=True) if episodes else ((), (), ())
     rollout = Rollout(
-        observations=seen[:-1],
-        actions=chosen,
-        log_probs=log_probs,
-        rewards=rewards,
+        observations=observations[:rows],
+        actions=actions[:rows],
+        log_probs=log_probs.reshape(rows, -1),
+        rewards=rewards[:rows],
         values=values[:-1],
         next_values=values[1:],
-        terminated=terminated,
-        truncated=truncated,
-        valid=valid,
-        time=np.maximum(time, 0),
-        episode_ends=ends,
-        episode_returns=returns,
-        episode_lengths=lengths,
+        terminated=terminated[:rows],
+        truncated=truncated[:rows],
+        valid=valid[:rows],
+        time=time[:rows],
+        episode_ends=np.array(ends, dtype=np.int64),
+        episode_returns=np.array(returns, dtype=np.float64),
+        episode_lengths=np.array(lengths, dtype=np.int64),
     )
-    return rollout, next_position
+    last = observations[rows].copy()  # a view would keep the whole rollout in memory
+    return rollout, EnvState(last, ended, episode_time, episode_return, state.rows + rows)
 
 
 def _raise_named(error: Exception, when: str) -> NoReturn:
@@ -462,34 +427,6 @@ def _action_converter(space: spaces.Space[Any]) -> Callable[[np.ndarray], np.nda
         low, high, dtype = space.low, space.high, space.dtype
         return lambda actions: np.clip(actions, low, high).astype(dtype)
     return lambda actions: actions
-
-
-def _episode_time(valid: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Steps since the episode began (T, E) (-1 on reset rows), and the row it began at.
-
-    `time` (E,) is how far the current episodes had come before the first row.
-    """
-    rows = np.arange(len(valid))[:, None]
-    began = np.maximum.accumulate(np.where(valid, -time, rows + 1), axis=0)
-    return rows - began, began
-
-
-def _finished_episodes(
-    rewards: np.ndarray,
-    ends: np.ndarray,
-    valid: np.ndarray,
-    time: np.ndarray,
-    carried: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Transitions up to the end, return and length of each finished episode, in order of time."""
-    transitions = np.cumsum(valid.sum(axis=1))
-    row, column = np.nonzero(ends)
-    lengths = time[row, column] + 1
-    first = row + 1 - lengths
-    totals = np.zeros((len(rewards) + 1, rewards.shape[1]))
-    np.cumsum(rewards, axis=0, out=totals[1:])
-    returns = totals[row + 1, column] - totals[np.maximum(first, 0), column]
-    return transitions[row], returns + np.where(first < 0, carried[column], 0.0), lengths
 
 
 check_arguments(__name__)

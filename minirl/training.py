@@ -10,7 +10,7 @@ and again, until the budget is spent.
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,19 @@ from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.batch import Batch, Rollout, flatten
+from minirl.optimizers import at_progress
 from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
 from minirl.rollout import (
     EndlessError,
     EnvironmentFailure,
+    EnvState,
     MakeEnv,
     NonFiniteError,
-    Position,
     collect,
     collect_episodes,
     collect_fresh_episodes,
     make_vector_env,
-    start,
+    reset,
 )
 from minirl.settings import Settings, default_algorithm, default_settings
 from minirl.support.arguments import check_arguments
@@ -140,10 +141,10 @@ def rollout_stage(
     envs: VectorEnv,
     learner: Learner,
     settings: Settings,
-    position: Position,
+    env_state: EnvState,
     rng: np.random.Generator,
-) -> tuple[Rollout, Position]:
-    """Let the policy act: whole episodes, or so many rows from where it stopped.
+) -> tuple[Rollout, EnvState]:
+    """Let the policy act: whole episodes, or `rollout_steps` rows from `env_state` on.
 
     Raises
     ------
@@ -163,15 +164,15 @@ def rollout_stage(
             raise EndlessError(
                 f"no episode ended within rollout_steps, {settings.rollout_steps}; raise it"
             )
-        return rollout, position
+        return rollout, env_state
     steps = settings.rollout_steps
-    return collect(envs, learner.policy, learner.critic, position, rng, steps=steps)
+    return collect(envs, learner.policy, learner.critic, env_state, rng, steps=steps)
 
 
 def evaluation_stage(
     rollout: Rollout, learner: Learner, settings: Settings
 ) -> tuple[Batch, Learner, dict[str, float]]:
-    """Judge what was done: transform the rewards, estimate the advantages, keep the valid rows."""
+    """Evaluate the actions: transform rewards, estimate advantages, keep the valid rows."""
     metrics: dict[str, float] = {}
     shaped, transform = rollout, settings.reward_transform
     if transform:
@@ -198,19 +199,24 @@ def optimisation_stage(
     algorithm: Algorithm,
     settings: Settings,
     rng: np.random.Generator,
-    progress: float,
 ) -> tuple[Learner, dict[str, float]]:
-    """Learn from the batch: fit the critic, update the policy.
+    """Learn from the batch: fit the critic, then update the policy.
 
-    Only then are the observation statistics learned: until here, everything has seen the same.
+    The observation statistics are updated last, so that policy and critic see the batch normalised
+    as it was when the policy acted.
+
+    Parameters
+    ----------
+    algorithm, settings
+        With a number in place of each `LinearSchedule`: see `minirl.optimizers.at_progress`.
 
     Raises
     ------
     NonFiniteError
         If the parameters of policy or critic became non-finite.
     """
-    critic_state, fit_metrics = settings.critic_fit.fit(learner.critic_state, batch, rng, progress)
-    state, update_metrics = algorithm.update(learner.state, batch, rng, progress)
+    critic_state, fit_metrics = settings.critic_fit.fit(learner.critic_state, batch, rng)
+    state, update_metrics = algorithm.update(learner.state, batch, rng)
     _require_finite("policy", state.policy.parameters, learner.policy.parameters)
     _require_finite("critic", critic_state.critic.parameters, learner.critic.parameters)
     if settings.normalize_observations:
@@ -314,10 +320,87 @@ def train(
         algorithm = default_algorithm(algorithm, env)
     budget = _Budget(total_steps, total_episodes)
     require_trainable(env, algorithm, budget.total, seed, settings)
+    if policy is not None:
+        require_instance("policy", policy, Policy)
     if stop is not None and not callable(stop):
         raise ValueError(f"stop must be a function history -> bool, got {stop!r}")
     if evaluate_every is not None:
         require_count("evaluate_every", evaluate_every)
+    described = _described(env, algorithm, settings, budget, seed, policy, stop, evaluate_every)
+    checkpoints = Checkpoints(checkpoint, checkpoint_every, resume, described, policy)
+    evaluation = _Evaluation(env, evaluate_every, seed)
+    with (
+        _closing(make_vector_env(env, settings.num_envs)) as envs,
+        tqdm(total=budget.total, unit=budget.unit, unit_scale=True, disable=not progress) as bar,
+        one_core(),
+        # Overflow shows as non-finite parameters, which are looked for after every update.
+        np.errstate(over="ignore", invalid="ignore"),
+    ):
+        run = _new_run(envs, algorithm, settings, policy, seed)
+        try:
+            if resume is None:
+                run.env_state = reset(envs, seed=_reset_seed(seed))
+            else:
+                run = checkpoints.load(envs, seed)
+            checkpoints.save(run, envs)
+            began = time.thread_time() - _cpu_seconds(run.history)
+            bar.update(min(budget.spent(run.history), budget.total))
+            while not _is_over(run.history, budget, stop):
+                assert run.env_state is not None
+                spent = budget.spent(run.history)
+
+                # (1) rollout: the policy acts
+                rollout, run.env_state = rollout_stage(
+                    envs, run.learner, settings, run.env_state, run.action_rng
+                )
+                if not rollout.valid.any():
+                    continue  # reset rows only: nothing happened
+                measured = measure(run.learner.policy) if measure else {}
+
+                # (2) evaluation: rewards are transformed, advantages estimated
+                batch, run.learner, transformed = evaluation_stage(rollout, run.learner, settings)
+
+                # (3) optimisation: the critic is fitted, the policy updated
+                run.learner, updated = optimisation_stage(
+                    batch,
+                    run.learner,
+                    at_progress(algorithm, spent / budget.total),
+                    at_progress(settings, spent / budget.total),
+                    run.update_rng,
+                )
+
+                # Book-keeping: metrics, checkpoints and the progress bar.
+                now = spent + budget.cost(rollout)
+                metrics = {**updated, **transformed, **measured}
+                if evaluation.is_due(spent, now, budget.total):
+                    metrics |= evaluation.evaluate(run)
+                run.history.record(rollout, metrics, time.thread_time() - began)
+                _warn_of_collapse(run, rollout, settings)
+                if _is_due(checkpoints.every, spent, now):
+                    checkpoints.save(run, envs)
+                bar.update(min(now, budget.total) - spent)
+                bar.set_postfix(mean_return=f"{run.history.rows[-1]['mean_return']:.1f}")
+            checkpoints.save(run, envs)
+        except (Exception, KeyboardInterrupt) as error:
+            if _is_refusal(error) and not run.history.rows:
+                raise
+            steps = run.history.environment_steps
+            message = f"training stopped after {steps} environment steps: {_reason(error)}"
+            raise TrainingStopped(message, _result(run, described, partial=True)) from error
+    return _result(run, described, partial=False)
+
+
+def _described(
+    env: MakeEnv,
+    algorithm: Algorithm,
+    settings: Settings,
+    budget: "_Budget",
+    seed: int,
+    policy: Policy | None,
+    stop: Stop | None,
+    evaluate_every: int | None,
+) -> dict[str, Any]:
+    """What was asked for, JSON-ready: `Result.settings`, and the identity of a checkpoint."""
     described = {
         "env": describe(env),
         "algorithm": describe(algorithm),
@@ -326,35 +409,41 @@ def train(
         "seed": int(seed),
     }
     if policy is not None:
-        require_instance("policy", policy, Policy)
         described["initial_policy"] = "given"
     if stop is not None:
         described["stop"] = describe(stop)
     if evaluate_every is not None:
         described["evaluate_every"] = int(evaluate_every)
-    checkpoints = Checkpoints(checkpoint, checkpoint_every, resume, described, policy)
-    envs = make_vector_env(env, settings.num_envs)
+    return described
+
+
+@contextlib.contextmanager
+def _closing(envs: VectorEnv) -> Iterator[VectorEnv]:
+    """Close the environments in any case; errors and Ctrl-C in their `close` lose no result."""
     try:
-        # Overflow shows as non-finite parameters, looked for after every update.
-        with one_core(), np.errstate(over="ignore", invalid="ignore"):
-            return _train(
-                envs,
-                algorithm,
-                budget,
-                seed,
-                settings,
-                policy,
-                measure,
-                stop,
-                _Evaluation(env, evaluate_every, seed),
-                checkpoints,
-                progress,
-                described,
-            )
+        yield envs
     finally:
-        # An environment that cannot be closed must not take the result with it, nor Ctrl-C then.
         with hold_interrupts(), contextlib.suppress(Exception):
             envs.close()
+
+
+def _streams(seed: int) -> list[np.random.SeedSequence]:
+    """Independent seeds for the environments, initial parameters, actions, minibatches, and
+    evaluations during training, which must not change what is learned."""
+    return np.random.SeedSequence(seed).spawn(5)
+
+
+def _reset_seed(seed: int) -> int:
+    return int(_streams(seed)[0].generate_state(1)[0])
+
+
+def _new_run(
+    envs: VectorEnv, algorithm: Algorithm, settings: Settings, policy: Policy | None, seed: int
+) -> RunState:
+    """The state of a run before its environments are reset."""
+    init_rng, action_rng, update_rng = map(np.random.default_rng, _streams(seed)[1:4])
+    learner = new_learner(algorithm, settings, *_initial(envs, settings, policy, init_rng))
+    return RunState(learner, History(), None, action_rng, update_rng)
 
 
 class _Budget:
@@ -386,13 +475,12 @@ class _Evaluation:
     def __init__(self, env: MakeEnv, every: int | None, seed: int) -> None:
         self.env = env
         self.every = every
-        # A stream of its own: evaluating must not change what is learned.
-        self.seed = int(np.random.SeedSequence(seed).spawn(5)[4].generate_state(1)[0])
+        self.seed = int(_streams(seed)[4].generate_state(1)[0])
 
     def is_due(self, before: int, after: int, total: int) -> bool:
         return self.every is not None and (_is_due(self.every, before, after) or after >= total)
 
-    def judge(self, run: RunState) -> dict[str, float]:
+    def evaluate(self, run: RunState) -> dict[str, float]:
         """Evaluate the current policy, and keep it if it is the best so far."""
         policy = run.learner.policy
         envs = make_vector_env(self.env, EVALUATION_EPISODES)
@@ -426,75 +514,6 @@ def require_trainable(
     settings.critic_fit.init(make_critic(spaces[0], rng, hidden_sizes=settings.hidden_sizes))
     if settings.normalize_observations:
         empty_statistics(spaces[0])
-
-
-def _train(
-    envs: VectorEnv,
-    algorithm: Algorithm,
-    budget: _Budget,
-    seed: int,
-    settings: Settings,
-    policy: Policy | None,
-    measure: Measure | None,
-    stop: Stop | None,
-    evaluation: _Evaluation,
-    checkpoints: Checkpoints,
-    progress: bool,
-    described: dict[str, Any],
-) -> Result:
-    streams = np.random.SeedSequence(seed).spawn(4)
-    init_rng, action_rng, update_rng = (np.random.default_rng(stream) for stream in streams[1:])
-    learner = new_learner(algorithm, settings, *_initial(envs, settings, policy, init_rng))
-    run = RunState(learner, History(), None, action_rng, update_rng)
-    collapsed = False
-    bar = tqdm(total=budget.total, unit=budget.unit, unit_scale=True, disable=not progress)
-    try:
-        if checkpoints.resume is None:
-            run.position = start(envs, seed=int(streams[0].generate_state(1)[0]))
-        else:
-            run = checkpoints.load(envs, seed)
-        assert run.position is not None
-        checkpoints.save(run, envs)
-        began = time.thread_time() - _cpu_seconds(run.history)
-        bar.update(min(budget.spent(run.history), budget.total))
-        while not _is_over(run.history, budget, stop):
-            spent = budget.spent(run.history)
-            # (1) rollout
-            rollout, run.position = rollout_stage(
-                envs, run.learner, settings, run.position, run.action_rng
-            )
-            if not rollout.valid.any():
-                continue  # reset rows only: nothing happened
-            measured = measure(run.learner.policy) if measure else {}
-            # (2) evaluation
-            batch, run.learner, metrics = evaluation_stage(rollout, run.learner, settings)
-            # (3) optimisation
-            run.learner, update_metrics = optimisation_stage(
-                batch, run.learner, algorithm, settings, run.update_rng, spent / budget.total
-            )
-            now = spent + budget.cost(rollout)
-            judged = evaluation.judge(run) if evaluation.is_due(spent, now, budget.total) else {}
-            run.history.record(
-                rollout,
-                {**update_metrics, **metrics, **measured, **judged},
-                time.thread_time() - began,
-            )
-            if not collapsed:
-                collapsed = _warn_of_collapse(run.history, rollout, settings)
-            if _is_due(checkpoints.every, spent, now):
-                checkpoints.save(run, envs)
-            bar.update(min(now, budget.total) - spent)
-            bar.set_postfix(mean_return=f"{run.history.rows[-1]['mean_return']:.1f}")
-        checkpoints.save(run, envs)
-    except (Exception, KeyboardInterrupt) as error:
-        if _is_refusal(error) and not run.history.rows:
-            raise
-        steps = run.history.environment_steps
-        message = f"training stopped after {steps} environment steps: {_reason(error)}"
-        raise TrainingStopped(message, _result(run, described, partial=True)) from error
-    finally:
-        bar.close()
-    return _result(run, described, partial=False)
 
 
 def _is_over(history: History, budget: _Budget, stop: Stop | None) -> bool:
@@ -563,23 +582,23 @@ def _initial(
     return policy, critic.with_observation_statistics(policy.observation_statistics)
 
 
-def _warn_of_collapse(history: History, rollout: Rollout, settings: Settings) -> bool:
-    """Warn if the last update left hardly anything of the policy that it started from."""
-    row = history.rows[-1]
+def _warn_of_collapse(run: RunState, rollout: Rollout, settings: Settings) -> None:
+    """Warn, once per run, if the last update moved the policy by more than COLLAPSE_KL nats."""
+    row = run.history.rows[-1]
     kl = row.get("kl", 0.0)
     if settings.whole_episodes:
         kl /= rollout.episode_lengths.mean()  # per step, as elsewhere
-    if not kl > COLLAPSE_KL:
-        return False
+    if run.collapsed or not kl > COLLAPSE_KL:
+        return
+    run.collapsed = True
     std = f" (smallest_std {row['smallest_std']:.2g})" if "smallest_std" in row else ""
     warnings.warn(
-        f"update {len(history.rows)} moved the policy by a mean KL of {kl:,.0f} nats per step"
+        f"update {len(run.history.rows)} moved the policy by a mean KL of {kl:,.0f} nats per step"
         f"{std}; 0.001 to 0.03 is healthy, and the policy may have lost what it had learned; try a "
         "smaller or falling learning rate, or PPO's target_kl",
         RuntimeWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
-    return True
 
 
 def _require_finite(name: str, parameters: np.ndarray, old: np.ndarray) -> None:

@@ -93,11 +93,11 @@ class DiesInWorker:
     def init(self, policy):
         return PolicyGradient().init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         if multiprocessing.parent_process() is not None:
             wait_for(self.after)
             os._exit(7)
-        return PolicyGradient().update(state, batch, rng, progress)
+        return PolicyGradient().update(state, batch, rng)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class DiesOften:
     def init(self, policy):
         return PolicyGradient().init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         if multiprocessing.parent_process() is not None:
             wait_for(self.after)
             for death in range(self.deaths):
@@ -123,7 +123,7 @@ class DiesOften:
                 except FileExistsError:
                     continue
                 os.kill(os.getpid(), signal.SIGKILL)
-        return PolicyGradient().update(state, batch, rng, progress)
+        return PolicyGradient().update(state, batch, rng)
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ class Held:
     def init(self, policy):
         return PolicyGradient().init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         if multiprocessing.parent_process() is not None:
             (Path(self.folder) / f"{os.getpid()}.held").touch()
             wait_for(Path(self.folder) / "go")
-        return PolicyGradient().update(state, batch, rng, progress)
+        return PolicyGradient().update(state, batch, rng)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Fails:
     def init(self, policy):
         return PolicyGradient().init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         raise ArithmeticError("the update can't be done")
 
 
@@ -160,9 +160,9 @@ class Sleeps:
     def init(self, policy):
         return PolicyGradient().init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         time.sleep(60)
-        return PolicyGradient().update(state, batch, rng, progress)
+        return PolicyGradient().update(state, batch, rng)
 
 
 class PlainClass:
@@ -174,6 +174,6 @@ class PlainClass:
     def init(self, policy):
         return PolicyGradient(learning_rate=self.learning_rate).init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         inner = PolicyGradient(learning_rate=self.learning_rate)
-        return inner.update(state, batch, rng, progress)
+        return inner.update(state, batch, rng)

@@ -21,7 +21,7 @@ from minirl.advantages import (
 from minirl.batch import Rollout
 from minirl.envs.chain import Chain
 from minirl.policy import make_critic, make_policy
-from minirl.rollout import collect, start
+from minirl.rollout import collect, reset
 
 
 def make_rollout(rewards, values, next_values, terminated, truncated, valid=None):
@@ -162,7 +162,7 @@ def test_the_endless_chain_itself_under_its_time_limit():
     rng = np.random.default_rng(0)
     policy = make_policy(envs.single_observation_space, envs.single_action_space, rng)
     critic = make_critic(envs.single_observation_space, rng)
-    position = start(envs, seed=0)
+    position = reset(envs, seed=0)
     for _ in range(60):
         rollout, position = collect(envs, policy, critic, position, rng, steps=11)
         assert not rollout.terminated.any()

@@ -281,7 +281,7 @@ def test_a_single_part_of_episodes_is_the_batch_as_it_is():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_normalized_advantages_have_mean_zero_and_deviation_one(dtype):
     advantages = (100 + 5 * np.random.default_rng(3).normal(size=500)).astype(dtype)
-    normalized = make_batch(500, advantages=advantages).normalized_advantages()
+    normalized = make_batch(500, advantages=advantages).with_normalized_advantages().advantages
     assert normalized.dtype == dtype
     tolerance = 1e-5 if dtype == "float32" else 1e-8
     np.testing.assert_allclose(normalized.mean(), 0.0, atol=tolerance)
@@ -297,7 +297,7 @@ def test_normalized_advantages_have_mean_zero_and_deviation_one(dtype):
 def test_constant_advantages_normalise_to_zero(dtype, constant, n):
     """Also where their computed mean is rounded, so that it is not one of them."""
     batch = make_batch(n, advantages=np.full(n, constant, dtype=dtype))
-    normalized = batch.normalized_advantages()
+    normalized = batch.with_normalized_advantages().advantages
     assert normalized.shape == (n,)
     assert normalized.dtype == dtype
     np.testing.assert_array_equal(normalized, 0.0)
@@ -309,7 +309,7 @@ def test_a_deviation_of_eight_roundings_counts_as_none_and_half_a_rounding_more_
     eps = np.finfo(dtype).eps
     for roundings, truth in ((8, 0.0), (8.5, 1.0)):
         advantages = np.array([1, 1 - 2 * roundings * eps], dtype=dtype)
-        normalized = make_batch(2, advantages=advantages).normalized_advantages()
+        normalized = make_batch(2, advantages=advantages).with_normalized_advantages().advantages
         np.testing.assert_allclose(normalized, [truth, -truth], rtol=1e-6)
 
 
@@ -318,7 +318,7 @@ def test_a_deviation_of_eight_roundings_counts_as_none_and_half_a_rounding_more_
 def test_the_scale_of_advantages_does_not_matter(dtype, scale):
     """Nothing with a unit is added to the deviation; squares may leave the range of float32."""
     advantages = (scale * np.array([1.0, -1.0])).astype(dtype)
-    normalized = make_batch(2, advantages=advantages).normalized_advantages()
+    normalized = make_batch(2, advantages=advantages).with_normalized_advantages().advantages
     assert normalized.dtype == dtype
     np.testing.assert_allclose(normalized, [1.0, -1.0], rtol=1e-6)
 

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from minirl.batch import Batch
 from minirl.critic_fit import CriticFit, TableFit, explained_variance, value_loss
 from minirl.networks import Linear, Table
-from minirl.optimizers import SGD, LinearSchedule
+from minirl.optimizers import SGD, LinearSchedule, at_progress
 from minirl.policy import Critic, make_critic
 from minirl.settings import Settings
 from minirl.training import train
@@ -161,7 +161,7 @@ def test_the_fit_of_a_table_reaches_the_group_means(minibatch_size):
     )
     state = fit.init(Critic(Table(4, 1), np.zeros(4)))
     for _ in range(1 if whole else 4):
-        state, metrics = fit.fit(state, batch, rng, progress=0.0)
+        state, metrics = fit.fit(state, batch, rng)
     means = [returns[states == s].mean() for s in range(3)]
     np.testing.assert_allclose(state.critic.parameters, [*means, 0.0], atol=1e-10 if whole else 0.1)
     residual = returns - np.array(means)[states]
@@ -175,7 +175,7 @@ def test_the_fit_of_a_line_reaches_the_weighted_least_squares_solution():
     x, returns, weight = rng.normal(size=(30, 2)), rng.normal(size=30), rng.uniform(size=30)
     batch = make_batch(x, returns, weight=weight / weight.sum())
     fit = CriticFit(learning_rate=0.5, epochs=300, minibatch_size=30, optimizer=SGD())
-    state, _ = fit.fit(fit.init(Critic(Linear(2, 1), np.zeros(2))), batch, rng, 0.0)
+    state, _ = fit.fit(fit.init(Critic(Linear(2, 1), np.zeros(2))), batch, rng)
     root = np.sqrt(weight)
     truth = np.linalg.lstsq(root[:, None] * x, root * returns)[0]
     np.testing.assert_allclose(state.critic.parameters, truth, atol=1e-10)
@@ -188,7 +188,7 @@ def test_one_step_by_hand_with_and_without_a_gradient_limit():
         fit = CriticFit(learning_rate=0.1, epochs=1, optimizer=SGD(), max_gradient_norm=limit)
         old = Critic(Table(1, 1), np.zeros(1))
         rng = np.random.default_rng(5)
-        state, metrics = fit.fit(fit.init(old), batch, rng, progress=0.0)
+        state, metrics = fit.fit(fit.init(old), batch, rng)
         np.testing.assert_allclose(state.critic.parameters, [moved], rtol=1e-14)
         np.testing.assert_array_equal(old.parameters, [0.0])
         np.testing.assert_allclose(metrics["value_loss"], 0.5 * (9 + 25) / 2)
@@ -199,7 +199,7 @@ def test_one_step_by_hand_with_and_without_a_gradient_limit():
 def test_the_reported_loss_does_not_depend_on_the_sum_of_the_weights(fit):
     batch = make_batch([0, 0], [3.0, 5.0], weight=np.array([0.01, 0.03]))
     state = fit.init(Critic(Table(1, 1), np.zeros(1)))
-    _, metrics = fit.fit(state, batch, np.random.default_rng(0), progress=0.0)
+    _, metrics = fit.fit(state, batch, np.random.default_rng(0))
     np.testing.assert_allclose(metrics["value_loss"], 0.5 * (0.25 * 9 + 0.75 * 25), rtol=1e-6)
 
 
@@ -213,7 +213,7 @@ def test_metrics_of_a_fit():
     returns = rng.normal(size=40)
     batch = make_batch(np.zeros(40, dtype=int), returns, values=returns / 2)
     fit = CriticFit(learning_rate=0.1, epochs=3, minibatch_size=10)
-    _, metrics = fit.fit(fit.init(Critic(Table(1, 1), np.zeros(1))), batch, rng, 0.0)
+    _, metrics = fit.fit(fit.init(Critic(Table(1, 1), np.zeros(1))), batch, rng)
     np.testing.assert_allclose(metrics["explained_variance"], 0.75)  # of the values before
     assert metrics["critic_gradient_equivalents"] == 3 * 40
     assert set(metrics) == {
@@ -224,12 +224,13 @@ def test_metrics_of_a_fit():
     }
 
 
-def test_progress_drives_the_learning_rate():
+def test_a_schedule_drives_the_learning_rate():
     batch = make_batch([0], [4.0])
     fit = CriticFit(learning_rate=LinearSchedule(0.4, 0.0), epochs=1, optimizer=SGD())
     for progress, moved in ((0.0, 1.6), (0.5, 0.8), (0.75, 0.4)):
-        state = fit.init(Critic(Table(1, 1), np.zeros(1)))
-        state, _ = fit.fit(state, batch, np.random.default_rng(7), progress)
+        now = at_progress(fit, progress)
+        state = now.init(Critic(Table(1, 1), np.zeros(1)))
+        state, _ = now.fit(state, batch, np.random.default_rng(7))
         np.testing.assert_allclose(state.critic.parameters, [moved], rtol=1e-14)
 
 
@@ -239,7 +240,7 @@ def test_value_clipping_holds_the_critic_near_its_old_values():
     for clip_range, low, high in ((None, 3.999, 4.001), (0.5, 0.5, 0.9)):
         fit = CriticFit(learning_rate=0.1, epochs=200, value_clip=clip_range, optimizer=SGD())
         state = fit.init(Critic(Table(1, 1), np.zeros(1)))
-        state, _ = fit.fit(state, batch, np.random.default_rng(8), 0.0)
+        state, _ = fit.fit(state, batch, np.random.default_rng(8))
         assert low <= state.critic.parameters[0] <= high
 
 
@@ -251,7 +252,7 @@ def test_regression_in_float32():
     critic = make_critic(spaces.Box(-1, 1, (2,)), rng)
     fit = CriticFit(learning_rate=3e-3, epochs=40, max_gradient_norm=10.0)
     batch = make_batch(x, returns, values=critic.values(x), dtype="float32")
-    state, metrics = fit.fit(fit.init(critic), batch, rng, 0.0)
+    state, metrics = fit.fit(fit.init(critic), batch, rng)
     assert state.critic.parameters.dtype == np.float32
     assert state.optimizer.square.dtype == np.float32
     assert state.critic.values(x).dtype == np.float32
@@ -280,7 +281,7 @@ def test_impossible_settings_are_named(field, value):
 
 def table_fit(fit, batch, values):
     state = fit.init(Critic(Table(len(values), 1), np.array(values)))
-    return fit.fit(state, batch, np.random.default_rng(0), 0.0)
+    return fit.fit(state, batch, np.random.default_rng(0))
 
 
 def test_table_fit_by_hand():
@@ -288,9 +289,7 @@ def test_table_fit_by_hand():
     batch = make_batch([0, 2, 0], [1.0, 8.0, 5.0], values=[2.0, 4.0, 2.0], weight=[0.1, 0.6, 0.3])
     old = np.array([2.0, 7.0, 4.0])
     fit = TableFit(rate=0.25)
-    state, metrics = fit.fit(
-        fit.init(Critic(Table(3, 1), old)), batch, np.random.default_rng(0), 0.0
-    )
+    state, metrics = fit.fit(fit.init(Critic(Table(3, 1), old)), batch, np.random.default_rng(0))
     np.testing.assert_allclose(state.critic.parameters, [2.5, 7.0, 5.0], rtol=1e-14)
     assert old.tolist() == [2.0, 7.0, 4.0]
     # before the move: errors 1, -4 and -3
@@ -315,11 +314,11 @@ def test_table_fit_jumps_to_or_approaches_the_mean_of_each_states_returns():
     means = [returns[states == s].mean() for s in range(3)]
     state, _ = table_fit(TableFit(rate=1.0), batch, [9.0, 9.0, 9.0])
     np.testing.assert_allclose(state.critic.parameters, means, rtol=1e-12)
-    again, _ = TableFit(rate=0.3).fit(state, batch, rng, 0.0)
+    again, _ = TableFit(rate=0.3).fit(state, batch, rng)
     np.testing.assert_allclose(again.critic.parameters, means, rtol=1e-12)  # the fixed point
     state, _ = table_fit(TableFit(rate=0.3), batch, [9.0, 9.0, 9.0])
     for _ in range(3):
-        state, _ = TableFit(rate=0.3).fit(state, batch, rng, 0.0)
+        state, _ = TableFit(rate=0.3).fit(state, batch, rng)
     truth = np.array(means) + 0.7**4 * (9.0 - np.array(means))
     np.testing.assert_allclose(state.critic.parameters, truth, rtol=1e-12)
 

@@ -1,22 +1,25 @@
 """Optimizers against the formulas of the papers, written out entry by entry."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from minirl import PPO, Clipped, CriticFit, Settings
 from minirl.optimizers import (
     SGD,
     Adam,
     LinearSchedule,
+    at_progress,
     clip_by_norm,
-    scheduled,
 )
 
-quick = settings(derandomize=True, max_examples=40, deadline=None, database=None)
+quick = hypothesis_settings(derandomize=True, max_examples=40, deadline=None, database=None)
 
 
 def literal_adam(theta, gradients, rates, beta1, beta2, epsilon):
@@ -161,14 +164,14 @@ def test_clip_by_norm_keeps_float32_and_survives_zero():
 
 def test_a_schedule_is_a_straight_line():
     falling, rising = LinearSchedule(3e-4), LinearSchedule(1.0, 5.0)
-    assert scheduled(falling, 0.0) == 3e-4
-    assert scheduled(falling, 1.0) == 0.0
-    assert scheduled(falling, 0.5) == 1.5e-4
-    assert [scheduled(rising, p) for p in (0.0, 0.25, 1.0)] == [1.0, 2.0, 5.0]
+    assert at_progress(falling, 0.0) == 3e-4
+    assert at_progress(falling, 1.0) == 0.0
+    assert at_progress(falling, 0.5) == 1.5e-4
+    assert [at_progress(rising, p) for p in (0.0, 0.25, 1.0)] == [1.0, 2.0, 5.0]
 
 
 def test_a_number_is_its_own_schedule():
-    assert scheduled(0.3, 0.0) == scheduled(0.3, 0.9) == 0.3
+    assert at_progress(0.3, 0.0) == at_progress(0.3, 0.9) == 0.3
 
 
 # ------------------------------------------------------------ errors
@@ -193,3 +196,30 @@ def test_impossible_settings_are_named(make, message):
 
 def test_possible_settings_pass():
     Adam(0.0, 0.0)
+
+
+def test_every_schedule_in_a_value_is_resolved_nested_ones_included():
+    half = LinearSchedule(1.0, 0.0)
+    algorithm = PPO(objective=Clipped(half), learning_rate=half, entropy_coefficient=half)
+    resolved = at_progress(algorithm, 0.25)
+    assert resolved == replace(
+        algorithm, objective=Clipped(0.75), learning_rate=0.75, entropy_coefficient=0.75
+    )
+    settings = Settings(critic_fit=CriticFit(learning_rate=half))
+    assert at_progress(settings, 0.5).critic_fit.learning_rate == 0.5
+    assert at_progress(PPO(), 0.5) == PPO()
+    unchanged = PPO()
+    assert at_progress(unchanged, 0.5) is unchanged
+    for other in ("text", PPO, None, 3):
+        assert at_progress(other, 0.5) is other
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, np.nan])
+def test_progress_is_a_fraction(progress):
+    with pytest.raises(ValueError, match="progress must lie in"):
+        at_progress(LinearSchedule(1.0), progress)
+
+
+def test_a_schedule_that_reaches_an_update_says_how_to_resolve_it():
+    with pytest.raises(ValueError, match=r"algorithm = at_progress\(algorithm, progress\)"):
+        float(LinearSchedule(1.0))

@@ -69,7 +69,7 @@ def test_spaces_choose_network_and_distribution(
     if action_space is CHOICES:
         assert all(action_space.contains(action) for action in policy.act(observations, rng))
     else:
-        _, log_std = np.split(policy.forward(observations)[0].eta, 2, axis=1)
+        _, log_std = np.split(policy(observations).eta, 2, axis=1)
         np.testing.assert_array_equal(log_std, -0.5)
 
 
@@ -317,7 +317,7 @@ def test_a_fresh_policy_is_nearly_uniform(action_space):
     """Logits and means within a few hundredths of 0, so no state starts with a preference."""
     rng = np.random.default_rng(4)
     policy = make_policy(VECTOR, action_space, rng)
-    distribution, _ = policy.forward(3 * rng.normal(size=(500, 3)))
+    distribution = policy(3 * rng.normal(size=(500, 3)))
     if action_space is CHOICES:
         np.testing.assert_allclose(distribution.probs, 0.25, atol=0.03)
         assert np.ptp(distribution.probs) > 1e-4  # yet not so uniform that nothing is there
@@ -339,7 +339,7 @@ def test_observations_are_normalised_exactly_once():
     copy = observations.copy()
     policy = linear_policy(STATISTICS)
     logits = by_hand(observations) @ policy.parameters.reshape(3, 2)
-    np.testing.assert_allclose(policy.forward(observations)[0].eta, logits, rtol=1e-12)
+    np.testing.assert_allclose(policy(observations).eta, logits, rtol=1e-12)
     np.testing.assert_array_equal(policy.act(observations), logits.argmax(axis=1))
     critic = Critic(Linear(3, 1), np.array([1.0, 2.0, 3.0]), STATISTICS)
     values = by_hand(observations) @ [1.0, 2.0, 3.0]
@@ -356,7 +356,7 @@ def test_observations_are_normalised_exactly_once():
 def test_without_statistics_observations_are_what_they_are():
     observations = np.array([[100.0, 0.0, 0.0]])
     policy = linear_policy()
-    np.testing.assert_allclose(policy.forward(observations)[0].eta[0], 100 * policy.parameters[:2])
+    np.testing.assert_allclose(policy(observations).eta[0], 100 * policy.parameters[:2])
 
 
 def test_wild_observations_are_clipped_before_the_network():
@@ -370,7 +370,7 @@ def test_wild_observations_are_clipped_before_the_network():
 def test_without_a_generator_the_mode_with_one_a_sample():
     policy = linear_policy()
     observations = np.repeat([[0.3, -0.2, 0.1]], 20_000, axis=0)
-    distribution, _ = policy.forward(observations[:1])
+    distribution = policy(observations[:1])
     assert set(policy.act(observations)) == {distribution.mode()[0]}
     sampled = policy.act(observations, np.random.default_rng(6))
     three_sigma(sampled[:, None] == [0, 1], distribution.probs[0])
@@ -386,7 +386,7 @@ def test_the_policys_products_are_derivatives_of_eta(action_space):
     distribution, cache = policy.forward(observations)
     direction, d_eta = rng.normal(size=policy.parameters.shape), rng.normal(size=(7, 4))
     ahead, behind = (
-        policy.with_parameters(policy.parameters + h * direction).forward(observations)[0].eta
+        policy.with_parameters(policy.parameters + h * direction)(observations).eta
         for h in (1e-6, -1e-6)
     )
     truth = (ahead - behind) / 2e-6

@@ -23,14 +23,14 @@ class SignAscent:
     def init(self, policy):
         return MyState(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         policy = state.policy
         old, cache = policy.forward(batch.observations)
         score = old.grad_log_prob(batch.actions)
-        advantages = batch.normalized_advantages()
-        gradient = policy.vjp(cache, (batch.weight * advantages)[:, None] * score)
+        batch = batch.with_normalized_advantages()
+        gradient = policy.vjp(cache, (batch.weight * batch.advantages)[:, None] * score)
         policy = policy.with_parameters(policy.parameters + self.step * np.sign(gradient))
-        new, _ = policy.forward(batch.observations)
+        new = policy(batch.observations)
         kl = float(batch.mean_weight @ old.kl(new))
         metrics = {"kl": kl, "gradient_equivalents": float(len(batch))}
         return replace(state, policy=policy), metrics

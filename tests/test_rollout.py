@@ -16,13 +16,12 @@ from minirl.networks import Linear
 from minirl.policy import Critic, make_policy
 from minirl.rollout import (
     NonFiniteError,
-    _finished_episodes,
     collect,
     collect_episodes,
     make_vector_env,
     registered_id,
+    reset,
     reward_threshold,
-    start,
 )
 
 
@@ -84,7 +83,7 @@ CRITIC = Critic(Linear(2, 1), np.array([10.0, 1.0]))
 
 def collected(*environments, steps, critic=CRITIC, times=1):
     envs = scripted(*environments)
-    rng, position, rollouts = np.random.default_rng(1), start(envs, seed=0), []
+    rng, position, rollouts = np.random.default_rng(1), reset(envs, seed=0), []
     for _ in range(times):
         rollout, position = collect(envs, random_policy(envs), critic, position, rng, steps=steps)
         rollouts.append(rollout)
@@ -140,37 +139,31 @@ def test_an_episode_over_many_rollouts_has_its_whole_return():
     np.testing.assert_array_equal(returns, lengths * (lengths + 1) / 2)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None, database=None)
-@given(
-    st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.3, 0.8]), st.integers(0, 2**31)
-)
-def test_finished_episodes_equal_a_plain_loop(steps, columns, often, seed):
-    """Episodes go on from before; the row after an end is a reset row, whose reward counts not."""
-    rng = np.random.default_rng(seed)
-    rewards = rng.integers(-9, 10, (steps, columns)).astype(float)
-    took = rng.integers(0, 5, columns)
-    carried = np.where(took > 0, rng.integers(-9, 10, columns), 0).astype(float)
-    ended = rng.random(columns) < 0.3
-    valid, ends = np.zeros((2, steps, columns), dtype=bool)
-    time = np.full((steps, columns), -1)
-    lengths, returns, expected, transitions = took.copy(), carried.copy(), [], 0
-    for t in range(steps):
-        found = []
-        for e in range(columns):
-            valid[t, e] = not ended[e]
-            if ended[e]:
-                lengths[e], returns[e], ended[e] = 0, 0.0, False
-                continue
-            time[t, e] = lengths[e]
-            lengths[e] += 1
-            returns[e] += rewards[t, e]
-            ended[e] = ends[t, e] = rng.random() < often
-            if ended[e]:
-                found.append((returns[e], lengths[e]))
-        transitions += valid[t].sum()
-        expected += [(transitions, *episode) for episode in found]
-    columns_found = _finished_episodes(rewards, ends, valid, time, carried)
-    assert list(zip(*columns_found, strict=True)) == expected
+@settings(derandomize=True, max_examples=30, deadline=None, database=None)
+@given(st.integers(1, 6), st.integers(1, 4), st.lists(st.integers(1, 7), min_size=1, max_size=3))
+def test_finished_episodes_equal_a_plain_loop_over_each_environment(steps, times, lengths):
+    """Episodes go on in the next rollout; the row after an end is a reset row."""
+    expected, steps_taken, ended = [], [0] * len(lengths), [False] * len(lengths)
+    for _ in range(times):
+        transitions, finished, time, valid = 0, [], [], []
+        for _ in range(steps):
+            time.append(
+                [0 if over else taken for taken, over in zip(steps_taken, ended, strict=True)]
+            )
+            valid.append([not over for over in ended])
+            transitions += sum(valid[-1])
+            for e, length in enumerate(lengths):
+                steps_taken[e] = 0 if ended[e] else steps_taken[e] + 1
+                ended[e] = steps_taken[e] == length
+                if ended[e]:
+                    finished.append((transitions, length * (length + 1) / 2, length))
+        expected.append((finished, time, valid))
+    rollouts = collected(*(Scripted(length) for length in lengths), steps=steps, times=times)
+    for rollout, (finished, time, valid) in zip(rollouts, expected, strict=True):
+        columns = rollout.episode_ends, rollout.episode_returns, rollout.episode_lengths
+        assert list(zip(*columns, strict=True)) == finished
+        assert rollout.time.tolist() == time
+        assert rollout.valid.tolist() == valid
 
 
 def test_time_goes_on_in_the_next_rollout():
@@ -182,9 +175,9 @@ def test_time_goes_on_in_the_next_rollout():
 def test_log_probs_are_those_of_the_stored_actions():
     envs = scripted(Scripted(3), Scripted(4))
     policy = random_policy(envs)
-    rollout, _ = collect(envs, policy, None, start(envs, seed=0), np.random.default_rng(2), steps=5)
+    rollout, _ = collect(envs, policy, None, reset(envs, seed=0), np.random.default_rng(2), steps=5)
     for t in range(5):
-        distribution, _ = policy.forward(rollout.observations[t])
+        distribution = policy(rollout.observations[t])
         assert np.allclose(rollout.log_probs[t], distribution.log_prob(rollout.actions[t]))
 
 
@@ -204,7 +197,7 @@ def test_the_environment_receives_actions_of_its_own_type():
     environment = Short(3)
     envs = scripted(environment)
     policy = random_policy(envs)  # in float64
-    collect(envs, policy, None, start(envs, seed=0), np.random.default_rng(0), steps=2)
+    collect(envs, policy, None, reset(envs, seed=0), np.random.default_rng(0), steps=2)
     assert {action.dtype for action in environment.received} == {np.dtype("float32")}
 
 
@@ -327,7 +320,7 @@ def test_an_observation_that_is_not_finite_at_the_reset_is_named():
 
     message = r"environment 1 returned a non-finite observation \(.*nan.*\) at its step 0"
     with pytest.raises(NonFiniteError, match=message):
-        start(scripted(Scripted(3), Lost(3)), seed=0)
+        reset(scripted(Scripted(3), Lost(3)), seed=0)
 
 
 def test_an_environment_may_return_the_same_arrays_every_time():
@@ -338,7 +331,7 @@ def test_an_environment_may_return_the_same_arrays_every_time():
     for copy in (True, False):
         envs = make(copy)
         rng = np.random.default_rng(0)
-        rollout, _ = collect(envs, random_policy(envs), CRITIC, start(envs, seed=0), rng, steps=9)
+        rollout, _ = collect(envs, random_policy(envs), CRITIC, reset(envs, seed=0), rng, steps=9)
         seen.append(rollout)
     assert np.array_equal(seen[0].observations, seen[1].observations)
     assert np.array_equal(seen[0].rewards, seen[1].rewards)
@@ -363,7 +356,7 @@ def test_cartpole_uses_gymnasiums_vectorised_version():
     envs = make_vector_env("CartPole-v1", 3)
     assert type(envs.unwrapped).__name__ == "CartPoleVectorEnv"
     rollout, _ = collect(
-        envs, random_policy(envs), None, start(envs, seed=0), np.random.default_rng(0), steps=200
+        envs, random_policy(envs), None, reset(envs, seed=0), np.random.default_rng(0), steps=200
     )
     ended = rollout.done & rollout.valid
     assert ended.any()

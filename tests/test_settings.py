@@ -335,7 +335,7 @@ def test_an_algorithm_of_ones_own_gets_the_common_settings():
         def init(self, policy):
             return policy
 
-        def update(self, state, batch, rng, progress):
+        def update(self, state, batch, rng):
             return state, {}
 
     assert default_settings("Nobody/Knows-v0", Own()) == GENERIC.settings

@@ -28,9 +28,10 @@ from minirl import (
     train,
 )
 from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.optimizers import at_progress
 from minirl.policy import make_critic, make_policy
 from minirl.reward_transforms import ReturnScaling
-from minirl.rollout import make_vector_env, start
+from minirl.rollout import make_vector_env, reset
 from minirl.settings import default_algorithm, default_settings
 from minirl.support.history import TIMES, TOTALS
 from minirl.training import (
@@ -108,12 +109,12 @@ def test_observation_statistics_are_frozen_within_an_update_and_then_learned():
 
     @dataclass(frozen=True)
     class Watching(PPO):
-        def update(self, state, batch, rng, progress):
+        def update(self, state, batch, rng):
             seen.append(state.policy.observation_statistics.count)
             # The log-probs of collecting are still those of this policy: nothing moved between.
-            now = state.policy.forward(batch.observations)[0].log_prob(batch.actions)
+            now = state.policy(batch.observations).log_prob(batch.actions)
             assert np.allclose(now, batch.log_probs, atol=1e-5)
-            return super().update(state, batch, rng, progress)
+            return super().update(state, batch, rng)
 
     train("Pendulum-v1", Watching(), total_steps=400, settings=settings)
     assert seen == [0, 128, 256, 384]
@@ -260,12 +261,13 @@ class Misbehaving:
 
     action: object
     updates: list
+    schedule: float | LinearSchedule = LinearSchedule(1.0, 2.0)
 
     def init(self, policy):
         return State(policy)
 
-    def update(self, state, batch, rng, progress):
-        self.updates.append(progress)
+    def update(self, state, batch, rng):
+        self.updates.append(self.schedule)
         theta = state.policy.parameters + 1
         if len(self.updates) > 2:
             theta = self.action(theta)
@@ -290,7 +292,7 @@ def test_an_interrupt_keeps_what_was_learned():
     with pytest.raises(minirl.TrainingStopped, match="interrupted") as caught:
         train("CartPole-v1", algorithm, total_steps=1000, settings=SMALL)
     assert len(caught.value.result.history.rows) == 2
-    assert 0 == algorithm.updates[0] < algorithm.updates[1] < 1
+    assert 1 == algorithm.updates[0] < algorithm.updates[1] < 2
 
 
 class Unkind(Exception):
@@ -401,7 +403,7 @@ class RaisesLater:
         if len(self.calls) == 3:
             raise self.error  # in the third update
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         self._count()
         return State(state.policy.with_parameters(state.policy.parameters + 1)), {"kl": 0.0}
 
@@ -452,7 +454,7 @@ def test_an_environment_that_cannot_be_closed_does_not_take_the_result_with_it()
 def test_an_unknown_metric_is_an_error():
     @dataclass(frozen=True)
     class Inventive(Misbehaving):
-        def update(self, state, batch, rng, progress):
+        def update(self, state, batch, rng):
             return state, {"happiness": 1.0}
 
     with pytest.raises(KeyError, match="happiness"):
@@ -489,21 +491,22 @@ def test_unsupported_spaces_are_named():
         train(lambda n: SyncVectorEnv([Odd] * n), "ppo", total_steps=10, settings=SMALL)
 
 
-def test_the_critic_is_fitted_at_the_same_progress_as_the_policy():
+def test_schedules_of_critic_and_policy_are_resolved_at_the_same_progress():
     seen, before = [], []
 
     class Watching(CriticFit):
-        def fit(self, state, batch, rng, progress):
-            seen.append(progress)
+        def fit(self, state, batch, rng):
+            seen.append(self.learning_rate)
             before.append(len(algorithm.updates))
-            return super().fit(state, batch, rng, progress)
+            return super().fit(state, batch, rng)
 
     algorithm = Misbehaving(lambda theta: theta, [])
-    settings = replace(SMALL, critic_fit=Watching(epochs=1))
+    settings = replace(SMALL, critic_fit=Watching(epochs=1, learning_rate=LinearSchedule(1.0, 2.0)))
     train("CartPole-v1", algorithm, total_steps=600, settings=settings)
     assert seen == algorithm.updates
     assert before == list(range(len(seen)))  # the critic first
-    assert seen[-1] > 0.5
+    assert seen[0] == 1.0
+    assert seen[-1] > 1.5
 
 
 def test_training_uses_one_blas_thread():
@@ -532,7 +535,7 @@ def test_a_budget_of_episodes_is_spent_by_finished_ones():
     algorithm = Misbehaving(lambda theta: theta, [])
     result = train(CAT, algorithm, total_episodes=20, settings=SENTENCES)
     assert result.history.columns()["episodes"].tolist() == [8, 16, 24]
-    assert algorithm.updates == [0.0, 8 / 20, 16 / 20]
+    assert algorithm.updates == [1, 1 + 8 / 20, 1 + 16 / 20]
     assert result.settings["total_episodes"] == 20
     assert "total_steps" not in result.settings
 
@@ -550,9 +553,9 @@ class Recording(PolicyGradient):
 
     batches: tuple[list, ...] = ([],)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         self.batches[0].append(batch)
-        return super().update(state, batch, rng, progress)
+        return super().update(state, batch, rng)
 
 
 def test_losses_and_kl_of_whole_episodes_are_per_sentence():
@@ -658,7 +661,7 @@ def test_the_stages_by_hand_are_the_loop_bit_for_bit(name):
     with threadpool_limits(1):
         learner = new_learner(algorithm, settings, policy, critic)
         assert (learner.policy, learner.critic) == (policy, critic)
-        position = start(envs, seed=int(streams[0].generate_state(1)[0]))
+        position = reset(envs, seed=int(streams[0].generate_state(1)[0]))
         steps = 0
         for row in result.history.rows:
             acting = learner.policy
@@ -666,7 +669,11 @@ def test_the_stages_by_hand_are_the_loop_bit_for_bit(name):
             batch, learner, judged = evaluation_stage(rollout, learner, settings)
             assert learner.policy is acting  # nothing is learned before the last stage
             learner, learned = optimisation_stage(
-                batch, learner, algorithm, settings, update_rng, steps / total
+                batch,
+                learner,
+                at_progress(algorithm, steps / total),
+                at_progress(settings, steps / total),
+                update_rng,
             )
             steps += len(batch)
             assert steps == row["environment_steps"]
@@ -713,15 +720,19 @@ def test_a_collapse_is_not_silent():
 
 def test_kl_of_whole_episodes_is_judged_per_step():
     """0.5 nats per step, 20 steps: no collapse, although 10 nats per episode."""
-    history, settings = minirl.History(), replace(SMALL, whole_episodes=True)
+    run = SimpleNamespace(history=minirl.History(), collapsed=False)
+    settings = replace(SMALL, whole_episodes=True)
     rollout = SimpleNamespace(episode_lengths=np.full(4, 20))
-    history.rows.append({"kl": 10.5})
-    assert not _warn_of_collapse(history, rollout, settings)
-    history.rows.append({"kl": 201.0})
+    run.history.rows.append({"kl": 10.5})
+    _warn_of_collapse(run, rollout, settings)
+    run.history.rows.append({"kl": 201.0})
     with pytest.warns(RuntimeWarning, match="10 nats per step"):
-        assert _warn_of_collapse(history, rollout, settings)
-    history.rows.append({})  # an algorithm of a reader's own that reports no KL
-    assert not _warn_of_collapse(history, rollout, settings)
+        _warn_of_collapse(run, rollout, settings)
+    assert run.collapsed
+    for metrics in ({"kl": 999.0}, {}):  # once per run; an algorithm may report no KL
+        run.history.rows.append(metrics)
+        run.collapsed = "kl" in metrics
+        _warn_of_collapse(run, rollout, settings)
 
 
 def test_a_bound_on_log_std_holds_throughout_training():

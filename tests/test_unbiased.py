@@ -56,7 +56,7 @@ def z_scores(
         rollout, advantages, returns, per="episode", state_discount=state_discount, dtype="float64"
     )
     distribution, cache = policy.forward(batch.observations)
-    _, d_eta = policy_gradient_loss(distribution, batch, batch.advantages)
+    _, d_eta = policy_gradient_loss(distribution, batch)
     unit = np.arange(rollout.valid.shape[1]) if unit is None else unit
     units = unit.max() + 1
     of_row = unit[np.nonzero(rollout.valid)[1]]
@@ -99,7 +99,7 @@ def test_weights_per_transition_divide_the_gradient_by_the_mean_length(rollouts)
             rollout, *GAE(DISCOUNT)(rollout), per=per, state_discount=DISCOUNT, dtype="float64"
         )
         distribution, cache = POLICY.forward(batch.observations)
-        _, d_eta = policy_gradient_loss(distribution, batch, batch.advantages)
+        _, d_eta = policy_gradient_loss(distribution, batch)
         gradients.append(-POLICY.vjp(cache, d_eta))
     length = rollout.episode_lengths.mean()
     assert length > 3

@@ -30,7 +30,6 @@ from minirl.algorithms import trpo
 from minirl.algorithms.policy_gradient import step_report
 from minirl.batch import Batch, Rollout
 from minirl.experiments.statistics import interquartile_mean
-from minirl.optimizers import scheduled
 
 STUDY = study.Study(
     study.RESULTS / "choices.csv",
@@ -112,7 +111,6 @@ def joint_stage(
     algorithm: minirl.PPO,
     settings: minirl.Settings,
     rng: np.random.Generator,
-    progress: float,
 ) -> tuple[training.Learner, dict[str, float]]:
     """One loss, policy loss + mean (V - R)^2 / 2, with PPO's minibatches, rate and epochs.
 
@@ -120,21 +118,21 @@ def joint_stage(
     works entry by entry, so two optimisers are the same as one optimiser for both.
     """
     state, critic_state, fit = learner.state, learner.critic_state, settings.critic_fit
-    rate = scheduled(algorithm.learning_rate, progress)
-    advantages = batch.normalized_advantages()
-    old, _ = state.policy.forward(batch.observations)
+    batch = batch.with_normalized_advantages()
+    fit = replace(fit, learning_rate=algorithm.learning_rate)
+    old = state.policy(batch.observations)
     for _ in range(algorithm.epochs):
-        for rows, minibatch in batch.minibatches(algorithm.minibatch_size, rng):
-            of_policy = (state, minibatch, advantages[rows], None, progress)
-            of_critic = (critic_state, minibatch, rate)
+        for _, minibatch in batch.minibatches(algorithm.minibatch_size, rng):
+            of_policy = state, minibatch, None
+            of_critic = critic_state, minibatch
             norms = algorithm.step(*of_policy)[1], fit.step(*of_critic)[2]
             share = min(1.0, JOINT_NORM / np.hypot(*norms))
             limits = [{"max_gradient_norm": share * norm} for norm in norms]
             state = replace(algorithm, **limits[0]).step(*of_policy)[0]
             critic_state = replace(fit, **limits[1]).step(*of_critic)[0]
-    new, _ = state.policy.forward(batch.observations)
+    new = state.policy(batch.observations)
     learner = replace(learner, state=state, critic_state=critic_state)
-    return learner, step_report(old, new, batch, advantages)
+    return learner, step_report(old, new, batch)
 
 
 def with_a_joint_loss() -> AbstractContextManager[Any]:
@@ -168,11 +166,8 @@ def with_damping_in_the_step() -> AbstractContextManager[Any]:
 class WhitenedPerMinibatch(minirl.PPO):
     """Advantages normalised within each minibatch instead of the batch."""
 
-    def step(
-        self, state: Any, minibatch: Batch, advantages: np.ndarray, *others: Any
-    ) -> tuple[Any, float, float]:
-        whitened = replace(minibatch, advantages=advantages).normalized_advantages()
-        return super().step(state, minibatch, whitened, *others)
+    def step(self, state: Any, minibatch: Batch, old: Any) -> tuple[Any, float, float]:
+        return super().step(state, minibatch.with_normalized_advantages(), old)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +176,7 @@ class ClippedActions(minirl.PPO):
 
     def update(self, state: Any, batch: Batch, *others: Any) -> tuple[Any, dict[str, float]]:
         received = np.clip(batch.actions, -2, 2)
-        old, _ = state.policy.forward(batch.observations)
+        old = state.policy(batch.observations)
         batch = replace(batch, actions=received, log_probs=old.log_prob(received))
         return super().update(state, batch, *others)
 

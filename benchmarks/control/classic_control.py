@@ -164,7 +164,7 @@ def _exploration(result: minirl.Result) -> tuple[float, float]:
     first = result.history.episode_ends[in_time[0]] if len(in_time) else np.nan
     positions, velocities = np.linspace(-1.2, 0.5, 30), np.linspace(-0.07, 0.07, 30)
     states = np.stack(np.meshgrid(positions, velocities, indexing="ij"), axis=-1)
-    policy, _ = result.policy.forward(states.reshape(-1, 2).astype(np.float32))
+    policy = result.policy(states.reshape(-1, 2).astype(np.float32))
     left, right = (np.exp(policy.log_prob(np.full(900, action))) for action in (0, 2))
     return float(first), float((right - left).reshape(30, 30).std(axis=1).mean())
 

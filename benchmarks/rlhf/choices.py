@@ -72,16 +72,14 @@ class KLInTheLoss(PPO):
         spread = float(batch.advantages.std()) if self.normalize_advantages else 1.0
         return super().update(replace(state, coefficient=BETA / spread), batch, *others)
 
-    def step(
-        self, state: Any, minibatch: Batch, advantages: np.ndarray, old: Any, progress: float
-    ) -> tuple[Any, float, float]:
-        reference, _ = state.reference.forward(minibatch.observations)
+    def step(self, state: Any, minibatch: Batch, old: Any) -> tuple[Any, float, float]:
+        reference = state.reference(minibatch.observations)
 
         def penalty(_: Any, new: Any, weight: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
             return self.penalty(new, reference, minibatch, state.coefficient)
 
-        with mock.patch.object(ppo, "kl_penalty", penalty):
-            stepped, *numbers = super().step(state, minibatch, advantages, reference, progress)
+        with mock.patch.object(ppo, "kl_to_old_policy", penalty):
+            stepped, *numbers = super().step(state, minibatch, reference)
         return replace(state, policy=stepped.policy, optimizer=stepped.optimizer), *numbers
 
     def penalty(

@@ -42,7 +42,7 @@ from minirl import rlhf
 from minirl.exact import sequences
 from minirl.networks import MLP
 from minirl.rlhf.align import ENVIRONMENT
-from minirl.rollout import collect, start
+from minirl.rollout import collect, reset
 from minirl.settings import default_algorithm, default_settings
 from minirl.support.machine import one_core
 
@@ -239,7 +239,7 @@ def rollout(width: int, environments: int) -> tuple[Work, Work]:
     rng = np.random.default_rng(0)
     policy, critic = cartpole_networks(width)
     envs = minirl.make_vector_env("CartPole-v1", environments)
-    position = start(envs, seed=0)
+    position = reset(envs, seed=0)
 
     def ours() -> None:
         nonlocal position

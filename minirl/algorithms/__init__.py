@@ -1,4 +1,4 @@
-"""One file an algorithm, in the order one learns them."""
+"""The four algorithms, one file for each: policy gradient, natural gradient, TRPO and PPO."""
 
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ class Algorithm(Protocol):
 
     def init(self, policy: Policy) -> Any: ...
     def update(
-        self, state: Any, batch: Batch, rng: np.random.Generator, progress: float
+        self, state: Any, batch: Batch, rng: np.random.Generator
     ) -> tuple[Any, dict[str, float]]: ...
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report
 from minirl.batch import Batch
 from minirl.distributions import Distribution
-from minirl.optimizers import LinearSchedule, scheduled
+from minirl.optimizers import LinearSchedule, at_progress
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, conjugate_gradient
 from minirl.support.arguments import check_arguments
@@ -80,7 +80,7 @@ def natural_direction(
 
 @dataclass(frozen=True, kw_only=True)
 class NaturalGradient:
-    """One natural-gradient step of fixed size a batch.
+    """One natural-gradient step of fixed size per batch.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class NaturalGradient:
 
     def __post_init__(self) -> None:
         require_flag("normalize_advantages", self.normalize_advantages)
-        require_positive("step_size", scheduled(self.step_size, 0.0))
+        require_positive("step_size", at_progress(self.step_size, 0.0))
         require_non_negative("damping", self.damping)
         require_count("cg_iterations", self.cg_iterations, most=MOST_REPETITIONS)
 
@@ -110,17 +110,16 @@ class NaturalGradient:
         return NaturalGradientState(policy)
 
     def update(
-        self, state: NaturalGradientState, batch: Batch, rng: np.random.Generator, progress: float
+        self, state: NaturalGradientState, batch: Batch, rng: np.random.Generator
     ) -> tuple[NaturalGradientState, dict[str, float]]:
-        """One step along the natural gradient; `progress` in [0, 1) drives schedules."""
+        """One step theta + step_size * x, with x from (F + damping I) x = g; `rng` is not used."""
         policy = state.policy
         # (1) the advantages
-        advantages = batch.advantages
         if self.normalize_advantages:
-            advantages = batch.normalized_advantages()
+            batch = batch.with_normalized_advantages()
         # (2) the gradient of the surrogate at the old policy
         old, cache = policy.forward(batch.observations)
-        _, d_eta = policy_gradient_loss(old, batch, advantages)
+        _, d_eta = policy_gradient_loss(old, batch)
         gradient = -policy.vjp(cache, d_eta)
         # (3) the natural direction
         solution = natural_direction(
@@ -133,13 +132,13 @@ class NaturalGradient:
             iterations=self.cg_iterations,
         )
         # (4) the step
-        step = scheduled(self.step_size, progress) * solution.x
+        step = float(self.step_size) * solution.x
         policy = policy.with_parameters(policy.parameters + step)
         # (5) what the step did
-        new, _ = policy.forward(batch.observations)
+        new = policy(batch.observations)
         products = len(solution.residual_norms) - 1
         return replace(state, policy=policy), {
-            **step_report(old, new, batch, advantages),
+            **step_report(old, new, batch),
             "expected_improvement": float(gradient @ step),
             "gradient_norm": solution.residual_norms[0],
             "cg_iterations": float(products),

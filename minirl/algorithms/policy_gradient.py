@@ -20,9 +20,9 @@ from minirl.optimizers import (
     Adam,
     LinearSchedule,
     Optimizer,
+    at_progress,
     clip_by_norm,
     require_optimizer,
-    scheduled,
 )
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
@@ -42,26 +42,24 @@ class PolicyGradientState:
     optimizer: Any
 
 
-def policy_gradient_loss(
-    distribution: Distribution, batch: Batch, advantages: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Equation (2) and its derivative dL/deta (N, d).
+def policy_gradient_loss(distribution: Distribution, batch: Batch) -> tuple[float, np.ndarray]:
+    """L = - sum_i w_i A_i log pi(a_i|s_i), equation (2), and its derivative dL/deta (N, d).
 
     Only the gradient is meaningful; the value does not measure performance. Both are sums over rows
     times `weight`, as the gradient of the discounted return requires, never divided by the
     weights' sum.
     """
-    weighted = batch.weight * advantages
+    weighted = batch.weight * batch.advantages
     loss = -float(weighted @ distribution.log_prob(batch.actions))
     return loss, -weighted[:, None] * distribution.grad_log_prob(batch.actions)
 
 
-def surrogate(ratio: np.ndarray, batch: Batch, advantages: np.ndarray) -> float:
-    """Equation (3), from ratio = pi(a|s) / pi_old(a|s) (N,).
+def surrogate(ratio: np.ndarray, batch: Batch) -> float:
+    """L_old = sum_i w_i A_i ratio_i, equation (3), from ratio = pi(a|s) / pi_old(a|s) (N,).
 
     A ratio of infinity counts as the largest number, so that an advantage of 0 contributes 0.
     """
-    return float((batch.weight * advantages) @ np.minimum(ratio, np.finfo(ratio.dtype).max))
+    return float((batch.weight * batch.advantages) @ np.minimum(ratio, np.finfo(ratio.dtype).max))
 
 
 def entropy_bonus(
@@ -73,9 +71,7 @@ def entropy_bonus(
     return loss, -weighted[:, None] * distribution.grad_entropy()
 
 
-def step_report(
-    old: Distribution, new: Distribution, batch: Batch, advantages: np.ndarray
-) -> dict[str, float]:
+def step_report(old: Distribution, new: Distribution, batch: Batch) -> dict[str, float]:
     """What a step did to the policy: `surrogate_improvement`, `kl` and `entropy` (see metrics).
 
     The improvement is a sum over rows times `weight`, as the surrogate is. KL and entropy are means
@@ -83,9 +79,9 @@ def step_report(
     A Gaussian policy also reports its `smallest_std`.
     """
     ratio = np.exp(new.log_prob(batch.actions) - old.log_prob(batch.actions))
-    before = float(batch.weight @ advantages)
+    before = float(batch.weight @ batch.advantages)
     report = {
-        "surrogate_improvement": surrogate(ratio, batch, advantages) - before,
+        "surrogate_improvement": surrogate(ratio, batch) - before,
         "kl": float(batch.mean_weight @ old.kl(new)),
         "entropy": float(batch.mean_weight @ new.entropy()),
     }
@@ -96,7 +92,7 @@ def step_report(
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient:
-    """One gradient step a batch.
+    """One gradient step per batch.
 
     Parameters
     ----------
@@ -120,8 +116,8 @@ class PolicyGradient:
 
     def __post_init__(self) -> None:
         require_flag("normalize_advantages", self.normalize_advantages)
-        require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
-        require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
+        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
+        require_non_negative("entropy_coefficient", at_progress(self.entropy_coefficient, 0.0))
         require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
         require_optimizer(self.optimizer)
 
@@ -130,30 +126,28 @@ class PolicyGradient:
         return PolicyGradientState(policy, self.optimizer.init(policy.parameters))
 
     def update(
-        self, state: PolicyGradientState, batch: Batch, rng: np.random.Generator, progress: float
+        self, state: PolicyGradientState, batch: Batch, rng: np.random.Generator
     ) -> tuple[PolicyGradientState, dict[str, float]]:
-        """One step up the gradient; `progress` in [0, 1) of training drives schedules."""
+        """One optimizer step down the gradient of loss (2); `rng` is not used."""
         policy = state.policy
         # (1) the advantages
-        advantages = batch.advantages
         if self.normalize_advantages:
-            advantages = batch.normalized_advantages()
+            batch = batch.with_normalized_advantages()
         # (2) the loss and its gradient
         old, cache = policy.forward(batch.observations)
-        loss, d_eta = policy_gradient_loss(old, batch, advantages)
-        coefficient = scheduled(self.entropy_coefficient, progress)
-        if coefficient > 0:
-            d_eta = d_eta + entropy_bonus(old, batch, coefficient)[1]
+        loss, d_eta = policy_gradient_loss(old, batch)
+        if float(self.entropy_coefficient) > 0:
+            d_eta = d_eta + entropy_bonus(old, batch, float(self.entropy_coefficient))[1]
         gradient, norm = clip_by_norm(policy.vjp(cache, d_eta), self.max_gradient_norm)
         # (3) the step
         optimizer, theta = self.optimizer.step(
-            state.optimizer, policy.parameters, gradient, scheduled(self.learning_rate, progress)
+            state.optimizer, policy.parameters, gradient, float(self.learning_rate)
         )
         policy = policy.with_parameters(theta)
         # (4) what the step did
-        new, _ = policy.forward(batch.observations)
+        new = policy(batch.observations)
         return replace(state, policy=policy, optimizer=optimizer), {
-            **step_report(old, new, batch, advantages),
+            **step_report(old, new, batch),
             "policy_loss": loss,
             "gradient_norm": norm,
             "gradient_equivalents": float(len(batch)),

@@ -23,9 +23,9 @@ from minirl.optimizers import (
     Adam,
     LinearSchedule,
     Optimizer,
+    at_progress,
     clip_by_norm,
     require_optimizer,
-    scheduled,
 )
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
@@ -48,7 +48,7 @@ class Clipped:
     epsilon: float | LinearSchedule = 0.2
 
     def __post_init__(self) -> None:
-        require_positive("epsilon", scheduled(self.epsilon, 0.0))
+        require_positive("epsilon", at_progress(self.epsilon, 0.0))
 
 
 @dataclass(frozen=True)
@@ -98,25 +98,28 @@ class PPOState:
 
 
 def clipped_surrogate_loss(
-    ratio: np.ndarray, batch: Batch, advantages: np.ndarray, epsilon: float
+    ratio: np.ndarray, batch: Batch, epsilon: float
 ) -> tuple[float, np.ndarray]:
-    """Objective (1) and its derivative in log pi(a_i|s_i), (N,); epsilon = inf gives (2).
+    """- sum_i w_i min(ratio_i A_i, clip(ratio_i, 1 - epsilon, 1 + epsilon) A_i), objective (1).
 
-    The derivative is 0 where the ratio has already left the interval in the direction that its
-    advantage asks for, and only there: the minimum keeps the gradient that leads back. A ratio of
+    Returned with its derivative with respect to log pi(a_i|s_i), (N,). epsilon = inf gives
+    objective (2), - sum_i w_i ratio_i A_i.
+
+    The derivative is 0 where the ratio has already left the interval in the direction in which its
+    advantage pushes it, and only there: the minimum keeps the gradient that leads back. A ratio of
     infinity counts as the largest number, so that an advantage of 0 gives 0.
     """
     ratio = np.minimum(ratio, np.finfo(ratio.dtype).max)
-    gain = ratio * advantages
-    clipped_gain = np.minimum(np.maximum(ratio, 1 - epsilon), 1 + epsilon) * advantages
+    gain = ratio * batch.advantages
+    clipped_gain = ratio.clip(1 - epsilon, 1 + epsilon) * batch.advantages
     loss = -float(batch.weight @ np.minimum(gain, clipped_gain))
     return loss, -batch.weight * np.where(gain <= clipped_gain, gain, 0)
 
 
-def kl_penalty(
+def kl_to_old_policy(
     old: Distribution, new: Distribution, weight: np.ndarray, beta: float
 ) -> tuple[float, np.ndarray]:
-    """beta * sum_i w_i KL(old_i || new_i) and its derivative in the new eta (N, d)."""
+    """beta * sum_i w_i KL(old_i || new_i) and its derivative with respect to the new eta (N, d)."""
     weighted = beta * weight
     return float(weighted @ old.kl(new)), weighted[:, None] * old.grad_kl(new, wrt="other")
 
@@ -133,7 +136,7 @@ class PPO:
     epochs : int
         Passes over the batch.
     minibatch_size : int
-        Rows a step, roughly (see `Batch.minibatches`).
+        Rows per step, approximately (see `Batch.minibatches`).
     target_kl : float, optional
         Stop after the epoch in which the mean KL(old || new) has passed this many nats.
     normalize_advantages : bool
@@ -158,10 +161,10 @@ class PPO:
 
     def __post_init__(self) -> None:
         require_flag("normalize_advantages", self.normalize_advantages)
-        require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
+        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
         require_count("epochs", self.epochs, most=MOST_REPETITIONS)
         require_count("minibatch_size", self.minibatch_size)
-        require_non_negative("entropy_coefficient", scheduled(self.entropy_coefficient, 0.0))
+        require_non_negative("entropy_coefficient", at_progress(self.entropy_coefficient, 0.0))
         require_positive_or_none("target_kl", self.target_kl)
         require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
         require_optimizer(self.optimizer)
@@ -181,9 +184,7 @@ class PPO:
         self,
         state: PPOState,
         minibatch: Batch,
-        advantages: np.ndarray,
         old: Distribution | None,
-        progress: float,
     ) -> tuple[PPOState, float, float]:
         """One optimizer step: the new state, the gradient norm and the clip fraction.
 
@@ -194,53 +195,49 @@ class PPO:
         ratio = np.exp(new.log_prob(minibatch.actions) - minibatch.log_probs)
         epsilon = np.inf
         if isinstance(self.objective, Clipped):
-            epsilon = scheduled(self.objective.epsilon, progress)
-        _, d_log_prob = clipped_surrogate_loss(ratio, minibatch, advantages, epsilon)
+            epsilon = float(self.objective.epsilon)
+        _, d_log_prob = clipped_surrogate_loss(ratio, minibatch, epsilon)
         d_eta = d_log_prob[:, None] * new.grad_log_prob(minibatch.actions)
         if old is not None:
-            d_eta = d_eta + kl_penalty(old, new, minibatch.weight, state.beta)[1]
-        coefficient = scheduled(self.entropy_coefficient, progress)
-        if coefficient > 0:
-            d_eta = d_eta + entropy_bonus(new, minibatch, coefficient)[1]
+            d_eta = d_eta + kl_to_old_policy(old, new, minibatch.weight, state.beta)[1]
+        if float(self.entropy_coefficient) > 0:
+            d_eta = d_eta + entropy_bonus(new, minibatch, float(self.entropy_coefficient))[1]
         gradient, norm = clip_by_norm(policy.vjp(cache, d_eta), self.max_gradient_norm)
         optimizer, theta = self.optimizer.step(
-            state.optimizer, policy.parameters, gradient, scheduled(self.learning_rate, progress)
+            state.optimizer, policy.parameters, gradient, float(self.learning_rate)
         )
         clip_fraction = np.count_nonzero(np.abs(ratio - 1) > epsilon) / len(ratio)
         return PPOState(policy.with_parameters(theta), optimizer, state.beta), norm, clip_fraction
 
     def update(
-        self, state: PPOState, batch: Batch, rng: np.random.Generator, progress: float
+        self, state: PPOState, batch: Batch, rng: np.random.Generator
     ) -> tuple[PPOState, dict[str, float]]:
-        """All epochs on one batch; `progress` in [0, 1) of training drives schedules."""
+        """`epochs` passes of minibatch steps over one batch."""
         # (1) the advantages
-        advantages = batch.advantages
         if self.normalize_advantages:
-            advantages = batch.normalized_advantages()
+            batch = batch.with_normalized_advantages()
         # (2) the old policy, which ratios and KL refer to
-        old, _ = state.policy.forward(batch.observations)
+        old = state.policy(batch.observations)
         norms, clip_fractions, epochs = [], [], 0
         for _ in range(self.epochs):
             # (3) one epoch of minibatch steps
             for rows, minibatch in batch.minibatches(self.minibatch_size, rng):
                 old_rows = state.policy.distribution(old.eta[rows]) if state.beta > 0 else None
-                state, norm, clip_fraction = self.step(
-                    state, minibatch, advantages[rows], old_rows, progress
-                )
+                state, norm, clip_fraction = self.step(state, minibatch, old_rows)
                 norms.append(norm)
                 clip_fractions.append(clip_fraction)
             epochs += 1
             # (4) stop early if the policy has moved too far
             if self.target_kl is not None:
-                new, _ = state.policy.forward(batch.observations)
+                new = state.policy(batch.observations)
                 if float(batch.mean_weight @ old.kl(new)) > self.target_kl:
                     break
         # (5) what the epochs did
-        new, _ = state.policy.forward(batch.observations)
+        new = state.policy(batch.observations)
         # Forward passes that decide something count: the old policy's for a penalty, the stop's.
         forwards = (state.beta > 0) + epochs * (self.target_kl is not None)
         metrics = {
-            **step_report(old, new, batch, advantages),
+            **step_report(old, new, batch),
             "clip_fraction": float(np.mean(clip_fractions)),
             "kl_coefficient": state.beta,
             "epochs": float(epochs),
@@ -252,4 +249,4 @@ class PPO:
         return state, metrics
 
 
-check_arguments(__name__, often=("clipped_surrogate_loss", "kl_penalty", "PPO.step"))
+check_arguments(__name__, often=("clipped_surrogate_loss", "kl_to_old_policy", "PPO.step"))

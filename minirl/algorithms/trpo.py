@@ -40,7 +40,7 @@ class TRPOState:
 
 
 def full_step(solution: ConjugateGradientResult, damping: float, max_kl: float) -> np.ndarray:
-    """Equation (3): x scaled so that the quadratic model of the mean KL equals max_kl (P,).
+    """sqrt(2 max_kl / x^T F x) x (P,), equation (3): the quadratic model of the KL equals max_kl.
 
     x^T F x comes from the solver's (F + damping I) x, without another product. All zeros if F sees
     no change of the policy along x.
@@ -56,35 +56,35 @@ def trust_region_search(
     policy: Policy,
     old: Distribution,
     batch: Batch,
-    advantages: np.ndarray,
     step: np.ndarray,
     *,
     max_kl: float,
     shrink: float,
     tries: int,
 ) -> LineSearchResult:
-    """Equation (4): how much of `step` (P,) keeps the exact constraint and improves L_old."""
-    old_log_prob = old.log_prob(batch.actions)
-    before = float(batch.weight @ advantages)
+    """How much of `step` (P,) satisfies mean KL <= max_kl and improves L_old, equation (4).
 
-    def refuse(fraction: float) -> str | None:
-        new, _ = policy.with_parameters(policy.parameters + fraction * step).forward(
-            batch.observations
-        )
-        # Written so that a NaN is refused.
+    The fractions 1, shrink, shrink^2, ... are tried in this order, `tries` of them at most. The
+    fraction of the result is 0 if none of them is accepted.
+    """
+    before = float(batch.weight @ batch.advantages)  # L_old at the old policy: all ratios are 1
+
+    def reason_to_reject(fraction: float) -> str | None:
+        new = policy.with_parameters(policy.parameters + fraction * step)(batch.observations)
+        # Written so that a NaN is rejected.
         if not float(batch.mean_weight @ old.kl(new)) <= max_kl:
             return "KL above max_kl"
-        ratio = np.exp(new.log_prob(batch.actions) - old_log_prob)
-        if not surrogate(ratio, batch, advantages) > before:
+        ratio = np.exp(new.log_prob(batch.actions) - batch.log_probs)
+        if not surrogate(ratio, batch) > before:
             return "surrogate not improved"
         return None
 
-    return backtracking_line_search(refuse, shrink=shrink, tries=tries)
+    return backtracking_line_search(reason_to_reject, shrink=shrink, tries=tries)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TRPO:
-    """One trust-region step a batch.
+    """One trust-region step per batch.
 
     Parameters
     ----------
@@ -125,17 +125,16 @@ class TRPO:
         return TRPOState(policy)
 
     def update(
-        self, state: TRPOState, batch: Batch, rng: np.random.Generator, progress: float
+        self, state: TRPOState, batch: Batch, rng: np.random.Generator
     ) -> tuple[TRPOState, dict[str, float]]:
         """One trust-region step; deterministic, so `rng` is not drawn from."""
         policy = state.policy
         # (1) the advantages
-        advantages = batch.advantages
         if self.normalize_advantages:
-            advantages = batch.normalized_advantages()
+            batch = batch.with_normalized_advantages()
         # (2) the gradient of the surrogate at the old policy
         old, cache = policy.forward(batch.observations)
-        _, d_eta = policy_gradient_loss(old, batch, advantages)
+        _, d_eta = policy_gradient_loss(old, batch)
         gradient = -policy.vjp(cache, d_eta)
         # (3) the natural direction
         solution = natural_direction(
@@ -153,7 +152,6 @@ class TRPO:
             policy,
             old,
             batch,
-            advantages,
             step,
             max_kl=self.max_kl,
             shrink=self.line_search_shrink,
@@ -162,11 +160,11 @@ class TRPO:
         if search.fraction > 0:
             policy = policy.with_parameters(policy.parameters + search.fraction * step)
         # (5) what the step did
-        new, _ = policy.forward(batch.observations)
+        new = policy(batch.observations)
         products = len(solution.residual_norms) - 1
         tries = len(search.refusals) + (search.fraction > 0)
         return replace(state, policy=policy), {
-            **step_report(old, new, batch, advantages),
+            **step_report(old, new, batch),
             "expected_improvement": search.fraction * float(gradient @ step),
             "accepted_fraction": search.fraction,
             "gradient_norm": solution.residual_norms[0],

@@ -149,17 +149,17 @@ def _cases() -> list[tuple[np.ndarray, np.ndarray, float]]:
     ]
 
 
-def _batch(rows: int) -> Batch:
-    """So many transitions of weight 1; only the weights matter here."""
-    zeros = np.zeros(rows)
-    return Batch(zeros, zeros.astype(int), zeros, zeros, zeros, zeros, np.ones(rows))
+def _batch(advantages: np.ndarray) -> Batch:
+    """Transitions of weight 1 with these advantages (N,); nothing else in them matters here."""
+    zeros = np.zeros(len(advantages))
+    return Batch(zeros, zeros.astype(int), zeros, zeros, advantages, zeros, zeros + 1)
 
 
 def _objective(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
-    """Each transition's own, by the package's function."""
+    """The objective of each transition, computed by the package."""
     pairs = zip(ratio[:, None], advantages[:, None], strict=True)
-    return np.array([-clipped_surrogate_loss(r, _batch(1), a, epsilon)[0] for r, a in pairs])
+    return np.array([-clipped_surrogate_loss(r, _batch(a), epsilon)[0] for r, a in pairs])
 
 
 def _derivative(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
-    return -clipped_surrogate_loss(ratio, _batch(len(ratio)), advantages, epsilon)[1]
+    return -clipped_surrogate_loss(ratio, _batch(advantages), epsilon)[1]

@@ -78,7 +78,7 @@ def shaped_rewards(answer: Callable[..., Any]) -> Verdict:
     cases, exact = [], {}
     for beta in (0.3, 1.0):
         rollout = collect_episodes(envs, policy, None, rng, max_steps=6, seed=4)
-        theirs = reference.forward(rollout.observations[:, 0])[0].log_prob(rollout.actions[:, 0])
+        theirs = reference(rollout.observations[:, 0]).log_prob(rollout.actions[:, 0])
         cases.append((rollout.rewards, rollout.log_probs, theirs[:, None], beta))
         exact[beta] = ReferenceKL(reference, beta).transform(beta, rollout, policy)[1]
 

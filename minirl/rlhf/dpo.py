@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from minirl.envs.token_tasks import Paths, TokenTask, require_indices
 from minirl.exact import sequences
-from minirl.optimizers import Adam, LinearSchedule, Optimizer, require_optimizer, scheduled
+from minirl.optimizers import Adam, LinearSchedule, Optimizer, at_progress, require_optimizer
 from minirl.policy import Policy
 from minirl.rlhf.language_model import log_table, require_model
 from minirl.rlhf.preferences import Preferences
@@ -173,7 +173,7 @@ class DPO:
         _require_beta(self.beta)
         if self.loss not in ("dpo", "ipo"):
             raise ValueError(f'loss must be "dpo" or "ipo", got {self.loss!r}')
-        require_positive("learning_rate", scheduled(self.learning_rate, 0.0))
+        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
         require_count("steps", self.steps, most=MOST_STEPS)
         require_count("minibatch_size", self.minibatch_size)
         require_optimizer(self.optimizer)
@@ -278,7 +278,7 @@ class DPO:
                     state,
                     policy.parameters,
                     gradient,
-                    scheduled(self.learning_rate, step / self.steps),
+                    at_progress(self.learning_rate, step / self.steps),
                 )
                 policy = policy.with_parameters(theta)
                 rows.append({"loss": loss, "agreement": accuracy(expit(margins), labels), **row})

@@ -105,7 +105,7 @@ class AdaptiveReferenceBeta:
 def log_ratios(reference: Policy, rollout: Rollout) -> np.ndarray:
     """log pi(a_t|s_t) - log pi_ref(a_t|s_t) in nats (T, E), 0 on invalid rows."""
     valid = rollout.valid
-    theirs = reference.forward(rollout.observations[valid])[0]
+    theirs = reference(rollout.observations[valid])
     differences = np.zeros(valid.shape)
     differences[valid] = rollout.log_probs[valid] - theirs.log_prob(rollout.actions[valid])
     return differences
@@ -119,7 +119,7 @@ def next_token_kl(policy: Policy, reference: Policy, contexts: np.ndarray) -> np
     ValueError
         Where the reference excludes a token that the policy may write, sampled or not.
     """
-    own, theirs = (model.forward(contexts)[0] for model in (policy, reference))
+    own, theirs = (model(contexts) for model in (policy, reference))
     excluded = np.isneginf(theirs.eta) & ~np.isneginf(own.eta)
     if excluded.any():
         row, token = np.argwhere(excluded)[0]

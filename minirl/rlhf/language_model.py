@@ -61,7 +61,7 @@ def require_model(task: TokenTask, policy: Policy) -> None:
 def log_table(task: TokenTask, policy: Policy) -> np.ndarray:
     """Log-probabilities (X, C, V) of the next token in every context, in nats."""
     require_model(task, policy)
-    distribution, _ = policy.forward(np.arange(task.num_observations - 1))
+    distribution = policy(np.arange(task.num_observations - 1))
     eta = np.asarray(distribution.eta, dtype=np.float64)
     log_probs = scipy.special.log_softmax(eta, axis=1)
     return log_probs.reshape(len(task.prompts), task.num_contexts, -1)

@@ -27,7 +27,7 @@ from gymnasium.utils import EzPickle
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from minirl.policy import Policy
-from minirl.rollout import Position, start
+from minirl.rollout import EnvState, reset
 from minirl.support.history import History
 from minirl.support.serialization import first_difference, source_hash, write_atomically
 from minirl.support.validation import require_count
@@ -49,23 +49,26 @@ class RunState:
         The states of algorithm, critic fit and reward transform.
     history : History
         Its last row holds the CPU seconds used so far.
-    position : Position
-        Where stepping stopped; None before the first reset.
+    env_state : EnvState or None
+        The environments' state for the next rollout; None before the first reset.
     action_rng, update_rng : Generator
         The random streams of actions and of minibatches.
     best_policy : Policy or None
         The policy of the best evaluation so far, whose mean return is `best_return`.
+    collapsed : bool
+        Whether the warning of a collapsed policy has been given.
     resets : tuple of int
         Environment steps at which the run was resumed from freshly reset environments.
     """
 
     learner: Any
     history: History
-    position: Position | None
+    env_state: EnvState | None
     action_rng: np.random.Generator
     update_rng: np.random.Generator
     best_policy: Policy | None = None
     best_return: float = -math.inf
+    collapsed: bool = False
     resets: tuple[int, ...] = ()
 
 
@@ -99,8 +102,8 @@ class Checkpoints:
         self.path = path
         self.every = every
         self.resume = resume
-        start = policy and hashlib.sha256(policy.parameters.tobytes()).hexdigest()
-        self.described = {**described, "initial_parameters": start, "source": source_hash()}
+        initial = policy and hashlib.sha256(policy.parameters.tobytes()).hexdigest()
+        self.described = {**described, "initial_parameters": initial, "source": source_hash()}
 
     def save(self, run: RunState, envs: VectorEnv) -> None:
         """Save the run, if checkpoints were asked for."""
@@ -245,8 +248,8 @@ def restore_environments(
         return
     steps = run.history.environment_steps
     reset_seed = int(np.random.SeedSequence([seed, steps]).generate_state(1)[0])
-    rows = run.position.rows if run.position else 0
-    run.position = replace(start(envs, seed=reset_seed), rows=rows)
+    rows = run.env_state.rows if run.env_state else 0
+    run.env_state = replace(reset(envs, seed=reset_seed), rows=rows)
     run.resets += (steps,)
 
 

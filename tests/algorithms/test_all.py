@@ -14,7 +14,7 @@ from minirl.checks import finite_difference
 from minirl.critic_fit import CriticFit
 from minirl.distributions import DiagonalGaussian
 from minirl.networks import MLP, WithLogStd
-from minirl.optimizers import SGD, LinearSchedule
+from minirl.optimizers import SGD, LinearSchedule, at_progress
 from minirl.policy import Policy, make_critic, make_policy
 from minirl.support.metrics import GLOSSARY
 
@@ -38,7 +38,7 @@ def problem(n=48):
     return policy, Batch(
         observations=observations,
         actions=actions,
-        log_probs=policy.forward(observations)[0].log_prob(actions),
+        log_probs=policy(observations).log_prob(actions),
         values=np.zeros(n),
         advantages=rng.standard_normal(n),
         returns=rng.standard_normal(n),
@@ -49,9 +49,9 @@ def problem(n=48):
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
 def test_metrics_are_what_the_glossary_says(algorithm):
     policy, batch = problem()
-    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1))
     assert metrics.keys() <= GLOSSARY.keys()
-    old, new = (some.forward(batch.observations)[0].probs for some in (policy, state.policy))
+    old, new = (some(batch.observations).probs for some in (policy, state.policy))
     kl = batch.weight @ (old * np.log(old / new)).sum(axis=1)
     reverse = batch.weight @ (new * np.log(new / old)).sum(axis=1)
     assert abs(kl - reverse) > 1e-4 * kl  # so that a swap would show
@@ -71,7 +71,7 @@ def gaussian_problem(log_std, squared, min_log_std=-1.0, n=48):
     theta[-2:] = log_std
     policy = Policy(network, DiagonalGaussian, theta)
     observations = rng.standard_normal((n, 4))
-    old, _ = policy.forward(observations)
+    old = policy(observations)
     actions = old.sample(rng)
     deviation = (((actions - old.mean) * np.exp(-old.log_std)) ** 2).sum(axis=1) - 2
     return policy, Batch(
@@ -89,11 +89,11 @@ def gaussian_problem(log_std, squared, min_log_std=-1.0, n=48):
 def test_a_bound_on_log_std_holds_exactly_and_can_be_left(algorithm):
     log_std = np.array([-1.0, -0.98])  # at the bound, and just above it
     policy, batch = gaussian_problem(log_std, squared=-1)
-    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1))
     np.testing.assert_array_equal(state.policy.parameters[-2:], -1.0)
     assert metrics["smallest_std"] == np.exp(-1.0)
     # The reported KL is that of the projected policy, and TRPO's is within its bound.
-    old, new = (some.forward(batch.observations)[0] for some in (policy, state.policy))
+    old, new = (some(batch.observations) for some in (policy, state.policy))
     variances = np.exp(2 * (old.log_std - new.log_std))
     squares = ((old.mean - new.mean) * np.exp(-new.log_std)) ** 2
     kl = 0.5 * (variances - 1 - np.log(variances) + squares).sum(axis=1)
@@ -102,11 +102,11 @@ def test_a_bound_on_log_std_holds_exactly_and_can_be_left(algorithm):
         assert 0 < metrics["kl"] <= algorithm.max_kl
     # Without the bound both fall below it; where deviations pay, both leave it.
     free, _ = gaussian_problem(log_std, squared=-1, min_log_std=None)
-    state, metrics = algorithm.update(algorithm.init(free), batch, RNG(1), 0.0)
+    state, metrics = algorithm.update(algorithm.init(free), batch, RNG(1))
     assert (state.policy.parameters[-2:] < -1).all()
     assert metrics["smallest_std"] == np.exp(state.policy.parameters[-2:].min())
     policy, batch = gaussian_problem(log_std, squared=1)
-    state, _ = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    state, _ = algorithm.update(algorithm.init(policy), batch, RNG(1))
     assert (state.policy.parameters[-2:] > log_std).all()
 
 
@@ -135,8 +135,8 @@ def test_reported_means_do_not_depend_on_the_sum_of_the_weights(algorithm, episo
     policy, batch = problem()
     total = 1.0 if episodes is None else 4.0  # per state, or per episode of 4 states
     batch = replace(batch, weight=0.1 * batch.weight, episodes=episodes)
-    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
-    old, new = (some.forward(batch.observations)[0] for some in (policy, state.policy))
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1))
+    old, new = (some(batch.observations) for some in (policy, state.policy))
     weight = total * batch.weight / batch.weight.sum()
     assert metrics["kl"] > 1e-6
     assert np.isclose(metrics["kl"], weight @ old.kl(new), rtol=1e-9)
@@ -149,7 +149,7 @@ def test_bounds_do_not_depend_on_the_sum_of_the_weights(algorithm):
     policy, batch = problem()
     once, other = (
         algorithm.update(
-            algorithm.init(policy), replace(batch, weight=factor * batch.weight), RNG(1), 0.0
+            algorithm.init(policy), replace(batch, weight=factor * batch.weight), RNG(1)
         )
         for factor in (1.0, 0.01)
     )
@@ -199,7 +199,7 @@ def test_gradient_equivalents_are_counted_matrix_products(algorithm, reports):
     policy, batch = problem()
     network = CountedNetwork(policy.network)
     policy = Policy(network, policy.distribution, policy.parameters)
-    _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1))
     counted = (network.products - reports * len(batch)) / 3
     assert np.isclose(metrics["gradient_equivalents"], counted, rtol=1e-12)
     assert metrics.get("cg_iterations", 0) == network.jvps
@@ -221,7 +221,7 @@ def test_the_gradient_norm_is_that_of_the_surrogates_differences(algorithm):
 
     units = np.eye(policy.network.size)
     truth = [finite_difference(objective, policy.parameters, unit) for unit in units]
-    _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(1))
     assert np.isclose(metrics["gradient_norm"], np.linalg.norm(truth), rtol=1e-6)
 
 
@@ -231,12 +231,10 @@ def test_normalize_advantages_whitens_them_once_over_the_whole_batch(algorithm):
     batch = replace(batch, advantages=3 + 5 * batch.advantages)
     white = (batch.advantages - batch.advantages.mean()) / batch.advantages.std()
     switched = replace(algorithm, normalize_advantages=True)
-    by_switch, _ = switched.update(algorithm.init(policy), batch, RNG(1), 0.0)
-    by_hand, _ = algorithm.update(
-        algorithm.init(policy), replace(batch, advantages=white), RNG(1), 0.0
-    )
+    by_switch, _ = switched.update(algorithm.init(policy), batch, RNG(1))
+    by_hand, _ = algorithm.update(algorithm.init(policy), replace(batch, advantages=white), RNG(1))
     assert np.allclose(by_switch.policy.parameters, by_hand.policy.parameters, rtol=1e-6)
-    without, _ = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    without, _ = algorithm.update(algorithm.init(policy), batch, RNG(1))
     assert not np.allclose(without.policy.parameters, by_hand.policy.parameters, rtol=1e-3)
 
 
@@ -251,14 +249,14 @@ def test_the_entropy_bonus_adds_its_coefficient_times_the_gradient_of_the_mean_e
     policy, batch = problem()
 
     def entropy(theta):
-        probs = policy.with_parameters(theta).forward(batch.observations)[0].probs
+        probs = policy.with_parameters(theta)(batch.observations).probs
         return -float(batch.weight @ (probs * np.log(probs)).sum(axis=1))
 
     units = np.eye(policy.network.size)
     truth = np.array([finite_difference(entropy, policy.parameters, unit) for unit in units])
-    plain, _ = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    plain, _ = algorithm.update(algorithm.init(policy), batch, RNG(1))
     with_bonus = replace(algorithm, entropy_coefficient=0.3)
-    state, _ = with_bonus.update(with_bonus.init(policy), batch, RNG(1), 0.0)
+    state, _ = with_bonus.update(with_bonus.init(policy), batch, RNG(1))
     difference = state.policy.parameters - plain.policy.parameters
     assert np.allclose(difference, 0.5 * 0.3 * truth, atol=1e-9)
 
@@ -269,7 +267,7 @@ def test_a_gradient_beyond_its_limit_is_shortened_and_reported_at_full_length(al
     steps, norms = [], []
     for limit in (None, 0.01):
         limited = replace(algorithm, max_gradient_norm=limit)
-        state, metrics = limited.update(limited.init(policy), batch, RNG(1), 0.0)
+        state, metrics = limited.update(limited.init(policy), batch, RNG(1))
         steps.append(state.policy.parameters - policy.parameters)
         norms.append(metrics["gradient_norm"])
     assert norms[0] == norms[1] > 0.1
@@ -291,7 +289,7 @@ def test_the_optimizers_state_is_carried_from_update_to_update(learner, steps):
     for done in range(3):
         assert state.optimizer.steps == done * steps
         assert state.optimizer.mean.shape == state.optimizer.square.shape == start.parameters.shape
-        state, _ = learn(state, batch, RNG(1), 0.0)
+        state, _ = learn(state, batch, RNG(1))
 
 
 @pytest.mark.parametrize("make", [PolicyGradient, PPO, CriticFit], ids=lambda make: make.__name__)
@@ -309,7 +307,7 @@ def test_the_expected_improvement_is_that_of_a_linear_surrogate(algorithm):
         small = replace(algorithm, max_kl=1e-8)
     else:
         small = replace(algorithm, step_size=1e-5)
-    _, metrics = small.update(small.init(policy), batch, RNG(1), 0.0)
+    _, metrics = small.update(small.init(policy), batch, RNG(1))
     assert np.isclose(metrics["expected_improvement"], metrics["surrogate_improvement"], rtol=1e-3)
 
 
@@ -329,18 +327,22 @@ def test_the_expected_improvement_is_that_of_a_linear_surrogate(algorithm):
         *("entropy in PolicyGradient", "entropy in PPO", "epsilon"),
     ],
 )
-def test_schedules_are_read_at_the_progress_of_training(make, field):
+def test_each_schedule_is_resolved_before_the_update(make, field):
     policy, batch = problem()
     start = policy if field == "policy" else make_critic(STATES, RNG(2), dtype="float64")
 
     def parameters(rate):
-        algorithm = make(rate)
+        algorithm = at_progress(make(rate), 0.75)
         learn = algorithm.fit if field == "critic" else algorithm.update
-        state, _ = learn(algorithm.init(start), batch, RNG(1), 0.75)
+        state, _ = learn(algorithm.init(start), batch, RNG(1))
         return getattr(state, field).parameters
 
     assert np.array_equal(parameters(LinearSchedule(0.5, 0.0)), parameters(0.125))
     assert not np.array_equal(parameters(LinearSchedule(0.5, 0.0)), parameters(0.5))
+    unresolved = make(LinearSchedule(0.5, 0.0))
+    learn = unresolved.fit if field == "critic" else unresolved.update
+    with pytest.raises(ValueError, match="replace it before the update"):
+        learn(unresolved.init(start), batch, RNG(1))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +358,7 @@ def test_schedules_are_read_at_the_progress_of_training(make, field):
 def test_numpy_hyperparameters_do_not_change_the_networks_type(algorithm):
     policy, batch = problem()
     policy = make_policy(STATES, spaces.Discrete(3), RNG(3))
-    state, _ = algorithm.update(algorithm.init(policy), batch, RNG(1), 0.0)
+    state, _ = algorithm.update(algorithm.init(policy), batch, RNG(1))
     assert state.policy.parameters.dtype == np.float32
 
 

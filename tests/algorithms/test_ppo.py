@@ -14,12 +14,12 @@ from minirl.algorithms.ppo import (
     FixedKL,
     Unclipped,
     clipped_surrogate_loss,
-    kl_penalty,
+    kl_to_old_policy,
 )
 from minirl.batch import Batch
 from minirl.checks import finite_difference
 from minirl.distributions import Categorical, DiagonalGaussian
-from minirl.optimizers import SGD, LinearSchedule
+from minirl.optimizers import SGD
 from minirl.policy import make_policy
 
 RNG = np.random.default_rng
@@ -35,7 +35,7 @@ def problem(seed, continuous=False, n=64):
     batch = Batch(
         observations=observations,
         actions=actions,
-        log_probs=policy.forward(observations)[0].log_prob(actions),
+        log_probs=policy(observations).log_prob(actions),
         values=np.zeros(n),
         advantages=rng.standard_normal(n),
         returns=np.zeros(n),
@@ -45,7 +45,7 @@ def problem(seed, continuous=False, n=64):
 
 
 def rows(advantages, weight=None):
-    advantages = np.asarray(advantages, float)
+    advantages = np.asarray(advantages)
     n, zeros = len(advantages), np.zeros(len(advantages))
     weight = np.ones(n) if weight is None else weight
     return Batch(zeros, zeros.astype(int), zeros, zeros, advantages, zeros, weight)
@@ -56,7 +56,7 @@ def test_the_clipped_objective_by_hand():
     advantages = np.array([1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
     ratio = np.array([0.5, 1.1, 1.5, 0.5, 0.9, 1.5])
     batch = rows(advantages)
-    loss, d_log_prob = clipped_surrogate_loss(ratio, batch, advantages, 0.2)
+    loss, d_log_prob = clipped_surrogate_loss(ratio, batch, 0.2)
     assert np.isclose(-loss, 0.5 + 1.1 + 1.2 - 0.8 - 0.9 - 1.5)
     # Zero only where the ratio has gone too far in the direction its advantage asks for.
     assert np.allclose(d_log_prob, [-0.5, -1.1, 0, 0, 0.9, 1.5])
@@ -73,10 +73,10 @@ def test_its_derivative_against_finite_differences(epsilon):
     batch = rows(advantages, weight=rng.uniform(0.1, 1, len(log_ratio)))
 
     def loss(log_ratio):
-        return clipped_surrogate_loss(np.exp(log_ratio), batch, advantages, epsilon)[0]
+        return clipped_surrogate_loss(np.exp(log_ratio), batch, epsilon)[0]
 
     truth = [finite_difference(loss, log_ratio, unit) for unit in np.eye(len(log_ratio))]
-    found = clipped_surrogate_loss(np.exp(log_ratio), batch, advantages, epsilon)[1]
+    found = clipped_surrogate_loss(np.exp(log_ratio), batch, epsilon)[1]
     assert np.allclose(found, truth, atol=1e-8)
 
 
@@ -85,12 +85,14 @@ def test_the_kl_penalty_is_kl_old_new_with_its_derivative(kind):
     rng = RNG(1)
     old, eta = kind(rng.standard_normal((7, 4))), rng.standard_normal((7, 4))
     weight = rng.uniform(0.1, 1, 7)
-    assert np.isclose(kl_penalty(old, kind(eta), weight, 3.0)[0], 3 * (weight @ old.kl(kind(eta))))
+    assert np.isclose(
+        kl_to_old_policy(old, kind(eta), weight, 3.0)[0], 3 * (weight @ old.kl(kind(eta)))
+    )
     direction = rng.standard_normal(eta.shape)
     truth = finite_difference(
-        lambda eta: kl_penalty(old, kind(eta), weight, 3.0)[0], eta, direction
+        lambda eta: kl_to_old_policy(old, kind(eta), weight, 3.0)[0], eta, direction
     )
-    found = kl_penalty(old, kind(eta), weight, 3.0)[1]
+    found = kl_to_old_policy(old, kind(eta), weight, 3.0)[1]
     assert np.isclose((found * direction).sum(), truth, atol=1e-8)
 
 
@@ -101,8 +103,8 @@ def test_unclipped_single_pass_is_the_policy_gradient(continuous, normalize):
     common = {"learning_rate": 0.1, "normalize_advantages": normalize, "entropy_coefficient": 0.01}
     ppo = PPO(objective=Unclipped(), epochs=1, minibatch_size=len(batch), **common)
     gradient = PolicyGradient(**common)
-    by_ppo, _ = ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
-    by_gradient, _ = gradient.update(gradient.init(policy), batch, RNG(0), 0.0)
+    by_ppo, _ = ppo.update(ppo.init(policy), batch, RNG(0))
+    by_gradient, _ = gradient.update(gradient.init(policy), batch, RNG(0))
     assert not np.allclose(by_ppo.policy.parameters, policy.parameters, atol=1e-3)
     assert np.allclose(by_ppo.policy.parameters, by_gradient.policy.parameters, atol=1e-12)
 
@@ -119,7 +121,7 @@ def test_the_first_step_of_every_objective_is_the_policy_gradient():
             optimizer=SGD(),
             learning_rate=0.1,
         )
-        first.append(ppo.update(ppo.init(policy), batch, RNG(0), 0.0)[0].policy.parameters)
+        first.append(ppo.update(ppo.init(policy), batch, RNG(0))[0].policy.parameters)
     assert np.allclose(first, first[0], atol=1e-12)
 
 
@@ -134,7 +136,7 @@ def run(objective, **fields):
             **fields,
         }
     )
-    return ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
+    return ppo.update(ppo.init(policy), batch, RNG(0))
 
 
 def test_clipping_and_penalties_hold_the_policy_near_the_old_one():
@@ -176,9 +178,9 @@ def test_an_infinite_ratio_has_the_derivatives_limit(dtype):
     advantages, ratio = np.array([1.0, 1e6, 0.0, -1.0], dtype), np.full(4, np.inf, dtype)
     batch = rows(advantages, np.ones(4, dtype))
     with np.errstate(over="ignore"):  # as in `train`
-        loss, d_log_prob = clipped_surrogate_loss(ratio, batch, advantages, 0.2)
-        finite, _ = clipped_surrogate_loss(ratio[:3], rows(advantages[:3]), advantages[:3], 0.2)
-        moved = surrogate(ratio[:3], rows(np.zeros(3)), np.zeros(3))
+        loss, d_log_prob = clipped_surrogate_loss(ratio, batch, 0.2)
+        finite, _ = clipped_surrogate_loss(ratio[:3], rows(advantages[:3]), 0.2)
+        moved = surrogate(ratio[:3], rows(np.zeros(3)))
     assert d_log_prob[:3].tolist() == [0, 0, 0]
     assert d_log_prob.dtype == dtype
     assert d_log_prob[3] > 1e38
@@ -193,11 +195,11 @@ def test_without_an_entropy_bonus_an_action_may_be_ruled_out():
     theta = policy.parameters.copy()
     theta[-1] = -np.inf
     policy = policy.with_parameters(theta)
-    new, _ = policy.forward(batch.observations)
+    new = policy(batch.observations)
     actions = np.minimum(batch.actions, 1)
     batch = replace(batch, actions=actions, log_probs=new.log_prob(actions))
     algorithm = PPO(objective=Unclipped())
-    state, norm, _ = algorithm.step(algorithm.init(policy), batch, batch.advantages, None, 0.0)
+    state, norm, _ = algorithm.step(algorithm.init(policy), batch, None)
     assert np.isfinite(norm)
     np.testing.assert_array_equal(np.isfinite(state.policy.parameters), np.isfinite(theta))
 
@@ -233,31 +235,21 @@ def test_the_clip_fraction_by_hand():
     edge = np.exp(batch.log_probs - log_probs)[1]  # 1.5 to the last bit
     ppo = PPO(objective=Clipped(edge - 1))
     batch = replace(batch, log_probs=log_probs)
-    _, _, clip_fraction = ppo.step(ppo.init(policy), batch, batch.advantages, None, 0.0)
+    _, _, clip_fraction = ppo.step(ppo.init(policy), batch, None)
     assert clip_fraction == 0.25
 
 
-def test_each_minibatch_gets_the_advantages_and_old_distributions_of_its_own_rows():
+def test_each_minibatch_gets_the_old_distributions_of_its_own_rows():
     policy, batch = problem(8)
 
     class Watching(PPO):
-        def step(self, state, minibatch, advantages, old, progress):
-            assert np.array_equal(advantages, minibatch.advantages)
-            first, _ = policy.forward(minibatch.observations)
+        def step(self, state, minibatch, old):
+            first = policy(minibatch.observations)
             assert np.allclose(old.eta, first.eta)
-            return super().step(state, minibatch, advantages, old, progress)
+            return super().step(state, minibatch, old)
 
     ppo = Watching(objective=FixedKL(1.0), epochs=2, minibatch_size=10)
-    ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
-
-
-def test_schedules_are_read_at_the_progress_of_training():
-    policy, batch = problem(5)
-    half = PPO(learning_rate=LinearSchedule(0.2, 0.0), epochs=2)
-    plain = PPO(learning_rate=0.1, epochs=2)
-    found = half.update(half.init(policy), batch, RNG(0), 0.5)[0]
-    expected = plain.update(plain.init(policy), batch, RNG(0), 0.5)[0]
-    assert np.array_equal(found.policy.parameters, expected.policy.parameters)
+    ppo.update(ppo.init(policy), batch, RNG(0))
 
 
 def test_the_old_state_is_left_as_it_was():
@@ -265,7 +257,7 @@ def test_the_old_state_is_left_as_it_was():
     before = policy.parameters.copy()
     ppo = PPO()
     state = ppo.init(policy)
-    ppo.update(state, batch, RNG(0), 0.0)
+    ppo.update(state, batch, RNG(0))
     assert np.array_equal(state.policy.parameters, before)
     assert state.optimizer.steps == 0
 
@@ -275,7 +267,7 @@ def test_constant_advantages_and_batches_of_one_stay_finite(n):
     policy, batch = problem(7, n=n)
     batch = Batch(**{**batch.__dict__, "advantages": np.ones(n)})
     ppo = PPO(normalize_advantages=True, epochs=2, minibatch_size=2)
-    state, metrics = ppo.update(ppo.init(policy), batch, RNG(0), 0.0)
+    state, metrics = ppo.update(ppo.init(policy), batch, RNG(0))
     assert np.isfinite(state.policy.parameters).all()
     assert np.isfinite(list(metrics.values())).all()
 

@@ -8,6 +8,7 @@ import pytest
 
 import minirl
 from minirl.batch import Batch
+from minirl.optimizers import at_progress
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -41,7 +42,7 @@ def gaussian_batch(rows=64):
     policy = minirl.make_policy(space.single_observation_space, space.single_action_space, rng)
     space.close()
     observations = rng.normal(size=(rows, 3)).astype(np.float32)
-    distribution, _ = policy.forward(observations)
+    distribution = policy(observations)
     actions = 3 * distribution.sample(rng)
     signals = rng.normal(size=(3, rows)).astype(np.float32)
     weight = np.full(rows, 1 / rows, np.float32)
@@ -54,14 +55,14 @@ def test_whitening_per_minibatch_gives_each_minibatch_mean_0(load, monkeypatch):
     seen = []
     step = minirl.PPO.step
 
-    def spy(self, state, minibatch, advantages, *others):
-        seen.append(advantages)
-        return step(self, state, minibatch, advantages, *others)
+    def spy(self, state, minibatch, old):
+        seen.append(minibatch.advantages)
+        return step(self, state, minibatch, old)
 
     monkeypatch.setattr(minirl.PPO, "step", spy)
     policy, batch = gaussian_batch()
     algorithm = kind(epochs=1, minibatch_size=16)
-    algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0), 0.0)
+    algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0))
     assert len(seen) == 4
     for advantages in seen:
         assert advantages.mean() == pytest.approx(0, abs=1e-6)
@@ -81,9 +82,9 @@ def test_clipped_actions_are_what_the_environment_received(load, monkeypatch):
     policy, batch = gaussian_batch()
     assert np.abs(batch.actions).max() > 2
     algorithm = kind(epochs=1)
-    algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0), 0.0)
+    algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0))
     assert np.abs(seen[0].actions).max() == 2
-    old, _ = policy.forward(batch.observations)
+    old = policy(batch.observations)
     np.testing.assert_allclose(seen[0].log_probs, old.log_prob(np.clip(batch.actions, -2, 2)))
 
 
@@ -95,7 +96,7 @@ def test_averaged_tokens_make_every_sentence_weigh_the_same(load, monkeypatch):
     )
     _, batch = gaussian_batch(6)
     batch = replace(batch, episodes=np.array([0, 0, 0, 1, 2, 2]))
-    kind().update(None, batch, np.random.default_rng(0), 0.0)
+    kind().update(None, batch, np.random.default_rng(0))
     sums = np.bincount(batch.episodes, seen[0].weight)
     np.testing.assert_allclose(sums, np.full(3, 1 / 6), rtol=1e-6)
 
@@ -182,8 +183,8 @@ def joint_and_apart(load, monkeypatch, norm, optimizer, epochs):
     settings = minirl.Settings(critic_fit=minirl.CriticFit(**shared))
     learner = choices.training.new_learner(algorithm, settings, policy, critic)
     rng = np.random.default_rng(2)
-    joint, metrics = choices.joint_stage(batch, learner, algorithm, settings, rng, 0.0)
-    apart, _ = choices.training.optimisation_stage(batch, learner, algorithm, settings, rng, 0.0)
+    joint, metrics = choices.joint_stage(batch, learner, algorithm, settings, rng)
+    apart, _ = choices.training.optimisation_stage(batch, learner, algorithm, settings, rng)
     return learner, joint, apart, metrics
 
 
@@ -232,15 +233,15 @@ def test_the_joint_step_goes_down_the_slope_of_the_joint_loss(load, monkeypatch)
     algorithm = minirl.PPO(objective=minirl.Unclipped(), normalize_advantages=True, **plain)
     settings = minirl.Settings(critic_fit=minirl.CriticFit(**plain))
     learner = choices.training.new_learner(algorithm, settings, policy, critic)
-    after, _ = choices.joint_stage(batch, learner, algorithm, settings, rng, 0.0)
+    after, _ = choices.joint_stage(batch, learner, algorithm, settings, rng)
     before = np.concatenate([policy.parameters, critic.parameters])
     step = np.concatenate([after.policy.parameters, after.critic.parameters]) - before
 
     def loss(theta):
         new = policy.with_parameters(theta[: policy.parameters.size])
         values = critic.with_parameters(theta[policy.parameters.size :]).values(batch.observations)
-        log_ratio = new.forward(batch.observations)[0].log_prob(batch.actions) - batch.log_probs
-        gain = np.exp(log_ratio) * batch.normalized_advantages()
+        log_ratio = new(batch.observations).log_prob(batch.actions) - batch.log_probs
+        gain = np.exp(log_ratio) * batch.with_normalized_advantages().advantages
         return -gain.mean() + 0.5 * ((values - batch.returns) ** 2).mean()
 
     for _ in range(5):
@@ -281,7 +282,7 @@ def token_batch():
     policy = policy.with_parameters(rng.normal(size=policy.parameters.shape))
     contexts = np.array([0, 5, 0, 7])
     actions = policy.act(contexts, rng)
-    log_probs = policy.forward(contexts)[0].log_prob(actions)
+    log_probs = policy(contexts).log_prob(actions)
     signals = rng.normal(size=(3, 4))
     weight = np.full(4, 0.5)
     return policy, Batch(contexts, actions, log_probs, *signals, weight, np.array([0, 0, 1, 1]))
@@ -296,15 +297,15 @@ def test_the_kl_in_the_loss_pulls_towards_where_learning_began(load, monkeypatch
     )
     rng = np.random.default_rng(1)
     # At the reference itself the KL has no slope.
-    at_start = [a.update(a.init(policy), batch, rng, 0.0)[0].policy for a in (plain, pulled)]
+    at_start = [a.update(a.init(policy), batch, rng)[0].policy for a in (plain, pulled)]
     np.testing.assert_allclose(at_start[0].parameters, at_start[1].parameters, atol=1e-15)
     moved = policy.with_parameters(policy.parameters + rng.normal(size=policy.parameters.shape))
     state = replace(pulled.init(policy), policy=moved)
-    after = pulled.update(state, batch, rng, 0.0)[0]
+    after = pulled.update(state, batch, rng)[0]
     assert after.reference is policy
-    without = plain.update(replace(plain.init(policy), policy=moved), batch, rng, 0.0)[0]
+    without = plain.update(replace(plain.init(policy), policy=moved), batch, rng)[0]
     kls = [
-        found.policy.forward(batch.observations)[0].kl(policy.forward(batch.observations)[0]).sum()
+        found.policy(batch.observations).kl(policy(batch.observations)).sum()
         for found in (after, without)
     ]
     assert kls[0] < kls[1]
@@ -321,7 +322,7 @@ def test_beta_in_the_loss_is_divided_as_the_advantages_are(load, monkeypatch):
     )
     for whitened in (False, True):
         algorithm = script.KLInTheLoss(epochs=1, normalize_advantages=whitened)
-        algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0), 0.0)
+        algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0))
     assert seen == [0.3, pytest.approx(0.3 / batch.advantages.std())]
 
 
@@ -330,11 +331,11 @@ def test_sparse_adam_leaves_alone_what_was_not_visited(load):
     dense, sparse = (
         kind(learning_rate=0.1) for kind in (minirl.PPO, load("rlhf.choices").SparseAdam)
     )
-    state, _, _ = dense.step(dense.init(policy), batch, batch.advantages, None, 0.0)
+    state, _, _ = dense.step(dense.init(policy), batch, None)
     # Contexts 0 and 5, the latter with no gradient at all: visited nevertheless. 7 waits.
     part, advantages = batch.rows(np.array([0, 1])), np.array([1.0, 0.0])
-    expected, _, _ = dense.step(state, part, advantages, None, 0.0)
-    found, *_ = sparse.step(state, part, advantages, None, 0.0)
+    expected, _, _ = dense.step(state, replace(part, advantages=advantages), None)
+    found, *_ = sparse.step(state, replace(part, advantages=advantages), None)
     shape = policy.network.states, policy.network.outputs
     for read in (
         lambda one: one.policy.parameters,
@@ -370,7 +371,9 @@ def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(
         ):
             np.testing.assert_array_equal(ended[rollout.valid], other[rollout.valid])
         batch, learner, _ = training.evaluation_stage(rollout, learner, settings)
-        learner, _ = training.optimisation_stage(batch, learner, algorithm, settings, rng, 0.0)
+        learner, _ = training.optimisation_stage(
+            batch, learner, at_progress(algorithm, 0.0), settings, rng
+        )
     envs.close()
     assert cut > 50
     assert np.abs(learner.critic.parameters).max() > 0

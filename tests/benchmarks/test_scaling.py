@@ -66,7 +66,7 @@ def test_the_twin_networks_have_minirls_outputs(script, torch):
     twins = [
         script.torch_network(ours)(torch.from_numpy(observations)) for ours in (policy, critic)
     ]
-    assert_same(twins[0], policy.forward(observations)[0].eta)
+    assert_same(twins[0], policy(observations).eta)
     assert_same(twins[1][:, 0], critic.values(observations))
 
 

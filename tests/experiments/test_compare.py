@@ -295,7 +295,7 @@ class Raises:
     def init(self, policy):
         return PolicyGradient().init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         raise self.error
 
 

@@ -188,12 +188,12 @@ def test_a_run_s_own_error_is_itself_and_ends_with_its_comparison(client, tmp_pa
         def init(self, policy):
             return PolicyGradient().init(policy)
 
-        def update(self, state, batch, rng, progress):
+        def update(self, state, batch, rng):
             raised = Path(self.folder) / "raised"
             if not raised.exists():
                 raised.touch()
                 raise Own("the update can't be done")
-            return PolicyGradient().update(state, batch, rng, progress)
+            return PolicyGradient().update(state, batch, rng)
 
     arguments = {"seeds": 1, "executor": client.get_executor()}
     with pytest.raises(TrainingStopped, match="Own: the update can't be done") as caught:

@@ -29,7 +29,7 @@ from minirl.rlhf.kl import (
 )
 from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
-from minirl.rollout import collect, collect_episodes, start
+from minirl.rollout import collect, collect_episodes, reset
 
 CAT = describe_the_cat()
 SHAPE = 2, 13, 4  # prompts, contexts, tokens
@@ -266,7 +266,7 @@ def z_scores(rollout, rewards, truth):
     advantages, returns = RewardToGo(discount=1.0)(shaped)
     batch = flatten(rollout, advantages, returns, per="episode", dtype="float64")
     distribution, cache = POLICY.forward(batch.observations)
-    _, d_eta = policy_gradient_loss(distribution, batch, batch.advantages)
+    _, d_eta = policy_gradient_loss(distribution, batch)
     z = []
     for direction in DIRECTIONS:
         rows = -(d_eta * POLICY.jvp(cache, direction)).sum(axis=1) * SENTENCES
@@ -370,7 +370,7 @@ def test_at_first_everything_is_exactly_zero_for_tables():
     estimates = [value for name, value in metrics.items() if name != "reference_beta"]
     assert estimates == [0.0] * 4
     valid = rollout.valid
-    again = REFERENCE.forward(rollout.observations[valid])[0].log_prob(rollout.actions[valid])
+    again = REFERENCE(rollout.observations[valid]).log_prob(rollout.actions[valid])
     assert (np.exp(again - rollout.log_probs[valid]) == 1.0).all()
 
 
@@ -387,8 +387,8 @@ def test_at_first_everything_is_exactly_zero_in_training():
         def init(self, policy):
             return Watched(policy)
 
-        def update(self, state, batch, rng, progress):
-            log_probs = state.policy.forward(batch.observations)[0].log_prob(batch.actions)
+        def update(self, state, batch, rng):
+            log_probs = state.policy(batch.observations).log_prob(batch.actions)
             seen.append(np.exp(log_probs - batch.log_probs))
             return state, {}
 
@@ -436,7 +436,7 @@ def test_at_first_a_float32_network_is_within_rounding(seed):
     valid = rollout.valid
     # One row after the other, as nobody would compute it: other blocks, other rounding.
     singly = [
-        policy.forward(np.array([observation]))[0].log_prob(np.array([action]))[0]
+        policy(np.array([observation])).log_prob(np.array([action]))[0]
         for observation, action in zip(
             rollout.observations[valid], rollout.actions[valid], strict=True
         )
@@ -560,7 +560,7 @@ def test_cut_or_several_sentences_a_column_are_refused():
     envs = TokenGenerationVectorEnv(3, describe_the_cat())
     model = full_prefix_policy(envs.task, np.log(np.full((2, 13, 4), 0.25)))
     rng, penalty = np.random.default_rng(0), ReferenceKL(model, 0.3)
-    several, _ = collect(envs, model, None, start(envs, seed=0), rng, steps=12)
+    several, _ = collect(envs, model, None, reset(envs, seed=0), rng, steps=12)
     cut = collect_episodes(envs, model, None, rng, max_steps=1)
     for rollout in (several, cut):
         with pytest.raises(ValueError, match="one whole sentence per column"):

@@ -59,11 +59,11 @@ def test_a_table_is_normalised_in_float64_whatever_the_policy_computes_in():
 def test_the_policy_sees_the_environments_observations():
     policy = full_prefix_policy(CAT, RANDOM)
     paths = CAT.paths(np.array([1]), np.array([CAT.response("soft cat")]))
-    log_probs = policy.forward(paths.observations[0])[0].log_prob(paths.tokens[0])
+    log_probs = policy(paths.observations[0]).log_prob(paths.tokens[0])
     # "Describe the dog": soft after nothing, cat after "soft" (node 3), EOS after node 3*3+1+0.
     expected = [RANDOM[1, 0, 2], RANDOM[1, 3, 0], RANDOM[1, 10, 3]]
     np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-14)
-    ended = policy.forward(np.array([26]))[0]
+    ended = policy(np.array([26]))
     np.testing.assert_allclose(ended.probs, 0.25)
 
 

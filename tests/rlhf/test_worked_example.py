@@ -81,7 +81,7 @@ def critic():
 class Scripted:
     """The policy, saying "A: 8" in the first column and "sorry" in the second."""
 
-    forward = POLICY.forward
+    __call__ = staticmethod(POLICY)
 
     def __init__(self):
         self.script = iter([[A, SORRY], [EIGHT, EOS], [EOS, 3]])
@@ -163,7 +163,7 @@ def test_the_reward_under_exact_match():
 def test_log_probabilities_of_the_reference():
     rollout = written()
     # log 0.25, log 0.2; log 0.4, log 0.3; log 0.8
-    theirs = REFERENCE.forward(rollout.observations[VALID])[0].log_prob(rollout.actions[VALID])
+    theirs = REFERENCE(rollout.observations[VALID]).log_prob(rollout.actions[VALID])
     close(theirs, [-1.38629436, -1.60943791, -0.91629073, -1.20397280, -0.22314355])
     close(log_ratios(REFERENCE, rollout), columns([LOG_2, -LOG_2], [LOG_2, LOG_2], [-LOG_2, 0.0]))
     # Of whole sentences: 0.5 0.8 0.4 = 0.16 against 0.25 0.4 0.8 = 0.08; 0.06 against 0.06.

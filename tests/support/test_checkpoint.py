@@ -301,7 +301,7 @@ def test_a_state_that_cannot_be_pickled_is_refused_before_training(tmp_path):
         def init(self, policy):
             return State(policy)
 
-        def update(self, state, batch, rng, progress):
+        def update(self, state, batch, rng):
             raise AssertionError("training began")
 
     with pytest.raises(ValueError, match=r"can't|cannot be saved .* top level of a module"):

@@ -358,7 +358,7 @@ class Partial:
     def init(self, policy):
         return minirl.PPO().init(policy)
 
-    def update(self, state, batch, rng, progress):
+    def update(self, state, batch, rng):
         frame = sys._getframe()
         while frame.f_code.co_name != "_process_worker":
             frame = frame.f_back
