@@ -388,6 +388,8 @@ def test_an_error_of_a_users_code_is_never_explained_by_an_argument(error):
         def forward(self, observations):
             raise error
 
+        __call__ = forward
+
     with pytest.raises(type(error)) as caught:
         next_token_kl(Failing(), Failing(), NUMBERS)
     assert caught.value is error
@@ -411,7 +413,7 @@ def test_the_size_of_minibatches_is_a_count(size):
 def test_what_is_flattened_has_the_shape_of_the_rollout(name):
     policy = table_policy(chain_mdp(), np.random.default_rng(0))
     envs = minirl.make_vector_env("minirl/Chain-v0", 2)
-    position = minirl.start(envs, seed=0)
+    position = minirl.reset(envs, seed=0)
     rng = np.random.default_rng(0)
     rollout, _ = minirl.collect(envs, policy, None, position, rng, steps=3)
     arrays = {"advantages": np.zeros((3, 2)), "returns": np.zeros((3, 2))}
