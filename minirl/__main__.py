@@ -254,8 +254,8 @@ def _summary(result: Result) -> list[str]:
 def run_compare(arguments: argparse.Namespace) -> None:
     """Compare, save, print the table."""
     comparison = compare(
-        arguments.algorithms,
         arguments.env,
+        arguments.algorithms,
         seeds=arguments.seeds,
         total_steps=arguments.total_steps,
         max_steps=arguments.max_steps,
@@ -296,8 +296,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     """Load, evaluate, print mean and interval."""
     policy, settings = load_policy(arguments.policy)
     found = evaluate(
-        policy,
         arguments.env or _trained_on(settings, arguments.policy),
+        policy,
         episodes=arguments.episodes,
         seed=arguments.seed,
         greedy=not arguments.sampled,
@@ -327,7 +327,7 @@ def run_watch(arguments: argparse.Namespace) -> None:
     """Load, draw one episode, say its return."""
     policy, settings = load_policy(arguments.policy)
     env = arguments.env or _trained_on(settings, arguments.policy)
-    total = watch(policy, env, arguments.out, seed=arguments.seed)
+    total = watch(env, policy, arguments.out, seed=arguments.seed)
     print(f"return {total:.1f}; {Path(arguments.out)}")
 
 

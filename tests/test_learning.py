@@ -65,4 +65,4 @@ def test_cartpole_is_learned(name):
     """A random policy earns about 22; here all four are beyond 100 after 25,000 steps."""
     result = train("CartPole-v1", name, total_steps=25_000, seed=0)
     assert result.history.final_return() > 80
-    assert minirl.evaluate(result.policy, "CartPole-v1", episodes=20).mean > 150
+    assert minirl.evaluate("CartPole-v1", result.policy, episodes=20).mean > 150

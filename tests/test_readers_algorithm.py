@@ -47,8 +47,8 @@ def test_it_trains_and_learns():
 
 def test_it_is_compared_with_ours(tmp_path):
     comparison = minirl.compare(
-        {"mine": SignAscent(), "ppo": minirl.default_algorithm("ppo", "CartPole-v1")},
         "CartPole-v1",
+        {"mine": SignAscent(), "ppo": minirl.default_algorithm("ppo", "CartPole-v1")},
         seeds=2,
         total_steps=1000,
         settings=SETTINGS,

@@ -109,7 +109,7 @@ def main() -> None:
     scores: list[list[object]] = []
     for env, steps in TOTAL_STEPS.items():
         folder = arguments.out / short_name(env)
-        comparison = compare(ALGORITHMS, env, total_steps=steps, seeds=SEEDS, out=folder, **common)
+        comparison = compare(env, ALGORITHMS, total_steps=steps, seeds=SEEDS, out=folder, **common)
         path = RESULTS / f"{short_name(env)}.csv"
         study.write(path, ["algorithm", "seed", *DIGITS], curve_rows(comparison))
         scores += [
@@ -125,7 +125,7 @@ def main() -> None:
         algorithms = {name: changed for name, (*_, changed) in knob_settings(env).items()}
         folder = arguments.out / f"{short_name(env)}-sensitivity"
         comparison = compare(
-            algorithms, env, total_steps=steps, seeds=SENSITIVITY_SEEDS, out=folder, **common
+            env, algorithms, total_steps=steps, seeds=SENSITIVITY_SEEDS, out=folder, **common
         )
         sensitivity += sensitivity_rows(comparison)
     head = ["env", "algorithm", "knob", "value", "seed", *SCORES]

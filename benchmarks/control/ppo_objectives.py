@@ -96,7 +96,7 @@ def fresh_policy_return(task: str) -> float:
     envs.close()
     log_std = minirl.default_settings(task, "ppo").initial_log_std
     policy = minirl.make_policy(*spaces, np.random.default_rng(0), initial_log_std=log_std)
-    return minirl.evaluate(policy, task, episodes=400, greedy=False).mean
+    return minirl.evaluate(task, policy, episodes=400, greedy=False).mean
 
 
 def wanted(seeds: int) -> list[Item]:

@@ -10,7 +10,7 @@ SCORES = ("final_training_return", "evaluation_return", "cpu_seconds")
 
 def scores(result: minirl.Result, env: str, seed: int, episodes: int) -> tuple[float, ...]:
     """The columns `SCORES`: the last 100 training episodes, fresh greedy episodes, CPU seconds."""
-    fresh = minirl.evaluate(result.policy, env, episodes=episodes, seed=seed)
+    fresh = minirl.evaluate(env, result.policy, episodes=episodes, seed=seed)
     seconds = result.history.columns()["cpu_seconds"][-1]
     return float(result.history.final_return()), float(fresh.mean), float(seconds)
 

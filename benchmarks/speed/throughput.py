@@ -131,7 +131,7 @@ def overhead(place: Place) -> tuple[float, float, float, float]:
 
     def runs(seeds: int, steps: int) -> np.ndarray:
         arguments = {"total_steps": steps, "evaluation_episodes": 1, **where}
-        return cost(lambda: minirl.compare(["trpo"], "CartPole-v1", seeds=seeds, **arguments))
+        return cost(lambda: minirl.compare("CartPole-v1", ["trpo"], seeds=seeds, **arguments))
 
     began = clocks()
     with place() as where:

@@ -106,8 +106,8 @@ def run_seed(item: WorkItem) -> Run:
         settings=item.settings,
     )
     fresh = evaluate(
-        result.policy,
         item.env,
+        result.policy,
         episodes=item.evaluation_episodes,
         seed=item.seed,
         max_steps=item.max_steps,
@@ -273,8 +273,8 @@ def _thousands(value: float) -> str:
 
 
 def compare(
-    algorithms: Mapping[str, Algorithm] | Iterable[str],
     env: MakeEnv,
+    algorithms: Mapping[str, Algorithm] | Iterable[str],
     *,
     total_steps: int,
     seeds: int | Sequence[int] = 5,
@@ -290,10 +290,10 @@ def compare(
 
     Parameters
     ----------
-    algorithms : mapping or iterable of str
-        Name -> algorithm, or names of ours with their defaults for `env`.
     env : str or callable
         As for `train`; a function must be importable by worker processes.
+    algorithms : mapping or iterable of str
+        Name -> algorithm, or names of ours with their defaults for `env`.
     total_steps : int
         Environment steps of each run.
     seeds : int or sequence of int

@@ -73,8 +73,8 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy,
     env: MakeEnv,
+    policy: Policy,
     *,
     episodes: int = 100,
     seed: int = 0,
@@ -135,7 +135,7 @@ def _warn_of_running_statistics(envs: VectorEnv) -> None:
         warnings.warn(RUNNING_STATISTICS[name], RuntimeWarning, stacklevel=4)
 
 
-def watch(policy: Policy, env: MakeEnv, path: Path | str, *, seed: int = 0) -> float:
+def watch(env: MakeEnv, policy: Policy, path: Path | str, *, seed: int = 0) -> float:
     """Save one greedy episode as an animated GIF and return its return.
 
     CartPole is drawn by minirl itself; other environments render themselves, which needs the

@@ -35,7 +35,7 @@ def test_a_line_names_its_run_and_its_commit(script):
     assert commit == minirl.support.serialization.versions().get("commit", "")
     result = minirl.train(item.env, item.algorithm, total_steps=500, seed=100)
     assert float(training) == pytest.approx(result.history.final_return(), rel=1e-5)
-    fresh = minirl.evaluate(result.policy, item.env, episodes=100, seed=100)
+    fresh = minirl.evaluate(item.env, result.policy, episodes=100, seed=100)
     assert float(evaluation) == pytest.approx(fresh.mean, rel=1e-5)
     assert float(seconds) > 0
 

@@ -185,4 +185,4 @@ def test_kept_policies_replay(task, algorithm):
     policy, settings = minirl.load_policy(
         ROOT / "benchmarks" / "policies" / f"{task}-{algorithm}.npz"
     )
-    assert minirl.evaluate(policy, settings["env"], episodes=10).mean >= KEPT[task]
+    assert minirl.evaluate(settings["env"], policy, episodes=10).mean >= KEPT[task]

@@ -65,7 +65,7 @@ def test_overhead_is_told_apart(script, monkeypatch):
         yield {}
         spend(0.5, 1.5)
 
-    def compare(algorithms, env, *, seeds, total_steps, evaluation_episodes):
+    def compare(env, algorithms, *, seeds, total_steps, evaluation_episodes):
         work = seeds * (1.5 if total_steps == script.LONG_STEPS else 0.1)
         spend(work, 3 * work)
 

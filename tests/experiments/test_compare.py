@@ -72,7 +72,7 @@ def small(algorithms=TWO, env="CartPole-v1", **arguments):
         "workers": 1,
         **arguments,
     }
-    return compare(algorithms, env, **given)
+    return compare(env, algorithms, **given)
 
 
 def strict(text):
@@ -443,7 +443,7 @@ def test_a_run_whose_arrays_do_not_fit_is_trained_again(change, trained, tmp_pat
 def test_two_names_of_one_kind_get_settings_of_their_own():
     env, names = "minirl/TokenGeneration-v0", ["policy-gradient", "rloo"]
     given = {"total_steps": 1, "seeds": 1, "evaluation_episodes": 2, "workers": 1}
-    described = compare(names, env, **given).summary["settings"]["algorithms"]
+    described = compare(env, names, **given).summary["settings"]["algorithms"]
     assert described["rloo"]["settings"]["advantages"]["type"] == "LeaveOneOut"
     assert described["rloo"]["settings"]["group_size"] == 4
     assert described["policy-gradient"]["settings"]["group_size"] == 1
@@ -451,7 +451,7 @@ def test_two_names_of_one_kind_get_settings_of_their_own():
 
 def test_names_get_their_defaults_for_the_environment():
     comparison = compare(
-        ["trpo"], "minirl/Chain-v0", total_steps=1, seeds=1, evaluation_episodes=2, workers=1
+        "minirl/Chain-v0", ["trpo"], total_steps=1, seeds=1, evaluation_episodes=2, workers=1
     )
     described = comparison.summary["settings"]["algorithms"]["trpo"]["algorithm"]
     assert described["type"] == "TRPO"
@@ -631,7 +631,7 @@ def my_env(num_envs):
 def small(algorithms, env, **arguments):
     try:
         minirl.compare(
-            algorithms, env, total_steps=1, seeds=2, workers=2, evaluation_episodes=1, **arguments
+            env, algorithms, total_steps=1, seeds=2, workers=2, evaluation_episodes=1, **arguments
         )
     except ValueError as error:
         print(error, error.__notes__)

@@ -41,7 +41,7 @@ with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as 
 
 def small(algorithms, env=steady, **arguments):
     given = {"total_steps": 300, "seeds": 2, "evaluation_episodes": 3, "settings": SETTINGS}
-    return compare(algorithms, env, **{**given, **arguments})
+    return compare(env, algorithms, **{**given, **arguments})
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def always(action, states=5):
     ("action", "value", "length"), [(RIGHT, RIGHT_PRIZE, 5), (LEFT, LEFT_PRIZE, 1)]
 )
 def test_the_mean_is_exact_where_nothing_is_random(action, value, length):
-    found = evaluate(always(action), certain_chain, episodes=7)
+    found = evaluate(certain_chain, always(action), episodes=7)
     np.testing.assert_array_equal(found.returns, np.full(7, value))
     np.testing.assert_array_equal(found.lengths, np.full(7, length))
     assert found.mean == pytest.approx(value, rel=1e-15)
@@ -66,10 +66,10 @@ def test_the_mean_is_exact_where_nothing_is_random(action, value, length):
 
 def test_greedy_takes_the_mode_and_sampled_the_probabilities():
     policy = Policy(Table(1, 2), Categorical, np.log([0.25, 0.75]))
-    greedy = evaluate(policy, one_state, episodes=50)
+    greedy = evaluate(one_state, policy, episodes=50)
     assert set(greedy.returns) == {RIGHT_PRIZE}
     n = 2000
-    sampled = evaluate(policy, one_state, episodes=n, greedy=False, seed=3)
+    sampled = evaluate(one_state, policy, episodes=n, greedy=False, seed=3)
     assert set(sampled.returns) == {LEFT_PRIZE, RIGHT_PRIZE}
     share = (sampled.returns == LEFT_PRIZE).mean()
     assert abs(share - 0.25) < 3 * np.sqrt(0.25 * 0.75 / n)
@@ -81,16 +81,16 @@ def test_a_greedy_gaussian_takes_its_mean():
     quiet, loud = (
         Policy(network, DiagonalGaussian, np.append(theta[:-1], log_std)) for log_std in (-9, 3)
     )
-    same = [evaluate(policy, "Pendulum-v1", episodes=3).returns for policy in (quiet, loud)]
+    same = [evaluate("Pendulum-v1", policy, episodes=3).returns for policy in (quiet, loud)]
     np.testing.assert_array_equal(*same)
-    noisy = evaluate(loud, "Pendulum-v1", episodes=3, greedy=False).returns
+    noisy = evaluate("Pendulum-v1", loud, episodes=3, greedy=False).returns
     assert not np.allclose(noisy, same[0])
 
 
 def test_seeds_decide_episodes_and_sampled_actions():
     policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
     first, again, other = (
-        evaluate(policy, "CartPole-v1", episodes=5, seed=seed, greedy=False).returns
+        evaluate("CartPole-v1", policy, episodes=5, seed=seed, greedy=False).returns
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
@@ -100,25 +100,25 @@ def test_seeds_decide_episodes_and_sampled_actions():
 def test_an_episode_that_ends_early_earns_nothing_more():
     # mean episode lengths differ, so finished environments step on until the last one ends
     policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
-    found = evaluate(policy, "CartPole-v1", episodes=20, greedy=False)
+    found = evaluate("CartPole-v1", policy, episodes=20, greedy=False)
     assert len(set(found.lengths)) > 3
     np.testing.assert_array_equal(found.returns, found.lengths)  # CartPole pays 1 a step
 
 
 def test_a_time_limit_ends_episodes_that_are_not_counted_as_cut():
     standing = Policy(WithLogStd(MLP((3, 1)), 1), DiagonalGaussian, np.zeros(5, np.float32))
-    found = evaluate(standing, "Pendulum-v1", episodes=2)
+    found = evaluate("Pendulum-v1", standing, episodes=2)
     np.testing.assert_array_equal(found.lengths, [200, 200])
     assert found.cut == 0
 
 
 def test_without_a_time_limit_episodes_are_cut_at_a_thousand_steps_and_counted(environments):
     policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
-    found = evaluate(policy, environments.endless, episodes=3)
+    found = evaluate(environments.endless, policy, episodes=3)
     np.testing.assert_array_equal(found.lengths, [1000] * 3)
     np.testing.assert_array_equal(found.returns, [1000.0] * 3)
     assert found.cut == 3
-    assert evaluate(policy, environments.steady, episodes=3).cut == 0
+    assert evaluate(environments.steady, policy, episodes=3).cut == 0
 
 
 STAYS = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
@@ -154,7 +154,7 @@ def forever_v0(environments):
 )
 def test_the_environments_own_time_limit_is_honoured(env, environments, forever_v0):
     env = getattr(environments, env) if isinstance(env, str) else env
-    found = evaluate(STAYS, env, episodes=2)
+    found = evaluate(env, STAYS, episodes=2)
     np.testing.assert_array_equal(found.lengths, [1600, 1600])
     assert found.cut == 0
 
@@ -163,8 +163,8 @@ def test_a_registered_limit_that_was_taken_off_is_none(environments, forever_v0)
     def unwrapped(num_envs):
         return SyncVectorEnv([lambda: gym.make("Forever-v0").unwrapped] * num_envs)
 
-    assert evaluate(STAYS, "Forever-v0", episodes=1).lengths.tolist() == [1200]
-    found = evaluate(STAYS, unwrapped, episodes=1)
+    assert evaluate("Forever-v0", STAYS, episodes=1).lengths.tolist() == [1200]
+    found = evaluate(unwrapped, STAYS, episodes=1)
     assert (found.lengths.tolist(), found.cut) == ([1000], 1)
 
 
@@ -188,17 +188,17 @@ def test_the_limit_of_environments_with_and_without_a_vector_entry_point(make, l
 
 
 def test_max_steps_overrides_the_limit_either_way(environments):
-    found = evaluate(STAYS, environments.endless, episodes=2, max_steps=1100)
+    found = evaluate(environments.endless, STAYS, episodes=2, max_steps=1100)
     assert (found.lengths.tolist(), found.cut) == ([1100, 1100], 2)
-    found = evaluate(STAYS, environments.steady, episodes=2, max_steps=3)
+    found = evaluate(environments.steady, STAYS, episodes=2, max_steps=3)
     assert (found.lengths.tolist(), found.cut) == ([3, 3], 2)
     with pytest.raises(ValueError, match="max_steps must be a whole number of at least 1, got 0"):
-        evaluate(STAYS, environments.endless, max_steps=0)
+        evaluate(environments.endless, STAYS, max_steps=0)
 
 
 def test_a_function_that_ignores_its_argument_is_refused(environments):
     with pytest.raises(ValueError, match=r"got 4 from env\(3\)"):
-        evaluate(STAYS, environments.four, episodes=3)
+        evaluate(environments.four, STAYS, episodes=3)
 
 
 def test_the_observation_statistics_are_used_as_they_stand(environments):
@@ -208,8 +208,8 @@ def test_the_observation_statistics_are_used_as_they_stand(environments):
     # one sample more would move this mean halfway, two of them beyond 5
     barely = RunningMoments(1, np.array([7.0]), np.array([1.0]))
     shifted = raw.with_observation_statistics(barely)
-    assert evaluate(raw, environments.steady, episodes=2).mean == 5.0
-    assert evaluate(shifted, environments.steady, episodes=2).mean == 0.0
+    assert evaluate(environments.steady, raw, episodes=2).mean == 5.0
+    assert evaluate(environments.steady, shifted, episodes=2).mean == 0.0
     assert shifted.observation_statistics is barely
     assert (barely.count, barely.mean[0], barely.variance[0]) == (1, 7.0, 1.0)
 
@@ -237,12 +237,12 @@ def test_a_single_episode_has_no_interval():
 @pytest.mark.parametrize("episodes", [0, -1, 1.5])
 def test_episodes_must_be_a_count(episodes):
     with pytest.raises(ValueError, match="episodes"):
-        evaluate(always(RIGHT), certain_chain, episodes=episodes)
+        evaluate(certain_chain, always(RIGHT), episodes=episodes)
 
 
 def test_a_negative_seed_is_refused_in_plain_words():
     with pytest.raises(ValueError, match=r"seed.*-1"):
-        evaluate(always(RIGHT), certain_chain, episodes=2, seed=-1)
+        evaluate(certain_chain, always(RIGHT), episodes=2, seed=-1)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_negative_seed_is_refused_in_plain_words():
 )
 def test_a_policy_of_other_spaces_is_refused_in_plain_words(policy, env):
     with pytest.raises(ValueError, match=r"(?i)policy.*space|space.*policy"):
-        evaluate(policy, env, episodes=2)
+        evaluate(env, policy, episodes=2)
 
 
 def normalised(num_envs):
@@ -304,7 +304,7 @@ def frozen(num_envs):
 )
 def test_statistics_that_start_fresh_are_warned_of_once(env, words, environments):
     with pytest.warns(RuntimeWarning, match=words) as caught:
-        evaluate(STAYS, env, episodes=2)
+        evaluate(env, STAYS, episodes=2)
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -312,7 +312,7 @@ def test_statistics_that_start_fresh_are_warned_of_once(env, words, environments
 @pytest.mark.parametrize("env", [frozen, "steady"])
 def test_statistics_that_are_frozen_or_absent_are_not_warned_of(env, environments):
     env = getattr(environments, env) if isinstance(env, str) else env
-    assert evaluate(STAYS, env, episodes=2).cut == 0
+    assert evaluate(env, STAYS, episodes=2).cut == 0
 
 
 # Watching
@@ -327,14 +327,14 @@ def test_cartpole_is_drawn_without_any_extra(tmp_path):
     # pushing always the same way: the pole falls after 8 to 10 steps
     policy = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
     path = tmp_path / "agent.gif"
-    total = watch(policy, "CartPole-v1", path, seed=1)
+    total = watch("CartPole-v1", policy, path, seed=1)
     assert 8 <= total <= 10
     kind, frames = frames_of(path)
     assert kind == "GIF"
     assert total <= frames + 1 <= total + 2  # a frame a step, with or without the last state
     assert [entry.name for entry in tmp_path.iterdir()] == ["agent.gif"]
     # the same episode as the one evaluated
-    assert evaluate(policy, "CartPole-v1", episodes=1, seed=1).returns[0] == total
+    assert evaluate("CartPole-v1", policy, episodes=1, seed=1).returns[0] == total
 
 
 @pytest.mark.filterwarnings("ignore:.*latest versioned environment")
@@ -345,7 +345,7 @@ def test_cartpole_is_drawn_by_minirl_however_it_is_named(env, tmp_path, monkeypa
         "minirl.experiments.figures.animate_cartpole", lambda *_, **__: drawn.append(True)
     )
     policy = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
-    watch(policy, env, tmp_path / "agent.gif", seed=1)
+    watch(env, policy, tmp_path / "agent.gif", seed=1)
     assert drawn == [True]
 
 
@@ -353,7 +353,7 @@ def test_cartpole_is_drawn_by_minirl_however_it_is_named(env, tmp_path, monkeypa
 def test_without_pygame_the_extra_is_named(tmp_path):
     policy = Policy(MLP((6, 3)), Categorical, np.zeros(21, np.float32))
     with pytest.raises(ValueError, match=r"render.*minirl-numpy\[render\]") as caught:
-        watch(policy, "Acrobot-v1", tmp_path / "agent.gif")
+        watch("Acrobot-v1", policy, tmp_path / "agent.gif")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -371,7 +371,7 @@ def test_an_environment_without_pictures_says_so(env, tmp_path):
         network = WithLogStd(MLP((2, 1)), 1)
         policy = Policy(network, DiagonalGaussian, np.zeros(network.size, np.float32))
     with pytest.raises(ValueError, match=r"(?i)render") as caught:
-        watch(policy, env, tmp_path / "agent.gif")
+        watch(env, policy, tmp_path / "agent.gif")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -391,7 +391,7 @@ def test_an_environment_that_draws_itself_becomes_a_gif(tmp_path):
 
     gym.register("Drawn-v0", Drawn, max_episode_steps=20)
     try:
-        total = watch(always(RIGHT), "Drawn-v0", tmp_path / "agent.gif")
+        total = watch("Drawn-v0", always(RIGHT), tmp_path / "agent.gif")
     finally:
         del gym.registry["Drawn-v0"]
     assert total == RIGHT_PRIZE
@@ -426,28 +426,28 @@ def like_mujoco(monkeypatch):
 
 
 def test_the_camera_goes_with_the_runner(like_mujoco, tmp_path):
-    watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+    watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
     assert set(like_mujoco.cameras) == {"track"}
 
 
 def test_a_renderer_s_own_error_is_told_in_one_line(like_mujoco, monkeypatch, tmp_path):
     monkeypatch.setattr(like_mujoco, "screen", False)
     with pytest.raises(ValueError, match=r"LikeMuJoCo-v0.*no OpenGL.*MUJOCO_GL=egl"):
-        watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+        watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_renderer_s_value_error_is_told_as_one(like_mujoco, monkeypatch, tmp_path):
     monkeypatch.setattr(like_mujoco, "render", lambda self: int("no picture"))
     with pytest.raises(ValueError, match=r"can't be rendered.*no picture"):
-        watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+        watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
 
 
 def test_an_error_of_the_environment_names_its_place(like_mujoco, monkeypatch, tmp_path):
     monkeypatch.setattr(like_mujoco, "step", lambda self, action: 1 // 0)
     words = r"environment 0 failed at its step 0: ZeroDivisionError: .*test_evaluation.py, line \d"
     with pytest.raises(minirl.EnvironmentFailure, match=words) as caught:
-        watch(always(RIGHT), "LikeMuJoCo-v0", tmp_path / "agent.gif")
+        watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
     assert type(caught.value.__cause__) is ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -456,9 +456,9 @@ def test_an_error_while_stepping_cartpole_is_itself(monkeypatch, tmp_path):
     monkeypatch.setattr("minirl.experiments.evaluation.collect_episodes", lambda *_, **__: 1 // 0)
     policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
     with pytest.raises(ZeroDivisionError):
-        watch(policy, "CartPole-v1", tmp_path / "agent.gif")
+        watch("CartPole-v1", policy, tmp_path / "agent.gif")
 
 
 def test_watch_needs_an_id(tmp_path, environments):
     with pytest.raises(ValueError, match="env must be a Gymnasium id"):
-        watch(always(RIGHT), environments.steady, tmp_path / "agent.gif")
+        watch(environments.steady, always(RIGHT), tmp_path / "agent.gif")

@@ -94,7 +94,7 @@ def test_every_public_function_checks_every_argument(function, name):
             "reference must be a Policy, got a FineTuned; did you mean .policy?",
         ),
         (
-            lambda: minirl.evaluate(RESULT, "minirl/Chain-v0"),
+            lambda: minirl.evaluate("minirl/Chain-v0", RESULT),
             "policy must be a Policy, got a Result; did you mean .policy?",
         ),
         (
@@ -134,7 +134,7 @@ def test_every_public_function_checks_every_argument(function, name):
             "you mean 'CartPole-v1'?",
         ),
         (
-            lambda: minirl.compare(["ppo"], "CartPole-v1", total_steps=1, seeds=2.0),
+            lambda: minirl.compare("CartPole-v1", ["ppo"], total_steps=1, seeds=2.0),
             "seeds must be a whole number or a list, got the float 2.0; did you mean 2?",
         ),
         (
@@ -243,7 +243,7 @@ def test_objects_that_are_numbers_are_taken():
             "policy must be a Policy, got a SimpleNamespace",
         ),
         (
-            lambda: minirl.compare(["ppo"], "CartPole-v1", total_steps=1, seeds=1, out=0.5),
+            lambda: minirl.compare("CartPole-v1", ["ppo"], total_steps=1, seeds=1, out=0.5),
             "out must be a path or a string, got the float 0.5",
         ),
         (
@@ -327,11 +327,11 @@ def test_objects_that_are_numbers_are_taken():
             "seed must be a whole number of at least 0, got '1'",
         ),
         (
-            lambda: minirl.compare({"a": 1}, "CartPole-v1", total_steps=1, seeds=1),
+            lambda: minirl.compare("CartPole-v1", {"a": 1}, total_steps=1, seeds=1),
             "algorithms['a'] must be an object with init, update, got the int 1",
         ),
         (
-            lambda: minirl.compare(["ppo"], "CartPole-v1", total_steps=1, seeds=[0, None]),
+            lambda: minirl.compare("CartPole-v1", ["ppo"], total_steps=1, seeds=[0, None]),
             "every seed of seeds must be a whole number of at least 0, got None",
         ),
         (

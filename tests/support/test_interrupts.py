@@ -369,7 +369,7 @@ class Partial:
 
 
 if __name__ == "__main__":
-    minirl.compare({"one": Partial()}, "CartPole-v1", total_steps=100, seeds=2)
+    minirl.compare("CartPole-v1", {"one": Partial()}, total_steps=100, seeds=2)
 """
 
 

@@ -97,8 +97,8 @@ def test_a_loaded_policy_is_the_saved_one(name, tmp_path):
     assert loaded.parameters.dtype == policy.parameters.dtype
     np.testing.assert_array_equal(loaded.parameters, policy.parameters)
     for greedy in (True, False):
-        before = evaluate(policy, env, episodes=3, seed=11, greedy=greedy)
-        after = evaluate(loaded, env, episodes=3, seed=11, greedy=greedy)
+        before = evaluate(env, policy, episodes=3, seed=11, greedy=greedy)
+        after = evaluate(env, loaded, episodes=3, seed=11, greedy=greedy)
         np.testing.assert_array_equal(after.returns, before.returns)
         np.testing.assert_array_equal(after.lengths, before.lengths)
 
