@@ -2,16 +2,13 @@
 
     python -m benchmarks.speed.bounds    (`make bench`: docs/results/speed-table.md)
 
-All times are CPU time; every
-ratio compares two things timed alternately in this one run, since a machine's speed changes from
-minute to minute.
+All times are CPU time. Every ratio compares two functions that are timed alternately in this one
+run, since a machine's speed changes from minute to minute.
 """
 
 import argparse
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,6 +16,8 @@ from typing import Any
 import numpy as np
 
 import minirl
+from benchmarks import study
+from benchmarks.speed.timing import Work, cpu_seconds, machine
 from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import Clipped
 from minirl.batch import Batch
@@ -27,20 +26,11 @@ from minirl.support.machine import one_core
 
 HIDDEN = 64  # units of each of two layers
 
-Work = Callable[[], object]
-
 
 def medians(measure: Callable[[Any], float], things: Sequence[Any], repeats: int) -> list[float]:
-    """Median of what is measured of each thing, in turn."""
+    """The median over repeats of measure(thing), for each thing; the things take turns."""
     turns = [[measure(thing) for thing in things] for _ in range(repeats)]
     return np.median(turns, axis=0).tolist()
-
-
-def cpu_seconds(work: Work) -> float:
-    """CPU seconds of one call."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 def cartpole_networks(width: int) -> tuple[minirl.Policy, minirl.Critic]:
@@ -76,55 +66,51 @@ def random_vector(size: int) -> np.ndarray:
     return np.random.default_rng(3).standard_normal(size).astype("float32")
 
 
-def bare_gemms(rows: int, sizes: tuple[int, ...]) -> Work:
-    """The matrix products and tanh of one forward and backward pass, into ready-made arrays."""
-    rng = np.random.default_rng(2)
+class BareProducts:
+    """The matrix products of a network, into ready-made arrays.
 
-    def normal(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype("float32")
+    Parameters
+    ----------
+    rows : int
+        Of the batch.
+    sizes : tuple of int
+        Widths of the layers.
+    """
 
-    weights = [normal(n_in, n_out) for n_in, n_out in pairwise(sizes)]
-    layers = [normal(rows, width) for width in sizes]
-    back = [normal(rows, width) for width in sizes]
-    gradients = [np.empty_like(weight) for weight in weights]
+    def __init__(self, rows: int, sizes: tuple[int, ...]) -> None:
+        rng = np.random.default_rng(2)
 
-    def run() -> None:
-        for i, weight in enumerate(weights):
-            np.matmul(layers[i], weight, out=layers[i + 1])
-            if i < len(weights) - 1:
-                np.tanh(layers[i + 1], out=layers[i + 1])
-        for i in reversed(range(len(weights))):
-            np.matmul(layers[i].T, back[i + 1], out=gradients[i])
+        def normal(*shape: int) -> np.ndarray:
+            return rng.standard_normal(shape).astype("float32")
+
+        self.weights = [normal(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+        self.layers, self.tangents, self.other = (
+            [normal(rows, width) for width in sizes] for _ in range(3)
+        )
+        self.gradients = [np.empty_like(weight) for weight in self.weights]
+
+    def forward_and_backward(self) -> None:
+        """One forward pass with tanh and one backward pass."""
+        for i, weight in enumerate(self.weights):
+            np.matmul(self.layers[i], weight, out=self.layers[i + 1])
+            if i < len(self.weights) - 1:
+                np.tanh(self.layers[i + 1], out=self.layers[i + 1])
+        self.backward()
+
+    def fisher_product(self) -> None:
+        """One jvp and one vjp on a cached forward pass."""
+        for i, weight in enumerate(self.weights):
+            np.matmul(self.layers[i], weight, out=self.tangents[i + 1])
             if i > 0:
-                np.matmul(back[i + 1], weights[i].T, out=back[i])
+                np.matmul(self.tangents[i], weight, out=self.other[i + 1])
+        self.backward()
 
-    return run
-
-
-def bare_fisher_gemms(rows: int, sizes: tuple[int, ...]) -> Work:
-    """The matrix products of one jvp and one vjp on a cached forward pass."""
-    rng = np.random.default_rng(2)
-
-    def normal(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype("float32")
-
-    weights = [normal(n_in, n_out) for n_in, n_out in pairwise(sizes)]
-    layers = [normal(rows, width) for width in sizes]
-    tangents = [normal(rows, width) for width in sizes]
-    other = [normal(rows, width) for width in sizes]
-    gradients = [np.empty_like(weight) for weight in weights]
-
-    def run() -> None:
-        for i, weight in enumerate(weights):
-            np.matmul(layers[i], weight, out=tangents[i + 1])
+    def backward(self) -> None:
+        """The gradient with respect to each weight and each layer."""
+        for i in reversed(range(len(self.weights))):
+            np.matmul(self.layers[i].T, self.tangents[i + 1], out=self.gradients[i])
             if i > 0:
-                np.matmul(tangents[i], weight, out=other[i + 1])
-        for i in reversed(range(len(weights))):
-            np.matmul(layers[i].T, tangents[i + 1], out=gradients[i])
-            if i > 0:
-                np.matmul(tangents[i + 1], weights[i].T, out=tangents[i])
-
-    return run
+                np.matmul(self.tangents[i + 1], self.weights[i].T, out=self.tangents[i])
 
 
 def ppo_step(width: int, rows: int) -> tuple[Work, Work]:
@@ -133,20 +119,19 @@ def ppo_step(width: int, rows: int) -> tuple[Work, Work]:
     algorithm, fit = minirl.PPO(), minirl.CriticFit()
     state, critic_state = algorithm.init(policy), fit.init(critic)
     batch = random_batch(rows)
-    policy_products = bare_gemms(rows, policy.network.sizes)
-    critic_products = bare_gemms(rows, critic.network.sizes)
+    products = [BareProducts(rows, model.network.sizes) for model in (policy, critic)]
 
-    def ours() -> tuple[Any, Any]:
+    def work() -> tuple[Any, Any]:
         return (
             algorithm.step(state, batch, batch.advantages, None, 0.0),
             fit.step(critic_state, batch, 1e-3),
         )
 
     def bound() -> None:
-        policy_products()
-        critic_products()
+        for one in products:
+            one.forward_and_backward()
 
-    return ours, bound
+    return work, bound
 
 
 def fisher_product(width: int, rows: int) -> tuple[Work, Work]:
@@ -157,52 +142,37 @@ def fisher_product(width: int, rows: int) -> tuple[Work, Work]:
     vector = random_vector(policy.network.size)
     return (
         lambda: fisher_vector_product(policy, cache, distribution, batch.weight, vector),
-        bare_fisher_gemms(rows, policy.network.sizes),
+        BareProducts(rows, policy.network.sizes).fisher_product,
     )
 
 
-RL_ZOO = (
-    minirl.PPO(
-        objective=Clipped(minirl.LinearSchedule(0.2)),
-        learning_rate=minirl.LinearSchedule(1e-3),
-        epochs=20,
-        minibatch_size=256,
-        normalize_advantages=True,
-        max_gradient_norm=0.5,
-    ),
-    minirl.Settings(
-        num_envs=8,
+def cartpole_ppo(
+    *,
+    clip: float | minirl.LinearSchedule,
+    rates: tuple[float, float],
+    epochs: int,
+    num_envs: int,
+    lam: float,
+) -> tuple[minirl.PPO, minirl.Settings]:
+    """PPO with these annealed learning rates of policy and critic, which share everything else."""
+    shared = {"epochs": epochs, "minibatch_size": 256, "max_gradient_norm": 0.5}
+    policy_rate, critic_rate = map(minirl.LinearSchedule, rates)
+    algorithm = minirl.PPO(
+        objective=Clipped(clip), learning_rate=policy_rate, normalize_advantages=True, **shared
+    )
+    settings = minirl.Settings(
+        num_envs=num_envs,
         rollout_steps=32,
-        advantages=minirl.GAE(0.98, 0.8),
-        critic_fit=minirl.CriticFit(
-            learning_rate=minirl.LinearSchedule(1e-3),
-            epochs=20,
-            minibatch_size=256,
-            max_gradient_norm=0.5,
-        ),
-    ),
+        advantages=minirl.GAE(0.98, lam),
+        critic_fit=minirl.CriticFit(learning_rate=critic_rate, **shared),
+    )
+    return algorithm, settings
+
+
+RL_ZOO = cartpole_ppo(
+    clip=minirl.LinearSchedule(0.2), rates=(1e-3, 1e-3), epochs=20, num_envs=8, lam=0.8
 )
-FASTEST = (
-    minirl.PPO(
-        objective=Clipped(0.3),
-        learning_rate=minirl.LinearSchedule(5e-3),
-        epochs=5,
-        minibatch_size=256,
-        normalize_advantages=True,
-        max_gradient_norm=0.5,
-    ),
-    minirl.Settings(
-        num_envs=32,
-        rollout_steps=32,
-        advantages=minirl.GAE(0.98, 0.9),
-        critic_fit=minirl.CriticFit(
-            learning_rate=minirl.LinearSchedule(1e-2),
-            epochs=5,
-            minibatch_size=256,
-            max_gradient_norm=0.5,
-        ),
-    ),
-)
+FASTEST = cartpole_ppo(clip=0.3, rates=(5e-3, 1e-2), epochs=5, num_envs=32, lam=0.9)
 
 
 def time_to_threshold(
@@ -223,7 +193,7 @@ def time_to_threshold(
     if not seconds:
         return f"reached in 0 of {seeds} seeds"
     return (
-        f"median {np.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}], "
+        f"{median_seconds(seconds)}, "
         f"{np.median(steps) / 1000:.0f}k steps, reached in {len(seconds)} of {seeds} seeds"
     )
 
@@ -241,55 +211,68 @@ def trpo_seconds(seeds: int) -> str:
         ).history.rows[-1]["cpu_seconds"]
         for seed in range(seeds)
     ]
+    return median_seconds(seconds)
+
+
+def median_seconds(seconds: Sequence[float]) -> str:
+    """Median and range, in words."""
     return f"median {np.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}]"
 
 
 def import_seconds(modules: str) -> float:
-    """CPU seconds of a Python that starts and imports them."""
+    """CPU seconds of a Python process that starts and imports these modules."""
     code = f"import time, {modules}; print(time.process_time())"
     return float(subprocess.check_output([sys.executable, "-c", code]))
 
 
-def ratio_row(name: str, works: tuple[Work, Work], repeats: int, aim: str) -> str:
-    """One line of the table."""
+def ratio_row(name: str, works: tuple[Work, Work], repeats: int, aim: str) -> list[str]:
+    """A work and its bound, timed alternately after 20 calls that are not counted."""
     for work in works * 20:
-        work()  # not counted
+        work()
     ours, bound = medians(cpu_seconds, works, repeats)
-    return (
-        f"| {name} | {ours * 1e6:.0f} us / {bound * 1e6:.0f} us = **{ours / bound:.2f}x** | {aim} |"
+    return [name, f"{ours * 1e6:.0f} us / {bound * 1e6:.0f} us = **{ours / bound:.2f}x**", aim]
+
+
+def table(seeds: int, repeats: int) -> str:
+    """Measure everything."""
+    few = max(3, seeds // 4)
+    lines = []
+    with one_core():
+        for rows, aim in ((256, "2.0x"), (64, "2.7x")):
+            name = f"PPO minibatch step, {rows} rows, actor and critic / bare products and tanh"
+            lines.append(ratio_row(name, ppo_step(HIDDEN, rows), repeats, aim))
+        name = "Fisher-vector product, 2048 rows / bare products"
+        lines.append(ratio_row(name, fisher_product(HIDDEN, 2048), repeats // 4, "1.8x"))
+    zoo, fastest = (
+        time_to_threshold(*RL_ZOO, 100_000, few),
+        time_to_threshold(*FASTEST, 300_000, seeds),
     )
+    ours, others = medians(
+        import_seconds,
+        ["minirl", "numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"],
+        21,
+    )
+    lines += [
+        ["CartPole-v1 to 475, PPO, RL-Zoo settings", zoo, "3 s"],
+        ["CartPole-v1 to 475, PPO, fast settings", fastest, "0.6 s"],
+        ["TRPO, 100k CartPole-v1 steps", trpo_seconds(few), "3 s"],
+        [
+            "`import minirl` / its dependencies",
+            f"{ours * 1e3:.0f} ms / {others * 1e3:.0f} ms = **{(ours - others) * 1e3:+.0f} ms**",
+            "+50 ms",
+        ],
+    ]
+    return study.markdown(["what", "measured", "aim"], lines)
 
 
 def main() -> None:
-    """Measure and print everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="of the learning times")
-    parser.add_argument("--repeats", type=int, default=2000, help="of the small timings")
+    """Measure, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20, help="seeds of the fast learning times")
+    parser.add_argument("--repeats", type=int, default=2000, help="calls of the timed functions")
     arguments = parser.parse_args()
-    few = max(3, arguments.seeds // 4)
-    repeats = arguments.repeats
-    with one_core():
-        print("| what | measured | aim |\n|---|---|---|")
-        for rows, aim in ((256, "2.0x"), (64, "2.7x")):
-            name = f"PPO minibatch step, {rows} rows, actor and critic / bare products and tanh"
-            print(ratio_row(name, ppo_step(HIDDEN, rows), repeats, aim), flush=True)
-        name = "Fisher-vector product, 2048 rows / bare products"
-        print(ratio_row(name, fisher_product(HIDDEN, 2048), repeats // 4, "1.8x"), flush=True)
-    zoo = time_to_threshold(*RL_ZOO, 100_000, few)
-    print(f"| CartPole-v1 to 475, PPO, RL-Zoo settings | {zoo} | 3 s |", flush=True)
-    fastest = time_to_threshold(*FASTEST, 300_000, arguments.seeds)
-    print(f"| CartPole-v1 to 475, PPO, fast settings | {fastest} | 0.6 s |", flush=True)
-    print(f"| TRPO, 100k CartPole-v1 steps | {trpo_seconds(few)} | 3 s |", flush=True)
-    dependencies = "numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"
-    ours, others = medians(import_seconds, ["minirl", dependencies], 21)
-    print(
-        f"| `import minirl` / its dependencies | {ours * 1e3:.0f} ms / {others * 1e3:.0f} ms"
-        f" = **{(ours - others) * 1e3:+.0f} ms** | +50 ms |"
-    )
-    print(
-        f"\nCPU seconds on one core; medians, [smallest, largest]. {platform.machine()}, Python "
-        f"{platform.python_version()}, NumPy {np.__version__}."
-    )
+    print(table(arguments.seeds, arguments.repeats))
+    print(f"\nCPU seconds on one core; medians, [smallest, largest]. {machine()}.")
 
 
 if __name__ == "__main__":

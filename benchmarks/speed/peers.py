@@ -1,21 +1,19 @@
-"""minirl beside the libraries one would otherwise take: the same work, one core each.
+"""minirl beside the libraries one would otherwise use: the same work, one core each.
 
     make bench-peers                           (in its own environment, .venv-peers)
     python -m benchmarks.speed.peers           (the same where the extra [bench] is installed)
     python -m benchmarks.speed.peers --table   (the tables of docs/results/speed-peers.md)
 
 Five seeds take about 25 minutes. Every run is a separate process with one thread (`peer_run.py`,
-which contains the settings); CPU seconds include every thread that a library starts nevertheless.
+which contains the settings). CPU seconds include the threads that a library starts nevertheless.
 The libraries take turns within a seed, because a machine's speed changes from minute to minute. A
 library that cannot be imported is left out.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -55,69 +53,70 @@ ONE_THREAD = {
 
 
 def in_a_process(task: str, library: str, seed: int) -> dict[str, Any]:
-    """What `peer_run.py` prints.
+    """Run `peer_run.py` and return the values that it prints.
 
     Raises
     ------
     RuntimeError
         With the end of its messages, if it fails.
     """
-    # A script and not a module: importing the package `benchmarks` would be timed as well.
+    # A script and not a module, so that importing the package `benchmarks` is not timed.
     command = [sys.executable, peer_run.__file__, task, library, str(seed)]
-    with TemporaryDirectory() as folder:  # MuJoCo leaves a log where it runs
+    with TemporaryDirectory() as folder:  # MuJoCo writes a log into the working directory
         done = subprocess.run(
             command, cwd=folder, env=os.environ | ONE_THREAD, capture_output=True, text=True
         )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
-def record(task: str, found: dict[str, Any]) -> dict[str, Any]:
+def row_values(task: str, printed: dict[str, Any]) -> list[object]:
     """The values of a row; scores are computed here, in the same way for every library."""
-    ends, returns = np.array(found["episode_ends"]), np.array(found["episode_returns"])
+    ends, returns = np.array(printed["episode_ends"]), np.array(printed["episode_returns"])
     history = History()
     history.add_episodes(ends, returns, np.zeros(len(ends)))
     threshold = TASKS[task].threshold
-    measured = {
-        **found,
+    values = {
+        **printed,
         "final_return": history.final_return() if len(returns) else None,
         "steps_to_threshold": history.steps_to(threshold) if threshold else None,
     }
-    return {
-        name: f"{value:.6g}" if isinstance(value, float) else value
-        for name, value in measured.items()
-        if name in STUDY.values
-    }
+    row = [values.get(name, "") for name in STUDY.values]
+    return [f"{value:.6g}" if isinstance(value, float) else value for value in row]
 
 
-def run(seeds: int, measure: Callable[[str, str, int], dict[str, Any]] = in_a_process) -> None:
-    """Compute every run that the file does not contain yet."""
-    wanted = [
+def wanted(seeds: int) -> list[tuple[str, str, int]]:
+    """Task, library and seed of all runs; the libraries take turns within a seed."""
+    return [
         (name, library, seed)
         for seed in range(seeds)
         for name, task in TASKS.items()
         for library in task.libraries
     ]
-    unavailable = set()
-    for name, library, seed in (bar := tqdm(STUDY.missing(wanted), unit="run")):
-        if (name, library) in unavailable:
-            continue
-        bar.set_postfix_str(f"{name}, {library}")
-        found = measure(name, library, seed)
-        if "unavailable" in found:
-            unavailable.add((name, library))
-            tqdm.write(f"{name} without {library}: {found['unavailable']}", file=sys.stderr)
-            continue
-        values = record(name, found)
-        STUDY.append([[name, library, seed, *(values.get(key, "") for key in STUDY.values)]])
+
+
+UNAVAILABLE: set[tuple[str, str]] = set()  # tasks and libraries whose import failed
+
+
+def run(item: tuple[str, str, int]) -> list[object] | None:
+    """The values of a row; None without the library, which is then not tried again."""
+    task, library, seed = item
+    if (task, library) in UNAVAILABLE:
+        return None
+    printed = in_a_process(task, library, seed)
+    if "unavailable" in printed:
+        UNAVAILABLE.add((task, library))
+        tqdm.write(f"{task} without {library}: {printed['unavailable']}", file=sys.stderr)
+        return None
+    return row_values(task, printed)
 
 
 def cost(task: Task, row: Row) -> float:
-    """What a run is judged by, in CPU seconds: of a step, or in all up to the threshold.
+    """The cost of a run in CPU seconds: per step, or in total until the threshold is reached.
 
-    A run that never reached the threshold counts with all of its time: less than it would need.
+    A run that never reached the threshold counts with all of its time, which is less than it needs.
     """
     seconds = float(row["cpu_seconds"])
     if task.kind == "to threshold":
@@ -127,28 +126,23 @@ def cost(task: Task, row: Row) -> float:
     return seconds / float(row["steps"])
 
 
-def arrived(task: Task, row: Row) -> bool:
-    """Whether the run reached its threshold, if it had one to reach."""
+def reached_threshold(task: Task, row: Row) -> bool:
+    """Whether the run reached its threshold; True for tasks without one."""
     return task.kind != "to threshold" or bool(row["steps_to_threshold"])
 
 
-def spread(numbers: Sequence[float], form: str) -> str:
-    """Median, smallest and largest; an empty cell without any."""
-    if not len(numbers):
-        return ""
-    return study.with_interval(float(np.median(numbers)), min(numbers), max(numbers), form)
+def ratio(task: Task, peer: list[Row], reference: list[Row]) -> str:
+    """The median over seeds of the peer's cost divided by the reference's cost.
 
-
-def ratio(task: Task, peer: list[Row], ours: list[Row]) -> str:
-    """How many times ours the peer's cost is: median over seeds.
-
-    A seed counts if both have it and one at least arrived. The 95 % interval is a bootstrap's.
+    A seed counts if both have it and at least one of them reached the threshold. The 95 % interval
+    is a bootstrap interval.
     """
-    partner = {row["seed"]: row for row in ours}
+    by_seed = {row["seed"]: row for row in reference}
+    pairs = [(row, by_seed[row["seed"]]) for row in peer if row["seed"] in by_seed]
     ratios = [
-        cost(task, row) / cost(task, partner[row["seed"]])
-        for row in peer
-        if row["seed"] in partner and (arrived(task, row) or arrived(task, partner[row["seed"]]))
+        cost(task, row) / cost(task, other)
+        for row, other in pairs
+        if reached_threshold(task, row) or reached_threshold(task, other)
     ]
     if not ratios:
         return ""
@@ -157,108 +151,100 @@ def ratio(task: Task, peer: list[Row], ours: list[Row]) -> str:
     return f"**{np.median(ratios):.1f}x**{interval}"
 
 
-def cells(task: Task, found: list[Row]) -> dict[str, str]:
+def cells(task: Task, rows: list[Row]) -> dict[str, str]:
     """Column title -> cell, for the runs of one library."""
-    arrivals = [row for row in found if arrived(task, row)]
+
+    def per_step(column: str) -> list[float]:
+        """Microseconds."""
+        return [1e6 * float(row[column]) / float(row["steps"]) for row in rows]
+
+    def column(name: str, form: str, among: list[Row] = rows) -> str:
+        return study.median_with_range(study.numbers(among, name), form)
+
+    arrivals = [row for row in rows if reached_threshold(task, row)]
     costs = [cost(task, row) for row in arrivals]
     resources = {
-        "wall seconds": spread(study.numbers(arrivals, "wall_seconds"), ".1f"),
-        "peak memory, MB": spread(study.numbers(found, "peak_memory_mb"), ".0f"),
+        "wall seconds": column("wall_seconds", ".1f", arrivals),
+        "peak memory, MB": column("peak_memory_mb", ".0f"),
     }
     if task.kind == "apart from simulation":
-        simulation = [float(row["simulation_seconds"]) / float(row["steps"]) for row in found]
+        training = [1e6 * seconds for seconds in costs]
+        simulation = per_step("simulation_seconds")
         return {
-            "training, CPU microseconds a step": spread([1e6 * value for value in costs], ".0f"),
-            "simulation, CPU microseconds a step": spread([1e6 * s for s in simulation], ".0f"),
+            "training, CPU microseconds per step": study.median_with_range(training, ".0f"),
+            "simulation, CPU microseconds per step": study.median_with_range(simulation, ".0f"),
             **resources,
         }
     if task.kind == "to threshold":
-        steps = [1e6 * float(row["cpu_seconds"]) / float(row["steps"]) for row in found]
+        steps = [1e-3 * steps for steps in study.numbers(rows, "steps_to_threshold")]
         return {
-            "reached": f"{len(costs)} of {len(found)}",
-            "thousand steps": spread(
-                [1e-3 * steps for steps in study.numbers(found, "steps_to_threshold")], ".0f"
-            ),
-            "CPU seconds": spread(costs, ".1f"),
-            "CPU microseconds a step": spread(steps, ".0f"),
+            "reached": f"{len(costs)} of {len(rows)}",
+            "thousand steps": study.median_with_range(steps, ".0f"),
+            "CPU seconds": study.median_with_range(costs, ".1f"),
+            "CPU microseconds per step": study.median_with_range(per_step("cpu_seconds"), ".0f"),
             **resources,
         }
+    rates = [1 / seconds for seconds in costs]
     return {
-        "steps a CPU second": spread([1 / value for value in costs], ",.0f"),
-        "CPU seconds": spread(study.numbers(found, "cpu_seconds"), ".1f"),
+        "steps per CPU second": study.median_with_range(rates, ",.0f"),
+        "CPU seconds": column("cpu_seconds", ".1f"),
         **resources,
-        "mean return at the end": spread(study.numbers(found, "final_return"), ".0f"),
+        "mean return at the end": column("final_return", ".0f"),
     }
 
 
-def markdown(lines: list[dict[str, str]]) -> str:
-    """A table with the keys of the first line as its head."""
-    return study.markdown(list(lines[0]), [list(line.values()) for line in lines])
+def markdown(title: str, lines: list[dict[str, str]]) -> str:
+    """A table below its title; the keys of the first line are its head."""
+    return study.titled({f"**{title}**": study.markdown(list(lines[0]), map(dict.values, lines))})
 
 
-def of(everything: list[Row], task: str, library: str) -> list[Row]:
-    return [row for row in everything if (row["task"], row["library"]) == (task, library)]
-
-
-def task_table(name: str, everything: list[Row]) -> str:
-    task = TASKS[name]
+def task_table(name: str, rows: list[Row]) -> str:
+    """The libraries that have runs of a task, each compared with minirl."""
+    task, runs = TASKS[name], study.grouped(rows, "task", "library")
     references = [library for library in task.libraries if library.startswith("minirl")]
     lines = []
     for library in task.libraries:
-        if found := of(everything, name, library):
-            times = {
-                f"CPU time / {ours}'s": ratio(task, found, of(everything, name, ours))
-                for ours in references
+        if measured := runs.get((name, library)):
+            ratios = {
+                f"CPU time / {reference}'s": ""
+                if library == reference
+                else ratio(task, measured, runs.get((name, reference), []))
+                for reference in references
             }
-            if library in references:
-                times[f"CPU time / {library}'s"] = ""
-            lines.append({"library": library, **cells(task, found), **times})
-    return f"**{task.title}**\n\n{markdown(lines)}"
+            lines.append({"library": library, **cells(task, measured), **ratios})
+    return markdown(task.title, lines)
 
 
-def footprint_table(everything: list[Row]) -> str:
+def footprint_table(rows: list[Row]) -> str:
     """Import and memory, of the first task in which a library takes part."""
-    first: dict[str, str] = {}
-    for row in everything:
-        first.setdefault(row["library"], row["task"])
+    columns = {
+        "import, CPU seconds": ("import_seconds", ".2f"),
+        "to the end of the first update, CPU seconds": ("start_seconds", ".1f"),
+        "memory after the import, MB": ("import_memory_mb", ".0f"),
+        "peak memory, MB": ("peak_memory_mb", ".0f"),
+    }
     lines = []
-    for library, task in first.items():
-        found = of(everything, task, library)
-        lines.append(
-            {
-                "library": found[0]["version"] if library != "minirl-sync" else library,
-                "import, CPU seconds": spread(study.numbers(found, "import_seconds"), ".2f"),
-                "to the end of the first update, CPU seconds": spread(
-                    study.numbers(found, "start_seconds"), ".1f"
-                ),
-                "memory after the import, MB": spread(
-                    study.numbers(found, "import_memory_mb"), ".0f"
-                ),
-                "peak memory, MB": spread(study.numbers(found, "peak_memory_mb"), ".0f"),
-                "of": task,
-            }
-        )
-    return f"**Import and memory**\n\n{markdown(lines)}"
+    for library, runs in study.grouped(rows, "library").items():
+        task = runs[0]["task"]
+        measured = [row for row in runs if row["task"] == task]
+        numbers = {
+            title: study.median_with_range(study.numbers(measured, column), form)
+            for title, (column, form) in columns.items()
+        }
+        version = library if library == "minirl-sync" else measured[0]["version"]
+        lines.append({"library": version, **numbers, "of": task})
+    return markdown("Import and memory", lines)
 
 
 def tables() -> str:
-    everything = STUDY.rows()
-    if not everything:
+    """The tables of docs/results/speed-peers-table.md; empty without runs."""
+    rows = STUDY.rows()
+    if not rows:
         return ""
-    measured = {row["task"] for row in everything}
-    parts = [task_table(name, everything) for name in TASKS if name in measured]
-    return "\n\n".join([*parts, footprint_table(everything)])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--table", action="store_true", help="print the tables, run nothing")
-    arguments = parser.parse_args()
-    if not arguments.table:
-        run(arguments.seeds)
-    print(tables())
+    measured = {row["task"] for row in rows}
+    parts = [task_table(name, rows) for name in TASKS if name in measured]
+    return "\n\n".join([*parts, footprint_table(rows)])
 
 
 if __name__ == "__main__":
-    main()
+    study.main(__doc__, STUDY, run, wanted, tables, seeds=5, parallel=False)

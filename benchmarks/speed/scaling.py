@@ -4,21 +4,20 @@
     python -m benchmarks.speed.scaling --table            (the tables of speed-scaling.md)
     python -m benchmarks.speed.scaling --figure           (docs/results/scaling.png)
 
-About three minutes of CPU time; `make bench-peers` sets up .venv-peers. Beside minirl stand a bound
-(the bare matrix products, the environments alone, Adam alone) and, where it can be imported, the
-same work in PyTorch: its eager mode on one thread, as lean as it can be written. They take turns,
-each turn lasting at least ten milliseconds, and the turns of a point are spread over three rounds,
-so that no point rests on one disturbed second. benchmarks/results/scaling.csv keeps medians and
+About three minutes of CPU time; `make bench-peers` sets up .venv-peers. minirl is compared with a
+bound (the bare matrix products, the environments alone, Adam alone) and, where it can be imported,
+with the same work in PyTorch: its eager mode on one thread, written as lean as possible. They take
+turns of at least ten milliseconds, and the turns of a point are spread over three rounds, so that
+no point depends on one disturbed second. benchmarks/results/scaling.csv contains medians and
 quartiles of CPU time, and of the ratio to minirl's time in the same turn.
 """
 
 import argparse
 import importlib.util
 import math
-import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -31,13 +30,13 @@ import minirl
 from benchmarks import study
 from benchmarks.speed.alignment import adam_alone
 from benchmarks.speed.bounds import (
-    Work,
     cartpole_networks,
     fisher_product,
     ppo_step,
     random_batch,
     random_vector,
 )
+from benchmarks.speed.timing import Work, cpu_seconds, machine
 from minirl import rlhf
 from minirl.exact import sequences
 from minirl.networks import MLP
@@ -51,7 +50,7 @@ WIDTHS = (64, 128, 256, 512)
 ROWS = (64, 256, 1024, 4096)
 KERNELS = [(width, rows) for width in (64, 512) for rows in (256, 4096)]
 ENVIRONMENTS = (8, 32, 128, 512, 1024)
-STEPS = 32  # of every environment, in one rollout
+STEPS = 32  # per environment, in one rollout
 SENTENCES = ((8, 2), (8, 3), (8, 4), (8, 5), (8, 6), (4, 5), (12, 5), (16, 5))  # words, length
 PROMPTS = 4
 ROUNDS = 3
@@ -81,16 +80,12 @@ class Measurement:
     ratio_upper: float
 
 
-def cpu_seconds(work: Work, calls: int) -> float:
-    """CPU seconds a call, of the whole process: PyTorch may work in threads of its own."""
-    began = time.process_time()
-    for _ in range(calls):
-        work()
-    return (time.process_time() - began) / calls
+COLUMNS = tuple(field.name for field in fields(Measurement))
+STUDY = study.Study(study.RESULTS / "scaling.csv", COLUMNS[:6], COLUMNS[6:])
 
 
 def take_turns(contenders: Sequence[Work]) -> np.ndarray:
-    """CPU seconds (TURNS, contenders) a call, after calls that warm up and are not counted."""
+    """CPU seconds per call (TURNS, contenders), after calls that warm up and are not counted."""
     calls = []
     for work in contenders:
         work()
@@ -109,11 +104,11 @@ def measurements(
     """Medians and quartiles of `seconds` (turns, contenders); minirl is the first contender."""
     times = np.percentile(seconds, (25, 50, 75), axis=0).T * 1e6
     ratios = np.percentile(seconds / seconds[:, :1], (25, 50, 75), axis=0).T
-    for name, found, ratio in zip(names, times, ratios, strict=True):
-        yield Measurement(work, *sizes, name, *found.tolist(), *ratio.tolist())
+    for name, time, ratio in zip(names, times, ratios, strict=True):
+        yield Measurement(work, *sizes, name, *time.tolist(), *ratio.tolist())
 
 
-# Networks and minibatches: minirl and its bare products come from speed.py
+# Networks and minibatches; minirl and its bare products are in bounds.py
 
 
 def torch_ppo_step(width: int, rows: int) -> Work:
@@ -163,8 +158,8 @@ def torch_fisher_product(width: int, rows: int) -> Work:
     vector = torch_vector(ours.network, random_vector(len(flat)))
 
     def product() -> torch.Tensor:
-        found = torch.autograd.grad((flat * vector).sum(), parameters, retain_graph=True)
-        return torch.cat([g.ravel() for g in found])
+        gradient = torch.autograd.grad((flat * vector).sum(), parameters, retain_graph=True)
+        return torch.cat([g.ravel() for g in gradient])
 
     return product
 
@@ -196,38 +191,38 @@ def torch_vector(network: MLP, theta: np.ndarray) -> Any:
     return torch.cat([array.ravel() for array in torch_arrays(network, theta)])
 
 
-def kernels(width: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A hidden layer's input, its weights, and room for the result."""
+def kernel_arrays(width: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A hidden layer's input, its weights, and an array for the result."""
     rng = np.random.default_rng(0)
     layer, weights = rng.standard_normal((rows, width)), rng.standard_normal((width, width))
     return layer.astype("float32"), weights.astype("float32"), np.empty((rows, width), "float32")
 
 
 def matrix_product(width: int, rows: int) -> tuple[Work]:
-    """NumPy's, into a ready-made array."""
-    layer, weights, result = kernels(width, rows)
+    """NumPy's matrix product, into a ready-made array."""
+    layer, weights, result = kernel_arrays(width, rows)
     return (lambda: np.matmul(layer, weights, out=result),)
 
 
 def torch_matrix_product(width: int, rows: int) -> Work:
-    """PyTorch's."""
+    """PyTorch's matrix product, into a ready-made array."""
     import torch
 
-    layer, weights, result = map(torch.from_numpy, kernels(width, rows))
+    layer, weights, result = map(torch.from_numpy, kernel_arrays(width, rows))
     return lambda: torch.mm(layer, weights, out=result)
 
 
 def tanh(width: int, rows: int) -> tuple[Work]:
-    """NumPy's, into a ready-made array."""
-    layer, _, result = kernels(width, rows)
+    """NumPy's tanh, into a ready-made array."""
+    layer, _, result = kernel_arrays(width, rows)
     return (lambda: np.tanh(layer, out=result),)
 
 
 def torch_tanh(width: int, rows: int) -> Work:
-    """PyTorch's."""
+    """PyTorch's tanh, into a ready-made array."""
     import torch
 
-    layer, _, result = map(torch.from_numpy, kernels(width, rows))
+    layer, _, result = map(torch.from_numpy, kernel_arrays(width, rows))
     return lambda: torch.tanh(layer, out=result)
 
 
@@ -257,7 +252,7 @@ def rollout(width: int, environments: int) -> tuple[Work, Work]:
 
 
 def torch_rollout(width: int, environments: int) -> Work:
-    """The same: only the policy acts inside the loop, the rest follows in one pass."""
+    """The same in PyTorch: the loop computes actions only, one pass afterwards the rest."""
     import torch
 
     policy, critic = map(torch_network, cartpole_networks(width))
@@ -289,7 +284,7 @@ def torch_rollout(width: int, environments: int) -> Work:
 
 
 def token_task(words: int, length: int) -> rlhf.TokenTask:
-    """A language without meaning: only its size counts here."""
+    """A task without meaning, because only its size matters here."""
     return rlhf.TokenTask(
         prompts=tuple(f"prompt{number}" for number in range(PROMPTS)),
         vocabulary=(*(f"word{number}" for number in range(words)), "<eos>"),
@@ -311,24 +306,18 @@ def sentence_works(words: int, length: int) -> dict[str, dict[str, Callable[[], 
     adam_steps = ppo.epochs * round(sentences / ppo.minibatch_size)
 
     def update(name: str) -> float:
-        """The second of two: the first one also resets the environments."""
+        """The second of two updates, since the first one also resets the environments."""
         sampled = 2 * default_settings(ENVIRONMENT, name).num_envs
         history = rlhf.align(task, reference, rewards, name, sentences=sampled).history
         first, second = history.columns()["cpu_seconds"]
         return float(second - first)
 
-    def seconds_of(work: Work) -> Callable[[], float]:
-        return lambda: cpu_seconds(work, 1)
-
+    adam = partial(adam_alone, reference.parameters.size, adam_steps)
+    optimum = partial(sequences.soft_optimal_policy, uniform, rewards, 0.3)
     return {
-        ALIGN_PPO: {
-            MINIRL: lambda: update("ppo"),
-            BOUND: seconds_of(lambda: adam_alone(reference.parameters.size, adam_steps)),
-        },
-        ALIGN_TRPO: {MINIRL: lambda: update("trpo")},
-        OPTIMUM: {
-            MINIRL: seconds_of(lambda: sequences.soft_optimal_policy(uniform, rewards, 0.3)),
-        },
+        ALIGN_PPO: {MINIRL: partial(update, "ppo"), BOUND: partial(cpu_seconds, adam)},
+        ALIGN_TRPO: {MINIRL: partial(update, "trpo")},
+        OPTIMUM: {MINIRL: partial(cpu_seconds, optimum)},
     }
 
 
@@ -345,8 +334,8 @@ GRIDS = (
 
 
 def measure(with_torch: bool) -> Iterator[Measurement]:
-    """Every point in each of the rounds, its turns put together."""
-    found: dict[tuple[Any, ...], list[np.ndarray]] = {}
+    """Every point in each of the rounds; the turns of all rounds are put together."""
+    turns: dict[tuple[Any, ...], list[np.ndarray]] = {}
     points = sum(len(grid) for *_, grid in GRIDS) + len(SENTENCES)
     with tqdm(total=ROUNDS * points, unit="point") as bar:
         for _ in range(ROUNDS):
@@ -356,31 +345,19 @@ def measure(with_torch: bool) -> Iterator[Measurement]:
                     if with_torch:
                         contenders[TORCH] = twin(width, rows)
                     point = work, (width, rows, 0, 0), tuple(contenders)
-                    found.setdefault(point, []).append(take_turns(list(contenders.values())))
+                    turns.setdefault(point, []).append(take_turns(list(contenders.values())))
                     bar.update()
             for words, length in SENTENCES:
                 works = sentence_works(words, length)
-                turns = [
-                    {
-                        work: [run() for run in contenders.values()]
-                        for work, contenders in works.items()
-                    }
-                    for _ in range(1 + LONG_TURNS)
-                ]
-                for work, contenders in works.items():
-                    point = work, (0, 0, words, length), tuple(contenders)
-                    counted = [turn[work] for turn in turns[1:]]  # the first one warms up
-                    found.setdefault(point, []).append(np.array(counted))
+                for turn in range(1 + LONG_TURNS):
+                    for work, contenders in works.items():
+                        seconds = np.array([[run() for run in contenders.values()]])
+                        point = work, (0, 0, words, length), tuple(contenders)
+                        if turn:  # the first one warms up
+                            turns.setdefault(point, []).append(seconds)
                 bar.update()
-    for (work, sizes, names), rounds in found.items():
-        yield from measurements(work, sizes, names, np.concatenate(rounds))
-
-
-STUDY = study.Study(
-    study.RESULTS / "scaling.csv",
-    ("work", "width", "rows", "words", "length", "contender"),
-    ("lower", "median", "upper", "ratio_lower", "ratio", "ratio_upper"),
-)
+    for (work, sizes, names), seconds in turns.items():
+        yield from measurements(work, sizes, names, np.concatenate(seconds))
 
 
 def cells(line: Measurement) -> list[str]:
@@ -400,130 +377,49 @@ def from_rows(rows: Iterable[study.Row]) -> list[Measurement]:
 # Tables and the figure
 
 
-def select(found: Sequence[Measurement], work: str, contender: str) -> list[Measurement]:
+def select(measured: Sequence[Measurement], work: str, contender: str) -> list[Measurement]:
     """The lines of one work and one contender, in the file's order."""
-    return [line for line in found if (line.work, line.contender) == (work, contender)]
+    return [line for line in measured if (line.work, line.contender) == (work, contender)]
 
 
 def with_quartiles(low: float, middle: float, high: float) -> str:
-    """Three significant digits at most."""
+    """The text "middle [low, high]" with three significant digits at most."""
     low, middle, high = (f"{float(f'{value:.3g}'):,g}" for value in (low, middle, high))
     return f"{middle} [{low}, {high}]"
 
 
-def shown(line: Measurement) -> list[float]:
-    """Lower quartile, median, upper one: us, of a rollout us a transition, of sentences ms."""
+def quartiles(line: Measurement) -> list[float]:
+    """Lower quartile, median and upper quartile of the time, in the unit of the tables.
+
+    The unit is us, for rollouts us per transition, for sentences ms.
+    """
     unit = STEPS * line.rows if line.work == ROLLOUT else 1e3 if line.length else 1
     return [line.lower / unit, line.median / unit, line.upper / unit]
 
 
 def time_cell(line: Measurement) -> str:
-    """Median and quartiles."""
-    return with_quartiles(*shown(line))
+    """Median and quartiles of the time."""
+    return with_quartiles(*quartiles(line))
 
 
-def ratio_cell(found: Sequence[Measurement], line: Measurement, contender: str) -> str:
-    """A contender's time over minirl's for the work of a minirl line."""
+def ratio_cell(measured: Sequence[Measurement], contender: str, line: Measurement) -> str:
+    """A contender's time divided by minirl's, for the work of a minirl line; empty without it."""
     sizes = attrgetter("width", "rows", "words", "length")
-    for other in select(found, line.work, contender):
+    for other in select(measured, line.work, contender):
         if sizes(other) == sizes(line):
             return with_quartiles(other.ratio_lower, other.ratio, other.ratio_upper)
     return ""
 
 
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of numbers."""
-    return study.markdown(columns, rows, rule="---:")
-
-
-def network_table(found: Sequence[Measurement], work: str) -> str:
-    """Time and ratios against width and rows."""
-    return markdown(
-        ["hidden layers", "rows", "minirl, us", "PyTorch / minirl", "bare products / minirl"],
-        [
-            [
-                f"{line.width}x{line.width}",
-                str(line.rows),
-                time_cell(line),
-                ratio_cell(found, line, TORCH),
-                ratio_cell(found, line, BOUND),
-            ]
-            for line in select(found, work, MINIRL)
-        ],
-    )
-
-
-def kernel_table(found: Sequence[Measurement]) -> str:
-    """A matrix product and a tanh of one hidden layer, in both libraries."""
-    works = [select(found, work, MINIRL) for work in (PRODUCT, TANH)]
-    columns = ["hidden layer", "rows"]
-    for kernel in ("product", "tanh"):
-        columns += [f"{kernel} in NumPy, us", "PyTorch / NumPy"]
-    return markdown(
-        columns,
-        [
-            [
-                f"{product.width}x{product.width}",
-                str(product.rows),
-                time_cell(product),
-                ratio_cell(found, product, TORCH),
-                time_cell(tanh),
-                ratio_cell(found, tanh, TORCH),
-            ]
-            for product, tanh in zip(*works, strict=True)
-        ],
-    )
-
-
-def environment_table(found: Sequence[Measurement]) -> str:
-    """Microseconds a transition against the number of environments."""
-    return markdown(
-        [
-            "environments",
-            "minirl, us a transition",
-            "PyTorch / minirl",
-            "environments alone / minirl",
-        ],
-        [
-            [
-                str(line.rows),
-                time_cell(line),
-                ratio_cell(found, line, TORCH),
-                ratio_cell(found, line, BOUND),
-            ]
-            for line in select(found, ROLLOUT, MINIRL)
-        ],
-    )
-
-
-def sentence_table(found: Sequence[Measurement]) -> str:
-    """Milliseconds against words and length of sentences."""
-    works = [select(found, work, MINIRL) for work in (ALIGN_PPO, ALIGN_TRPO, OPTIMUM)]
-    return markdown(
-        [
-            "words",
-            "longest sentence",
-            "contexts",
-            "table entries",
-            "PPO update, ms",
-            "Adam alone / PPO",
-            "TRPO update, ms",
-            "exact optimum, ms",
-        ],
-        [
-            [
-                str(ppo.words),
-                str(ppo.length),
-                f"{contexts(ppo):,}",
-                f"{entries(ppo):,}",
-                time_cell(ppo),
-                ratio_cell(found, ppo, BOUND),
-                time_cell(trpo),
-                time_cell(optimum),
-            ]
-            for ppo, trpo, optimum in zip(*works, strict=True)
-        ],
-    )
+def size_table(
+    measured: Sequence[Measurement],
+    works: Sequence[str],
+    columns: Sequence[tuple[str, int, Callable[[Measurement], object]]],
+) -> str:
+    """One row per size; a column has a title, the index of its work, and the text of its cells."""
+    sizes = zip(*(select(measured, work, MINIRL) for work in works), strict=True)
+    rows = [[text(lines[index]) for _, index, text in columns] for lines in sizes]
+    return study.markdown([title for title, *_ in columns], rows, rule="---:")
 
 
 def contexts(line: Measurement) -> int:
@@ -532,22 +428,59 @@ def contexts(line: Measurement) -> int:
 
 
 def entries(line: Measurement) -> int:
-    """Parameters of the language model: a column for each word, and for the end."""
+    """Parameters of the language model: one column per word, and one for the end."""
     return contexts(line) * (line.words + 1)
 
 
-def tables(found: Sequence[Measurement]) -> list[str]:
-    """Those of docs/results/speed-scaling.md, in its order."""
+def tables(measured: Sequence[Measurement]) -> list[str]:
+    """The tables of docs/results/speed-scaling.md, in its order."""
+    beside_torch, beside_bound = (partial(ratio_cell, measured, one) for one in (TORCH, BOUND))
+    rows = "rows", 0, attrgetter("rows")
+
+    def square(line: Measurement) -> str:
+        return f"{line.width}x{line.width}"
+
+    network = [
+        ("hidden layers", 0, square),
+        rows,
+        ("minirl, us", 0, time_cell),
+        ("PyTorch / minirl", 0, beside_torch),
+        ("bare products / minirl", 0, beside_bound),
+    ]
+    kernel = [
+        ("hidden layer", 0, square),
+        rows,
+        ("product in NumPy, us", 0, time_cell),
+        ("PyTorch / NumPy", 0, beside_torch),
+        ("tanh in NumPy, us", 1, time_cell),
+        ("PyTorch / NumPy", 1, beside_torch),
+    ]
+    environment = [
+        ("environments", 0, attrgetter("rows")),
+        ("minirl, us per transition", 0, time_cell),
+        ("PyTorch / minirl", 0, beside_torch),
+        ("environments alone / minirl", 0, beside_bound),
+    ]
+    sentence = [
+        ("words", 0, attrgetter("words")),
+        ("longest sentence", 0, attrgetter("length")),
+        ("contexts", 0, lambda line: f"{contexts(line):,}"),
+        ("table entries", 0, lambda line: f"{entries(line):,}"),
+        ("PPO update, ms", 0, time_cell),
+        ("Adam alone / PPO", 0, beside_bound),
+        ("TRPO update, ms", 1, time_cell),
+        ("exact optimum, ms", 2, time_cell),
+    ]
     return [
-        network_table(found, PPO_STEP),
-        network_table(found, FISHER),
-        kernel_table(found),
-        environment_table(found),
-        sentence_table(found),
+        size_table(measured, [PPO_STEP], network),
+        size_table(measured, [FISHER], network),
+        size_table(measured, [PRODUCT, TANH], kernel),
+        size_table(measured, [ROLLOUT], environment),
+        size_table(measured, [ALIGN_PPO, ALIGN_TRPO, OPTIMUM], sentence),
     ]
 
 
-def draw(found: Sequence[Measurement], path: Path) -> None:
+def draw(measured: Sequence[Measurement], path: Path) -> None:
     """Six panels of time against size, both logarithmic."""
     from matplotlib.figure import Figure
 
@@ -564,7 +497,7 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
     def curve(axes: Any, lines: list[Measurement], of: Callable[..., float], style: Any) -> None:
         color, stroke, marker = style
         x = [of(line) for line in lines]
-        low, middle, high = zip(*map(shown, lines), strict=True)
+        low, middle, high = zip(*map(quartiles, lines), strict=True)
         axes.plot(x, middle, color=color, linestyle=stroke, marker=marker, markersize=5)
         axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
@@ -574,24 +507,31 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
 
-    def keep(lines: list[Measurement], name: str, size: int) -> list[Measurement]:
+    def of_size(lines: list[Measurement], name: str, size: int) -> list[Measurement]:
         return [line for line in lines if getattr(line, name) == size]
 
     grown = [
-        (PPO_STEP, "width", "rows", 256, "PPO minibatch step, 256 rows", "hidden units a layer"),
+        (PPO_STEP, "width", "rows", 256, "PPO minibatch step, 256 rows", "hidden units per layer"),
         (PPO_STEP, "rows", "width", 64, "PPO minibatch step, 64x64", "rows of the minibatch"),
-        (FISHER, "width", "rows", 1024, "Fisher-vector product, 1024 rows", "hidden units a layer"),
+        (
+            FISHER,
+            "width",
+            "rows",
+            1024,
+            "Fisher-vector product, 1024 rows",
+            "hidden units per layer",
+        ),
         (FISHER, "rows", "width", 64, "Fisher-vector product, 64x64", "rows of the batch"),
         (ROLLOUT, "rows", "width", 64, "rollout, CartPole-v1, 64x64", "environments"),
     ]
     one = {PPO_STEP: "step", FISHER: "product", ROLLOUT: "transition"}
     for axes, (work, x_name, fixed, size, title, x_label) in zip(panels.flat, grown, strict=False):
         for contender, style in styles.items():
-            lines = keep(select(found, work, contender), fixed, size)
+            lines = of_size(select(measured, work, contender), fixed, size)
             if lines:
                 curve(axes, lines, lambda line, name=x_name: getattr(line, name), style)
-        sizes = sorted({getattr(line, x_name) for line in select(found, work, MINIRL)})
-        panel(axes, title, x_label, f"CPU µs a {one[work]}")
+        sizes = sorted({getattr(line, x_name) for line in select(measured, work, MINIRL)})
+        panel(axes, title, x_label, f"CPU µs per {one[work]}")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
     last = panels.flat[-1]
@@ -600,7 +540,7 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
         (ALIGN_TRPO, "TRPO, one update", (figures.PURPLE, figures.LONG_DASHED, "v")),
         (OPTIMUM, "exact optimum", (figures.ORANGE, figures.DOTTED, "^")),
     ):
-        by_size = sorted(select(found, work, MINIRL), key=entries)
+        by_size = sorted(select(measured, work, MINIRL), key=entries)
         curve(last, by_size, entries, style)
         last.lines[-1].set_label(label)
     panel(last, "token task, minirl only", "table entries", "CPU ms")
@@ -615,15 +555,16 @@ def draw(found: Sequence[Measurement], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, or show what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure, or show the stored measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the stored tables")
     parser.add_argument("--figure", action="store_true", help=f"draw {FIGURE.name}")
     arguments = parser.parse_args()
-    if arguments.table or arguments.figure:
-        found = from_rows(STUDY.rows())
-        if arguments.figure:
-            draw(found, FIGURE)
+    if arguments.figure:
+        draw(from_rows(STUDY.rows()), FIGURE)
+        return
+    if arguments.table:
+        measured = from_rows(STUDY.rows())
     else:
         with_torch = importlib.util.find_spec("torch") is not None
         if with_torch:
@@ -632,13 +573,11 @@ def main() -> None:
             torch.set_num_threads(1)
         with one_core():
             rows = [cells(line) for line in measure(with_torch)]
-        names = (*STUDY.key, *STUDY.values)
-        found = from_rows(dict(zip(names, row, strict=True)) for row in rows)
+        measured = from_rows(dict(zip(COLUMNS, row, strict=True)) for row in rows)
         if with_torch:
-            study.write(STUDY.path, names, rows)
-    if not arguments.figure:
-        print("\n\n".join(tables(found)))
-        print(f"\n{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}")
+            study.write(STUDY.path, COLUMNS, rows)
+    print("\n\n".join(tables(measured)))
+    print(f"\n{machine()}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Seeds and environment steps a core-hour, and what it costs to compute runs in other processes.
+"""Runs and environment steps per core-hour, and the cost of computing runs in other processes.
 
     .venv/bin/python -m benchmarks.speed.throughput
 
 Prints the two tables of clusters.md; two to three minutes of CPU time. Needs the extras `dask`
-and `mujoco`, and Linux. CPU seconds are those of this process and of every process that it started:
-wall seconds would measure what else the machine has to do.
+and `mujoco`, and Linux. CPU seconds are those of this process and of every process that it started,
+because wall seconds also depend on the other work of the machine.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import importlib
 import logging
 import multiprocessing
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,8 @@ import numpy as np
 import psutil
 
 import minirl
-from minirl.settings import default_algorithm, default_settings
+from benchmarks import study
+from benchmarks.speed.timing import machine
 
 STEPS = {
     "CartPole-v1": 20_000,
@@ -37,7 +37,7 @@ ALGORITHMS = ("ppo", "trpo")
 RUN_STEPS = 1_000_000  # of the runs that are counted in core-hours
 GRID, CORES = 10 * 20 * 10, 100  # algorithms x environments x seeds of the extrapolation
 PROCESSES = 2
-LOADING_RUNS = 4  # until every process has loaded what a run needs
+LOADING_RUNS = 4  # after these, every process has imported what a run needs
 SHORT_RUNS, LONG_RUNS = 24, 4
 LONG_STEPS = 30_000
 IDLE_SECONDS = 10
@@ -57,36 +57,30 @@ def cost(work: Callable[[], object]) -> np.ndarray:
     return clocks() - began
 
 
-def steps_a_second(env: str, name: str, steps: int, seed: int) -> float:
-    """Environment steps a CPU second of one training, this process's start-up apart."""
-    history = minirl.train(
-        env,
-        default_algorithm(name, env),
-        total_steps=steps,
-        seed=seed,
-        settings=default_settings(env, name),
-    ).history
+def steps_per_second(env: str, name: str, steps: int, seed: int) -> float:
+    """Environment steps per CPU second of one training run, without this process's start."""
+    history = minirl.train(env, name, total_steps=steps, seed=seed).history
     return history.environment_steps / history.rows[-1]["cpu_seconds"]
 
 
-def runs_an_hour(rate: float, run_steps: int) -> float:
-    """Runs of `run_steps` in 3,600 CPU seconds at `rate` steps a second."""
+def runs_per_hour(rate: float, run_steps: int) -> float:
+    """Runs of `run_steps` in 3,600 CPU seconds at `rate` steps per second."""
     return 3600 * rate / run_steps
 
 
 def core_hours(rates: list[float], runs: int, run_steps: int) -> float:
-    """CPU hours of `runs` runs at each of these rates, in steps a second."""
+    """CPU hours of `runs` runs at each of these rates, in steps per second."""
     return sum(runs * run_steps / rate for rate in rates) / 3600
 
 
 def wall_hours(total: float, longest: float, cores: int) -> float:
-    """The least time for `total` core-hours on so many cores, when no run is shared by two."""
+    """The least time for `total` core-hours on `cores` cores, when no run is shared by two."""
     return max(total / cores, longest)
 
 
 @contextmanager
 def process_pool() -> Iterator[dict[str, Any]]:
-    """Arguments of `compare`: processes as it would start them itself, for several comparisons."""
+    """Arguments of `compare`: a pool like the one it starts itself, for several comparisons."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=spawn) as executor:
         yield {"executor": executor}
@@ -95,11 +89,11 @@ def process_pool() -> Iterator[dict[str, Any]]:
 @contextmanager
 def dask_cluster() -> Iterator[dict[str, Any]]:
     """Arguments of `compare`: the worker processes of a Dask cluster on this machine."""
-    # Imported here: a pool's processes import this file too.
+    # Imported here, because a pool's processes import this file too.
     from distributed import Client, LocalCluster
 
     with (
-        mock.patch.dict(os.environ),  # Dask leaves its workers' variables in this process
+        mock.patch.dict(os.environ),  # Dask sets its workers' variables in this process
         LocalCluster(
             n_workers=PROCESSES,
             threads_per_worker=1,
@@ -120,13 +114,13 @@ PLACES: dict[str, Place] = {
 
 
 def overhead(place: Place) -> tuple[float, float, float, float]:
-    """CPU seconds of computing runs somewhere.
+    """CPU seconds of computing runs in a place.
 
     Returns
     -------
     tuple of float
-        Of starting and ending the processes; of a run of one update; of the rest of a run of
-        `LONG_STEPS`; of a second of having nothing to do, which the others do not contain.
+        CPU seconds of starting and ending the processes; of a run of one update; of the rest of a
+        run of `LONG_STEPS`; and per idle second, which the others do not contain.
     """
 
     def runs(seeds: int, steps: int) -> np.ndarray:
@@ -146,72 +140,57 @@ def overhead(place: Place) -> tuple[float, float, float, float]:
     return parts[0], parts[1], parts[2], waiting
 
 
-def throughput_table(repeats: int) -> None:
-    """Print what one core does in an hour."""
-    print(
-        "| environment | algorithm | steps measured | 1,000 steps a CPU second "
-        f"| runs of {RUN_STEPS:,} steps a core-hour |\n|---|---|---:|---:|---:|"
-    )
-    rates = []
+def throughput_table(repeats: int) -> str:
+    """The work of one core in an hour."""
+    rates, lines = [], []
     for env, steps in STEPS.items():
         for name in ALGORITHMS:
-            found = [steps_a_second(env, name, steps, seed) for seed in range(repeats)]
-            rates.append(float(np.median(found)))
-            low, high = (bound / 1e3 for bound in (min(found), max(found)))
-            print(
-                f"| {env} | {name} | {repeats} x {steps:,} "
-                f"| {rates[-1] / 1e3:.1f} [{low:.1f}, {high:.1f}] "
-                f"| {runs_an_hour(rates[-1], RUN_STEPS):.1f} |",
-                flush=True,
-            )
+            measured = [steps_per_second(env, name, steps, seed) for seed in range(repeats)]
+            rates.append(float(np.median(measured)))
+            thousands = study.median_with_range([rate / 1e3 for rate in measured], ".1f")
+            runs = f"{runs_per_hour(rates[-1], RUN_STEPS):.1f}"
+            lines.append([env, name, f"{repeats} x {steps:,}", thousands, runs])
     mean = core_hours(rates, 1, RUN_STEPS) / len(rates)
     slowest = core_hours([min(rates)], 1, RUN_STEPS)
-    print(
-        f"\nA run of {RUN_STEPS:,} steps: {mean:.3f} core-hours in the mean over these "
+    head = ["environment", "algorithm", "steps measured", "1,000 steps per CPU second"]
+    head.append(f"runs of {RUN_STEPS:,} steps per core-hour")
+    return (
+        f"{study.markdown(head, lines)}\n\n"
+        f"A run of {RUN_STEPS:,} steps: {mean:.3f} core-hours in the mean over these "
         f"{len(rates)} lines, {slowest:.3f} in the slowest. {GRID} such runs: {GRID * mean:.0f} "
         f"core-hours at the mean, {GRID * slowest:.0f} at the slowest; on {CORES} cores "
         f"{wall_hours(GRID * mean, slowest, CORES):.1f} and "
-        f"{wall_hours(GRID * slowest, slowest, CORES):.1f} hours.\n",
-        flush=True,
+        f"{wall_hours(GRID * slowest, slowest, CORES):.1f} hours."
     )
 
 
-def overhead_table(repeats: int) -> None:
-    """Print what computing runs elsewhere takes."""
+def overhead_table(repeats: int) -> str:
+    """The cost of computing runs in each place."""
     turns = [[overhead(place) for place in PLACES.values()] for _ in range(repeats)]
     starting, short, training, waiting = np.moveaxis(turns, -1, 0)  # (repeats, places) each
-    training = training / training[:, :1]  # beside the first place
-    print(
-        "| runs computed in | starting and ending, CPU s | a run of one update, CPU ms "
-        "| a CPU second of training takes, CPU s | waiting, CPU ms a second |\n"
-        "|---|---:|---:|---:|---:|"
-    )
-    for index, name in enumerate(PLACES):
-        cells = [
-            f"{np.median(values):{form}} [{values.min():{form}}, {values.max():{form}}]"
-            for values, form in (
-                (starting[:, index], "z.1f"),
-                (1e3 * short[:, index], ".0f"),
-                (training[:, index], ".2f"),
-                (1e3 * waiting[:, index], ".0f"),
-            )
-        ]
-        print(f"| {name} | {' | '.join(cells)} |")
+    training = training / training[:, :1]  # relative to the first place
+    columns = (starting, "z.1f"), (1e3 * short, ".0f"), (training, ".2f"), (1e3 * waiting, ".0f")
+    lines = [
+        [name, *(study.median_with_range(values[:, place], form) for values, form in columns)]
+        for place, name in enumerate(PLACES)
+    ]
+    head = ["runs computed in", "starting and ending, CPU s", "a run of one update, CPU ms"]
+    head += ["training, CPU s per CPU s in this process", "waiting, CPU ms per second"]
+    return study.markdown(head, lines)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="of everything; medians are shown")
     arguments = parser.parse_args()
     for extra in ("dask", "mujoco"):
         importlib.import_module(extra)  # an error now, not after a minute
-    throughput_table(arguments.repeats)
-    overhead_table(arguments.repeats)
+    print(throughput_table(arguments.repeats), end="\n\n", flush=True)
+    print(overhead_table(arguments.repeats))
     print(
         f"\nMedians of {arguments.repeats}, [smallest, largest]. {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}; {platform.machine()}, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}."
+        f"{os.getloadavg()[0]:.1f}; {machine()}."
     )
 
 

@@ -20,10 +20,22 @@ def peers(load, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "STUDY", replace(script.STUDY, path=tmp_path / "peers.csv"))
     few = {name: script.TASKS[name] for name in ("ppo-cartpole", "ppo-zoo")}
     monkeypatch.setattr(script, "TASKS", few)
+    monkeypatch.setattr(script, "UNAVAILABLE", set())
     return script
 
 
-def found(cpu_seconds: float, steps: int = 1000, score: float = 500.0, simulation=None) -> dict:
+@pytest.fixture
+def run(peers, monkeypatch):
+    """run(seeds, measure): all missing runs, with measure(task, library, seed) in their place."""
+
+    def run(seeds, measure):
+        monkeypatch.setattr(peers, "in_a_process", measure)
+        peers.STUDY.complete(peers.run, peers.wanted(seeds), workers=0)
+
+    return run
+
+
+def printed(cpu_seconds: float, steps: int = 1000, score: float = 500.0, simulation=None) -> dict:
     """What a run of 150 equal episodes prints; 10 environment steps each."""
     return {
         "version": "some 1.0, torch 2.0",
@@ -40,51 +52,51 @@ def found(cpu_seconds: float, steps: int = 1000, score: float = 500.0, simulatio
     }
 
 
-def test_every_library_of_a_task_takes_its_turn_within_a_seed(peers):
+def test_every_library_of_a_task_takes_its_turn_within_a_seed(peers, run):
     called = []
 
     def measure(task, library, seed):
         called.append((seed, task, library))
-        return found(1.0)
+        return printed(1.0)
 
-    peers.run(2, measure)
+    run(2, measure)
     one_seed = [(name, library) for name, task in peers.TASKS.items() for library in task.libraries]
     assert called == [(seed, *pair) for seed in range(2) for pair in one_seed]
     assert len(peers.STUDY.rows()) == len(called)
 
 
-def test_a_second_call_goes_on_where_the_first_one_stopped(peers):
+def test_a_second_call_goes_on_where_the_first_one_stopped(peers, run):
     called = []
 
     def broken(task, library, seed):
         if library == "tianshou":
             raise RuntimeError("the power went")
         called.append(library)
-        return found(1.0)
+        return printed(1.0)
 
     with pytest.raises(RuntimeError, match="power"):
-        peers.run(1, broken)
+        run(1, broken)
     assert called == ["minirl", "minirl-sync", "stable-baselines3", "sbx"]
 
     def measure(task, library, seed):
         called.append(library)
-        return found(1.0)
+        return printed(1.0)
 
-    peers.run(1, measure)
+    run(1, measure)
     assert called[4:] == ["tianshou", *peers.TASKS["ppo-zoo"].libraries]
     assert [row["library"] for row in peers.STUDY.rows()] == called
 
 
-def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, capsys):
+def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, run, capsys):
     called = []
 
     def measure(task, library, seed):
         called.append(library)
         if library == "sbx":
             return {"unavailable": "ModuleNotFoundError: No module named 'sbx'"}
-        return found(1.0)
+        return printed(1.0)
 
-    peers.run(3, measure)
+    run(3, measure)
     assert called.count("sbx") == len(peers.TASKS)  # once a task, not once a seed
     assert "ppo-cartpole without sbx: ModuleNotFoundError" in capsys.readouterr().err
     assert "sbx" not in {row["library"] for row in peers.STUDY.rows()}
@@ -93,13 +105,15 @@ def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, cap
 
 
 def test_scores_are_counted_from_the_episodes(peers):
-    row = peers.record("ppo-zoo", found(1.0, score=480.0))
-    assert row["final_return"] == "480"
-    assert row["steps_to_threshold"] == 1000  # the end of the hundredth episode
-    assert peers.record("ppo-zoo", found(1.0, score=474.0))["steps_to_threshold"] is None
+    def scores(score):
+        values = peers.row_values("ppo-zoo", printed(1.0, score=score))
+        return values[peers.STUDY.values.index("final_return") :]
+
+    assert scores(480.0) == ["480", 1000]  # the end of the hundredth episode
+    assert scores(474.0) == ["474", None]
 
 
-def test_the_ratio_pairs_seeds_and_costs(peers):
+def test_the_ratio_pairs_seeds_and_costs(peers, run):
     seconds = {("minirl", 0): 1.0, ("minirl", 1): 2.0}
     peer = "stable-baselines3"
     seconds |= {(peer, 0): 6.0, (peer, 1): 14.0, (peer, 2): 100.0}
@@ -109,12 +123,12 @@ def test_the_ratio_pairs_seeds_and_costs(peers):
             return {"unavailable": ""}
         # Twice the steps in the same time is half the cost.
         steps = 2000 if library == "minirl" else 1000
-        return found(seconds[library, seed], steps)
+        return printed(seconds[library, seed], steps)
 
-    peers.run(3, measure)
+    run(3, measure)
     lines = peers.task_table("ppo-cartpole", peers.STUDY.rows()).splitlines()
     assert lines[0] == "**PPO on CartPole-v1, 200,000 steps (tianshou: 40,960)**"
-    assert lines[2].startswith("| library | steps a CPU second |")
+    assert lines[2].startswith("| library | steps per CPU second |")
     assert lines[4].startswith(
         "| minirl | 1,500 [1,000, 2,000] | 1.5 [1.0, 2.0] | 3.0 [2.0, 4.0] |"
     )
@@ -122,16 +136,16 @@ def test_the_ratio_pairs_seeds_and_costs(peers):
     assert lines[5].endswith("| **13.0x** [12.0, 14.0] |  |")  # and no SyncVectorEnv
 
 
-def test_to_a_threshold_failed_runs_are_in_the_ratio_with_all_of_their_time(peers):
+def test_to_a_threshold_failed_runs_are_in_the_ratio_with_all_of_their_time(peers, run):
     failures = {("minirl", 1): 4.0, ("stable-baselines3", 0): 10.0}
     failures |= {("minirl", 3): 1.0, ("stable-baselines3", 3): 90.0}  # neither: no comparison
 
     def measure(task, library, seed):
         if (library, seed) in failures:
-            return found(failures[library, seed], score=100.0)
-        return found(8.0 if library == "stable-baselines3" else 1.0)
+            return printed(failures[library, seed], score=100.0)
+        return printed(8.0 if library == "stable-baselines3" else 1.0)
 
-    peers.run(4, measure)
+    run(4, measure)
     table = peers.task_table("ppo-zoo", peers.STUDY.rows())
     assert "| minirl | 2 of 4 | 1 [1, 1] | 1.0 [1.0, 1.0] |" in table
     # 10 / 1, 8 / 4 and 8 / 1
@@ -174,7 +188,7 @@ def test_a_run_is_a_process_that_prints_one_line(peers):
     assert run["cpu_seconds"] > 0
     assert 10 < run["import_memory_mb"] <= run["peak_memory_mb"]
     assert run["episode_ends"] == sorted(run["episode_ends"])
-    assert set(peers.record("ppo-zoo", run)) == set(peers.STUDY.values)
+    assert set(peers.STUDY.values) <= {*run, "final_return", "steps_to_threshold"}
 
 
 def test_fewer_steps_than_two_updates_are_refused():

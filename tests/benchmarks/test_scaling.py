@@ -43,9 +43,9 @@ def test_contexts_are_those_of_the_task(script):
 
 
 def test_the_page_holds_the_tables_of_the_stored_file(script):
-    found = script.from_rows(script.STUDY.rows())
+    measured = script.from_rows(script.STUDY.rows())
     page = (ROOT / "docs" / "results" / "speed-scaling.md").read_text()
-    for table in script.tables(found):
+    for table in script.tables(measured):
         assert table in page
 
 

@@ -14,7 +14,7 @@ def script(load):
 
 
 def test_runs_of_a_core_hour(script):
-    assert script.runs_an_hour(5_000, 1_000_000) == 18  # 200 seconds each
+    assert script.runs_per_hour(5_000, 1_000_000) == 18  # 200 seconds each
 
 
 def test_core_hours_add_up_over_the_rates(script):
