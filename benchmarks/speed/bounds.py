@@ -122,10 +122,7 @@ def ppo_step(width: int, rows: int) -> tuple[Work, Work]:
     products = [BareProducts(rows, model.network.sizes) for model in (policy, critic)]
 
     def work() -> tuple[Any, Any]:
-        return (
-            algorithm.step(state, batch, batch.advantages, None, 0.0),
-            fit.step(critic_state, batch, 1e-3),
-        )
+        return algorithm.step(state, batch, None), fit.step(critic_state, batch)
 
     def bound() -> None:
         for one in products:
