@@ -15,6 +15,7 @@ import numpy as np
 
 from minirl.batch import Rollout
 from minirl.support.arguments import check_arguments
+from minirl.support.fields import Fraction, check_fields
 from minirl.support.validation import require_fraction
 
 
@@ -140,12 +141,11 @@ class GAE:
         In [0, 1]; how far the trace reaches.
     """
 
-    discount: float = 0.99
-    lam: float = 0.95
+    discount: Fraction = 0.99
+    lam: Fraction = 0.95
 
     def __post_init__(self) -> None:
-        require_fraction("discount", self.discount)
-        require_fraction("lam", self.lam)
+        check_fields(self)
 
     def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
         """Advantages and critic targets (T, E); meaningless on invalid rows."""
@@ -176,11 +176,11 @@ class RewardToGo:
         row's own return, a bias of order 1/N), or V(s_t).
     """
 
-    discount: float = 0.99
+    discount: Fraction = 0.99
     baseline: Literal["batch", "critic"] | None = None
 
     def __post_init__(self) -> None:
-        require_fraction("discount", self.discount)
+        check_fields(self)
         if self.baseline not in (None, "batch", "critic"):
             raise ValueError(f'baseline must be None, "batch" or "critic", got {self.baseline!r}')
 

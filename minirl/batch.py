@@ -69,6 +69,23 @@ class Rollout:
     episode_lengths: np.ndarray
     group: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        steps_and_environments = self.rewards.shape
+        for name in _PER_STEP:
+            shape = np.shape(getattr(self, name))
+            if len(steps_and_environments) != 2 or shape[:2] != steps_and_environments:
+                raise ValueError(
+                    f"{name} must have the shape (T, E) of the rewards, {steps_and_environments}, "
+                    f"or (T, E, ...) for observations and actions, got {shape}"
+                )
+            if name not in ("observations", "actions") and len(shape) != 2:
+                raise ValueError(f"{name} must have shape (T, E), got {shape}")
+        count = np.shape(self.episode_ends)
+        for name in ("episode_returns", "episode_lengths"):
+            require_shape(name, getattr(self, name), count)
+        if self.group is not None:
+            require_shape("group", self.group, steps_and_environments[1:])
+
     @property
     def done(self) -> np.ndarray:
         """Whether the episode ended after a_t, for either reason, (T, E)."""
@@ -108,6 +125,22 @@ class Batch:
     returns: np.ndarray
     weight: np.ndarray
     episodes: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.weight.shape
+        right = (
+            len(shape) == 1
+            and shape == self.log_probs.shape == self.values.shape
+            and shape == self.advantages.shape == self.returns.shape
+            and shape == self.observations.shape[:1] == self.actions.shape[:1]
+            and (self.episodes is None or shape == self.episodes.shape)
+        )
+        if not right:
+            shapes = {name: np.shape(getattr(self, name)) for name in _COLUMNS}
+            raise ValueError(
+                "each field must have one entry per transition, (N,), observations and actions one "
+                f"row, (N, ...), got the shapes {shapes}"
+            )
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -190,6 +223,10 @@ class Batch:
 
 
 _COLUMNS = [field.name for field in fields(Batch)]
+_PER_STEP = [
+    *("observations", "actions", "log_probs", "rewards", "values", "next_values"),
+    *("terminated", "truncated", "valid", "time"),
+]
 
 
 def flatten(

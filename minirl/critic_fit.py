@@ -13,20 +13,13 @@ from minirl.batch import Batch
 from minirl.networks import Table
 from minirl.optimizers import (
     Adam,
-    LinearSchedule,
-    Optimizer,
-    at_progress,
+    CheckedOptimizer,
+    PositiveSchedule,
     clip_by_norm,
-    require_optimizer,
 )
 from minirl.policy import Critic
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import (
-    MOST_REPETITIONS,
-    require_count,
-    require_positive,
-    require_positive_or_none,
-)
+from minirl.support.fields import Count, PositiveOrNone, Repetitions, check_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,20 +86,15 @@ class CriticFit:
     optimizer : Optimizer
     """
 
-    learning_rate: float | LinearSchedule = 1e-3
-    epochs: int = 10
-    minibatch_size: int = 128
-    value_clip: float | None = None
-    max_gradient_norm: float | None = None
-    optimizer: Optimizer = Adam()
+    learning_rate: PositiveSchedule = 1e-3
+    epochs: Repetitions = 10
+    minibatch_size: Count = 128
+    value_clip: PositiveOrNone = None
+    max_gradient_norm: PositiveOrNone = None
+    optimizer: CheckedOptimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
-        require_count("epochs", self.epochs, most=MOST_REPETITIONS)
-        require_count("minibatch_size", self.minibatch_size)
-        require_positive_or_none("value_clip", self.value_clip)
-        require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
-        require_optimizer(self.optimizer)
+        check_fields(self)
 
     def init(self, critic: Critic) -> CriticState:
         """The state before the first fit."""

@@ -7,11 +7,12 @@ Both minimise; nothing is changed in place, so an old theta stays what it was.
 import inspect
 import math
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from minirl.support.arguments import check_arguments
+from minirl.support.fields import NonNegative, Positive, check_fields
 from minirl.support.validation import (
     described,
     require_fraction,
@@ -25,12 +26,11 @@ from minirl.support.validation import (
 class LinearSchedule:
     """A hyperparameter that moves in a straight line from `start` to `end` over training."""
 
-    start: float
-    end: float = 0.0
+    start: NonNegative
+    end: NonNegative = 0.0
 
     def __post_init__(self) -> None:
-        require_non_negative("start", self.start)
-        require_non_negative("end", self.end)
+        check_fields(self)
 
     def __float__(self) -> float:
         raise ValueError(
@@ -81,6 +81,21 @@ def at_progress(value: Any, progress: float) -> Any:
     return replace(value, **changes) if changes else value
 
 
+def require_positive_at_start(name: str, value: float | LinearSchedule) -> None:
+    """Raise ValueError unless `value`, or the first value of a schedule, is positive."""
+    require_positive(name, at_progress(value, 0.0))
+
+
+def require_non_negative_at_start(name: str, value: float | LinearSchedule) -> None:
+    """Raise ValueError unless `value`, or the first value of a schedule, is at least 0."""
+    require_non_negative(name, at_progress(value, 0.0))
+
+
+# Hyperparameters that may change during training, as annotations for `check_fields`.
+PositiveSchedule = Annotated[float | LinearSchedule, require_positive_at_start]
+NonNegativeSchedule = Annotated[float | LinearSchedule, require_non_negative_at_start]
+
+
 def clip_by_norm(gradient: np.ndarray, max_norm: float | None) -> tuple[np.ndarray, float]:
     """The gradient, shortened to Euclidean length `max_norm` if longer, and its length before."""
     norm = float(np.sqrt(gradient @ gradient))
@@ -98,16 +113,19 @@ class Optimizer(Protocol):
     ) -> tuple[Any, np.ndarray]: ...
 
 
-def require_optimizer(value: Any) -> None:
+def require_optimizer(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is an optimizer: it has `init`, and `step` of 4 arguments."""
-    require_methods("optimizer", value, "init", "step")
+    require_methods(name, value, "init", "step")
     try:
         inspect.signature(value.step).bind(None, None, None, None)
     except TypeError:
         raise ValueError(
-            "optimizer must have step(state, theta, gradient, learning_rate), as SGD() and Adam() "
+            f"{name} must have step(state, theta, gradient, learning_rate), as SGD() and Adam() "
             f"do, got {described(value)}"
         ) from None
+
+
+CheckedOptimizer = Annotated[Optimizer, require_optimizer]
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,15 @@ class SGD:
     ) -> tuple[None, np.ndarray]:
         """One step down the gradient."""
         return None, theta - learning_rate * gradient
+
+
+def require_decay(name: str, value: float) -> None:
+    """Raise ValueError unless `value` lies in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
+
+
+Decay = Annotated[float, require_decay]
 
 
 class AdamState(NamedTuple):
@@ -145,15 +172,12 @@ class Adam:
         paper's.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    epsilon: Positive = 1e-8
 
     def __post_init__(self) -> None:
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
-        require_positive("epsilon", self.epsilon)
+        check_fields(self)
 
     def init(self, theta: np.ndarray) -> AdamState:
         """Zero moments."""

@@ -13,7 +13,8 @@ from minirl.batch import Rollout
 from minirl.normalization import CLIP, RunningMoments
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_count, require_fraction
+from minirl.support.fields import Fraction, check_fields
+from minirl.support.validation import require_count
 
 
 class RewardTransform(Protocol):
@@ -47,10 +48,10 @@ class ReturnScaling:
         Of the sum, in [0, 1]; the task's own.
     """
 
-    discount: float = 0.99
+    discount: Fraction = 0.99
 
     def __post_init__(self) -> None:
-        require_fraction("discount", self.discount)
+        check_fields(self)
 
     def init(self, num_envs: int) -> ReturnScalingState:
         """No rewards yet."""

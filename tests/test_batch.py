@@ -370,3 +370,31 @@ def test_a_wrong_per_is_an_error():
     rollout, signal = make_rollout(np.ones((2, 1), dtype=bool)), np.zeros((2, 1))
     with pytest.raises(ValueError, match="per must be .* got 'Episode'"):
         flatten(rollout, signal, signal, per="Episode")
+
+
+# ------------------------------------------------------------ shapes
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({name: np.zeros(4)} for name in ("log_probs", "values", "advantages", "returns")),
+        {"weight": np.ones((5, 1))},
+        {"observations": np.zeros((4, 2))},
+        {"actions": np.zeros(6, dtype=int)},
+        {"advantages": np.zeros((5, 1))},
+        {"episodes": np.zeros(4, dtype=int)},
+    ],
+    ids=lambda changed: "".join(changed),
+)
+def test_a_batch_states_the_shapes_that_do_not_fit(changed):
+    batch = make_batch(5)
+    with pytest.raises(ValueError, match=r"one entry per transition, \(N,\)"):
+        replace(batch, **changed)
+
+
+@pytest.mark.parametrize("name", ["observations", "actions", "values", "valid", "time", "rewards"])
+def test_a_rollout_names_the_field_whose_shape_does_not_fit(name):
+    rollout = make_rollout(np.ones((3, 2), dtype=bool))
+    with pytest.raises(ValueError, match=r"must have .*shape \(T, E\)"):
+        replace(rollout, **{name: np.zeros(3)})

@@ -16,17 +16,11 @@ import numpy as np
 from minirl.algorithms.policy_gradient import policy_gradient_loss, step_report
 from minirl.batch import Batch
 from minirl.distributions import Distribution
-from minirl.optimizers import LinearSchedule, at_progress
+from minirl.optimizers import PositiveSchedule
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, conjugate_gradient
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import (
-    MOST_REPETITIONS,
-    require_count,
-    require_flag,
-    require_non_negative,
-    require_positive,
-)
+from minirl.support.fields import Flag, NonNegative, Repetitions, check_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,16 +88,13 @@ class NaturalGradient:
         Whiten the batch's advantages: makes the step independent of the reward's scale.
     """
 
-    step_size: float | LinearSchedule = 0.1
-    damping: float = 0.1
-    cg_iterations: int = 10
-    normalize_advantages: bool = False
+    step_size: PositiveSchedule = 0.1
+    damping: NonNegative = 0.1
+    cg_iterations: Repetitions = 10
+    normalize_advantages: Flag = False
 
     def __post_init__(self) -> None:
-        require_flag("normalize_advantages", self.normalize_advantages)
-        require_positive("step_size", at_progress(self.step_size, 0.0))
-        require_non_negative("damping", self.damping)
-        require_count("cg_iterations", self.cg_iterations, most=MOST_REPETITIONS)
+        check_fields(self)
 
     def init(self, policy: Policy) -> NaturalGradientState:
         """The state before the first update."""

@@ -18,20 +18,14 @@ from minirl.batch import Batch
 from minirl.distributions import DiagonalGaussian, Distribution
 from minirl.optimizers import (
     Adam,
-    LinearSchedule,
-    Optimizer,
-    at_progress,
+    CheckedOptimizer,
+    NonNegativeSchedule,
+    PositiveSchedule,
     clip_by_norm,
-    require_optimizer,
 )
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import (
-    require_flag,
-    require_non_negative,
-    require_positive,
-    require_positive_or_none,
-)
+from minirl.support.fields import Flag, PositiveOrNone, check_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,18 +102,14 @@ class PolicyGradient:
         Turns the gradient into a step.
     """
 
-    learning_rate: float | LinearSchedule = 1e-2
-    normalize_advantages: bool = False
-    entropy_coefficient: float | LinearSchedule = 0.0
-    max_gradient_norm: float | None = None
-    optimizer: Optimizer = Adam()
+    learning_rate: PositiveSchedule = 1e-2
+    normalize_advantages: Flag = False
+    entropy_coefficient: NonNegativeSchedule = 0.0
+    max_gradient_norm: PositiveOrNone = None
+    optimizer: CheckedOptimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_flag("normalize_advantages", self.normalize_advantages)
-        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
-        require_non_negative("entropy_coefficient", at_progress(self.entropy_coefficient, 0.0))
-        require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
-        require_optimizer(self.optimizer)
+        check_fields(self)
 
     def init(self, policy: Policy) -> PolicyGradientState:
         """The state before the first update."""

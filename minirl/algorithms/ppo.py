@@ -21,22 +21,14 @@ from minirl.batch import Batch
 from minirl.distributions import Distribution
 from minirl.optimizers import (
     Adam,
-    LinearSchedule,
-    Optimizer,
-    at_progress,
+    CheckedOptimizer,
+    NonNegativeSchedule,
+    PositiveSchedule,
     clip_by_norm,
-    require_optimizer,
 )
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import (
-    MOST_REPETITIONS,
-    require_count,
-    require_flag,
-    require_non_negative,
-    require_positive,
-    require_positive_or_none,
-)
+from minirl.support.fields import Count, Flag, Positive, PositiveOrNone, Repetitions, check_fields
 
 COEFFICIENT_RANGE = 2.0**20  # largest factor between an adaptive coefficient and its start
 
@@ -45,10 +37,10 @@ COEFFICIENT_RANGE = 2.0**20  # largest factor between an adaptive coefficient an
 class Clipped:
     """Objective (1); `epsilon` is the largest change of the ratio that is rewarded."""
 
-    epsilon: float | LinearSchedule = 0.2
+    epsilon: PositiveSchedule = 0.2
 
     def __post_init__(self) -> None:
-        require_positive("epsilon", at_progress(self.epsilon, 0.0))
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -60,10 +52,10 @@ class Unclipped:
 class FixedKL:
     """Objective (3); `beta` in units of advantage per nat."""
 
-    beta: float = 1.0
+    beta: Positive = 1.0
 
     def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -74,12 +66,11 @@ class AdaptiveKL:
     halvings would end at 0, and one of doublings at infinity, which no later update could leave.
     """
 
-    target: float = 0.01
-    beta: float = 1.0
+    target: Positive = 0.01
+    beta: Positive = 1.0
 
     def __post_init__(self) -> None:
-        require_positive("target", self.target)
-        require_positive("beta", self.beta)
+        check_fields(self)
 
     def next_beta(self, beta: float, kl: float) -> float:
         """Half of beta if kl < target / 1.5, twice if kl > 1.5 target, else beta; bounded."""
@@ -150,24 +141,17 @@ class PPO:
     """
 
     objective: Clipped | Unclipped | FixedKL | AdaptiveKL = Clipped()
-    learning_rate: float | LinearSchedule = 3e-4
-    epochs: int = 10
-    minibatch_size: int = 64
-    target_kl: float | None = None
-    normalize_advantages: bool = False
-    entropy_coefficient: float | LinearSchedule = 0.0
-    max_gradient_norm: float | None = None
-    optimizer: Optimizer = Adam()
+    learning_rate: PositiveSchedule = 3e-4
+    epochs: Repetitions = 10
+    minibatch_size: Count = 64
+    target_kl: PositiveOrNone = None
+    normalize_advantages: Flag = False
+    entropy_coefficient: NonNegativeSchedule = 0.0
+    max_gradient_norm: PositiveOrNone = None
+    optimizer: CheckedOptimizer = Adam()
 
     def __post_init__(self) -> None:
-        require_flag("normalize_advantages", self.normalize_advantages)
-        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
-        require_count("epochs", self.epochs, most=MOST_REPETITIONS)
-        require_count("minibatch_size", self.minibatch_size)
-        require_non_negative("entropy_coefficient", at_progress(self.entropy_coefficient, 0.0))
-        require_positive_or_none("target_kl", self.target_kl)
-        require_positive_or_none("max_gradient_norm", self.max_gradient_norm)
-        require_optimizer(self.optimizer)
+        check_fields(self)
         if not isinstance(self.objective, Clipped | Unclipped | FixedKL | AdaptiveKL):
             raise ValueError(
                 "objective must be Clipped(...), Unclipped(), FixedKL(...) or AdaptiveKL(...), "

@@ -23,13 +23,7 @@ from minirl.distributions import Distribution
 from minirl.policy import Policy
 from minirl.solvers import ConjugateGradientResult, LineSearchResult, backtracking_line_search
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import (
-    MOST_REPETITIONS,
-    require_count,
-    require_flag,
-    require_non_negative,
-    require_positive,
-)
+from minirl.support.fields import Flag, NonNegative, Positive, Repetitions, check_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,19 +96,15 @@ class TRPO:
         Whiten the batch's advantages; the step is the same for any positive scale.
     """
 
-    max_kl: float = 0.01
-    damping: float = 0.1
-    cg_iterations: int = 10
+    max_kl: Positive = 0.01
+    damping: NonNegative = 0.1
+    cg_iterations: Repetitions = 10
     line_search_shrink: float = 0.7
-    line_search_tries: int = 10
-    normalize_advantages: bool = False
+    line_search_tries: Repetitions = 10
+    normalize_advantages: Flag = False
 
     def __post_init__(self) -> None:
-        require_flag("normalize_advantages", self.normalize_advantages)
-        require_positive("max_kl", self.max_kl)
-        require_non_negative("damping", self.damping)
-        require_count("cg_iterations", self.cg_iterations, most=MOST_REPETITIONS)
-        require_count("line_search_tries", self.line_search_tries, most=MOST_REPETITIONS)
+        check_fields(self)
         if not 0 < self.line_search_shrink < 1:
             raise ValueError(
                 f"line_search_shrink must lie in (0, 1), got {self.line_search_shrink!r}"

@@ -176,7 +176,7 @@ class DPO:
         require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
         require_count("steps", self.steps, most=MOST_STEPS)
         require_count("minibatch_size", self.minibatch_size)
-        require_optimizer(self.optimizer)
+        require_optimizer("optimizer", self.optimizer)
 
     def loss_and_gradient(
         self,

@@ -273,8 +273,9 @@ def _kind(hint: Any) -> _Kind:
         return _Kind("an array of numbers", _to_array, simple=(Real,))
     if origin is np.dtype:
         return _Kind("a NumPy dtype of numbers", _to_dtype, by_type=False)
-    if origin is typing.Annotated:  # with the words for a message
-        return replace(_kind(parts[0]), expected=parts[1])
+    if origin is typing.Annotated:  # with the words for a message, or with a check of the value
+        kind = _kind(parts[0])
+        return replace(kind, expected=parts[1]) if isinstance(parts[1], str) else kind
     if origin in (typing.Union, types.UnionType):
         # A union that holds the many parts of ArrayLike has lost the name.
         array = typing.get_args(ArrayLike) if set(typing.get_args(ArrayLike)) <= set(parts) else ()
