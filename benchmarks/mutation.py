@@ -5,22 +5,22 @@
     python -m benchmarks.mutation --survivors networks  # only what survived last time
     python -m benchmarks.mutation --table               # the table of docs/results/tests.md again
 
-mutmut (extra `mutation`; not on Windows) changes one thing at a time (a sign, a number,
-an argument, a comparison), each module is judged by its own test file, and a change that no test
-notices survives. It happens in a copy below results/mutation, where all verdicts are kept as well:
-a module is run again when it, its tests or a helper of the tests has changed. The table goes into
-benchmarks/results/mutation.csv, with a fingerprint of the source that each row is about: --table
-names the modules that have changed since. What survived goes into results/mutation/survivors.csv,
-with the columns of tests/mutants-equivalent.csv: the list of the changes that no test can notice,
-with the reason.
+mutmut (extra `mutation`; not on Windows) changes one thing at a time (a sign, a number, an
+argument, a comparison). Each module is tested by the test file of its name. A change that no test
+notices survives. This happens in a copy below results/mutation, where all verdicts are stored: a
+module is run again when it, its tests or a helper of the tests has changed. The table is written to
+benchmarks/results/mutation.csv, with a fingerprint of the source that each row was measured on, and
+--table names the modules that have changed since. The survivors are written to
+results/mutation/survivors.csv, with the columns of tests/mutants-equivalent.csv, which lists the
+changes that no test can notice, with the reason.
 
-Left out: changes of messages only (whatever is raised, the name by which a check like
-`require_count` or `_levels` calls its value).
-mutmut leaves out docstrings, annotations, class bodies, module constants and decorated functions.
-A mutant counts as killed, too, when its tests take 15 times as long as they should: on a machine
-with much else to do that may be the machine's fault, so the table counts these apart.
+Changes of messages only are left out: the arguments of exceptions, and the name that a check like
+`require_count` or `_levels` uses for its value. mutmut leaves out docstrings, annotations, class
+bodies, module constants and decorated functions. A mutant also counts as killed when its tests take
+15 times as long as they should. On a busy machine this may have another cause, so the table counts
+these mutants in a column of their own.
 
-Two modules of 278 mutants took 41 s of CPU time; all 31 take an hour or two beside other work.
+Two modules with 278 mutants took 41 s of CPU time; all 31 take an hour or two beside other work.
 """
 
 import argparse
@@ -35,6 +35,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks import study
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "results" / "mutation"
@@ -54,7 +56,7 @@ MODULES = [
     *("reward_transforms", "rollout", "checks"),
     *("support/history", "support/metrics", "support/serialization", "support/validation"),
 ]
-# beside the test file that bears the module's name
+# in addition to the test file of the module's name
 MORE_TESTS = {
     module: ["algorithms/all"]
     for module in MODULES
@@ -79,13 +81,13 @@ MEMORY = 6 * 2**30  # bytes
 
 
 def test_files(module: str) -> list[str]:
-    """The test files that judge a module, relative to the root."""
+    """The test files that test a module, relative to the root."""
     names = [module, *MORE_TESTS.get(module, [])]
     return [str(Path("tests", name).with_name(f"test_{Path(name).name}.py")) for name in names]
 
 
 class WithoutMessages(ast.NodeTransformer):
-    """Blanks what a user only reads, so that changes of messages leave no difference."""
+    """Blanks the texts of messages, so that changes of messages make no difference."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
         if isinstance(node.exc, ast.Call):
@@ -96,7 +98,7 @@ class WithoutMessages(ast.NodeTransformer):
         name = node.func.id.lstrip("_") if isinstance(node.func, ast.Name) else ""
         if (name.startswith("require_") or name == "levels") and len(node.args) > 1:
             first = node.args[0]
-            if isinstance(first, ast.JoinedStr | ast.Constant):  # what the check calls its value
+            if isinstance(first, ast.JoinedStr | ast.Constant):  # the name of the value
                 node.args[0] = ast.Constant(None)
         self.generic_visit(node)
         return node
@@ -152,7 +154,7 @@ def fingerprint(*texts: str) -> str:
 
 
 def source_of(module: str) -> str:
-    """The fingerprint of a module as it is now, without docstrings: no verdict depends on them."""
+    """The fingerprint of the present module, without docstrings: no verdict depends on them."""
     text = (ROOT / f"minirl/{module}.py").read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -161,7 +163,7 @@ def source_of(module: str) -> str:
 
 
 def tests_of(module: str) -> str:
-    """The fingerprint of what judges a module: its test files and what test files share."""
+    """The fingerprint of a module's test files, and of the helpers that test files share."""
     shared = (ROOT / "tests").glob("*.py")
     helpers = sorted(path for path in shared if not path.name.startswith("test_"))
     files = [*(ROOT / path for path in test_files(module)), *helpers]
@@ -169,14 +171,14 @@ def tests_of(module: str) -> str:
 
 
 def limit_memory() -> None:
-    """An endless list must not take the machine down."""
+    """Keep a mutant with an endless list from exhausting the machine's memory."""
     import resource  # not on Windows, where mutmut does not run either
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 def run(module: str, only_survivors: bool) -> None:
-    """Judge the mutants of one module by its tests; the verdicts go into the module's file."""
+    """Test the mutants of one module, and store the verdicts in the module's file."""
     record = WORK / (module.replace("/", ".") + ".json")
     source, tests = source_of(module), tests_of(module)
     old = json.loads(record.read_text()) if record.exists() else {"source": "", "tests": ""}
@@ -199,7 +201,7 @@ def run(module: str, only_survivors: bool) -> None:
     if names:
         print(f"{module}: {len(names)} mutants", file=sys.stderr, flush=True)
         old["verdicts"] |= judge(module, names)
-    if len(names) == len(mutants):  # else some verdicts are those of earlier tests
+    if len(names) == len(mutants):  # otherwise some verdicts come from earlier tests
         old["tests"] = tests
     record.write_text(json.dumps(old | {"mutants": mutants}, indent=0))
 
@@ -222,7 +224,7 @@ def judge(module: str, names: list[str]) -> dict[str, int]:
 
 
 def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
-    """One row a module that has been run, and one row a survivor that is not equivalent."""
+    """One row per module that has been run, and one row per survivor that is not equivalent."""
     with EQUIVALENT.open(newline="") as file:
         equivalent = {tuple(row[key] for key in CHANGE) for row in csv.DictReader(file)}
     rows, survivors, used = [], [], set()
@@ -254,49 +256,43 @@ def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
 def table(rows: list[dict]) -> str:
     """The Markdown table of docs/results/tests.md."""
     total = {key: sum(row[key] for row in rows) for key in COUNTS}
-    lines = [["module", *COUNTS, "killed, %", "of the non-equivalent, %"], ["---"] + ["---:"] * 7]
+    lines = []
     for row in [*rows, {"module": "all"} | total]:
         non_equivalent = row["mutants"] - row["equivalent"]
         shares = [100 * row["killed"] / n if n else 100 for n in (row["mutants"], non_equivalent)]
-        counts = [str(row[key]) for key in COUNTS]
+        counts = [row[key] for key in COUNTS]
         lines.append([row["module"], *counts, *(f"{share:.1f}" for share in shares)])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    head = ["module", *COUNTS, "killed, %", "of the non-equivalent, %"]
+    return study.markdown(head, lines, rule="---:").replace("---:", "---", 1)
 
 
-def kept_rows() -> list[dict]:
-    """The rows of the kept file."""
-    if not TABLE.exists():
-        return []
-    with TABLE.open(newline="") as file:
-        return [
-            {key: int(value) if key in COUNTS else value for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+def stored_rows() -> list[dict]:
+    """The rows of the stored table."""
+    rows = study.Study(TABLE, ("module",), (*COUNTS, "source")).rows()
+    return [{key: int(row[key]) if key in COUNTS else row[key] for key in COLUMNS} for row in rows]
 
 
 def changed_since(rows: list[dict]) -> list[str]:
-    """The modules that are no longer what their rows were measured on."""
+    """The modules whose source differs from the one their rows were measured on."""
     return [row["module"] for row in rows if row["source"] != source_of(row["module"])]
 
 
 def write_rows(path: Path, columns: list[str], rows: list[dict]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write these columns of the rows."""
+    study.write(path, columns, [[row[name] for name in columns] for row in rows])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("modules", nargs="*", default=MODULES, help="such as rlhf/kl; default all")
     parser.add_argument("--survivors", action="store_true", help="only what survived last time")
-    parser.add_argument("--table", action="store_true", help="run nothing, print the kept table")
+    parser.add_argument("--table", action="store_true", help="run nothing, print the stored table")
     arguments = parser.parse_args()
     if unknown := set(arguments.modules) - set(MODULES):
         parser.error(f"no such module: {', '.join(sorted(unknown))}; one of {', '.join(MODULES)}")
     if arguments.table:
-        print(table(kept_rows()))
-        if changed := changed_since(kept_rows()):
+        print(table(stored_rows()))
+        if changed := changed_since(stored_rows()):
             print(f"changed since they were measured: {', '.join(changed)}", file=sys.stderr)
         return
     copy_of_the_tree = WORK / "tree"
@@ -306,7 +302,7 @@ def main() -> None:
         for module in arguments.modules:
             run(module, arguments.survivors)
             rows, survivors = tabulate(MODULES)
-            by_module = {row["module"]: row for row in [*kept_rows(), *rows]}
+            by_module = {row["module"]: row for row in [*stored_rows(), *rows]}
             rows = [by_module[name] for name in MODULES if name in by_module]
             write_rows(TABLE, COLUMNS, rows)
             write_rows(WORK / "survivors.csv", CHANGE, survivors)

@@ -1,4 +1,4 @@
-"""Whether a change of the code changed any result: short runs of everything, compared bit for bit.
+"""Short runs of everything, compared bit for bit: did a change of the code change any result?
 
     python -m benchmarks.same_results --save before.npz       (before the change; 10 seconds)
     python -m benchmarks.same_results --compare before.npz    (after it; exit status 1 if different)
@@ -68,9 +68,9 @@ def preferences(loss: str) -> Run:
         reference = uniform(task)
         pairs = rlhf.sample_pairs(task, reference, 500, rng)
         labelled = rlhf.Annotator().soft(pairs, task.utilities)
-        found = rlhf.DPO(loss=loss, steps=40).fit(task, reference, labelled, rng)
-        rows = np.array([[row["loss"], row["agreement"]] for row in found.rows])
-        return {"rows": rows, "policy": found.policy.parameters}
+        result = rlhf.DPO(loss=loss, steps=40).fit(task, reference, labelled, rng)
+        rows = np.array([[row["loss"], row["agreement"]] for row in result.rows])
+        return {"rows": rows, "policy": result.policy.parameters}
 
     return run
 

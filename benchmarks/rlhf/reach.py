@@ -312,7 +312,7 @@ def at_betas(rows: Sequence[Row], method: str, set_for_beta: bool = False) -> di
     if set_for_beta:
         settings = {beta: in_words(SET[method, beta]) for beta in BETAS if (method, beta) in SET}
     summaries = {beta: summary(rows, method, words, beta) for beta, words in settings.items()}
-    return {beta: found for beta, found in summaries.items() if found}
+    return {beta: one for beta, one in summaries.items() if one}
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -324,9 +324,9 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
         middle.append([name, *(presets.get(beta) for beta in BETAS)])
         cells = [f"{presets[beta].smallest:.3f}" if beta in presets else "" for beta in BETAS]
         smallest.append([name, *cells])
-        for beta, found in at_betas(rows, name, set_for_beta=True).items():
+        for beta, tuned in at_betas(rows, name, set_for_beta=True).items():
             words = in_words(SET[name, beta])
-            line = [name, f"{beta:g}", words, presets.get(beta), found, f"{found.smallest:.3f}"]
+            line = [name, f"{beta:g}", words, presets.get(beta), tuned, f"{tuned.smallest:.3f}"]
             changed.append(line)
     set_header = ["method", "beta", "settings", "preset", "set", "smallest, set"]
     return {

@@ -1,9 +1,9 @@
-"""One run of one library on one task of `peers.py`, which starts each in a process of its own.
+"""One run of one library on one task of `peers.py`, which starts a separate process per run.
 
     python benchmarks/speed/peer_run.py ppo-cartpole minirl 0    (task, library, seed; --steps)
 
-Prints one line of JSON. Nothing but the standard library is imported at the top of this file: a
-library's import is timed, and its memory is to be its own.
+Prints one line of JSON. The top of this file imports the standard library only, because the import
+of a library is timed and its memory is measured.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 WINDOW = 100  # episodes in a mean return
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPOSettings:
-    """What every library is given, number by number; Adam's epsilon is 1e-5 everywhere."""
+    """The hyperparameters of PPO, the same for every library; Adam's epsilon is 1e-5."""
 
     num_envs: int
     rollout_steps: int
@@ -35,7 +35,7 @@ class PPOSettings:
     discount: float = 0.99
     lam: float = 0.95
     clip: float = 0.2
-    clip_falls: bool = False  # to 0, as the learning rate
+    clip_falls: bool = False  # linearly to 0, as the learning rate
     entropy: float = 0.0
     gradient_norm: float = 0.5
     normalize: bool = False  # observations and rewards
@@ -43,7 +43,7 @@ class PPOSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TRPOSettings:
-    """As above, for TRPO; its critic's Adam has each library's epsilon, 1e-8 or 1e-5."""
+    """The same for TRPO; the critic's Adam has each library's epsilon, 1e-8 or 1e-5."""
 
     num_envs: int = 2
     rollout_steps: int = 512
@@ -61,11 +61,12 @@ class TRPOSettings:
 
 @dataclass(frozen=True)
 class Task:
-    """One comparison; the others are held to "minirl" and "minirl-sync".
+    """One comparison of other libraries with "minirl" and "minirl-sync".
 
-    `kind` says what is compared: CPU seconds of an environment step, with all that belongs to it or
-    "apart from simulation", or CPU seconds "to threshold". Of a step, what comes before the end of
-    the first update is not counted: there PyTorch loads modules, and JAX and Numba compile.
+    `kind` is the quantity that is compared: CPU seconds per environment step, either in total
+    ("steps") or "apart from simulation", or CPU seconds "to threshold". For seconds per step, time
+    before the end of the first update is not counted, because PyTorch loads modules and JAX and
+    Numba compile then.
     """
 
     title: str
@@ -75,14 +76,14 @@ class Task:
     libraries: tuple[str, ...]
     settings: PPOSettings | TRPOSettings
     threshold: float | None = None
-    own: dict[str, Any] = field(default_factory=dict)  # settings of a library that has its own
-    own_steps: dict[str, int] = field(default_factory=dict)  # of a library too slow for all
+    other_settings: dict[str, Any] = field(default_factory=dict)  # by library
+    fewer_steps: dict[str, int] = field(default_factory=dict)  # of slow libraries
 
     def settings_of(self, library: str) -> Any:
-        return self.own.get(library, self.settings)
+        return self.other_settings.get(library.removesuffix("-sync"), self.settings)
 
     def steps_of(self, library: str) -> int:
-        return self.own_steps.get(library, self.total_steps)
+        return self.fewer_steps.get(library, self.total_steps)
 
 
 PPO_COMMON = PPOSettings(
@@ -121,7 +122,7 @@ TASKS = {
         PPO_LIBRARIES,
         PPO_COMMON,
         475.0,
-        own_steps={"tianshou": 40_960},
+        fewer_steps={"tianshou": 40_960},
     ),
     "ppo-zoo": Task(
         "PPO on CartPole-v1 to a mean return of 475, RL-Zoo settings",
@@ -149,7 +150,7 @@ TASKS = {
         ("minirl", "minirl-sync", "sb3-contrib"),
         TRPO_RL_ZOO,
         475.0,
-        {"minirl": PRESET},  # and of minirl-sync
+        {"minirl": PRESET},
     ),
     "ppo-halfcheetah": Task(
         "PPO on HalfCheetah-v5, 10,240 steps, training apart from simulation",
@@ -169,31 +170,13 @@ TASKS = {
     ),
 }
 
-# What a user of the library imports, and the distributions whose versions are recorded.
-IMPORTS = {
-    "minirl": ("minirl",),
-    "minirl-sync": ("minirl",),
-    "stable-baselines3": ("stable_baselines3",),
-    "sb3-contrib": ("sb3_contrib",),
-    "sbx": ("sbx",),
-    "tianshou": ("tianshou.algorithm", "tianshou.trainer", "tianshou.data", "tianshou.env"),
-}
-DISTRIBUTIONS = {
-    "minirl": ("minirl-numpy", "numpy"),
-    "minirl-sync": ("minirl-numpy", "numpy"),
-    "stable-baselines3": ("stable-baselines3", "torch"),
-    "sb3-contrib": ("sb3-contrib", "torch"),
-    "sbx": ("sbx-rl", "jax"),
-    "tianshou": ("tianshou", "torch"),
-}
-
 
 @dataclass
 class Run:
-    """What a library's run leaves; episodes in order of their ends, in environment steps.
+    """The result of a library's run; episodes are in the order of their ends, in environment steps.
 
-    `start_seconds` are the CPU seconds before the clock was started, `steps` those taken since;
-    minirl's clock starts at once, before its networks are made.
+    `start_seconds` are the CPU seconds before the clock was started, `steps` the environment steps
+    since then. minirl's clock starts at once, before its networks are made.
     """
 
     steps: int
@@ -205,7 +188,7 @@ class Run:
     simulation_seconds: float | None = None
 
 
-def rows_an_update(settings: PPOSettings | TRPOSettings) -> int:
+def rows_per_update(settings: PPOSettings | TRPOSettings) -> int:
     return settings.num_envs * settings.rollout_steps
 
 
@@ -220,9 +203,9 @@ def since(began: tuple[float, float], ended: tuple[float, float] | None = None) 
 
 
 def peak_memory_mb() -> float:
-    """The most memory this process has held.
+    """The largest memory of this process.
 
-    On Linux from /proc: getrusage's maximum survives exec, so it may be that of the parent.
+    On Linux it is read from /proc: getrusage's maximum survives exec, so it may be the parent's.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -253,7 +236,7 @@ def timed_environment(name: str, seconds: list[float]) -> Any:
 
 
 def environment_maker(task: Task, simulation: list[float]) -> Callable[[], Any]:
-    """Makes one environment, timed where training is to be seen apart from simulation."""
+    """A function that makes one environment, timed if simulation is subtracted."""
     import gymnasium as gym
 
     if task.kind == "apart from simulation":
@@ -311,7 +294,7 @@ def minirl_choices(task: Task) -> tuple[Any, Any]:
 
 
 def run_minirl(task: Task, library: str, seed: int) -> Run:
-    """With `SyncVectorEnv` for "minirl-sync", with what Gymnasium picks by itself for "minirl"."""
+    """minirl with `SyncVectorEnv` ("minirl-sync") or with Gymnasium's own choice ("minirl")."""
     import gymnasium as gym
 
     import minirl
@@ -322,7 +305,7 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
     def synchronous(num_envs: int) -> Any:
         return gym.vector.SyncVectorEnv([make] * num_envs)
 
-    by_itself = library == "minirl" and task.kind != "apart from simulation"
+    chosen_by_gymnasium = library == "minirl" and task.kind != "apart from simulation"
     algorithm, settings = minirl_choices(task)
     rollouts_ended = []
 
@@ -332,7 +315,7 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
 
     began = clock()
     history = minirl.train(
-        task.environment if by_itself else synchronous,
+        task.environment if chosen_by_gymnasium else synchronous,
         algorithm,
         total_steps=task.total_steps,
         seed=seed,
@@ -343,7 +326,7 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
     steps, episodes = history.environment_steps, len(history.episode_ends)
     reached = history.steps_to(task.threshold) if task.kind == "to threshold" else None
     if reached is not None:
-        # As if training had stopped with the rollout in which the mean reached the threshold.
+        # As if training had stopped after the rollout in which the mean reached the threshold.
         last = next(i for i, row in enumerate(history.rows) if row["environment_steps"] >= reached)
         seconds = since(began, rollouts_ended[last])
         steps, episodes = reached, int((history.episode_ends <= reached).sum())
@@ -358,9 +341,9 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
 
 
 def stable_baselines_model(task: Task, library: str, seed: int, envs: Any) -> Any:
-    """PPO of Stable-Baselines3 or of sbx, its twin in JAX; TRPO of sb3-contrib."""
+    """PPO of Stable-Baselines3 or of sbx, its JAX version; TRPO of sb3-contrib."""
     chosen = task.settings_of(library)
-    given = {
+    common = {
         "policy": "MlpPolicy",
         "env": envs,
         "seed": seed,
@@ -373,7 +356,7 @@ def stable_baselines_model(task: Task, library: str, seed: int, envs: Any) -> An
         import sb3_contrib
 
         return sb3_contrib.TRPO(
-            **given,
+            **common,
             learning_rate=chosen.critic_learning_rate,
             batch_size=chosen.critic_minibatch_size,
             n_critic_updates=chosen.critic_epochs,
@@ -391,7 +374,7 @@ def stable_baselines_model(task: Task, library: str, seed: int, envs: Any) -> An
         return chosen.clip * remaining
 
     return PPO(
-        **given,
+        **common,
         batch_size=chosen.minibatch_size,
         n_epochs=chosen.epochs,
         learning_rate=lambda remaining: chosen.learning_rate * remaining,
@@ -402,7 +385,7 @@ def stable_baselines_model(task: Task, library: str, seed: int, envs: Any) -> An
 
 
 def run_stable_baselines(task: Task, library: str, seed: int) -> Run:
-    """Their `DummyVecEnv` of `Monitor`s, as their `make_vec_env` makes; no evaluation, no logs."""
+    """Stable-Baselines3, sb3-contrib or sbx in their `DummyVecEnv`; no evaluation, no logs."""
     import numpy as np
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
@@ -437,14 +420,14 @@ def run_stable_baselines(task: Task, library: str, seed: int) -> Run:
                 return True
             infos = self.locals["infos"]
             self.recent.extend(info["episode"]["r"] for info in infos if "episode" in info)
-            # A plain bool: sbx asks whether the answer `is False`, which NumPy's is not.
+            # A Python bool: sbx tests whether the answer `is False`, which NumPy's bool is not.
             return bool(len(self.recent) < WINDOW or np.mean(self.recent) < task.threshold)
 
     built, watch = clock(), Watch()
     model = stable_baselines_model(task, library, seed, envs)
     model.learn(task.total_steps, watch)
     seconds = since(watch.began)
-    # All environments step together, so an episode's end is its row times their number.
+    # All environments step together, so an episode ends at its row times their number.
     episodes = sorted(
         (int(row) * chosen.num_envs, score)
         for monitor in monitors
@@ -463,7 +446,7 @@ def run_stable_baselines(task: Task, library: str, seed: int) -> Run:
 
 
 def run_tianshou(task: Task, library: str, seed: int) -> Run:
-    """Its procedural interface, without test episodes; ends are known to a rollout."""
+    """tianshou's procedural interface, without test episodes; ends are known up to a rollout."""
     import numpy as np
     import torch
     from tianshou.algorithm import PPO
@@ -480,7 +463,7 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
     np.random.seed(seed)  # noqa: NPY002 - tianshou shuffles minibatches with it
     chosen = task.settings_of(library)
     make = environment_maker(task, [0.0])
-    batch = rows_an_update(chosen)
+    batch = rows_per_update(chosen)
     ends: list[int] = []
     returns: list[float] = []
 
@@ -553,33 +536,45 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
     )
 
 
-def run(task: Task, library: str, seed: int) -> Run:
-    runners = {
-        "minirl": run_minirl,
-        "minirl-sync": run_minirl,
-        "stable-baselines3": run_stable_baselines,
-        "sb3-contrib": run_stable_baselines,
-        "sbx": run_stable_baselines,
-        "tianshou": run_tianshou,
-    }
-    return runners[library](task, library, seed)
+class Library(NamedTuple):
+    """A library: the modules that its user imports, and distributions whose versions are stored."""
+
+    run: Callable[[Task, str, int], Run]
+    modules: tuple[str, ...]
+    distributions: tuple[str, ...]
+
+
+LIBRARIES = {
+    "minirl": Library(run_minirl, ("minirl",), ("minirl-numpy", "numpy")),
+    "minirl-sync": Library(run_minirl, ("minirl",), ("minirl-numpy", "numpy")),
+    "stable-baselines3": Library(
+        run_stable_baselines, ("stable_baselines3",), ("stable-baselines3", "torch")
+    ),
+    "sb3-contrib": Library(run_stable_baselines, ("sb3_contrib",), ("sb3-contrib", "torch")),
+    "sbx": Library(run_stable_baselines, ("sbx",), ("sbx-rl", "jax")),
+    "tianshou": Library(
+        run_tianshou,
+        ("tianshou.algorithm", "tianshou.trainer", "tianshou.data", "tianshou.env"),
+        ("tianshou", "torch"),
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("library", choices=IMPORTS)
+    parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("seed", type=int)
-    parser.add_argument("--steps", type=int, help="instead of the task's")
+    parser.add_argument("--steps", type=int, help="environment steps, in place of the task's")
     arguments = parser.parse_args()
     task, library = TASKS[arguments.task], arguments.library
-    settings = task.settings_of("minirl" if library == "minirl-sync" else library)
+    settings = task.settings_of(library)
     task = replace(task, total_steps=arguments.steps or task.steps_of(library))
-    if settings != PRESET and task.total_steps < (least := 2 * rows_an_update(settings)):
+    if settings != PRESET and task.total_steps < (least := 2 * rows_per_update(settings)):
         parser.error(f"--steps must be {least} or more: the clock starts after the first update")
     began = clock()
     try:
-        for module in IMPORTS[library]:
+        for module in LIBRARIES[library].modules:
             importlib.import_module(module)
         import_seconds = since(began)[0]
         import_memory_mb = peak_memory_mb()
@@ -588,8 +583,9 @@ def main() -> None:
     except Exception as error:  # whatever a broken installation raises
         print(json.dumps({"unavailable": f"{type(error).__name__}: {error}"}))
         return
-    found = run(task, library, arguments.seed)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in DISTRIBUTIONS[library]]
+    result = LIBRARIES[library].run(task, library, arguments.seed)
+    distributions = LIBRARIES[library].distributions
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in distributions]
     print(
         json.dumps(
             {
@@ -597,7 +593,7 @@ def main() -> None:
                 "import_seconds": import_seconds,
                 "import_memory_mb": import_memory_mb,
                 "peak_memory_mb": peak_memory_mb(),
-                **found.__dict__,
+                **result.__dict__,
             }
         )
     )

@@ -163,8 +163,8 @@ def test_minirl_is_timed_until_it_reached_the_threshold(peers, monkeypatch):
     ticks = itertools.count()  # the clock is read at the start and after each rollout
     monkeypatch.setattr(peer_run, "clock", lambda: (tick := float(next(ticks)), tick))
     task = replace(peer_run.TASKS["ppo-zoo"], total_steps=20_000, threshold=145.0)
-    whole = peer_run.run(replace(task, threshold=500.0), "minirl", 0)
-    run = peer_run.run(task, "minirl", 0)
+    whole = peer_run.run_minirl(replace(task, threshold=500.0), "minirl", 0)
+    run = peer_run.run_minirl(task, "minirl", 0)
     assert run.steps < task.total_steps <= whole.steps
     assert run.episode_ends[-1] == run.steps
     assert sum(run.episode_returns[-100:]) >= 14_500

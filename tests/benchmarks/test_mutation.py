@@ -1,22 +1,18 @@
-"""The pages about mutation testing speak of the code as it is."""
+"""The pages about mutation testing describe the present code."""
 
 import csv
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KINDS = "cost|default|distribution|equal|guard|memory|rounding|tie|tolerance|typing"
 
 
-def load_driver():
-    path = ROOT / "benchmarks" / "mutation.py"
-    spec = importlib.util.spec_from_file_location("mutation", path)
-    driver = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(driver)
-    return driver
+@pytest.fixture
+def driver(load):
+    return load("mutation")
 
 
 def words(text):
@@ -34,17 +30,15 @@ def test_every_equivalent_mutant_changes_a_line_of_its_module_and_has_a_reason()
         assert re.match(rf"({KINDS}): \w", row["reason"]), row
 
 
-def test_modules_and_the_files_that_judge_them_are_there():
-    driver = load_driver()
+def test_modules_and_their_test_files_exist(driver):
     for module in driver.MODULES:
         for path in (f"minirl/{module}.py", *driver.test_files(module)):
             assert (ROOT / path).is_file(), path
 
 
-def test_the_page_holds_the_kept_table():
-    driver = load_driver()
+def test_the_page_holds_the_stored_table(driver):
     page = (ROOT / "docs" / "results" / "tests.md").read_text()
-    assert driver.table(driver.kept_rows()) in page
+    assert driver.table(driver.stored_rows()) in page
 
 
 # ------------------------------------------------------------ what is run again
@@ -59,9 +53,9 @@ FILES = {
 
 
 @pytest.fixture
-def judged(tmp_path, monkeypatch):
-    """A driver in a small tree, with two mutants of which "lives" survives; what it judges."""
-    driver, calls = load_driver(), []
+def judged(driver, tmp_path, monkeypatch):
+    """The module in a small tree, with two mutants of which "lives" survives; its calls of judge."""
+    calls = []
 
     def judge(module, names):
         calls.append(names)
