@@ -54,7 +54,7 @@ FILES = {
 
 @pytest.fixture
 def judged(driver, tmp_path, monkeypatch):
-    """The module in a small tree, with two mutants of which "lives" survives; its calls of judge."""
+    """The module in a small tree, with mutants "dies" and "lives"; its calls of `judge`."""
     calls = []
 
     def judge(module, names):
