@@ -300,7 +300,7 @@ class World:
             "returns": lambda: self.returns.copy(),
             "product": lambda: lambda vector: 2 * vector,
             "b": lambda: np.ones(3),
-            "refuse": lambda: lambda fraction: "too long" if fraction > 0.5 else None,
+            "reason_to_reject": lambda: lambda fraction: "too long" if fraction > 0.5 else None,
             "shrink": lambda: 0.7,
             "tries": lambda: 5,
             "iterations": lambda: 5,

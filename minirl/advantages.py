@@ -1,11 +1,11 @@
 """Advantage estimators: which actions did better than expected, from rewards and a critic.
 
-An estimator is a value, called with a `Rollout`: it returns advantages and the critic's regression
-targets, both (T, E). Two masks keep episodes apart, and they are not the same:
+An estimator is called with a `Rollout`. It returns advantages and the regression targets of the
+critic, both (T, E). Two different masks separate episodes:
 
-* `terminated` stops the *bootstrap*: after the episode's own end there is nothing to expect;
-* `terminated | truncated` stops the *trace*: the next row belongs to another episode. A time limit
-  is no end of the world, so V(final observation) still counts.
+* `terminated` stops the *bootstrap*: after a terminal state no more reward can follow;
+* `terminated | truncated` stops the *trace*: the next row belongs to another episode. After a
+  time limit the task would have gone on, so V(final observation) still counts.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from minirl.support.validation import require_fraction
 
 
 class AdvantageEstimator(Protocol):
-    """What `train` needs of an estimator."""
+    """The interface of an advantage estimator that `train` can use."""
 
     @property
     def discount(self) -> float: ...
@@ -103,7 +103,7 @@ def gae(
 ) -> np.ndarray:
     """Generalised advantage estimation: A_t = sum_l (discount lam)^l delta_{t+l}, (T, E).
 
-    lam = 0 is the TD error (little variance, biased by a wrong critic); lam = 1 is return minus
+    lam = 0 is the TD error (low variance, biased if the critic is wrong); lam = 1 is return minus
     value (unbiased). The sum ends with the episode or with the rollout.
 
     Source: Schulman et al. 2016, the estimator GAE(gamma, lambda), for episodes that end in either
@@ -165,7 +165,7 @@ class GAE:
 class RewardToGo:
     """REINFORCE's estimator: the discounted return from each step on, minus a baseline.
 
-    Where a rollout or a time limit cuts an episode, the critic's value stands for the rest.
+    Where a rollout or a time limit cuts an episode, the critic's value replaces what is missing.
 
     Parameters
     ----------

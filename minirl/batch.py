@@ -40,7 +40,7 @@ class Rollout:
         The critic's value of s_t and of s_{t+1}; the latter also at an episode's end, where
         s_{t+1} is the final observation.
     terminated, truncated : ndarray (T, E) of bool
-        Whether the episode ended after a_t: by its own rules, or by a time limit.
+        Whether the episode ended after a_t: in a terminal state, or by a time limit.
     valid : ndarray (T, E) of bool
         Whether the row is a transition to learn from.
     time : ndarray (T, E) of int
@@ -48,10 +48,10 @@ class Rollout:
     episode_ends, episode_returns, episode_lengths : ndarray (K,)
         The episodes that ended here, in the order of their ends: valid transitions of the rollout
         up to and including the row of the end, undiscounted sum of raw rewards, and steps. Whole
-        episodes stand column by column, see `collect_episodes`.
+        episodes are listed column by column, see `collect_episodes`.
     group : ndarray (E,) of int, optional
-        Columns with the same number began alike (same prompt); only where each column is one
-        episode.
+        Columns with the same number share their first observation (same prompt). Only if each
+        column is one episode.
     """
 
     observations: np.ndarray
@@ -178,9 +178,9 @@ class Batch:
         """One epoch: every row once, in random order, in equal parts of about `size` units.
 
         A unit is a row or, where weights are per episode, a whole episode: a part then holds equal
-        numbers of episodes, not of rows. The number of parts is units / size, rounded, so that none
-        is a handful of strays; weights are scaled by units over units in the part, so that each
-        minibatch estimates the whole batch's sum. A single part is the batch as it is.
+        numbers of episodes, not of rows. The number of parts is units / size, rounded, so that no
+        part is much smaller than the others. Weights are scaled by units over units in the part, so
+        that each minibatch estimates the sum over the whole batch. A single part is the batch.
 
         Yields
         ------
@@ -245,11 +245,11 @@ def flatten(
     advantages, returns : ndarray (T, E)
         From an advantage estimator.
     per : {"transition", "episode"}
-        What the weights average over: 1/N per valid transition, or 1/E when each column is one
+        Weights are 1/N per valid transition, or 1/E when each column is one
         whole episode, so that losses and KL are sums over an episode, averaged over episodes.
     state_discount : float
-        Each weight is multiplied by state_discount^time. 1 is what everybody does. With the task's
-        discount, per="episode" and advantages whose error has mean zero, the policy gradient is
+        Each weight is multiplied by state_discount^time. 1 is common practice. With the discount
+        of the task, per="episode" and advantages whose error has mean zero, the policy gradient is
         unbiased for the gradient of the discounted return. per="transition" divides the same sum
         by the number of transitions instead of episodes: the estimate has the gradient's direction
         and tends to 1/(mean episode length) times its length.

@@ -1,4 +1,4 @@
-"""The oracles, for readers' own code: is this derivative right, is this estimate unbiased?
+"""Checks for your own code: is this derivative right, is this estimate unbiased?
 
 Each check raises AssertionError with the numbers that disagree, and returns what it measured.
 """
@@ -32,8 +32,8 @@ def finite_difference(
     )
 
 
-def _require_close(name: str, found: np.ndarray, truth: np.ndarray, tolerance: float) -> float:
-    error = float(np.max(np.abs(found - truth)) / max(1.0, float(np.max(np.abs(truth)))))
+def _require_close(name: str, value: np.ndarray, truth: np.ndarray, tolerance: float) -> float:
+    error = float(np.max(np.abs(value - truth)) / max(1.0, float(np.max(np.abs(truth)))))
     if not error <= tolerance:
         raise AssertionError(f"{name} is off by {error:.2e} (tolerance {tolerance:.0e})")
     return error

@@ -1,8 +1,8 @@
-"""Action distributions on their own parameters eta, each with its derivatives beside it.
+"""Action distributions with parameters eta, and their derivatives with respect to eta.
 
-A distribution holds N independent rows. Its parameters `eta` (N, d) are what a network puts out:
+A distribution holds N independent rows. Its parameters `eta` (N, d) are the outputs of a network:
 logits for `Categorical`, mean and log standard deviation for `DiagonalGaussian`. Every derivative
-here is with respect to `eta`; a network's `vjp` carries it on to the parameters theta.
+here is with respect to `eta`; a network's `vjp` continues the chain rule to the parameters theta.
 All logarithms are natural: log-probabilities, entropies and divergences are in nats.
 """
 
@@ -17,7 +17,7 @@ LOG_2_PI = float(np.log(2 * np.pi))
 
 
 class Distribution(Protocol):
-    """What a policy needs of a distribution; `Categorical` and `DiagonalGaussian` have it."""
+    """The interface of a distribution; `Categorical` and `DiagonalGaussian` implement it."""
 
     eta: np.ndarray
 
@@ -66,7 +66,7 @@ class Categorical:
         return self._probs.T
 
     def _chosen(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The index of each row's action; ValueError unless actions (N,) lie in 0 .. A-1."""
+        """Indices of the chosen entries; ValueError unless actions (N,) lie in 0 .. A-1."""
         count, rows = self._probs.shape
         actions = np.asarray(actions)
         require_shape("actions", actions, (rows,))
@@ -131,7 +131,7 @@ class Categorical:
         return -self._weighted(self._log_probs + self.entropy()).T
 
     def grad_kl(self, other: "Categorical", *, wrt: Literal["self", "other"]) -> np.ndarray:
-        """d KL(self || other) / d eta, (N, A), of `self` or of `other`.
+        """d KL(self || other) / d eta, (N, A), with respect to the eta of `self` or of `other`.
 
         wrt="self": p (log p - log q - KL); wrt="other": q - p.
         """
@@ -141,7 +141,7 @@ class Categorical:
         return self._weighted(log_ratio - self._weighted(log_ratio).sum(axis=0)).T
 
     def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
-        """M d_eta with M = diag(p) - p p^T, the Fisher matrix in eta, row by row (N, A)."""
+        """M d_eta for each row (N, A), with the Fisher matrix M = diag(p) - p p^T of eta."""
         require_shape("d_eta", d_eta, self.eta.shape)
         product = self._probs * d_eta.T
         product -= self._probs * product.sum(axis=0)
@@ -192,7 +192,9 @@ class DiagonalGaussian:
         return (actions - self.mean) * np.exp(-self.log_std)
 
     def log_prob(self, actions: np.ndarray) -> np.ndarray:
-        """Log density in nats (N,) of actions (N, k), summed over the components.
+        """log p(a) = -sum_i [z_i^2 / 2 + log std_i + log(2 pi) / 2], in nats (N,).
+
+        z = (a - mean) / std, and i numbers the k components of an action.
 
         Raises
         ------
@@ -207,7 +209,11 @@ class DiagonalGaussian:
         return (self.log_std + 0.5 * (LOG_2_PI + 1)).sum(axis=1)
 
     def kl(self, other: "DiagonalGaussian") -> np.ndarray:
-        """KL(self || other) in nats (N,), summed over the components."""
+        """KL(self || other) in nats (N,), summed over the components i.
+
+        KL_i = log(s2 / s1) + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1 / 2, with mean m1 and standard
+        deviation s1 of `self`, m2 and s2 of `other`.
+        """
         log_ratio = other.log_std - self.log_std
         distance = ((self.mean - other.mean) * np.exp(-other.log_std)) ** 2
         terms = log_ratio + 0.5 * (np.exp(-2 * log_ratio) + distance - 1)
@@ -226,7 +232,11 @@ class DiagonalGaussian:
         return np.concatenate([np.zeros_like(self.mean), np.ones_like(self.log_std)], axis=1)
 
     def grad_kl(self, other: "DiagonalGaussian", *, wrt: Literal["self", "other"]) -> np.ndarray:
-        """d KL(self || other) / d eta, (N, 2k), of `self` or of `other`."""
+        """d KL(self || other) / d eta, (N, 2k), with respect to the eta of `self` or of `other`.
+
+        With m1, s1 of `self` and m2, s2 of `other`. wrt="self": (m1 - m2) / s2^2 for the mean,
+        s1^2 / s2^2 - 1 for log std. wrt="other": (m2 - m1) / s2^2, 1 - (s1^2 + (m1 - m2)^2) / s2^2.
+        """
         precision = np.exp(-2 * other.log_std)
         shift = (self.mean - other.mean) * precision
         variance_ratio = np.exp(2 * (self.log_std - other.log_std))
@@ -236,7 +246,7 @@ class DiagonalGaussian:
         return np.concatenate([shift, variance_ratio - 1], axis=1)
 
     def fisher_product(self, d_eta: np.ndarray) -> np.ndarray:
-        """M d_eta with M = diag(1 / std^2, 2), the Fisher matrix in eta, row by row (N, 2k)."""
+        """M d_eta for each row (N, 2k), with the Fisher matrix M = diag(1 / std^2, 2) of eta."""
         require_shape("d_eta", d_eta, self.eta.shape)
         d_mean, d_log_std = _halves(d_eta)
         return np.concatenate([d_mean * np.exp(-2 * self.log_std), 2 * d_log_std], axis=1)

@@ -30,7 +30,7 @@ from minirl.support.validation import (
 
 
 class Network(Protocol):
-    """What a policy or a critic needs of a network."""
+    """The interface of a network that a policy or a critic can use."""
 
     @property
     def dtype(self) -> str: ...
@@ -55,7 +55,7 @@ def orthogonal(shape: tuple[int, int], gain: float, rng: np.random.Generator) ->
 
 
 class MLPCache:
-    """What a forward pass leaves for the derivatives: weights, inputs of each layer, slopes."""
+    """Values of a forward pass that its derivatives use: weights, inputs of each layer, slopes."""
 
     def __init__(self, weights: list[np.ndarray], inputs: list[np.ndarray]) -> None:
         self.weights = weights

@@ -105,7 +105,7 @@ def clip_by_norm(gradient: np.ndarray, max_norm: float | None) -> tuple[np.ndarr
 
 
 class Optimizer(Protocol):
-    """What an algorithm needs of an optimizer; `SGD` and `Adam` have it."""
+    """The interface of an optimizer; `SGD` and `Adam` implement it."""
 
     def init(self, theta: np.ndarray) -> Any: ...
     def step(
@@ -130,10 +130,10 @@ CheckedOptimizer = Annotated[Optimizer, require_optimizer]
 
 @dataclass(frozen=True)
 class SGD:
-    """theta - learning_rate * gradient; no state."""
+    """Gradient descent: theta - learning_rate * gradient."""
 
     def init(self, theta: np.ndarray) -> None:
-        """Nothing to remember."""
+        """SGD has no state."""
 
     def step(
         self, state: None, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
@@ -168,8 +168,7 @@ class Adam:
     beta1, beta2 : float
         Decay of the first and second moment, in [0, 1).
     epsilon : float
-        Added to the root of the second moment. 1e-5 is the habit in PPO codebases; 1e-8 the
-        paper's.
+        Added to the root of the second moment. The paper uses 1e-8; many PPO codebases use 1e-5.
     """
 
     beta1: Decay = 0.9

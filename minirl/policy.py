@@ -19,7 +19,7 @@ LARGEST_NETWORK = 50_000_000  # parameters; training keeps about six arrays of t
 
 
 def network_input(observations: np.ndarray, statistics: RunningMoments | None) -> np.ndarray:
-    """Raw observations, normalised if statistics are kept. The one place where this happens."""
+    """Observations as the network receives them: normalised if there are statistics."""
     if statistics is None:
         return observations
     require_rows("observations", observations, statistics.mean.shape)

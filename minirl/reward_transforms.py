@@ -1,4 +1,4 @@
-"""Reward transforms: what learning sees instead of the environment's raw rewards.
+"""Reward transforms: functions of the raw rewards, from which the algorithm then learns.
 
 `init(num_envs) -> state`, `transform(state, rollout, policy) -> (state, rewards, metrics)`. The
 history always records raw returns, counted before any transform.
@@ -18,7 +18,7 @@ from minirl.support.validation import require_count
 
 
 class RewardTransform(Protocol):
-    """What `train` needs of a reward transform."""
+    """The interface of a reward transform that `train` can use."""
 
     def init(self, num_envs: int) -> Any: ...
     def transform(
@@ -38,14 +38,14 @@ class ReturnScalingState:
 class ReturnScaling:
     """Divide rewards by the running standard deviation of the discounted sum of past rewards.
 
-    The scale of rewards then hardly matters to learning rates. Nothing is subtracted, since that
+    Learning rates then hardly depend on the scale of the rewards. Nothing is subtracted, since that
     would change which policy is best in tasks that end. Scaled rewards are clipped at 10.
     (VecNormalize in OpenAI Baselines.)
 
     Parameters
     ----------
     discount : float
-        Of the sum, in [0, 1]; the task's own.
+        Discount of the sum, in [0, 1]; usually that of the task.
     """
 
     discount: Fraction = 0.99
@@ -61,7 +61,7 @@ class ReturnScaling:
     def transform(
         self, state: ReturnScalingState, rollout: Rollout, policy: Policy
     ) -> tuple[ReturnScalingState, np.ndarray, dict[str, float]]:
-        """Scaled rewards (T, E), with the rollout's own rewards already counted."""
+        """Scaled rewards (T, E); the statistics already include the rewards of this rollout."""
         sums, history = state.sums, []
         for reward, valid, done in zip(rollout.rewards, rollout.valid, rollout.done, strict=True):
             sums = np.where(valid, self.discount * sums + reward, 0.0)

@@ -422,7 +422,7 @@ def _require_finite_row(who: str, name: str, values: np.ndarray, row: int) -> No
 
 
 def _action_converter(space: spaces.Space[Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """What the environment receives: Box actions clipped to their bounds, others as they are."""
+    """The function from actions to those the environment receives: Box actions are clipped."""
     if isinstance(space, spaces.Box):
         low, high, dtype = space.low, space.high, space.dtype
         return lambda actions: np.clip(actions, low, high).astype(dtype)

@@ -89,29 +89,29 @@ def conjugate_gradient(
 
 
 class LineSearchResult(NamedTuple):
-    """What a line search settled on.
+    """The result of a line search.
 
     Attributes
     ----------
     fraction : float
-        The accepted fraction of the full step; 0 if every try was refused.
-    refusals : tuple of str
-        Why each longer step was refused, longest first.
+        The accepted fraction of the full step; 0 if every fraction was rejected.
+    rejections : tuple of str
+        Why each longer step was rejected, the longest first.
     """
 
     fraction: float
-    refusals: tuple[str, ...]
+    rejections: tuple[str, ...]
 
 
 def backtracking_line_search(
-    refuse: Callable[[float], str | None], *, shrink: float, tries: int
+    reason_to_reject: Callable[[float], str | None], *, shrink: float, tries: int
 ) -> LineSearchResult:
-    """Try the fractions 1, shrink, shrink^2, ... and take the first that is not refused.
+    """Try the fractions 1, shrink, shrink^2, ... and take the first that is not rejected.
 
     Parameters
     ----------
-    refuse : callable
-        fraction -> why this step is unacceptable, or None to accept it.
+    reason_to_reject : callable
+        fraction -> the reason to reject this step as text, or None to accept it.
     shrink : float
         Factor between tries, in (0, 1).
     tries : int
@@ -120,30 +120,30 @@ def backtracking_line_search(
     Raises
     ------
     ValueError
-        Unless `shrink` lies between 0 and 1, `tries` is a whole number of at least 1, and `refuse`
-        returns None or a reason.
+        Unless `shrink` lies between 0 and 1, `tries` is a whole number of at least 1, and
+        `reason_to_reject` returns None or a text.
 
     Examples
     --------
     >>> too_long = lambda fraction: "too long" if fraction > 0.3 else None
     >>> backtracking_line_search(too_long, shrink=0.5, tries=5)
-    LineSearchResult(fraction=0.25, refusals=('too long', 'too long'))
+    LineSearchResult(fraction=0.25, rejections=('too long', 'too long'))
     """
     if not isinstance(shrink, int | float | np.floating) or not 0 < shrink < 1:
         raise ValueError(f"shrink must lie between 0 and 1, got {shrink!r}")
     require_count("tries", tries)
-    refusals: list[str] = []
+    rejections: list[str] = []
     for attempt in range(tries):
         fraction = shrink**attempt
-        reason = refuse(fraction)
+        reason = reason_to_reject(fraction)
         if reason is None:
-            return LineSearchResult(fraction, tuple(refusals))
+            return LineSearchResult(fraction, tuple(rejections))
         if not isinstance(reason, str):  # False would mean the opposite of what it says
             raise ValueError(
-                f"refuse must return None to accept a step or the reason as text, got {reason!r}"
+                f"reason_to_reject must return None or the reason as text, got {reason!r}"
             )
-        refusals.append(reason)
-    return LineSearchResult(0.0, tuple(refusals))
+        rejections.append(reason)
+    return LineSearchResult(0.0, tuple(rejections))
 
 
 check_arguments(__name__)

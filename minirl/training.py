@@ -66,8 +66,8 @@ class Result:
     critic : Critic
     history : History
     settings : dict
-        JSON-ready. What was asked for: `env`, `algorithm`, `settings`, `total_steps` or
-        `total_episodes`, `seed`. What was done: `environment_steps`, and `partial`, which is True
+        JSON-ready. The arguments: `env`, `algorithm`, `settings`, `total_steps` or
+        `total_episodes`, `seed`. The run: `environment_steps`, and `partial`, which is True
         if training stopped before its end. `environments_reset_at` lists the environment steps at
         which the run was resumed from environments that a checkpoint could not restore.
     best_policy : Policy or None
@@ -400,7 +400,7 @@ def _described(
     stop: Stop | None,
     evaluate_every: int | None,
 ) -> dict[str, Any]:
-    """What was asked for, JSON-ready: `Result.settings`, and the identity of a checkpoint."""
+    """The arguments, JSON-ready; a checkpoint recognises its run by them."""
     described = {
         "env": describe(env),
         "algorithm": describe(algorithm),
@@ -541,7 +541,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _result(run: RunState, described: dict[str, Any], *, partial: bool) -> Result:
-    """What was learned so far, with how long training took."""
+    """The result so far; its description says how many steps it took."""
     done: dict[str, Any] = {
         "environment_steps": run.history.environment_steps,
         "partial": partial,

@@ -178,17 +178,17 @@ def test_the_full_step_is_tried_first():
 def test_the_longest_acceptable_fraction_wins(shrink, tries, limit):
     tried = []
 
-    def refuse(fraction):
+    def reason_to_reject(fraction):
         tried.append(fraction)
         return f"{len(tried)}: too long" if fraction > limit else None
 
-    result = backtracking_line_search(refuse, shrink=shrink, tries=tries)
+    result = backtracking_line_search(reason_to_reject, shrink=shrink, tries=tries)
     candidates = [shrink**k for k in range(tries)]
     acceptable = [fraction for fraction in candidates if fraction <= limit]
     assert result.fraction == (acceptable[0] if acceptable else 0.0)
     refused = len(candidates) - len(acceptable)
     assert tried == candidates[: refused + 1]
-    assert result.refusals == tuple(f"{k}: too long" for k in range(1, refused + 1))
+    assert result.rejections == tuple(f"{k}: too long" for k in range(1, refused + 1))
 
 
 def test_refusing_everything_gives_zero_after_all_tries():
@@ -212,6 +212,8 @@ def test_a_line_search_tries(tries):
 
 @pytest.mark.parametrize("answer", [False, True, 0.0])
 def test_a_refusal_is_a_reason(answer):
-    """False was a refusal, though `refuse` said that it did not refuse."""
-    with pytest.raises(ValueError, match="refuse must return None .* or the reason as text, got"):
+    """False would reject a step that the function means to accept."""
+    with pytest.raises(
+        ValueError, match="reason_to_reject must return None or the reason as"
+    ):
         backtracking_line_search(lambda fraction: answer, shrink=0.5, tries=3)

@@ -13,7 +13,7 @@ from minirl.policy import Policy
 
 
 class Algorithm(Protocol):
-    """What `train` needs of an algorithm; ours and a reader's own.
+    """The interface of an algorithm that `train` can use.
 
     The state is a frozen dataclass with a field `policy`; anything else in it is the algorithm's.
     """

@@ -1,4 +1,4 @@
-"""Natural policy gradient: the steepest ascent where distance is the change of the policy itself::
+"""Natural policy gradient: steepest ascent, with distance measured between policies by the KL::
 
     F = sum_i w_i J_i^T M_i J_i     J = d eta / d theta,  M = Fisher matrix of the distribution  (1)
     F v = vjp(w M jvp(v))                                                              (2)
@@ -25,7 +25,7 @@ from minirl.support.fields import Flag, NonNegative, Repetitions, check_fields
 
 @dataclass(frozen=True, eq=False)
 class NaturalGradientState:
-    """The policy; there is nothing else to remember."""
+    """The policy; a natural-gradient update needs no other memory."""
 
     policy: Policy
 
@@ -33,7 +33,7 @@ class NaturalGradientState:
 def fisher_vector_product(
     policy: Policy, cache: Any, distribution: Distribution, weight: np.ndarray, vector: np.ndarray
 ) -> np.ndarray:
-    """F v (P,), equation (2): three visible factors J^T M J, exact, never forming F.
+    """F v = sum_i w_i J_i^T M_i J_i v (P,), equation (2), exact and without forming F.
 
     F is also the Hessian of the mean KL(old || new) at new = old.
 
@@ -58,7 +58,7 @@ def natural_direction(
     damping: float,
     iterations: int,
 ) -> ConjugateGradientResult:
-    """Solve (F + damping I) x = g by conjugate gradient, equation (3).
+    """Solve (F + damping I) x = g for x by conjugate gradient, equation (3).
 
     F is weighted by the batch's `weight`, as g is, so that a factor on all weights cancels where
     damping is 0. Damping keeps the system well conditioned: directions in which the batch says
@@ -83,7 +83,7 @@ class NaturalGradient:
     damping : float
         Added to F's diagonal.
     cg_iterations : int
-        Conjugate-gradient iterations at most.
+        Largest number of conjugate-gradient iterations.
     normalize_advantages : bool
         Whiten the batch's advantages: makes the step independent of the reward's scale.
     """
@@ -125,7 +125,7 @@ class NaturalGradient:
         # (4) the step
         step = float(self.step_size) * solution.x
         policy = policy.with_parameters(policy.parameters + step)
-        # (5) what the step did
+        # (5) the effect of the step
         new = policy(batch.observations)
         products = len(solution.residual_norms) - 1
         return replace(state, policy=policy), {

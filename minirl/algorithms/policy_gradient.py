@@ -59,14 +59,14 @@ def surrogate(ratio: np.ndarray, batch: Batch) -> float:
 def entropy_bonus(
     distribution: Distribution, batch: Batch, coefficient: float
 ) -> tuple[float, np.ndarray]:
-    """- coefficient * sum_i w_i H(pi(.|s_i)) and its derivative in eta (N, d)."""
+    """- coefficient * sum_i w_i H(pi(.|s_i)) and its derivative with respect to eta (N, d)."""
     weighted = coefficient * batch.weight
     loss = -float(weighted @ distribution.entropy())
     return loss, -weighted[:, None] * distribution.grad_entropy()
 
 
 def step_report(old: Distribution, new: Distribution, batch: Batch) -> dict[str, float]:
-    """What a step did to the policy: `surrogate_improvement`, `kl` and `entropy` (see metrics).
+    """The effect of a step on the policy: `surrogate_improvement`, `kl` and `entropy`.
 
     The improvement is a sum over rows times `weight`, as the surrogate is. KL and entropy are means
     sum_i u_i KL(old_i || new_i) and sum_i u_i H(new_i) with u the batch's `mean_weight`.
@@ -134,7 +134,7 @@ class PolicyGradient:
             state.optimizer, policy.parameters, gradient, float(self.learning_rate)
         )
         policy = policy.with_parameters(theta)
-        # (4) what the step did
+        # (4) the effect of the step
         new = policy(batch.observations)
         return replace(state, policy=policy, optimizer=optimizer), {
             **step_report(old, new, batch),

@@ -216,7 +216,7 @@ class PPO:
                 new = state.policy(batch.observations)
                 if float(batch.mean_weight @ old.kl(new)) > self.target_kl:
                     break
-        # (5) what the epochs did
+        # (5) the effect of all epochs
         new = state.policy(batch.observations)
         # Forward passes that decide something count: the old policy's for a penalty, the stop's.
         forwards = (state.beta > 0) + epochs * (self.target_kl is not None)

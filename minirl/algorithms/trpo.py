@@ -6,7 +6,7 @@
     x = (F + damping I)^-1 g,   g = grad L_old(theta_old)                              (2)
     full step = sqrt(2 max_kl / x^T F x) x,   since mean KL is about step^T F step / 2   (3)
     step = the longest of 1, shrink, shrink^2, ... times (3) that keeps (1) exactly and
-    improves L_old; none of them: the old parameters stay                              (4)
+    improves L_old; if there is none, the parameters do not change                    (4)
 
 F is the Fisher matrix of the mean KL, used in products only: see `natural_gradient`. The mean KL
 and F are weighted by the batch's `mean_weight`, the surrogate and g by `weight`.
@@ -28,7 +28,7 @@ from minirl.support.fields import Flag, NonNegative, Positive, Repetitions, chec
 
 @dataclass(frozen=True, eq=False)
 class TRPOState:
-    """The policy; there is nothing else to remember."""
+    """The policy; a TRPO update needs no other memory."""
 
     policy: Policy
 
@@ -87,11 +87,11 @@ class TRPO:
     damping : float
         Added to F's diagonal in (2); not part of the step length (3).
     cg_iterations : int
-        Conjugate-gradient iterations at most.
+        Largest number of conjugate-gradient iterations.
     line_search_shrink : float
         Factor between tries, in (0, 1).
     line_search_tries : int
-        Fractions tried at most before the old parameters are kept.
+        Largest number of fractions tried. If all are rejected, the parameters do not change.
     normalize_advantages : bool
         Whiten the batch's advantages; the step is the same for any positive scale.
     """
@@ -149,10 +149,10 @@ class TRPO:
         )
         if search.fraction > 0:
             policy = policy.with_parameters(policy.parameters + search.fraction * step)
-        # (5) what the step did
+        # (5) the effect of the step
         new = policy(batch.observations)
         products = len(solution.residual_norms) - 1
-        tries = len(search.refusals) + (search.fraction > 0)
+        tries = len(search.rejections) + (search.fraction > 0)
         return replace(state, policy=policy), {
             **step_report(old, new, batch),
             "expected_improvement": search.fraction * float(gradient @ step),

@@ -106,7 +106,7 @@ class Checkpoints:
         self.described = {**described, "initial_parameters": initial, "source": source_hash()}
 
     def save(self, run: RunState, envs: VectorEnv) -> None:
-        """Save the run, if checkpoints were asked for."""
+        """Save the run, if there is a path for checkpoints."""
         if self.path is not None:
             save_checkpoint(self.path, run, envs, self.described)
 

@@ -1,4 +1,4 @@
-"""What a training run recorded: a row of metrics per update, and every finished episode."""
+"""The records of a training run: a row of metrics per update, and every finished episode."""
 
 import csv
 import io
