@@ -44,11 +44,11 @@ class Choice:
 
     def variant(self) -> tuple[Any, minirl.Settings]:
         """The algorithm and the settings of the preset, with the changes."""
-        default = minirl.default_algorithm(self.algorithm, self.environment)
-        preset = {item.name: getattr(default, item.name) for item in fields(default)}
-        settings = minirl.default_settings(self.environment, self.algorithm)
-        kind = self.kind or type(default)
-        return kind(**{**preset, **self.changes}), replace(settings, **self.settings)
+        preset = minirl.preset(self.environment, self.algorithm)
+        algorithm: Any = preset.algorithm
+        values = {item.name: getattr(algorithm, item.name) for item in fields(algorithm)}
+        kind = self.kind or type(algorithm)
+        return kind(**{**values, **self.changes}), replace(preset.settings, **self.settings)
 
 
 class Effect(NamedTuple):

@@ -41,7 +41,7 @@ def control(env: str, name: str, **changes: object) -> Run:
     """A run with the preset of an environment, some of whose settings are changed."""
 
     def run() -> dict[str, np.ndarray]:
-        settings = replace(minirl.default_settings(env, name), **changes)
+        settings = replace(minirl.preset(env, name).settings, **changes)
         return arrays_of(minirl.train(env, name, total_steps=STEPS, seed=3, settings=settings))
 
     return run

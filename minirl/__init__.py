@@ -1,14 +1,17 @@
 """minirl: the textbook that runs.
 
-Policy gradient, natural gradient, TRPO, PPO, GAE, RLHF and DPO from scratch in NumPy, each equation
-one function, tested against an exact truth. The public names stand below in the order one learns
-them; the exact truths and the alignment chain are packages of their own:
-`from minirl import exact, rlhf`.
+Policy gradient, natural gradient, TRPO, PPO, GAE, RLHF and DPO from scratch in NumPy. Each equation
+is one function, tested against an exact result. The public names are listed below in the order in
+which one learns them. The exact results, `minirl.exact`, and the alignment of language models,
+`minirl.rlhf`, are packages of their own, which are loaded when they are first used.
 """
 
 import minirl.support.interrupts  # noqa: F401  # first: Ctrl-C may come while the others are imported
 
 # isort: split
+import importlib
+from typing import TYPE_CHECKING
+
 from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo
 from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient, PolicyGradient
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
@@ -22,6 +25,7 @@ from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.policy import Critic, Policy, make_critic, make_policy
+from minirl.presets import PRESETS, Preset, preset
 from minirl.reward_transforms import ReturnScaling
 from minirl.rollout import (
     EnvironmentFailure,
@@ -31,12 +35,30 @@ from minirl.rollout import (
     make_vector_env,
     reset,
 )
-from minirl.settings import PRESETS, Preset, Settings, default_algorithm, default_settings
+from minirl.settings import Settings
 from minirl.solvers import backtracking_line_search, conjugate_gradient
 from minirl.support.checkpoint import CheckpointError
 from minirl.support.history import History, ReturnReached
 from minirl.support.serialization import PolicyFileError, load_policy, save_policy
 from minirl.training import Result, TrainingStopped, train
+
+if TYPE_CHECKING:
+    from minirl import checks as checks
+    from minirl import exact as exact
+    from minirl import exercises as exercises
+    from minirl import rlhf as rlhf
+else:
+    # SciPy's linear algebra, which `exact` imports, loads slowly, and training does not need it.
+    ON_DEMAND = ("checks", "exact", "exercises", "rlhf")
+
+    def __getattr__(name):
+        if name in ON_DEMAND:
+            return importlib.import_module(f"minirl.{name}")
+        raise AttributeError(f"module 'minirl' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted([*globals(), *ON_DEMAND])
+
 
 register_environments()
 
@@ -90,8 +112,7 @@ __all__ = [
     "Settings",
     "Preset",
     "PRESETS",
-    "default_algorithm",
-    "default_settings",
+    "preset",
     "train",
     "Result",
     "TrainingStopped",

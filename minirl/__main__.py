@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minirl.algorithms import ALGORITHMS, Algorithm
+from minirl.algorithms import ALGORITHMS
 from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate, watch
 from minirl.experiments.outputs import claimed_folder, save_training, saved_settings
-from minirl.settings import PRESETS, Settings, choose
+from minirl.experiments.overrides import with_overrides
+from minirl.presets import PRESETS, Preset, preset
 from minirl.support.checkpoint import checkpoint_steps
 from minirl.support.history import WINDOW, ReturnReached
 from minirl.support.interrupts import exit_on_interrupt, exit_status, raise_interrupts
@@ -106,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         default="gold",
         help="what the methods learn from; they are judged by gold",
     )
-    aligning = ", ".join(PRESETS["minirl/TokenGeneration-v0"].algorithms)
+    aligning = ", ".join(PRESETS["minirl/TokenGeneration-v0"])
     command.add_argument(
         "--methods", nargs="+", default=["all"], help=f"{aligning}, dpo, ipo, best-of-n, or all"
     )
@@ -148,8 +149,10 @@ def parser() -> argparse.ArgumentParser:
 def run_train(arguments: argparse.Namespace) -> None:
     """Train, save, say where; a run that is finished already is not trained again."""
     num_envs = [] if arguments.num_envs is None else [f"num_envs={arguments.num_envs}"]
-    algorithm, settings = choose(arguments.algorithm, arguments.env, [*arguments.set, *num_envs])
-    require_trainable(arguments.env, algorithm, arguments.total_steps, arguments.seed, settings)
+    chosen = with_overrides(preset(arguments.env, arguments.algorithm), [*arguments.set, *num_envs])
+    require_trainable(
+        arguments.env, chosen.algorithm, arguments.total_steps, arguments.seed, chosen.settings
+    )
     stop = None if arguments.stop_at is None else ReturnReached(arguments.stop_at)
     for name in ("evaluate_every", "checkpoint_every"):
         if getattr(arguments, name) is not None:
@@ -157,23 +160,19 @@ def run_train(arguments: argparse.Namespace) -> None:
     identity = {
         "kind": "train",
         "env": arguments.env,
-        "algorithm": describe(algorithm),
-        "settings": describe(settings),
+        "algorithm": describe(chosen.algorithm),
+        "settings": describe(chosen.settings),
         "total_steps": arguments.total_steps,
         "seed": arguments.seed,
         "stop": describe(stop),
         "evaluate_every": arguments.evaluate_every,
     }
     with claimed_folder(arguments.out, identity) as folder:
-        _train_in(folder, arguments, algorithm, settings, stop)
+        _train_in(folder, arguments, chosen, stop)
 
 
 def _train_in(
-    folder: Path,
-    arguments: argparse.Namespace,
-    algorithm: Algorithm,
-    settings: Settings,
-    stop: ReturnReached | None,
+    folder: Path, arguments: argparse.Namespace, chosen: Preset, stop: ReturnReached | None
 ) -> None:
     checkpoint = folder / "checkpoint.pkl"
     going_on = arguments.resume and checkpoint.exists()
@@ -193,10 +192,9 @@ def _train_in(
     try:
         result = train(
             arguments.env,
-            algorithm,
+            chosen,
             total_steps=arguments.total_steps,
             seed=arguments.seed,
-            settings=settings,
             stop=stop,
             evaluate_every=arguments.evaluate_every,
             checkpoint=None if arguments.checkpoint_every is None else checkpoint,

@@ -23,6 +23,7 @@ from minirl.algorithms import Algorithm
 from minirl.batch import Batch, Rollout, flatten
 from minirl.optimizers import at_progress
 from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
+from minirl.presets import Preset, explain_fields, resolve
 from minirl.rollout import (
     EndlessError,
     EnvironmentFailure,
@@ -35,7 +36,7 @@ from minirl.rollout import (
     make_vector_env,
     reset,
 )
-from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
 from minirl.support.checkpoint import Checkpoints, RunState
 from minirl.support.failures import describe_error, raised_by_minirl
@@ -230,9 +231,10 @@ Stop = Callable[[History], bool]
 EVALUATION_EPISODES = 10  # of each evaluation during training
 
 
+@explain_fields
 def train(
     env: MakeEnv,
-    algorithm: str | Algorithm,
+    algorithm: str | Preset | Algorithm,
     *,
     total_steps: int | None = None,
     total_episodes: int | None = None,
@@ -256,9 +258,9 @@ def train(
     ----------
     env : str or callable
         A Gymnasium id, or a function num_envs -> VectorEnv.
-    algorithm : str or Algorithm
-        "policy-gradient", "natural-gradient", "trpo", "ppo" or another name of the environment's
-        preset (with the defaults of `minirl.settings`), or any object with `init` and `update`.
+    algorithm : str, Preset or Algorithm
+        "policy-gradient", "natural-gradient", "trpo", "ppo" or another name of `PRESETS[env]`; a
+        changed `preset(env, name)`; or any object with `init` and `update`.
     total_steps : int
         Environment steps (valid transitions); the last rollout is completed.
     total_episodes : int
@@ -266,7 +268,8 @@ def train(
     seed : int
         Of environments, initial parameters, actions and minibatches.
     settings : Settings, optional
-        Default: `default_settings(env, algorithm)`.
+        Default: those of the preset. An algorithm object gets the settings of the environment's
+        presets of its class, if these agree; if there are none, those of "ppo".
     policy : Policy, optional
         Where to start, instead of a fresh policy. A logit of -inf in its parameters excludes an
         action, which stays excluded.
@@ -314,10 +317,8 @@ def train(
         end, if the environment, the algorithm or `measure` raised an exception, or on Ctrl-C. Its
         `result` holds what was learned.
     """
-    if settings is None:
-        settings = default_settings(env, algorithm)
-    if isinstance(algorithm, str):
-        algorithm = default_algorithm(algorithm, env)
+    chosen = resolve(env, algorithm, settings)
+    algorithm, settings = chosen.algorithm, chosen.settings
     budget = _Budget(total_steps, total_episodes)
     require_trainable(env, algorithm, budget.total, seed, settings)
     if policy is not None:

@@ -48,7 +48,7 @@ def test_it_trains_and_learns():
 def test_it_is_compared_with_ours(tmp_path):
     comparison = minirl.compare(
         "CartPole-v1",
-        {"mine": SignAscent(), "ppo": minirl.default_algorithm("ppo", "CartPole-v1")},
+        {"mine": SignAscent(), "ppo": minirl.preset("CartPole-v1", "ppo").algorithm},
         seeds=2,
         total_steps=1000,
         settings=SETTINGS,

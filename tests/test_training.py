@@ -30,9 +30,9 @@ from minirl import (
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.optimizers import at_progress
 from minirl.policy import make_critic, make_policy
+from minirl.presets import preset
 from minirl.reward_transforms import ReturnScaling
 from minirl.rollout import make_vector_env, reset
-from minirl.settings import default_algorithm, default_settings
 from minirl.support.history import TIMES, TOTALS
 from minirl.training import (
     _warn_of_collapse,
@@ -197,8 +197,8 @@ def test_an_excluded_action_stays_excluded_while_the_others_are_learned(name):
     theta = policy.parameters.copy()
     theta[::4] = -np.inf  # "left", in all states
     policy = policy.with_parameters(theta)
-    settings = replace(default_settings("FrozenLake-v1", name), num_envs=4, rollout_steps=64)
-    algorithm = default_algorithm(name, "FrozenLake-v1")
+    settings = replace(preset("FrozenLake-v1", name).settings, num_envs=4, rollout_steps=64)
+    algorithm = preset("FrozenLake-v1", name).algorithm
     run = train("FrozenLake-v1", algorithm, total_steps=1000, settings=settings, policy=policy)
     learned = run.policy.parameters
     assert np.array_equal(np.isneginf(learned), np.isneginf(theta))
@@ -584,8 +584,8 @@ def test_losses_and_kl_of_whole_episodes_are_per_sentence():
 
 @pytest.mark.parametrize("name", ["policy-gradient", "natural-gradient", "trpo", "ppo", "grpo"])
 def test_every_algorithm_of_the_token_task_is_reproducible(name):
-    settings = replace(default_settings("minirl/TokenGeneration-v0", name), num_envs=32)
-    algorithm = default_algorithm(name, "minirl/TokenGeneration-v0")
+    settings = replace(preset("minirl/TokenGeneration-v0", name).settings, num_envs=32)
+    algorithm = preset("minirl/TokenGeneration-v0", name).algorithm
     first, second = (
         train(CAT, algorithm, total_episodes=64, seed=3, settings=settings) for _ in range(2)
     )
@@ -636,8 +636,8 @@ STAGED = {
     ),
     "whole sentences in groups": (
         CAT,
-        default_algorithm("grpo", "minirl/TokenGeneration-v0"),
-        replace(default_settings("minirl/TokenGeneration-v0", "grpo"), num_envs=256),
+        preset("minirl/TokenGeneration-v0", "grpo").algorithm,
+        replace(preset("minirl/TokenGeneration-v0", "grpo").settings, num_envs=256),
         1500,
     ),
 }

@@ -21,7 +21,7 @@ from benchmarks import study
 from benchmarks.control.runs import short_name
 from minirl.experiments.compare import Comparison, Run, compare
 from minirl.optimizers import LinearSchedule
-from minirl.settings import default_algorithm
+from minirl.presets import preset
 
 RESULTS = study.RESULTS / "learning_curves"
 
@@ -78,7 +78,7 @@ def knob_settings(env: str) -> dict[str, tuple[str, str, float, Any]]:
     """Name of the runs -> algorithm, knob, its value, and the algorithm with this value."""
     settings: dict[str, tuple[str, str, float, Any]] = {}
     for name, knob in KNOBS.items():
-        standard: Any = default_algorithm(name, env)
+        standard: Any = preset(env, name).algorithm
         for factor in FACTORS:
             setting = getattr(standard, knob)
             annealed = isinstance(setting, LinearSchedule)

@@ -100,7 +100,7 @@ def choices(item: Item) -> tuple[minirl.Algorithm | str, minirl.Settings]:
         settings = ZOO_SETTINGS
     else:
         algorithm = item.method.partition(", ")[0]
-        settings = minirl.default_settings(item.env, algorithm)
+        settings = minirl.preset(item.env, algorithm).settings
     if item.method in UNCLIPPED:
         settings = replace(settings, critic_fit=replace(settings.critic_fit, value_clip=None))
     if item.method == DEATH:

@@ -68,7 +68,7 @@ def run(item: Item) -> list[object]:
     """Train one seed: its score and the means over its updates."""
     if item.objective == RANDOM:
         return [round(fresh_policy_return(item.task), 3), "", ""]
-    settings = minirl.default_settings(item.task, "ppo")
+    settings = minirl.preset(item.task, "ppo").settings
     try:
         result = minirl.train(
             item.task,
@@ -94,7 +94,7 @@ def fresh_policy_return(task: str) -> float:
     envs = minirl.make_vector_env(task, 1)
     spaces = envs.single_observation_space, envs.single_action_space
     envs.close()
-    log_std = minirl.default_settings(task, "ppo").initial_log_std
+    log_std = minirl.preset(task, "ppo").settings.initial_log_std
     policy = minirl.make_policy(*spaces, np.random.default_rng(0), initial_log_std=log_std)
     return minirl.evaluate(task, policy, episodes=400, greedy=False).mean
 

@@ -1,4 +1,4 @@
-"""Every preset of minirl/settings.py on ten seeds that were not used to choose its numbers.
+"""Every preset of minirl/presets.py on ten seeds that were not used to choose its numbers.
 
     pip install -e '.[box2d,mujoco]'
     python -m benchmarks.control.presets            (about two hours on one core)
@@ -26,7 +26,7 @@ from benchmarks import study
 from benchmarks.control import runs
 from benchmarks.rlhf.case import Case
 from minirl.exact import FiniteMDP, LQRProblem, lqr, tabular
-from minirl.settings import TABLE_CRITIC_FIT
+from minirl.presets import TABLE_CRITIC_FIT
 from minirl.support.serialization import versions
 
 TOKENS = "minirl/TokenGeneration-v0"
@@ -74,10 +74,9 @@ STUDY = study.Study(
 
 
 def algorithms(env: str) -> list[str]:
-    """The algorithms of an environment's preset that are run."""
-    known = minirl.PRESETS[env].algorithms
+    """The names of the presets of an environment that are run."""
     mujoco = minirl.PRESETS[env] is minirl.PRESETS["HalfCheetah-v5"]
-    return [name for name in known if not mujoco or name in MUJOCO_ALGORITHMS]
+    return [name for name in minirl.PRESETS[env] if not mujoco or name in MUJOCO_ALGORITHMS]
 
 
 def wanted() -> list[Item]:
@@ -119,7 +118,7 @@ def yardstick(env: str) -> str:
         gain, undiscounted = lqr.optimal_gain(problem), replace(problem, discount=1 - 1e-12)
         best = lqr.expected_return_finite(undiscounted, gain, np.full(1, -np.inf), limit)
         return f"optimal gain {best:.1f}"
-    if minirl.PRESETS[env].settings.critic_fit == TABLE_CRITIC_FIT:
+    if minirl.preset(env, "ppo").settings.critic_fit == TABLE_CRITIC_FIT:
         mdp = FiniteMDP.from_gymnasium(gymnasium.make(env), 1.0)
         values = tabular.optimal_values(mdp)[0]
         if limit is not None:

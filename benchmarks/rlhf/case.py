@@ -51,7 +51,9 @@ class Case:
         }
         return Labelled(preferences, 2 * (count + pairs.identical))
 
-    def align(self, algorithm: str | minirl.Algorithm, **options: Any) -> minirl.Result:
+    def align(
+        self, algorithm: str | minirl.Preset | minirl.Algorithm, **options: Any
+    ) -> minirl.Result:
         """`rlhf.align` from the reference; the default is the gold reward with this beta."""
         options = {"rewards": self.gold, "beta": self.objective.beta, **options}
         return rlhf.align(self.task, self.reference, algorithm=algorithm, **options)

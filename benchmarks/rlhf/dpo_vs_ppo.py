@@ -40,12 +40,11 @@ from benchmarks import study
 from benchmarks.rlhf.case import Case
 from benchmarks.study import Row
 from minirl import rlhf
-from minirl.algorithms import Algorithm
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
+from minirl.presets import Preset, preset
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.dpo import dpo_loss, path_log_probs
-from minirl.settings import default_algorithm, default_settings
 from minirl.support.machine import one_core
 
 BETA = 0.3
@@ -190,42 +189,40 @@ class Setup(Case):
         """
         rewards, sampled = self.reward_model(pairs) if pairs else (self.gold, 0)
         size = min(512, sentences // 16)
+        ppo = preset(ENVIRONMENT, "ppo")
         algorithm = replace(
-            default_algorithm("ppo", ENVIRONMENT),
-            minibatch_size=size // 4,
-            learning_rate=LinearSchedule(rate),
+            ppo.algorithm, minibatch_size=size // 4, learning_rate=LinearSchedule(rate)
         )
-        result = self.sample_and_learn(algorithm, sentences, size, rewards)
+        ppo = replace(ppo, algorithm=algorithm)
+        result = self.sample_and_learn(ppo, sentences, size, rewards)
         return result._replace(
             pairs=pairs, sentences=sampled + sentences, answers=pairs or sentences
         )
 
     def trpo(self, sentences: int) -> Learned:
         """TRPO on the gold reward with the preset's bound, on smaller rollouts."""
-        algorithm = default_algorithm("trpo", ENVIRONMENT)
-        return self.sample_and_learn(algorithm, sentences, min(1_024, sentences // TRPO_UPDATES))
+        trpo = preset(ENVIRONMENT, "trpo")
+        return self.sample_and_learn(trpo, sentences, min(1_024, sentences // TRPO_UPDATES))
 
     def trpo_set(self, sentences: int) -> Learned:
         """TRPO on the gold reward with fewer and larger steps, chosen for the budget."""
-        algorithm = default_algorithm("trpo", ENVIRONMENT)
-        algorithm = replace(algorithm, max_kl=MAX_KL_OF_TRPO[sentences])
-        return self.sample_and_learn(algorithm, sentences, min(1_024, sentences // 16))
+        trpo = preset(ENVIRONMENT, "trpo")
+        trpo = replace(trpo, algorithm=replace(trpo.algorithm, max_kl=MAX_KL_OF_TRPO[sentences]))
+        return self.sample_and_learn(trpo, sentences, min(1_024, sentences // 16))
 
     def policy_gradient(self, sentences: int) -> Learned:
         """The policy gradient on the gold reward, with its preset."""
-        algorithm = default_algorithm("policy-gradient", ENVIRONMENT)
-        return self.sample_and_learn(algorithm, sentences, 256)
+        return self.sample_and_learn(preset(ENVIRONMENT, "policy-gradient"), sentences, 256)
 
     def sample_and_learn(
-        self, algorithm: Algorithm, sentences: int, size: int, rewards: np.ndarray | None = None
+        self, chosen: Preset, sentences: int, size: int, rewards: np.ndarray | None = None
     ) -> Learned:
         """An algorithm that samples while it learns, with rollouts of `size` sentences."""
         result = self.align(
-            algorithm,
+            replace(chosen, settings=replace(chosen.settings, num_envs=size)),
             rewards=self.gold if rewards is None else rewards,
             sentences=sentences,
             seed=self.seed + 1000 * self.repeat,
-            settings=replace(default_settings(ENVIRONMENT, algorithm), num_envs=size),
         )
         columns = result.history.columns()
         sampled, work = (columns[name][-1] for name in ("episodes", "gradient_equivalents"))

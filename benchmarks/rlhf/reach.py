@@ -56,9 +56,9 @@ from minirl.experiments.figures import (
 )
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
+from minirl.presets import preset
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.language_model import log_table
-from minirl.settings import default_algorithm, default_settings
 from minirl.support.machine import one_core
 
 BETAS, CORPORA, SEEDS = (0.03, 0.1, 0.3, 1.0, 3.0), range(100, 106), (0, 1)
@@ -158,12 +158,12 @@ class Setup(Case):
         """Reinforcement learning from the gold reward."""
         if "annealed_from" in changes:
             changes["learning_rate"] = LinearSchedule(changes.pop("annealed_from"))
+        chosen = preset(ENVIRONMENT, method)
         began = time.process_time()
         policy = self.align(
-            replace(default_algorithm(method, ENVIRONMENT), **changes),
+            replace(chosen, algorithm=replace(chosen.algorithm, **changes)),
             sentences=SENTENCES[method],
             seed=1_000 * self.seed + self.corpus,
-            settings=default_settings(ENVIRONMENT, method),
         ).policy
         seconds = time.process_time() - began
         return self.outcome(policy, SENTENCES[method], SENTENCES[method], seconds)

@@ -21,7 +21,7 @@ from benchmarks.speed.timing import Work, cpu_seconds, machine
 from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import Clipped
 from minirl.batch import Batch
-from minirl.settings import PRESETS
+from minirl.presets import preset
 from minirl.support.machine import one_core
 
 HIDDEN = 64  # units of each of two layers
@@ -197,14 +197,12 @@ def time_to_threshold(
 
 def trpo_seconds(seeds: int) -> str:
     """CPU seconds of 100,000 environment steps of TRPO at the common settings."""
-    preset = PRESETS["CartPole-v1"]
     seconds = [
         minirl.train(
             "CartPole-v1",
-            preset.algorithms["trpo"],
+            preset("CartPole-v1", "trpo"),
             total_steps=100_000,
             seed=seed,
-            settings=preset.settings,
         ).history.rows[-1]["cpu_seconds"]
         for seed in range(seeds)
     ]

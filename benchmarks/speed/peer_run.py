@@ -250,10 +250,8 @@ def minirl_choices(task: Task) -> tuple[Any, Any]:
 
     chosen = task.settings_of("minirl")
     if chosen == PRESET:
-        return (
-            minirl.default_algorithm("trpo", task.environment),
-            minirl.default_settings(task.environment, "trpo"),
-        )
+        preset = minirl.preset(task.environment, "trpo")
+        return preset.algorithm, preset.settings
     common = minirl.Settings(
         num_envs=chosen.num_envs,
         rollout_steps=chosen.rollout_steps,

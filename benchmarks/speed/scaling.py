@@ -40,9 +40,9 @@ from benchmarks.speed.timing import Work, cpu_seconds, machine
 from minirl import rlhf
 from minirl.exact import sequences
 from minirl.networks import MLP
+from minirl.presets import preset
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rollout import collect, reset
-from minirl.settings import default_algorithm, default_settings
 from minirl.support.machine import one_core
 
 FIGURE = study.RESULTS.parents[1] / "docs" / "results" / "scaling.png"
@@ -301,13 +301,13 @@ def sentence_works(words: int, length: int) -> dict[str, dict[str, Callable[[], 
     rewards = rng.standard_normal((PROMPTS, task.num_responses))
     uniform = np.full((PROMPTS, task.num_contexts, words + 1), -np.log(words + 1.0))
     reference = rlhf.full_prefix_policy(task, uniform)
-    ppo = default_algorithm("ppo", ENVIRONMENT)
-    sentences = default_settings(ENVIRONMENT, "ppo").num_envs
+    ppo = preset(ENVIRONMENT, "ppo").algorithm
+    sentences = preset(ENVIRONMENT, "ppo").settings.num_envs
     adam_steps = ppo.epochs * round(sentences / ppo.minibatch_size)
 
     def update(name: str) -> float:
         """The second of two updates, since the first one also resets the environments."""
-        sampled = 2 * default_settings(ENVIRONMENT, name).num_envs
+        sampled = 2 * preset(ENVIRONMENT, name).settings.num_envs
         history = rlhf.align(task, reference, rewards, name, sentences=sampled).history
         first, second = history.columns()["cpu_seconds"]
         return float(second - first)

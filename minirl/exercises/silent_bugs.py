@@ -19,7 +19,7 @@ from minirl.critic_fit import value_loss
 from minirl.envs.chain import Chain
 from minirl.exact import FiniteMDP, tabular
 from minirl.exercises.verdict import UNANSWERED, Verdict, compare, compare_function, unanswered
-from minirl.settings import default_settings
+from minirl.presets import preset
 from minirl.solvers import LineSearchResult
 from minirl.training import train
 
@@ -99,7 +99,7 @@ def mystery_run(letter: str, *, bugged: bool = True, seed: int = 6) -> dict[str,
     With ``bugged=False`` the same run in good health. max_kl is 0.01, discount 0.9.
     """
     settings = replace(
-        default_settings("minirl/Chain-v0", "trpo"),
+        preset("minirl/Chain-v0", "trpo").settings,
         num_envs=4,
         rollout_steps=32,
         advantages=GAE(discount=0.9, lam=0.95),

@@ -27,8 +27,9 @@ from minirl.algorithms import Algorithm
 from minirl.experiments.evaluation import evaluate
 from minirl.experiments.outputs import RUNS, claimed_folder, load_run
 from minirl.optimizers import SGD, Adam, LinearSchedule
+from minirl.presets import Preset, explain_fields, resolve
 from minirl.rollout import MakeEnv, registered_id, reward_threshold
-from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
 from minirl.support.interrupts import hold_interrupts
 from minirl.support.serialization import (
@@ -272,9 +273,10 @@ def _thousands(value: float) -> str:
     return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.1f}k"
 
 
+@explain_fields
 def compare(
     env: MakeEnv,
-    algorithms: Mapping[str, Algorithm] | Iterable[str],
+    algorithms: Mapping[str, str | Preset | Algorithm] | Iterable[str],
     *,
     total_steps: int,
     seeds: int | Sequence[int] = 5,
@@ -293,14 +295,14 @@ def compare(
     env : str or callable
         As for `train`; a function must be importable by worker processes.
     algorithms : mapping or iterable of str
-        Name -> algorithm, or names of ours with their defaults for `env`.
+        Name -> algorithm or `Preset`, or names of the environment's presets.
     total_steps : int
         Environment steps of each run.
     seeds : int or sequence of int
         How many (0, 1, ...), or which.
     settings : Settings or mapping, optional
-        For all algorithms, or name -> settings. Default: the environment's common settings, where
-        algorithms differ in `rollout_steps` only.
+        For all algorithms, or name -> settings. Default: each algorithm's preset; on control
+        tasks these differ in `rollout_steps` only.
     evaluation_episodes : int
         Fresh greedy episodes of each trained policy.
     max_steps : int, optional
@@ -379,7 +381,7 @@ def _all_runs(
 
 
 def _work_items(
-    algorithms: Mapping[str, Algorithm] | Iterable[str],
+    algorithms: Mapping[str, str | Preset | Algorithm] | Iterable[str],
     env: MakeEnv,
     total_steps: int,
     seeds: int | Sequence[int],
@@ -392,14 +394,13 @@ def _work_items(
         require_count("max_steps", max_steps)
     if isinstance(algorithms, str):
         raise ValueError(f"algorithms must be a list or a mapping, got the string {algorithms!r}")
-    by_name = not isinstance(algorithms, Mapping)
     if not isinstance(algorithms, Mapping):
         algorithms = list(algorithms)
         if not all(isinstance(name, str) for name in algorithms):
             raise ValueError(f"algorithms must be a mapping or a list of names, got {algorithms}")
         if len(set(algorithms)) < len(algorithms):
             raise ValueError(f"algorithms must be different, got {algorithms}")
-        algorithms = {name: default_algorithm(name, env) for name in algorithms}
+        algorithms = {name: name for name in algorithms}
     if not algorithms:
         raise ValueError("algorithms must name at least one algorithm, got none")
     if isinstance(seeds, Integral):
@@ -416,28 +417,29 @@ def _work_items(
         raise ValueError(f"settings name {unknown}, which are not among {list(algorithms)}")
     for seed in chosen_seeds:
         require_seed(seed, name="every seed of seeds")
-    own_settings = {}
+    presets = {}
     for name, algorithm in algorithms.items():
         if not name or Path(name).name != name or "\0" in name:
             raise ValueError(f"algorithm name {name!r} can't be part of a file name")
-        require_methods(f"algorithms[{name!r}]", algorithm, "init", "update")
-        own = settings.get(name) if isinstance(settings, Mapping) else settings
-        own_settings[name] = own or default_settings(env, name if by_name else algorithm)
-        require_trainable(env, algorithm, total_steps, 0, own_settings[name])
+        if not isinstance(algorithm, str | Preset):
+            require_methods(f"algorithms[{name!r}]", algorithm, "init", "update")
+        given = settings.get(name) if isinstance(settings, Mapping) else settings
+        presets[name] = resolve(env, algorithm, given)
+        require_trainable(env, presets[name].algorithm, total_steps, 0, presets[name].settings)
     # Seed by seed, so that an interrupted comparison has something of every algorithm.
     return [
         WorkItem(
             env,
             name,
-            algorithm,
-            own_settings[name],
+            preset.algorithm,
+            preset.settings,
             int(seed),
             int(total_steps),
             int(evaluation_episodes),
             None if max_steps is None else int(max_steps),
         )
         for seed in chosen_seeds
-        for name, algorithm in algorithms.items()
+        for name, preset in presets.items()
     ]
 
 

@@ -19,9 +19,10 @@ from minirl.envs.token_generation import TokenGenerationVectorEnv, checked_rewar
 from minirl.envs.token_tasks import TokenTask
 from minirl.exact import sequences
 from minirl.policy import Policy
+from minirl.presets import Preset, explain_fields, resolve
 from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
 from minirl.rlhf.language_model import full_prefix_policy, log_table, require_model
-from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_count, require_instance
 from minirl.training import Measure, Result, train
@@ -124,11 +125,12 @@ class Objective:
         return (value - self.reference_value) / available
 
 
+@explain_fields
 def align(
     task: TokenTask,
     reference: Policy,
     rewards: np.ndarray,
-    algorithm: str | Algorithm,
+    algorithm: str | Preset | Algorithm,
     *,
     sentences: int,
     beta: float | AdaptiveReferenceBeta | None = 0.3,
@@ -146,9 +148,9 @@ def align(
         The fine-tuned model: where learning starts, and what the KL holds it to.
     rewards : ndarray (X, N)
         What each response earns.
-    algorithm : str or Algorithm
-        "policy-gradient", "natural-gradient", "trpo", "ppo", "rloo", "grpo", or your own. The
-        defaults of these are `default_algorithm(name, "minirl/TokenGeneration-v0")`.
+    algorithm : str, Preset or Algorithm
+        "policy-gradient", "natural-gradient", "trpo", "ppo", "rloo" or "grpo"; a changed
+        `preset("minirl/TokenGeneration-v0", name)`; or your own algorithm.
     sentences : int
         Sampled in all; the last rollout is completed.
     beta : float, AdaptiveReferenceBeta or None
@@ -170,19 +172,17 @@ def align(
             f"{reference.parameters[~np.isfinite(reference.parameters)][0]}; smooth a reference "
             "that excludes tokens"
         )
-    settings = settings or default_settings(ENVIRONMENT, algorithm)
-    if isinstance(algorithm, str):
-        algorithm = default_algorithm(algorithm, ENVIRONMENT)
+    chosen = resolve(ENVIRONMENT, algorithm, settings)
     penalty = None
     if beta is not None:
         penalty = ReferenceKL(reference, beta)
         sequences.require_price("beta", penalty.init(num_envs=1), checked_rewards(task, rewards))
     return train(
         partial(TokenGenerationVectorEnv, task=task, rewards=rewards),
-        algorithm,
+        chosen.algorithm,
         total_episodes=sentences,
         seed=seed,
-        settings=replace(settings, reward_transform=penalty),
+        settings=replace(chosen.settings, reward_transform=penalty),
         policy=reference,
         measure=measure,
         progress=progress,

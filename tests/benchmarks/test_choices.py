@@ -351,8 +351,8 @@ def test_sparse_adam_leaves_alone_what_was_not_visited(load):
 
 def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(load):
     """Nothing to measure: the critic's table has no transition to learn the last state from."""
-    settings = minirl.default_settings("minirl/TokenGeneration-v0", "ppo")
-    algorithm = minirl.default_algorithm("ppo", "minirl/TokenGeneration-v0")
+    settings = minirl.preset("minirl/TokenGeneration-v0", "ppo").settings
+    algorithm = minirl.preset("minirl/TokenGeneration-v0", "ppo").algorithm
     envs = minirl.make_vector_env("minirl/TokenGeneration-v0", 64)
     rng = np.random.default_rng(0)
     spaces = envs.single_observation_space, envs.single_action_space

@@ -57,7 +57,7 @@ def test_the_average_weighs_each_update_by_its_steps_once_episodes_have_ended(sc
 def test_the_knobs_are_turned_around_their_defaults_and_nothing_else_is(script):
     found = script.knob_settings("CartPole-v1")
     assert len(found) == 2 * len(script.FACTORS)
-    standard = script.default_algorithm("trpo", "CartPole-v1")
+    standard = script.preset("CartPole-v1", "trpo").algorithm
     assert found["trpo max_kl 0.01"][-1] == standard
     assert found["trpo max_kl 0.3"][-1] == script.replace(standard, max_kl=0.3)
     assert found["ppo learning_rate 0.03"][-1].learning_rate == LinearSchedule(0.03)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import minirl
-from minirl.settings import PRESETS
+from minirl.presets import PRESETS
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "control.md"
 

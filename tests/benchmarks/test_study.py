@@ -126,7 +126,7 @@ def test_no_classic_run_is_stored_twice(load):
 
 def test_what_explains_a_difference_changes_what_it_names(load):
     script = load("control.mujoco_tasks")
-    preset = {name: minirl.default_settings("Swimmer-v5", name) for name in ("ppo", "trpo")}
+    preset = {name: minirl.preset("Swimmer-v5", name).settings for name in ("ppo", "trpo")}
     for method in (*script.FARSIGHTED, *script.UNCLIPPED):
         algorithm, settings = script.choices(script.Item("Swimmer-v5", method, 0))
         assert method.startswith(algorithm)

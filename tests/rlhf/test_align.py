@@ -14,10 +14,10 @@ from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.envs.token_tasks import arithmetic
 from minirl.exact import sequences
 from minirl.optimizers import SGD
+from minirl.presets import preset
 from minirl.rlhf.align import ENVIRONMENT, Objective, align
 from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
 from minirl.rlhf.language_model import full_prefix_policy, log_table
-from minirl.settings import default_algorithm, default_settings
 from minirl.training import train
 
 CAT = describe_the_cat()
@@ -55,10 +55,10 @@ def same(one, other):
 @pytest.mark.parametrize("name", NAMES)
 def test_aligning_is_training_with_the_penalty_written_out(name):
     rewards = np.random.default_rng(1).normal(size=UTILITIES.shape)
-    settings = default_settings(ENVIRONMENT, name)
+    settings = preset(ENVIRONMENT, name).settings
     written_out = train(
         partial(TokenGenerationVectorEnv, task=CAT, rewards=rewards),
-        default_algorithm(name, ENVIRONMENT),
+        preset(ENVIRONMENT, name).algorithm,
         total_episodes=2000,
         seed=2,
         settings=replace(settings, reward_transform=ReferenceKL(REFERENCE, 0.4)),
@@ -86,10 +86,10 @@ def test_seed_0_and_silence_if_nothing_else_is_asked_for(capsys):
 def test_without_a_penalty_there_is_none():
     written_out = train(
         partial(TokenGenerationVectorEnv, task=CAT, rewards=UTILITIES),
-        default_algorithm("ppo", ENVIRONMENT),
+        preset(ENVIRONMENT, "ppo").algorithm,
         total_episodes=1500,
         seed=2,
-        settings=default_settings(ENVIRONMENT, "ppo"),
+        settings=preset(ENVIRONMENT, "ppo").settings,
         policy=REFERENCE,
     )
     aligned = align(CAT, REFERENCE, UTILITIES, "ppo", sentences=1500, beta=None, seed=2)
@@ -106,10 +106,10 @@ def test_without_a_penalty_reward_and_kl_end_above_the_optimums():
     assert found.objective < best.objective
 
 
-def test_own_settings_and_algorithms_are_used_but_for_the_transform():
+def test_given_settings_and_algorithms_are_used_except_for_the_transform():
     """The transform of the settings gives way to the penalty; everything else stays."""
     settings = replace(
-        default_settings(ENVIRONMENT, "rloo"),
+        preset(ENVIRONMENT, "rloo").settings,
         num_envs=64,
         reward_transform=ReferenceKL(REFERENCE, 9),
     )
@@ -121,8 +121,9 @@ def test_own_settings_and_algorithms_are_used_but_for_the_transform():
         CAT, REFERENCE, UTILITIES, algorithm, sentences=129, beta=None, settings=settings
     )
     assert "reference_beta" not in columns_of(without)
-    preset = align(CAT, REFERENCE, UTILITIES, PPO(learning_rate=0.01), sentences=512)
-    assert preset.history.finished_episodes == 512  # one rollout of the preset for PPO
+    changed = replace(preset(ENVIRONMENT, "ppo"), algorithm=PPO(learning_rate=0.01))
+    result = align(CAT, REFERENCE, UTILITIES, changed, sentences=512)
+    assert result.history.finished_episodes == 512  # one rollout of the preset for PPO
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,7 +152,7 @@ def test_the_adaptive_coefficient_brings_the_kl_to_its_target():
             CAT,
             REFERENCE,
             UTILITIES,
-            default_algorithm("trpo", ENVIRONMENT),
+            preset(ENVIRONMENT, "trpo").algorithm,
             sentences=120_000,
             beta=controller,
             measure=OBJECTIVE.measure,

@@ -112,8 +112,8 @@ def test_every_public_function_checks_every_argument(function, name):
         ),
         (
             lambda: minirl.train("CartPole-v1", minirl.PPO, total_steps=1),
-            "algorithm must be a string or an object with init, update, got the class PPO; did you "
-            "mean PPO()?",
+            "algorithm must be a string, a Preset or an object with init, update, got the class "
+            "PPO; did you mean PPO()?",
         ),
         (
             lambda: minirl.Settings(advantages=minirl.GAE),

@@ -19,8 +19,8 @@ from gymnasium.vector import AsyncVectorEnv, VectorObservationWrapper
 
 from minirl import CheckpointError, TrainingStopped, train
 from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.presets import preset
 from minirl.rollout import make_vector_env
-from minirl.settings import default_algorithm, default_settings
 from minirl.support.checkpoint import environment_state, restore_environments
 from minirl.support.history import ReturnReached
 
@@ -29,7 +29,7 @@ CAT = partial(TokenGenerationVectorEnv, task=describe_the_cat())
 
 def small(env, name, **changes):
     """The preset's settings with networks and rollouts that take milliseconds."""
-    settings = replace(default_settings(env, name), num_envs=4, hidden_sizes=(8,))
+    settings = replace(preset(env, name).settings, num_envs=4, hidden_sizes=(8,))
     return replace(settings, **{"rollout_steps": 32, **changes})
 
 
@@ -46,8 +46,8 @@ RUNS = {
     "tables": ("FrozenLake-v1", "policy-gradient", small("FrozenLake-v1", "policy-gradient")),
     "sentences": (
         CAT,
-        default_algorithm("grpo", "minirl/TokenGeneration-v0"),
-        replace(default_settings("minirl/TokenGeneration-v0", "grpo"), num_envs=32),
+        preset("minirl/TokenGeneration-v0", "grpo").algorithm,
+        replace(preset("minirl/TokenGeneration-v0", "grpo").settings, num_envs=32),
     ),
 }
 

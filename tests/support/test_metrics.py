@@ -5,9 +5,10 @@ import pytest
 from cat import describe_the_cat
 
 from minirl.algorithms import ALGORITHMS
+from minirl.presets import preset
 from minirl.reward_transforms import ReturnScaling
 from minirl.rlhf import Objective, align, full_prefix_policy
-from minirl.settings import Settings, default_algorithm, default_settings
+from minirl.settings import Settings
 from minirl.support.metrics import GLOSSARY, Metric, require_known
 from minirl.training import train
 
@@ -35,14 +36,13 @@ def test_a_metric_of_ones_own(monkeypatch):
 def test_the_glossary_defines_what_training_logs_and_nothing_else():
     logged = set()
     for name in ALGORITHMS:
-        algorithm = default_algorithm(name, "CartPole-v1")
         settings = replace(
-            default_settings("CartPole-v1", algorithm),
+            preset("CartPole-v1", name).settings,
             num_envs=2,
             rollout_steps=16,
             reward_transform=ReturnScaling(),
         )
-        result = train("CartPole-v1", algorithm, total_steps=1, settings=settings)
+        result = train("CartPole-v1", name, total_steps=1, settings=settings)
         logged |= result.history.columns().keys()
     assert "smallest_std" not in logged  # of Box actions only
     gaussian = Settings(num_envs=2, rollout_steps=16)

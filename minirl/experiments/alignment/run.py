@@ -21,6 +21,7 @@ from minirl.envs.token_tasks import arithmetic
 from minirl.exact import sequences
 from minirl.experiments.outputs import RUNS, claimed_folder, load_run
 from minirl.policy import Policy
+from minirl.presets import preset
 from minirl.rlhf.align import ENVIRONMENT, Objective, align
 from minirl.rlhf.dpo import DPO
 from minirl.rlhf.language_model import log_table
@@ -34,7 +35,6 @@ from minirl.rlhf.reward_model import (
     fit_reward_model,
 )
 from minirl.rlhf.sft import FineTuned, fine_tune, sample_demonstrations
-from minirl.settings import default_settings
 from minirl.support.interrupts import hold_interrupts
 from minirl.support.serialization import save_arrays, source_hash, versions, write_text
 from minirl.support.validation import require_count, require_positive, require_seed
@@ -207,7 +207,7 @@ def _reinforce(
 ) -> tuple[Policy, int, np.ndarray]:
     """A method that samples while it learns: policy, sentences, curve."""
     objective = prepared.objective
-    updates = SENTENCES[name] // default_settings(ENVIRONMENT, name).num_envs
+    updates = SENTENCES[name] // preset(ENVIRONMENT, name).settings.num_envs
     result = align(
         objective.task,
         objective.reference,
