@@ -17,8 +17,8 @@ from tqdm import tqdm
 from minirl.algorithms import ALGORITHMS
 from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate, watch
-from minirl.experiments.outputs import claimed_folder, save_training, saved_settings
 from minirl.experiments.overrides import with_overrides
+from minirl.experiments.runs import claimed_folder, save_training, saved_settings
 from minirl.presets import PRESETS, Preset, preset
 from minirl.support.checkpoint import checkpoint_steps
 from minirl.support.history import WINDOW, ReturnReached

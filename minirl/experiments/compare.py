@@ -5,14 +5,8 @@ import csv
 import io
 import json
 import math
-import os
-import pickle
-import sys
-import threading
-import traceback
-import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import combinations
 from numbers import Integral
@@ -25,7 +19,8 @@ from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.experiments.evaluation import evaluate
-from minirl.experiments.outputs import RUNS, claimed_folder, load_run
+from minirl.experiments.jobs import compute
+from minirl.experiments.runs import RUNS, Run, claimed_folder
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.presets import Preset, explain_fields, resolve
 from minirl.rollout import MakeEnv, registered_id, reward_threshold
@@ -35,7 +30,6 @@ from minirl.support.interrupts import hold_interrupts
 from minirl.support.serialization import (
     describe,
     first_difference,
-    save_arrays,
     source_hash,
     versions,
     write_text,
@@ -48,7 +42,6 @@ from minirl.support.validation import (
 )
 from minirl.training import require_trainable, train
 
-FORMAT = "minirl-run-1"  # of the files of finished runs
 MOST_SEEDS = 10_000  # more are a mistake: their work items alone would fill the memory
 SCORES = ("final_training_return", "evaluation_return")
 
@@ -66,39 +59,29 @@ class WorkItem:
     evaluation_episodes: int
     max_steps: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
     def describe(self) -> dict[str, Any]:
-        """JSON-ready identity of the run, with the code that makes it."""
+        """JSON-ready identity of the run, which includes a hash of the package's code."""
         settings = {field.name: describe(getattr(self, field.name)) for field in fields(self)}
         return {**settings, "source": source_hash()}
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One finished seed.
-
-    Parameters
-    ----------
-    columns : dict of ndarray (U,)
-        The history, one entry an update.
-    final_training_return : float
-        Mean return of the last 100 training episodes.
-    evaluation_return : float
-        Mean return of fresh greedy episodes.
-    steps_to_threshold : float
-        Environment steps when the 100-episode mean first reached the threshold; nan if never.
-    cut_episodes : int
-        Evaluation episodes that had not ended after the largest number of steps, see `evaluate`.
-    """
-
-    columns: dict[str, np.ndarray]
-    final_training_return: float
-    evaluation_return: float
-    steps_to_threshold: float
-    cut_episodes: int = 0
-
-
 def run_seed(item: WorkItem) -> Run:
-    """Train and evaluate one seed (the function that workers run)."""
+    """Train and evaluate one seed (the function that workers run).
+
+    Raises
+    ------
+    ValueError
+        In a worker process that does not know the environment's id.
+    """
+    env = item.env
+    if isinstance(env, str) and ":" not in env and registered_id(env) not in gym.registry:
+        raise ValueError(
+            f"environment {env!r} is not registered in a worker process; register it in a module "
+            f"and give 'that_module:{env}', or pass workers=1"
+        )
     result = train(
         item.env,
         item.algorithm,
@@ -122,79 +105,6 @@ def run_seed(item: WorkItem) -> Run:
         float("nan") if steps is None else float(steps),
         fresh.cut,
     )
-
-
-class Failure:
-    """What a run raised, returned as a value: whatever else a future raises is its executor's."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def __getstate__(self) -> tuple[bytes, str]:
-        # As bytes, and tried: an error that can't be pickled would become the executor's.
-        pickler = sys.modules.get("cloudpickle", pickle)  # Dask's knows the classes of a script
-        try:
-            sent = pickler.dumps(self.error)
-            pickle.loads(sent)
-        except Exception:
-            sent = pickle.dumps(RuntimeError(f"{type(self.error).__name__}: {self.error}"))
-        return sent, "".join(traceback.format_exception(self.error))
-
-    def __setstate__(self, state: tuple[bytes, str]) -> None:
-        self.error = pickle.loads(state[0])
-        self.error.__cause__ = RuntimeError(f"in a worker:\n{state[1]}")
-
-
-def attempt(item: WorkItem, call: str = "") -> Run | Failure:
-    """`run_seed` for one call of `compare`, whatever comes of it.
-
-    Dask knows a result, an error too, by its function and arguments: without `call`, a second
-    comparison would be handed the first one's error instead of running again what was lost.
-    """
-    try:
-        return run_seed(item)
-    except Exception as error:
-        return Failure(error)
-
-
-CAN_BE_SENT = (
-    "classes and functions for worker processes must live in a module (a .py file) that they can "
-    "import, not in a notebook; or pass workers=1"
-)
-
-
-def to_bytes(item: WorkItem) -> bytes:
-    """The item as a process pool receives it.
-
-    Raises
-    ------
-    ValueError
-        If it contains a class or a function that cannot be pickled.
-    """
-    try:
-        return pickle.dumps(item)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{item.name} can't be sent to a worker process ({error}); {CAN_BE_SENT}"
-        ) from error
-
-
-def attempt_sent(sent: bytes) -> Run | Failure:
-    """`attempt` in a worker process.
-
-    The item arrives as bytes and is read here, because a class that its pool cannot find would kill
-    the process, and nobody would learn its name.
-    """
-    try:
-        item: WorkItem = pickle.loads(sent)
-    except (AttributeError, ImportError) as error:
-        return Failure(ValueError(f"not found in a worker process: {error}; {CAN_BE_SENT}"))
-    env = item.env
-    if isinstance(env, str) and ":" not in env and registered_id(env) not in gym.registry:
-        unknown = f"environment {env!r} is not registered in a worker process"
-        way_out = f"register it in a module and give 'that_module:{env}', or pass workers=1"
-        return Failure(ValueError(f"{unknown}; {way_out}"))
-    return attempt(item)
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,7 +230,7 @@ def compare(
     Raises
     ------
     ValueError
-        For bad arguments, or a folder that can't be written or holds another experiment.
+        For bad arguments, or a folder that can't be written or belongs to another experiment.
     RuntimeError
         If two runs meet in threads of one process, a worker process dies, or `executor` loses a run
         (Dask: its workers died too often, or the cluster is gone). Finished seeds stay in `out`.
@@ -355,7 +265,7 @@ def _all_runs(
         runs = {
             (item.name, item.seed): run
             for item in items
-            if (run := _load_run(_run_path(folder, item), item)) is not None
+            if (run := Run.load(_path(folder, item), item.describe())) is not None
         }
     missing = [item for item in items if (item.name, item.seed) not in runs]
     bar = tqdm(
@@ -366,13 +276,14 @@ def _all_runs(
         desc=str(items[0].env),
     )
     # Closing: worker processes end before an error here goes on to its handlers.
-    with bar, contextlib.closing(_finished(missing, executor, workers)) as finished:
+    computed = compute(run_seed, missing, workers=workers, executor=executor)
+    with bar, contextlib.closing(computed) as finished:
         for item, run in finished:
             runs[item.name, item.seed] = run
             if folder is not None:
                 with hold_interrupts():
-                    _save_run(_run_path(folder, item), item, run)
-            bar.set_postfix_str(f"{item.name} seed {item.seed}: {run.final_training_return:.1f}")
+                    run.save(_path(folder, item), item.describe())
+            bar.set_postfix_str(f"{item}: {run.final_training_return:.1f}")
             bar.update()
     by_name: dict[str, dict[int, Run]] = {item.name: {} for item in items}
     for item in items:
@@ -443,141 +354,8 @@ def _work_items(
     ]
 
 
-def _prepare_worker() -> None:
-    """Set up a worker process: it ends when its parent does, even if that was killed."""
-    import multiprocessing
-
-    # tqdm's own lock is a semaphore, which a killed worker leaks.
-    tqdm.set_lock(threading.RLock())
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(process: Any) -> None:
-    """Wait for the end of another process, then end this one."""
-    process.join()
-    os._exit(1)
-
-
-def _finished(
-    items: list[WorkItem], executor: Executor | None, workers: int
-) -> Generator[tuple[WorkItem, Run]]:
-    """Each item with its run, as they finish."""
-    if executor is not None:
-        call = uuid.uuid4().hex
-        processes = sys.modules.get("concurrent.futures.process")  # not in a browser
-        if processes and isinstance(executor, processes.ProcessPoolExecutor):
-            sent = [to_bytes(item) for item in items]
-            futures = {
-                executor.submit(attempt_sent, data): item
-                for data, item in zip(sent, items, strict=True)
-            }
-        else:
-            futures = {executor.submit(attempt, item, call): item for item in items}
-        try:
-            yield from _as_completed(futures)
-        finally:
-            for future in futures:
-                future.cancel()
-    elif workers == 1 or len(items) <= 1:
-        for item in items:
-            yield item, _run_of(item, attempt(item))
-    else:
-        yield from _finished_in_pool(items, workers)
-
-
-def _finished_in_pool(items: list[WorkItem], workers: int) -> Iterator[tuple[WorkItem, Run]]:
-    """Each item with its run, from a process pool that ends with this generator."""
-    # Imported here: a browser's Python has no processes, and can use the rest.
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    sent = [to_bytes(item) for item in items]
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        min(workers, len(items)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_prepare_worker,
-    )
-    try:
-        with hold_interrupts():
-            futures = {
-                pool.submit(attempt_sent, data): item
-                for data, item in zip(sent, items, strict=True)
-            }
-        yield from _as_completed(futures)
-    except BaseException:
-        # Not cancelled first: the pool's thread must find its futures as it left them.
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        # A worker that ended while it sent its run would leave the pool's thread waiting for the
-        # rest of it, as long as this process could still write to the same pipe.
-        with contextlib.suppress(AttributeError, OSError):
-            pool._result_queue._writer.close()  # type: ignore[attr-defined]
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _run_of(item: WorkItem, outcome: Run | Failure) -> Run:
-    """The run; or raise its error, which then says in which run it happened."""
-    if isinstance(outcome, Run):
-        return outcome
-    outcome.error.add_note(f"in {item.name}, seed {item.seed}")
-    raise outcome.error
-
-
-def _as_completed(
-    futures: dict[Future[Run | Failure], WorkItem],
-) -> Iterator[tuple[WorkItem, Run]]:
-    for future in as_completed(futures):
-        item = futures[future]
-        try:
-            outcome = future.result()
-        except BrokenExecutor as error:
-            raise RuntimeError(
-                "a worker process died (out of memory, killed, or a script that lacks "
-                'if __name__ == "__main__"); finished seeds are kept'
-            ) from error
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            outcome = Failure(error)  # the item can't be pickled: nothing was lost
-        except Exception as error:
-            raise RuntimeError(
-                f"{item.name}, seed {item.seed}, was lost with its worker or cluster "
-                f"({type(error).__name__}); finished seeds are kept in `out`, call again for the "
-                "others"
-            ) from error
-        yield item, _run_of(item, outcome)
-
-
-def _run_path(folder: Path, item: WorkItem) -> Path:
+def _path(folder: Path, item: WorkItem) -> Path:
     return folder / RUNS / f"{item.name}-seed{item.seed}.npz"
-
-
-def _save_run(path: Path, item: WorkItem, run: Run) -> None:
-    scores = [getattr(run, name) for name in (*SCORES, "steps_to_threshold", "cut_episodes")]
-    save_arrays(path, FORMAT, item.describe(), {"scores": np.array(scores), **run.columns})
-
-
-def _load_run(path: Path, item: WorkItem) -> Run | None:
-    """A stored run; None if there is none, or its file is damaged.
-
-    Raises
-    ------
-    ValueError
-        If the file holds another experiment.
-    """
-    columns = load_run(path, FORMAT, item.describe())
-    if columns is None:
-        return None
-    try:
-        training, evaluation, steps, cut = columns.pop("scores").tolist()
-        updates = len(columns["environment_steps"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    if any(column.shape != (updates,) for column in columns.values()):
-        return None
-    return Run(columns, training, evaluation, steps, int(cut))
 
 
 def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) -> dict[str, Any]:

@@ -26,14 +26,14 @@ from PIL import Image
 from minirl.algorithms import PPO, TRPO, PolicyGradient
 from minirl.experiments import statistics
 from minirl.experiments.compare import (
-    Failure,
     WorkItem,
-    _load_run,
     _with_interval,
     compare,
     footnote,
     run_seed,
 )
+from minirl.experiments.jobs import Failure
+from minirl.experiments.runs import Run
 from minirl.rollout import NonFiniteError
 from minirl.settings import Settings
 from minirl.support.serialization import load_arrays, save_arrays
@@ -323,7 +323,7 @@ def test_an_interrupted_comparison_resumes(count, finished, trained, tmp_path):
 
 @pytest.mark.parametrize("error", [Lost, CancelledError, ConnectionError])
 def test_a_run_that_its_executor_loses_ends_with_what_is_kept(error, tmp_path):
-    lost = rf"ppo, seed 3, was lost.*\({error.__name__}\).*finished seeds are kept in `out`"
+    lost = rf"ppo, seed 3 was lost.*\({error.__name__}\).*call again"
     with Stops(1, error) as executor, pytest.raises(RuntimeError, match=lost) as caught:
         small(seeds=[3], out=tmp_path, executor=executor)
     assert isinstance(caught.value.__cause__, error)
@@ -403,15 +403,15 @@ def test_no_flipped_bit_changes_a_stored_run(tmp_path):
     path = tmp_path / "runs" / "ppo-seed0.npz"
     item = WorkItem("CartPole-v1", "ppo", TWO["ppo"], SMALL, 0, 1, 3)
     whole = path.read_bytes()
-    assert _load_run(path, item) is not None
+    assert Run.load(path, item.describe()) is not None
     with open(path, "r+b", buffering=0) as file:
         for position, byte in enumerate(whole):
             file.seek(position)
             file.write(bytes([byte ^ 1 << position % 8]))
-            assert _load_run(path, item) is None
+            assert Run.load(path, item.describe()) is None
             file.seek(position)
             file.write(bytes([byte]))
-    assert _load_run(path, item) is not None
+    assert Run.load(path, item.describe()) is not None
 
 
 @pytest.mark.parametrize(
@@ -477,7 +477,7 @@ def test_algorithms_of_ones_own(environments, trained, tmp_path):
 def test_another_object_under_the_same_name_is_another_experiment(environments, tmp_path):
     arguments = {"env": environments.steady, "total_steps": 1, "seeds": 1, "out": tmp_path}
     small({"mine": environments.PlainClass(0.01)}, **arguments)
-    with pytest.raises(ValueError, match="holds another experiment"):
+    with pytest.raises(ValueError, match="belongs to another experiment"):
         small({"mine": environments.PlainClass(0.02)}, **arguments)
 
 
@@ -667,7 +667,7 @@ def test_what_workers_cannot_import_is_named_with_the_way_out(environments):
 
 def test_what_cannot_be_pickled_is_refused_before_a_process_starts(environments):
     before = multiprocessing.active_children()
-    with pytest.raises(ValueError, match="ppo can't be sent to a worker process.*lambda.*module"):
+    with pytest.raises(ValueError, match="ppo, seed 0 can't be sent to a worker.*lambda.*module"):
         small(["ppo"], lambda num_envs: environments.steady(num_envs), workers=2)
     assert multiprocessing.active_children() == before
 
@@ -889,7 +889,7 @@ def test_a_worker_that_dies_costs_only_what_was_not_finished(environments, tmp_p
     good = tmp_path / "runs" / "good-seed0.npz"
     algorithms = {"good": PolicyGradient(), "dies": environments.DiesInWorker(str(good))}
     arguments = {"env": environments.steady, "seeds": 1, "total_steps": 1, "out": tmp_path}
-    with pytest.raises(RuntimeError, match="worker process died.*finished seeds are kept"):
+    with pytest.raises(RuntimeError, match="worker process died.*call again"):
         small(algorithms, workers=2, **arguments)
     assert stored(tmp_path) == ["good-seed0.npz"]  # whole, and nothing half written
     stored_at = good.stat().st_mtime_ns

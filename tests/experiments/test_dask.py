@@ -165,7 +165,7 @@ def test_a_run_whose_workers_die_too_often_is_lost_and_can_be_run_again(client, 
         "dies": DiesOften(str(tmp_path), DEATHS_FORGIVEN + 1, after=str(good)),
     }
     arguments = {"seeds": 1, "executor": client.get_executor(), "out": folder}
-    lost = r"dies, seed 0, was lost .*\(KilledWorker\); finished seeds are kept"
+    lost = r"dies, seed 0 was lost .*\(KilledWorker\); call again"
     with pytest.raises(RuntimeError, match=lost) as caught:
         small(algorithms, **arguments)
     before = kept(folder)
@@ -236,7 +236,7 @@ def test_a_cluster_that_goes_away_leaves_the_finished_runs(doomed_cluster, tmp_p
         held_workers(tmp_path, 1)
         wait_for(folder / "runs" / "good-seed0.npz")
         os.killpg(process.pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=r"held, seed 0, was lost .*finished seeds are kept"):
+        with pytest.raises(RuntimeError, match=r"held, seed 0 was lost .*call again"):
             comparison.result(timeout=60)
     before = kept(folder)
     assert list(before) == ["good-seed0.npz"]

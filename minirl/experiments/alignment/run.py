@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from minirl.envs.token_tasks import arithmetic
 from minirl.exact import sequences
-from minirl.experiments.outputs import RUNS, claimed_folder, load_run
+from minirl.experiments.runs import RUNS, claimed_folder, load_run
 from minirl.policy import Policy
 from minirl.presets import preset
 from minirl.rlhf.align import ENVIRONMENT, Objective, align

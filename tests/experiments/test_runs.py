@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minirl.experiments.outputs import claim_folder, claimed_folder, load_run, save_training
+from minirl.experiments.runs import claim_folder, claimed_folder, load_run, save_training
 from minirl.settings import Settings
 from minirl.support.history import History
 from minirl.support.serialization import first_difference, load_policy, save_arrays
@@ -121,7 +121,7 @@ def test_a_block_that_fails_after_it_stored_something_keeps_the_folder(name, tmp
 
 def test_a_claim_without_results_names_both_ways_out(tmp_path):
     claim_folder(tmp_path, IDENTITY)  # and its process was killed
-    with pytest.raises(ValueError, match="another folder, or delete it: it holds nothing else$"):
+    with pytest.raises(ValueError, match="another folder, or delete it: it contains no results$"):
         claim_folder(tmp_path, {**IDENTITY, "env": "Acrobot-v1"})
 
 
@@ -130,7 +130,9 @@ def test_load_run(tmp_path):
     assert load_run(path, "test-1", IDENTITY) is None
     save_arrays(path, "test-1", IDENTITY, {"a": np.arange(3)})
     np.testing.assert_array_equal(load_run(path, "test-1", IDENTITY)["a"], [0, 1, 2])
-    with pytest.raises(ValueError, match=r"run.npz holds another experiment: env is 'CartPole-v1'"):
+    with pytest.raises(
+        ValueError, match=r"run.npz belongs to another experiment: env is 'CartPole-v1'"
+    ):
         load_run(path, "test-1", {**IDENTITY, "env": "Acrobot-v1"})
     path.write_bytes(path.read_bytes()[:-1])
     assert load_run(path, "test-1", IDENTITY) is None
