@@ -266,7 +266,9 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 def run_rlhf(arguments: argparse.Namespace) -> None:
     """Run the alignment chain, say where its pictures are."""
-    from minirl.experiments.alignment.run import METHODS, run_chain  # loads much of SciPy
+    # Imported here, because they load much of SciPy.
+    from minirl.experiments.alignment.chain import METHODS
+    from minirl.experiments.alignment.run import run_chain
 
     run_chain(
         arguments.out,

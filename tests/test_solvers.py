@@ -213,7 +213,5 @@ def test_a_line_search_tries(tries):
 @pytest.mark.parametrize("answer", [False, True, 0.0])
 def test_a_refusal_is_a_reason(answer):
     """False would reject a step that the function means to accept."""
-    with pytest.raises(
-        ValueError, match="reason_to_reject must return None or the reason as"
-    ):
+    with pytest.raises(ValueError, match="reason_to_reject must return None or the reason as"):
         backtracking_line_search(lambda fraction: answer, shrink=0.5, tries=3)

@@ -22,7 +22,7 @@ from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo, gro
 from minirl.algorithms import ppo
 from minirl.algorithms.ppo import PPOState, Unclipped
 from minirl.batch import Batch, Rollout
-from minirl.experiments.alignment.run import SENTENCES
+from minirl.experiments.alignment.chain import SENTENCES
 from minirl.experiments.statistics import interquartile_mean
 from minirl.policy import Policy
 from minirl.rlhf import dpo

@@ -22,7 +22,7 @@ from benchmarks import study
 from benchmarks.rlhf.case import Case
 from minirl import rlhf
 from minirl.exact import sequences
-from minirl.experiments.alignment.run import SENTENCES
+from minirl.experiments.alignment.chain import SENTENCES
 from minirl.rlhf.preferences import Preferences
 from minirl.rlhf.reward_model import Features
 from minirl.support.machine import one_core

@@ -40,8 +40,8 @@ from benchmarks.rlhf.dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, media
 from benchmarks.study import Row
 from minirl import rlhf
 from minirl.exact import sequences
+from minirl.experiments.alignment.chain import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
 from minirl.experiments.alignment.figures import MARKERS, MINUS, OTHER_MARKERS
-from minirl.experiments.alignment.run import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
 from minirl.experiments.figures import (
     BLACK,
     BLUE,

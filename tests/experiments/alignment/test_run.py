@@ -19,9 +19,12 @@ from PIL import Image
 from scipy.special import expit, logsumexp
 
 from minirl.__main__ import main
+from minirl.experiments.alignment import chain as stages
 from minirl.experiments.alignment import figures as alignment_figures
 from minirl.experiments.alignment import run as alignment
-from minirl.experiments.alignment.run import METHODS, MethodRun, prepare, run_chain, run_method
+from minirl.experiments.alignment.chain import METHODS, MethodRun, prepare, run_method
+from minirl.experiments.alignment.report import describe_preparation
+from minirl.experiments.alignment.run import run_chain
 from minirl.rlhf import arithmetic
 from minirl.rlhf.dpo import DPO, path_log_probs
 from minirl.rlhf.reward_model import bag_of_words, fit_reward_model
@@ -166,9 +169,10 @@ def chain(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         for name in calls:
-            module = alignment_figures if name in PLOTS else alignment
+            module = {"prepare": alignment, "overoptimise": alignment}.get(name, stages)
+            module = alignment_figures if name in PLOTS else module
             patch.setattr(module, name, recorded(name, getattr(module, name)))
-        patch.setattr(alignment, "DPO", recorded_dpo)
+        patch.setattr(stages, "DPO", recorded_dpo)
         summary = run_chain(out, methods=CHOSEN, labels=500, seeds=1, seed=5, say=said.append)
     prepared = calls["prepare"][0].result
     log_reference = enumerated(prepared.tuned.policy)
@@ -516,14 +520,14 @@ def test_what_a_method_that_samples_is_given(monkeypatch, chain, name, reward):
         seen.append(SimpleNamespace(**given.arguments))
         return SimpleNamespace(policy=after, history=SimpleNamespace(columns=lambda: columns))
 
-    original = alignment.align
-    monkeypatch.setattr(alignment, "align", stand_in)
+    original = stages.align
+    monkeypatch.setattr(stages, "align", stand_in)
     run = run_method(name, prepared, reward, 11)
     (given,) = seen
     np.testing.assert_array_equal(given.rewards, GOLD if reward == "gold" else prepared.learned)
     assert (given.algorithm, given.beta, given.seed, given.settings) == (name, BETA, 11, None)
     assert given.reference is prepared.tuned.policy
-    assert given.sentences == alignment.SENTENCES[name]
+    assert given.sentences == stages.SENTENCES[name]
     kl, gold = place(chain.log_probs["trpo"], chain.log_reference)
     final = gold - BETA * kl
     np.testing.assert_allclose(run.curve, [[0, 256, 512], [-1.0, 0.25, final]], rtol=1e-9)
@@ -549,7 +553,7 @@ def test_what_a_method_that_learns_from_pairs_is_given(monkeypatch, chain, name,
         method = DPO(**settings)
         return SimpleNamespace(fit=fit)
 
-    monkeypatch.setattr(alignment, "DPO", stand_in)
+    monkeypatch.setattr(stages, "DPO", stand_in)
     run = run_method(name, prepared, reward, 11)
     (given,) = seen
     assert given.self == DPO(beta=BETA, loss=name, steps=steps)
@@ -577,8 +581,8 @@ def test_best_of_n_takes_the_best_by_the_reward_it_is_given(prepared, log_refere
 @pytest.mark.parametrize("name", ["trpo", "dpo"])
 def test_a_seed_gives_the_same_run_again_and_another_seed_another(monkeypatch, name):
     prepared = prepare(beta=0.3, labels=1_200, seed=5)  # more than a minibatch of DPO
-    monkeypatch.setitem(alignment.SENTENCES, "trpo", 4_096)
-    monkeypatch.setitem(alignment.DPO_STEPS, "learned", 20)
+    monkeypatch.setitem(stages.SENTENCES, "trpo", 4_096)
+    monkeypatch.setitem(stages.DPO_STEPS, "learned", 20)
     run, again, other = (run_method(name, prepared, "learned", seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(run.curve, again.curve)
     np.testing.assert_array_equal(run.log_probs, again.log_probs)
@@ -627,7 +631,7 @@ def rehearse(patch, prepared, out, **arguments):
         assert given is prepared
         seen.over.append(seed)
         hacked = {name: always(text) for name, text in HACKED_SAYINGS.items()}
-        return alignment.Overoptimisation({"a path": path}, hacked)
+        return stages.Overoptimisation({"a path": path}, hacked)
 
     patch.setattr(alignment, "prepare", stand_in_prepare)
     patch.setattr(alignment, "run_method", stand_in_run)
@@ -767,7 +771,7 @@ def require_judgements_told(text, prepared, count):
 @pytest.mark.parametrize("labels", [1, 2, 3])
 def test_a_few_labels_are_enough_to_describe_the_preparation(labels):
     prepared = prepare(beta=0.3, labels=labels, seed=labels)
-    text = alignment.describe_preparation(prepared, np.random.default_rng(0))
+    text = describe_preparation(prepared, np.random.default_rng(0))
     assert f"2. Preferences: {labels} pairs" in text
     require_judgements_told(text, prepared, labels)
 
@@ -922,8 +926,8 @@ def stand_ins(monkeypatch, prepared):
 
     monkeypatch.setattr(alignment, "run_method", run)
     monkeypatch.setattr(alignment, "prepare", lambda **arguments: prepared)
-    monkeypatch.setattr(alignment, "_draw_figures", lambda *arguments: None)
-    followed = alignment.Overoptimisation({}, {})
+    monkeypatch.setattr(alignment, "draw_figures", lambda *arguments: None)
+    followed = stages.Overoptimisation({}, {})
     monkeypatch.setattr(alignment, "overoptimise", lambda *arguments: followed)
     return ran
 
