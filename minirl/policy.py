@@ -209,16 +209,23 @@ def make_policy(
         For any other space, naming it and the wrapper that helps, and for a network of more than
         50 million parameters.
     """
+    distribution, size = _action_distribution(action_space)
+    logits_or_means = _network(observation_space, size, hidden_sizes, 0.01, dtype)
+    network: Network = logits_or_means
+    if distribution is DiagonalGaussian:
+        network = WithLogStd(logits_or_means, size, initial_log_std, min_log_std)
+    return Policy(network, distribution, network.init(rng))
+
+
+def _action_distribution(
+    action_space: spaces.Space[Any],
+) -> tuple[type[Categorical] | type[DiagonalGaussian], int]:
+    """The distribution for an action space, and its number of actions or of components."""
     if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
-        outputs = int(action_space.n)
-        network: Network = _network(observation_space, outputs, hidden_sizes, 0.01, dtype)
-        return Policy(network, Categorical, network.init(rng))
+        return Categorical, int(action_space.n)
     is_vector = isinstance(action_space, spaces.Box) and len(action_space.shape) == 1
     if is_vector and np.issubdtype(action_space.dtype, np.floating):
-        k = len(action_space.low)  # type: ignore[attr-defined]
-        means = _network(observation_space, k, hidden_sizes, 0.01, dtype)
-        network = WithLogStd(means, k, initial_log_std, min_log_std)
-        return Policy(network, DiagonalGaussian, network.init(rng))
+        return DiagonalGaussian, len(action_space.low)  # type: ignore[attr-defined]
     raise ValueError(
         f"action space {action_space} is not supported: minirl takes Discrete actions numbered "
         "from 0 and Box vectors of floats of shape (k,); wrap each environment in "
@@ -231,17 +238,16 @@ def require_fit(
     policy: Policy, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> None:
     """Raise ValueError unless the policy takes these observations and chooses these actions."""
-    fresh = make_policy(observation_space, action_space, np.random.default_rng(0), hidden_sizes=())
+    distribution, size = _action_distribution(action_space)
+    outputs = size if distribution is Categorical else 2 * size  # means and log standard deviations
+    states = int(observation_space.n) if isinstance(observation_space, spaces.Discrete) else None
     probe = np.zeros((1, *(observation_space.shape or ())), dtype=observation_space.dtype)
-
-    def signature(policy: Policy) -> tuple[Any, ...]:
-        states = getattr(getattr(policy.network, "mean", policy.network), "states", None)
-        return policy.distribution, policy(probe).eta.shape, states
-
+    network = getattr(policy.network, "mean", policy.network)
     try:
-        fits = signature(policy) == signature(fresh)
+        fits = policy.distribution is distribution and policy(probe).eta.shape == (1, outputs)
     except (ValueError, IndexError, TypeError):
         fits = False
+    fits = fits and getattr(network, "states", None) == states
     if not fits:
         raise ValueError(
             f"the policy, {policy.network} with {policy.distribution.__name__}, does not fit the "

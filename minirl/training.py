@@ -320,7 +320,8 @@ def train(
     chosen = resolve(env, algorithm, settings)
     algorithm, settings = chosen.algorithm, chosen.settings
     budget = _Budget(total_steps, total_episodes)
-    require_trainable(env, algorithm, budget.total, seed, settings)
+    require_seed(seed)
+    require_methods("algorithm", algorithm, "init", "update")
     if policy is not None:
         require_instance("policy", policy, Policy)
     if stop is not None and not callable(stop):
@@ -570,7 +571,8 @@ def _initial(
             min_log_std=settings.min_log_std,
             dtype=dtype,
         )
-    require_fit(policy, *spaces)
+    else:
+        require_fit(policy, *spaces)
     wrong = policy.parameters[~np.isfinite(policy.parameters) & ~np.isneginf(policy.parameters)]
     if len(wrong):
         raise ValueError(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -749,7 +750,7 @@ def test_steps_to_the_threshold_are_whole_numbers(environments):
         ({"total_steps": -5}, "total_steps.*-5"),
         ({"total_steps": float("nan")}, "total_steps.*nan"),
         ({"evaluation_episodes": 0}, "evaluation_episodes.*0"),
-        ({"workers": 0}, "workers.*0"),
+        ({"workers": 1}, "workers.*0"),
         ({"env": "Foo-v1"}, "'Foo-v1'"),
         ({"env": "CartPole-v99"}, "'CartPole-v99'"),
         ({"env": "nowhere_to_be_found:Env-v0"}, "nowhere_to_be_found"),
@@ -915,3 +916,30 @@ def test_the_scores_of_pairs_are_those_of_the_statistics(finished):
 def test_more_seeds_than_memory_can_hold_are_refused(seeds):
     with pytest.raises(ValueError, match="seeds must be at most 10,000, got 1,000,000"):
         small(seeds=seeds)
+
+
+def test_a_seed_makes_two_vector_environments_and_one_policy(monkeypatch):
+    """One to train in and one to evaluate in; before that, the entrance checks once."""
+    made = Counter()
+
+    def counted(name):
+        function = getattr(minirl, name)
+
+        def count(*arguments, **named):
+            made[name] += 1
+            return function(*arguments, **named)
+
+        for module in list(sys.modules.values()):
+            if module.__name__.startswith("minirl") and getattr(module, name, None) is function:
+                monkeypatch.setattr(module, name, count)
+
+    counted("make_vector_env")
+    counted("make_policy")
+    totals = []
+    for seeds in (1, 3):
+        made.clear()
+        settings = {"seeds": seeds, "total_steps": 300, "evaluation_episodes": 2, "workers": 1}
+        compare("CartPole-v1", ["ppo"], **settings)
+        totals.append(dict(made))
+    for name, per_seed in (("make_vector_env", 2), ("make_policy", 1)):
+        assert totals[1][name] - totals[0][name] == 2 * per_seed
