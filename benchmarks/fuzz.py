@@ -467,7 +467,7 @@ def write_precious_files() -> dict[str, bytes]:
     import minirl
 
     policy = minirl.Policy(minirl.MLP((4, 4, 2)), minirl.Categorical, np.zeros(30, np.float32))
-    minirl.save_policy("good.npz", policy, {"env": "CartPole-v1"})
+    minirl.save_policy(policy, "good.npz", {"env": "CartPole-v1"})
     Path("precious.txt").write_text(PRECIOUS)
     Path("empty.npz").touch()
     np.savez("foreign.npz", weights=np.arange(3))
@@ -633,7 +633,7 @@ def damage_file(rng: np.random.Generator) -> tuple[str, str]:
         policy = minirl.Policy(network, minirl.DiagonalGaussian, theta, moments)
     path = Path("file.npz")
     if rng.random() < 0.5:
-        minirl.save_policy(path, policy, {"env": "CartPole-v1", "seed": int(rng.integers(9))})
+        minirl.save_policy(policy, path, {"env": "CartPole-v1", "seed": int(rng.integers(9))})
 
         def load() -> Any:
             return minirl.load_policy(path)

@@ -242,7 +242,7 @@ class World:
             ("minirl.watch", "policy"): lambda: self.policy,
             ("minirl.watch", "path"): lambda: "agent.gif",
             ("minirl.save_policy", "policy"): lambda: self.policy,
-            ("minirl.save_policy", "settings"): lambda: {"env": "CartPole-v1"},
+            ("minirl.save_policy", "description"): lambda: {"env": "CartPole-v1"},
             ("tabular", "policy"): lambda: tabular_policy.copy(),
             ("tabular", "new"): lambda: tabular_policy.copy(),
             ("tabular", "old"): lambda: np.array([[0.4, 0.6], [0.5, 0.5], [0.1, 0.9]]),

@@ -18,7 +18,7 @@ from minirl.algorithms import ALGORITHMS
 from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate, watch
 from minirl.experiments.overrides import with_overrides
-from minirl.experiments.runs import claimed_folder, save_training, saved_settings
+from minirl.experiments.runs import claimed_folder, save_training, saved_description
 from minirl.presets import PRESETS, Preset, preset
 from minirl.support.checkpoint import checkpoint_steps
 from minirl.support.history import WINDOW, ReturnReached
@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
         "learning_rate=LinearSchedule(1e-3); may be repeated"
     )
     max_steps_help = (
-        "an evaluation episode is cut after this number of steps; None: the environment's own time "
-        "limit, or 1000 if it has none"
+        "an evaluation episode is cut after this number of steps; None: after the environment's "
+        "own time limit, or 1000 steps if it has none"
     )
 
     command = commands.add_parser("train", help="train one policy", formatter_class=shown)
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--algorithm", default="ppo", help=names)
     command.add_argument("--total-steps", type=int, default=100_000, help="environment steps")
     command.add_argument("--num-envs", type=int, help="parallel environments; None: the preset's")
-    command.add_argument("--seed", type=int, default=0, help="of all randomness")
+    command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=set_help)
     command.add_argument(
         "--stop-at",
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--resume",
         action="store_true",
-        help="go on from checkpoint.pkl in the folder, if there is one; a checkpoint can execute "
+        help="continue from checkpoint.pkl in the folder, if it exists; a checkpoint can execute "
         "any code, so resume only from your own",
     )
     command.add_argument(
@@ -87,37 +87,42 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--algorithms", nargs="+", default=["policy-gradient", "trpo", "ppo"], help=names
     )
-    command.add_argument("--seeds", type=int, default=5, help="how many")
-    command.add_argument("--total-steps", type=int, default=100_000, help="of each run")
+    command.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    command.add_argument(
+        "--total-steps", type=int, default=100_000, help="environment steps of each run"
+    )
     command.add_argument("--max-steps", type=int, help=max_steps_help)
-    command.add_argument("--workers", type=int, default=2, help="processes")
+    command.add_argument("--workers", type=int, default=2, help="number of worker processes")
     command.add_argument(
         "--out", required=True, help="folder for curves.png, runs.csv and summary.json"
     )
 
     command = commands.add_parser(
         "rlhf",
-        help="align a tiny language model, every stage against the exact optimum",
+        help="align a tiny language model and compare every stage with the exact optimum",
         formatter_class=shown,
     )
-    command.add_argument("--beta", type=float, default=0.3, help="price of KL, reward per nat")
+    command.add_argument(
+        "--beta", type=float, default=0.3, help="price of the KL, in reward per nat"
+    )
     command.add_argument(
         "--reward",
         choices=["gold", "learned"],
         default="gold",
-        help="what the methods learn from; they are judged by gold",
+        help="reward that the methods learn from; all are evaluated by the gold reward",
     )
-    aligning = ", ".join(PRESETS["minirl/TokenGeneration-v0"])
+    online = ", ".join(PRESETS["minirl/TokenGeneration-v0"])
     command.add_argument(
-        "--methods", nargs="+", default=["all"], help=f"{aligning}, dpo, ipo, best-of-n, or all"
+        "--methods", nargs="+", default=["all"], help=f"{online}, dpo, ipo, best-of-n, or all"
     )
-    command.add_argument("--labels", type=int, default=3_000, help="preference pairs")
-    command.add_argument("--seeds", type=int, default=2, help="runs of each method")
+    command.add_argument("--labels", type=int, default=3_000, help="number of preference pairs")
+    command.add_argument("--seeds", type=int, default=2, help="number of runs of each method")
     command.add_argument(
         "--seed",
         type=int,
         default=2,
-        help="of all randomness; over-optimisation made PPO fall with 5 seeds of 8, also with 2",
+        help="seed of all randomness; with 5 of 8 seeds, 2 among them, over-optimisation lowers "
+        "PPO's gold reward",
     )
     command.add_argument(
         "--out",
@@ -127,27 +132,31 @@ def parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser(
-        "evaluate", help="run a saved policy for fresh episodes", formatter_class=shown
+        "evaluate", help="evaluate a saved policy on fresh episodes", formatter_class=shown
     )
     command.add_argument("policy", help="policy.npz of a training run")
-    command.add_argument("--env", help="None: the one it was trained on")
-    command.add_argument("--episodes", type=int, default=100, help="how many")
-    command.add_argument("--seed", type=int, default=0, help="of all randomness")
-    command.add_argument("--sampled", action="store_true", help="sample actions")
+    command.add_argument("--env", help="environment; None: the one it was trained on")
+    command.add_argument("--episodes", type=int, default=100, help="number of episodes")
+    command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    command.add_argument(
+        "--sampled",
+        action="store_true",
+        help="sample actions, instead of taking the most probable ones",
+    )
     command.add_argument("--max-steps", type=int, help=max_steps_help)
 
     command = commands.add_parser(
         "watch", help="save one episode of a saved policy as a GIF", formatter_class=shown
     )
     command.add_argument("policy", help="policy.npz of a training run")
-    command.add_argument("--env", help="None: the one it was trained on")
-    command.add_argument("--seed", type=int, default=0, help="of all randomness")
+    command.add_argument("--env", help="environment; None: the one it was trained on")
+    command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     command.add_argument("--out", required=True, help="e.g. agent.gif")
     return main
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    """Train, save, say where; a run that is finished already is not trained again."""
+    """Train, save, print the file names; a run that is already finished is not repeated."""
     num_envs = [] if arguments.num_envs is None else [f"num_envs={arguments.num_envs}"]
     chosen = with_overrides(preset(arguments.env, arguments.algorithm), [*arguments.set, *num_envs])
     require_trainable(
@@ -175,19 +184,19 @@ def _train_in(
     folder: Path, arguments: argparse.Namespace, chosen: Preset, stop: ReturnReached | None
 ) -> None:
     checkpoint = folder / "checkpoint.pkl"
-    going_on = arguments.resume and checkpoint.exists()
-    saved = saved_settings(folder)
-    # A checkpoint beside a finished policy: killed while saving, so the rest is saved again.
-    if saved is not None and not saved.get("partial", False) and not going_on:
+    resumes = arguments.resume and checkpoint.exists()
+    saved = saved_description(folder)
+    # A checkpoint beside a finished policy means that the run was killed while it saved its files.
+    if saved is not None and not saved.get("partial", False) and not resumes:
         print(
-            f"{folder} holds this run already, finished after {saved['environment_steps']:,} "
+            f"{folder} already contains this run, finished after {saved['environment_steps']:,} "
             "environment steps; to train again, delete its policy.npz or choose another folder"
         )
         return
     if checkpoint.exists() and not arguments.resume:
         raise ValueError(
-            f"{checkpoint} holds this run after {checkpoint_steps(checkpoint):,} environment "
-            "steps; add --resume to go on from it, or delete it to train from the start"
+            f"{checkpoint} contains this run after {checkpoint_steps(checkpoint):,} environment "
+            "steps; add --resume to continue from it, or delete it to train from the start"
         )
     try:
         result = train(
@@ -199,21 +208,21 @@ def _train_in(
             evaluate_every=arguments.evaluate_every,
             checkpoint=None if arguments.checkpoint_every is None else checkpoint,
             checkpoint_every=arguments.checkpoint_every,
-            resume=checkpoint if going_on else None,
+            resume=checkpoint if resumes else None,
             progress=True,
         )
     except TrainingStopped as stopped:
         if save_training(stopped.result, folder):
-            stopped.add_note(f"what was learned is in {folder}, marked as partial")
+            stopped.add_note(f"the policy so far is saved in {folder}, marked as partial")
         else:
             stopped.add_note(f"{folder} keeps the policy of a longer training of this run")
         if checkpoint.exists():
             stopped.add_note(
-                f"{checkpoint} is kept, the same command with --resume goes on from it"
+                f"{checkpoint} is kept; the same command with --resume continues from it"
             )
         raise
     names = save_training(result, folder)
-    # Also what a killed process left of a checkpoint that it was writing.
+    # The second pattern is a checkpoint that a process was writing when it was killed.
     for unneeded in [checkpoint, *folder.glob(".checkpoint.pkl.*")]:
         unneeded.unlink(missing_ok=True)
     for line in _summary(result):
@@ -222,15 +231,15 @@ def _train_in(
 
 
 def _summary(result: Result) -> list[str]:
-    """What a finished training run says."""
+    """The lines that are printed after a training run."""
     history, lines = result.history, []
-    for steps in result.settings.get("environments_reset_at", []):
+    for steps in result.description.get("environments_reset_at", []):
         lines.append(
             f"resumed after {steps:,} environment steps from freshly reset environments, because "
             "their state could not be stored"
         )
-    if history.environment_steps < result.settings["total_steps"]:
-        lines.append(f"stopped after {history.environment_steps:,} environment steps, as asked for")
+    if history.environment_steps < result.description["total_steps"]:
+        lines.append(f"stopped after {history.environment_steps:,} environment steps, as requested")
     episodes = len(history.episode_returns)
     if episodes:
         lines.append(
@@ -265,7 +274,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 
 def run_rlhf(arguments: argparse.Namespace) -> None:
-    """Run the alignment chain, say where its pictures are."""
+    """Run the alignment chain, print the names of its files."""
     # Imported here, because they load much of SciPy.
     from minirl.experiments.alignment.chain import METHODS
     from minirl.experiments.alignment.run import run_chain
@@ -281,61 +290,61 @@ def run_rlhf(arguments: argparse.Namespace) -> None:
         say=partial(tqdm.write, file=sys.stdout),
         progress=True,
     )
-    visible = Path(arguments.out).glob("[!.]*")  # a run that was killed may leave a hidden file
-    left = sorted(path.name for path in visible)
-    print(f"{arguments.out}: {', '.join(left)}")
+    # Hidden files may remain of a run that was killed.
+    names = sorted(path.name for path in Path(arguments.out).glob("[!.]*"))
+    print(f"{arguments.out}: {', '.join(names)}")
 
 
-def _trained_on(settings: dict[str, Any], path: str) -> str:
-    if "env" not in settings:
-        raise ValueError(f"{path} does not say which environment it was trained on; give --env")
-    return str(settings["env"])
+def _trained_on(description: dict[str, Any], path: str) -> str:
+    if "env" not in description:
+        raise ValueError(f"{path} does not name the environment of its training; give --env")
+    return str(description["env"])
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Load, evaluate, print mean and interval."""
-    policy, settings = load_policy(arguments.policy)
-    found = evaluate(
-        arguments.env or _trained_on(settings, arguments.policy),
+    policy, description = load_policy(arguments.policy)
+    evaluation = evaluate(
+        arguments.env or _trained_on(description, arguments.policy),
         policy,
         episodes=arguments.episodes,
         seed=arguments.seed,
         greedy=not arguments.sampled,
         max_steps=arguments.max_steps,
     )
-    low, high = found.interval()
+    low, high = evaluation.interval()
     interval = "" if math.isnan(low) else f", 95 % interval [{low:.2f}, {high:.2f}]"
-    if settings.get("partial", False):
+    if description.get("partial", False):
         print(
             "the policy of a training run that stopped early, after "
-            f"{settings['environment_steps']:,} environment steps"
+            f"{description['environment_steps']:,} environment steps"
         )
     how = "sampled" if arguments.sampled else "greedy"
     print(
-        f"mean return {found.mean:.2f}{interval} over {arguments.episodes} {how} "
+        f"mean return {evaluation.mean:.2f}{interval} over {arguments.episodes} {how} "
         f"episode{'s' if arguments.episodes > 1 else ''}; mean length "
-        f"{found.lengths.mean():.1f} steps"
+        f"{evaluation.lengths.mean():.1f} steps"
     )
-    if found.cut:
+    if evaluation.cut:
         print(
-            f"{found.cut} episodes had not ended after {found.lengths.max()} steps and were cut; "
-            "--max-steps allows longer ones"
+            f"{evaluation.cut} episodes had not ended after {evaluation.lengths.max()} steps "
+            "and were cut; --max-steps allows longer ones"
         )
 
 
 def run_watch(arguments: argparse.Namespace) -> None:
-    """Load, draw one episode, say its return."""
-    policy, settings = load_policy(arguments.policy)
-    env = arguments.env or _trained_on(settings, arguments.policy)
+    """Load, draw one episode, print its return."""
+    policy, description = load_policy(arguments.policy)
+    env = arguments.env or _trained_on(description, arguments.policy)
     total = watch(env, policy, arguments.out, seed=arguments.seed)
     print(f"return {total:.1f}; {Path(arguments.out)}")
 
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show each warning as one line on stderr, without its place in the code."""
+    """Show each warning as one line on stderr, without file name and line number."""
 
-    def show(message: Warning | str, *place: Any, **unused: Any) -> None:
+    def show(message: Warning | str, *location: Any, **unused: Any) -> None:
         text = re.sub("\x1b\\[[0-9;]*m", "", str(message))  # Gymnasium's are coloured
         tqdm.write(f"minirl: warning: {' '.join(text.split())}", file=sys.stderr)
 
@@ -347,8 +356,8 @@ def _warnings_as_lines() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors become one line on stderr and a non-zero exit status.
 
-    What can't be printed is no reason to stop: results are in files, and if nobody reads the
-    output of a command any longer (`| head -1`), the command still completes them.
+    Output that cannot be printed does not stop a command, as when its reader has ended
+    (`| head -1`): the results are in files, and the command completes them.
     """
     commands = {
         "train": run_train,
@@ -367,21 +376,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             if output.error and not isinstance(output.error, BrokenPipeError):
                 raise output.error
         except KeyboardInterrupt as error:
-            kept = "; finished runs are kept, the same command goes on from them"
+            way_out = "; finished runs are kept, and the same command continues from them"
             resumes = arguments.command in ("compare", "rlhf")
-            print(f"minirl: interrupted{kept if resumes else ''}", file=sys.stderr)
+            print(f"minirl: interrupted{way_out if resumes else ''}", file=sys.stderr)
             return exit_status(error)
         except MemoryError as error:
             print(
-                f"minirl: memory is not enough ({' '.join(str(error).split()) or 'no more left'}); "
-                "use fewer parallel environments, shorter rollouts, or less data",
+                "minirl: there is not enough memory "
+                f"({' '.join(str(error).split()) or 'none left'}); use fewer "
+                "parallel environments, shorter rollouts, or less data",
                 file=sys.stderr,
             )
             return 1
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             reason = error.args[0] if isinstance(error, KeyError) else error
             notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-            # One line, whatever the message: a space's text may take several.
+            # The text of a space, for example, may have several lines.
             print("minirl:", " ".join(f"{reason}{notes}".split()), file=sys.stderr)
             return exit_status(error)
     return 0

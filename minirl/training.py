@@ -66,7 +66,7 @@ class Result:
     policy : Policy
     critic : Critic
     history : History
-    settings : dict
+    description : dict
         JSON-ready. The arguments: `env`, `algorithm`, `settings`, `total_steps` or
         `total_episodes`, `seed`. The run: `environment_steps`, and `partial`, which is True
         if training stopped before its end. `environments_reset_at` lists the environment steps at
@@ -79,7 +79,7 @@ class Result:
     policy: Policy
     critic: Critic
     history: History
-    settings: dict[str, Any]
+    description: dict[str, Any]
     best_policy: Policy | None = None
 
 
@@ -292,7 +292,7 @@ def train(
         A checkpoint of a call with the same arguments, from which training goes on. It restores
         everything that training changes, also the environments if their state can be pickled. Where
         it cannot (environments in worker processes, Box2D), the environments are reset, and
-        `Result.settings["environments_reset_at"]` says so. **A checkpoint is a pickle, which can
+        `Result.description["environments_reset_at"]` says so. **A checkpoint is a pickle, which can
         execute any code: resume only from checkpoints that you made yourself.**
     progress : bool
         Show a progress bar.

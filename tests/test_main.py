@@ -113,11 +113,11 @@ def test_train_leaves_policy_history_and_curve(run, tmp_path):
     for name in ("policy.npz", "history.csv", "curve.png"):
         assert name in out
     assert re.search(r"mean return .*: \d+\.\d", out)
-    _, settings = load_policy(tmp_path / "results" / "policy.npz")
-    assert settings["algorithm"]["type"] == "TRPO"
-    assert settings["algorithm"]["max_kl"] == 0.02
-    assert settings["settings"]["num_envs"] == 2
-    assert (settings["seed"], settings["total_steps"]) == (3, 300)
+    _, description = load_policy(tmp_path / "results" / "policy.npz")
+    assert description["algorithm"]["type"] == "TRPO"
+    assert description["algorithm"]["max_kl"] == 0.02
+    assert description["settings"]["num_envs"] == 2
+    assert (description["seed"], description["total_steps"]) == (3, 300)
     with open(tmp_path / "results" / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert 300 <= float(rows[-1]["environment_steps"]) <= 364
@@ -146,7 +146,7 @@ def test_a_finished_run_is_not_trained_again(run, trained):
     status, out, err = run(*command, "--out", trained)
     assert (status, err) == (0, [])
     assert re.search(
-        r"holds this run already, finished after 3\d\d environment steps; .*delete", out
+        r"already contains this run, finished after 3\d\d environment steps; .*delete", out
     )
     assert files_in(trained) == before
 
@@ -156,14 +156,14 @@ def test_a_run_that_stops_at_a_return_and_keeps_its_best_policy(run, tmp_path):
     more = ["--stop-at", 21.5, "--evaluate-every", 1000, "--out", tmp_path]
     status, out, err = run(*command, *more)
     assert (status, err) == (0, [])
-    assert re.search(r"stopped after [\d,]+ environment steps, as asked for", out)
+    assert re.search(r"stopped after [\d,]+ environment steps, as requested", out)
     assert re.search(r"best evaluation during training: \d+\.\d\d after [\d,]+ environment", out)
     assert "best_policy.npz" in out
-    _, settings = load_policy(tmp_path / "policy.npz")
+    _, description = load_policy(tmp_path / "policy.npz")
     _, best = load_policy(tmp_path / "best_policy.npz")
-    assert settings["partial"] is False
-    assert settings["stop"] == {"type": "ReturnReached", "target": 21.5}
-    assert best["environment_steps"] <= settings["environment_steps"] < 50_000
+    assert description["partial"] is False
+    assert description["stop"] == {"type": "ReturnReached", "target": 21.5}
+    assert best["environment_steps"] <= description["environment_steps"] < 50_000
     assert run("evaluate", tmp_path / "best_policy.npz", "--episodes", 2)[0] == 0
 
 
@@ -189,9 +189,9 @@ def test_training_goes_on_from_a_checkpoint(run, fails, monkeypatch, tmp_path):
     assert "marked as partial" in lines[0]
     assert re.search(r"checkpoint.pkl.*--resume", lines[0])
     line = fails(*saving)
-    assert re.search(r"holds this run after 2\d\d environment steps; add --resume", line)
-    _, settings = load_policy(tmp_path / "resumed" / "policy.npz")
-    assert (settings["partial"], settings["environment_steps"] > 300) == (True, True)
+    assert re.search(r"contains this run after 2\d\d environment steps; add --resume", line)
+    _, description = load_policy(tmp_path / "resumed" / "policy.npz")
+    assert (description["partial"], description["environment_steps"] > 300) == (True, True)
     _, out, _ = run("evaluate", tmp_path / "resumed" / "policy.npz", "--episodes", 1)
     assert "stopped early" in out
 
@@ -199,7 +199,7 @@ def test_training_goes_on_from_a_checkpoint(run, fails, monkeypatch, tmp_path):
     from minirl import __main__
 
     def killed(result, folder):
-        save_policy(folder / "policy.npz", result.policy, result.settings)
+        save_policy(result.policy, folder / "policy.npz", result.description)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -235,7 +235,7 @@ def test_evaluate_prints_mean_and_interval(run, trained):
 def test_evaluate_samples_and_seeds_as_asked(run, tmp_path):
     # logits 0 and 0.01: greedy always pushes right and soon falls, sampled it takes longer
     policy = Policy(MLP((4, 2)), Categorical, np.array([0.0] * 9 + [0.01], np.float32))
-    save_policy(tmp_path / "policy.npz", policy, {"env": "CartPole-v1"})
+    save_policy(policy, tmp_path / "policy.npz", {"env": "CartPole-v1"})
     means = []
     for options in ([], ["--sampled"], ["--sampled", "--seed", 5]):
         out = run("evaluate", tmp_path / "policy.npz", "--episodes", 20, *options)[1]
@@ -251,7 +251,7 @@ def test_evaluate_in_another_environment(run, trained, register):
     name = register("FourNumbers-v0")
     policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
     path = trained.parent / "steady.npz"
-    save_policy(path, policy, {"env": "CartPole-v1"})
+    save_policy(policy, path, {"env": "CartPole-v1"})
     status, out, _ = run("evaluate", path, "--env", name, "--episodes", 3)
     assert status == 0
     assert "mean return 5.00" in out
@@ -260,7 +260,7 @@ def test_evaluate_in_another_environment(run, trained, register):
 def test_evaluate_says_how_many_episodes_were_cut(run, tmp_path, register):
     name = register("Endless-v0", length=0)
     policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
-    save_policy(tmp_path / "policy.npz", policy, {"env": name})
+    save_policy(policy, tmp_path / "policy.npz", {"env": name})
     status, out, _ = run("evaluate", tmp_path / "policy.npz", "--episodes", 2)
     assert status == 0
     assert "2 episodes had not ended after 1000 steps and were cut; --max-steps" in out
@@ -451,8 +451,8 @@ def test_evaluate_refuses_in_one_line(arguments, words, fails, trained):
 def test_spaces_around_a_name_and_its_value_are_no_part_of_them(run, tmp_path):
     arguments = [*QUICK, "--set", " learning_rate = 0.01 ", "--out", tmp_path]
     assert run("train", "CartPole-v1", "--total-steps", 64, *arguments)[0] == 0
-    _, settings = load_policy(tmp_path / "policy.npz")
-    assert settings["algorithm"]["learning_rate"] == 0.01
+    _, description = load_policy(tmp_path / "policy.npz")
+    assert description["algorithm"]["learning_rate"] == 0.01
 
 
 def test_a_policy_without_a_name_is_named(fails):
@@ -465,12 +465,12 @@ def test_memory_that_is_not_enough_is_one_line(fails, monkeypatch, tmp_path):
 
     monkeypatch.setattr("minirl.__main__.compare", fill)
     line = fails("compare", "CartPole-v1", "--out", tmp_path)
-    assert "memory is not enough (Unable to allocate 8. EiB)" in line
+    assert "there is not enough memory (Unable to allocate 8. EiB)" in line
 
 
 def test_a_policy_whose_environment_is_not_known_asks_for_it(fails, tmp_path):
     policy = Policy(Table(16, 4), Categorical, np.zeros(64))
-    save_policy(tmp_path / "policy.npz", policy, {})  # from Python, with settings of one's own
+    save_policy(policy, tmp_path / "policy.npz", {})  # from Python, with another description
     assert "--env" in fails("evaluate", tmp_path / "policy.npz")
 
 
@@ -502,9 +502,9 @@ def test_a_number_that_is_not_finite_stops_training_and_keeps_what_was_learned(
     with open(tmp_path / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5  # whole rollouts of 32 rows before row 178
-    policy, settings = load_policy(tmp_path / "policy.npz")
+    policy, description = load_policy(tmp_path / "policy.npz")
     assert np.isfinite(policy.parameters).all()
-    assert settings["env"] == name
+    assert description["env"] == name
     # it is the policy after those five updates
     name, short = register("Whole-v0"), tmp_path / "short"
     steps = int(float(rows[-1]["environment_steps"]))

@@ -84,7 +84,7 @@ def test_every_preset_trains(env, name):
     assert np.isfinite(result.policy.parameters).all()
     assert np.isfinite(result.critic.parameters).all()
     assert np.isfinite(row["kl"])
-    assert result.settings["env"] == env
+    assert result.description["env"] == env
 
 
 def test_lunar_lander_has_a_long_horizon_and_keeps_exploring():

@@ -93,10 +93,10 @@ def test_rollouts_of_a_single_row_may_hold_nothing_but_a_reset():
 
 def test_settings_hold_everything_that_made_the_run():
     result = train("CartPole-v1", TRPO(max_kl=0.02), total_steps=100, seed=7, settings=SMALL)
-    assert result.settings["env"] == "CartPole-v1"
-    assert result.settings["algorithm"]["max_kl"] == 0.02
-    assert result.settings["settings"]["num_envs"] == 4
-    assert (result.settings["seed"], result.settings["total_steps"]) == (7, 100)
+    assert result.description["env"] == "CartPole-v1"
+    assert result.description["algorithm"]["max_kl"] == 0.02
+    assert result.description["settings"]["num_envs"] == 4
+    assert (result.description["seed"], result.description["total_steps"]) == (7, 100)
 
 
 def test_observation_statistics_are_frozen_within_an_update_and_then_learned():
@@ -360,8 +360,8 @@ def test_an_exception_in_an_environment_keeps_what_was_learned_and_names_its_pla
     assert "\n" not in message
     history = caught.value.result.history
     assert len(history.rows) == 1
-    assert caught.value.result.settings["partial"] is True
-    assert caught.value.result.settings["environment_steps"] == history.environment_steps > 0
+    assert caught.value.result.description["partial"] is True
+    assert caught.value.result.description["environment_steps"] == history.environment_steps > 0
     assert caught.value.__cause__.__cause__ is error
     # Once Dask is imported, pickle would follow these to `error`.
     caught.value.__cause__ = caught.value.__context__ = None
@@ -536,8 +536,8 @@ def test_a_budget_of_episodes_is_spent_by_finished_ones():
     result = train(CAT, algorithm, total_episodes=20, settings=SENTENCES)
     assert result.history.columns()["episodes"].tolist() == [8, 16, 24]
     assert algorithm.updates == [1, 1 + 8 / 20, 1 + 16 / 20]
-    assert result.settings["total_episodes"] == 20
-    assert "total_steps" not in result.settings
+    assert result.description["total_episodes"] == 20
+    assert "total_steps" not in result.description
 
 
 def test_a_budget_of_episodes_goes_with_rollouts_of_so_many_rows_too():
@@ -596,8 +596,8 @@ def test_every_algorithm_of_the_token_task_is_reproducible(name):
 def test_rloo_on_the_token_task_by_name_alone():
     result = train("minirl/TokenGeneration-v0", "rloo", total_episodes=64)
     assert result.history.finished_episodes == 256  # one rollout is completed
-    assert result.settings["settings"]["advantages"]["type"] == "LeaveOneOut"
-    assert result.settings["settings"]["group_size"] == 4
+    assert result.description["settings"]["advantages"]["type"] == "LeaveOneOut"
+    assert result.description["settings"]["group_size"] == 4
     assert result.policy.parameters.any()
 
 

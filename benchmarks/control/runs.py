@@ -23,7 +23,7 @@ def short_name(env: str) -> str:
 def save_policy(env: str, algorithm: str, result: minirl.Result) -> None:
     """Save the last policy in benchmarks/policies."""
     path = study.POLICIES / f"{short_name(env)}-{algorithm}.npz"
-    minirl.save_policy(path, result.policy, result.settings)
+    minirl.save_policy(result.policy, path, result.description)
 
 
 def iqm_cell(rows: list[study.Row], column: str, small: str = ".1f") -> str:

@@ -111,8 +111,8 @@ def claim_folder(folder: Path | str, identity: dict[str, Any]) -> Path:
     return path
 
 
-def saved_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings of the training run whose policy a folder contains; None without a policy."""
+def saved_description(folder: Path) -> dict[str, Any] | None:
+    """The description of the training run whose policy a folder contains; None without one."""
     try:
         return load_policy(folder / "policy.npz")[1]
     except (OSError, PolicyFileError):
@@ -193,18 +193,18 @@ def save_training(result: Result, folder: Path) -> list[str]:
     list of str
         The names of the files; empty if the folder contains the result of a longer training.
     """
-    steps, saved = result.settings["environment_steps"], saved_settings(folder)
-    if result.settings["partial"] and saved is not None:
+    steps, saved = result.description["environment_steps"], saved_description(folder)
+    if result.description["partial"] and saved is not None:
         finished = not saved.get("partial", False)
         if finished or saved["environment_steps"] > steps:
             return []
     if result.best_policy is not None:
         columns = result.history.columns()
         best = columns["environment_steps"][np.nanargmax(columns["evaluation_return"])]
-        settings = {**result.settings, "environment_steps": int(best)}
-        save_policy(folder / "best_policy.npz", result.best_policy, settings)
+        description = {**result.description, "environment_steps": int(best)}
+        save_policy(result.best_policy, folder / "best_policy.npz", description)
     write_text(folder / "history.csv", result.history.to_csv())
-    save_policy(folder / "policy.npz", result.policy, result.settings)
+    save_policy(result.policy, folder / "policy.npz", result.description)
     if result.history.rows:
         _plot(result, folder / "curve.png")
     names = ("policy.npz", "best_policy.npz", "history.csv", "curve.png")
@@ -214,11 +214,11 @@ def save_training(result: Result, folder: Path) -> list[str]:
 def _plot(result: Result, path: Path) -> None:
     from minirl.experiments import figures  # matplotlib is loaded only to draw
 
-    env = result.settings["env"]
+    description, env = result.description, result.description["env"]
     figures.plot_training(
         result.history.columns(),
         (result.history.episode_ends, result.history.episode_returns),
-        title=f"{result.settings['algorithm']['type']} on {env}, seed {result.settings['seed']}",
+        title=f"{description['algorithm']['type']} on {env}, seed {description['seed']}",
         threshold=reward_threshold(env),
         path=path,
     )

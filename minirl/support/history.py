@@ -21,10 +21,10 @@ TIMES = ("cpu_seconds",)
 
 
 class Rows(Sequence[dict[str, float]]):
-    """The metrics of each update, read like a list of dictionaries.
+    """The metrics of each update, which can be read like a list of dictionaries.
 
-    Each number takes 8 bytes, and rows with the same names share them. A list of dictionaries
-    would take about ten times as much memory.
+    Each number takes 8 bytes, and rows with the same metrics share one tuple of names. A list of
+    dictionaries would take about ten times as much memory.
 
     >>> rows = Rows()
     >>> rows.append({"kl": 0.25, "entropy": 0.5})
@@ -62,7 +62,7 @@ class Rows(Sequence[dict[str, float]]):
 
 
 class History:
-    """Rows and episodes of one run, in order.
+    """The updates and episodes of one run, in order.
 
     Memory grows by 8 bytes per metric of an update, about 200 bytes per update, and by 24 bytes per
     finished episode.
@@ -140,7 +140,7 @@ class History:
         self.rows.append(row)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Each metric over the updates (U,); nan where an update did not report it."""
+        """Each metric as an array (U,) over the updates; nan where an update did not report it."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         columns = {name: np.full(len(self.rows), np.nan) for name in names}
         for update, row in enumerate(self.rows):
@@ -149,7 +149,7 @@ class History:
         return columns
 
     def final_return(self) -> float:
-        """Mean return of the last 100 finished episodes; nan without any."""
+        """Mean return of the last 100 finished episodes, of all if fewer; nan if there is none."""
         recent = self._recent_returns()
         return float(recent.mean()) if len(recent) else float("nan")
 
@@ -158,17 +158,17 @@ class History:
         return np.array(self._returns[-WINDOW:])
 
     def steps_to(self, threshold: float) -> int | None:
-        """Environment steps when a mean over 100 episodes first reached `threshold`, or None."""
+        """Environment steps at which the mean return of 100 episodes first reached `threshold`."""
         returns = self.episode_returns
         if len(returns) < WINDOW:
             return None
         means = np.convolve(returns, np.ones(WINDOW) / WINDOW, mode="valid")
-        # A mean of equal returns may come out a rounding error below them.
+        # The mean of equal returns may be lower than each of them by a rounding error.
         reached = np.flatnonzero(means >= threshold - 1e-9 * abs(threshold))
         return int(self.episode_ends[WINDOW - 1 + reached[0]]) if len(reached) else None
 
     def to_csv(self) -> str:
-        """The columns as CSV text, one line per update; empty cells where nothing was reported."""
+        """The columns as CSV text, one line per update; a metric that was not reported is empty."""
         columns = self.columns()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -182,7 +182,7 @@ class History:
 class ReturnReached:
     """A condition for `train(stop=...)`: the mean return of 100 episodes is at least `target`.
 
-    It never holds before 100 episodes have finished.
+    It is False until 100 episodes have finished.
 
     >>> ReturnReached(475.0)(History())
     False

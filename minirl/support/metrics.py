@@ -1,4 +1,4 @@
-"""Every logged number, defined once: what it is, its unit, and what a healthy run shows.
+"""Every logged number, defined once: its meaning, its unit, and its values in a healthy run.
 
 `train` refuses a metric that is not listed here. An algorithm of your own may add its metrics:
 `GLOSSARY["my_metric"] = Metric("formula", "unit", "healthy range")`.
@@ -19,7 +19,7 @@ class Metric(NamedTuple):
 GLOSSARY = {
     # Progress
     "environment_steps": Metric(
-        "valid transitions collected so far; reset rows do not count", "steps", "grows"
+        "valid transitions collected so far, without reset rows", "steps", "grows"
     ),
     "episodes": Metric("episodes finished so far", "episodes", "grows"),
     "mean_return": Metric(
@@ -50,7 +50,9 @@ GLOSSARY = {
     ),
     # The update
     "policy_loss": Metric(
-        "-sum_i w_i A_i log pi(a_i|s_i) before the step", "advantage", "means nothing by itself"
+        "-sum_i w_i A_i log pi(a_i|s_i) before the step",
+        "advantage",
+        "only its gradient is meaningful; the value does not measure performance",
     ),
     "surrogate_improvement": Metric(
         "L_old(new) - L_old(old), L_old = sum_i w_i A_i pi(a_i|s_i) / pi_old(a_i|s_i)",
@@ -60,7 +62,7 @@ GLOSSARY = {
     "expected_improvement": Metric(
         "gradient of L_old times the step taken: the improvement if L_old were linear",
         "advantage",
-        "near surrogate_improvement; far above it means that the step is too long",
+        "near surrogate_improvement; if it is far above, the step is too long",
     ),
     "kl": Metric(
         "exact mean KL(pi_old || pi_new) over the batch's states, weighted by `mean_weight`; per "
@@ -87,12 +89,12 @@ GLOSSARY = {
         "of the same order throughout",
     ),
     "accepted_fraction": Metric(
-        "fraction of TRPO's full step that the line search accepted; 0: refused, parameters kept",
+        "fraction of TRPO's full step that the line search accepted; 0: none, the parameters stay",
         "",
-        "1 or a little below; often 0 means that critic or batch are too poor",
+        "1 or a little below; often 0 means that the critic is poor or the batch small",
     ),
     "cg_iterations": Metric(
-        "conjugate-gradient iterations done", "iterations", "the setting, or fewer"
+        "number of conjugate-gradient iterations", "iterations", "cg_iterations, or fewer"
     ),
     "cg_residual": Metric(
         "|b - A x| / |b| when conjugate gradient stopped, A = F + damping I. It shows how well x "
@@ -102,7 +104,7 @@ GLOSSARY = {
         "near 1: more iterations or damping are needed; no value shows that x is accurate",
     ),
     "clip_fraction": Metric(
-        "share of rows with |ratio - 1| > epsilon, each row counted once whatever its weight; mean "
+        "share of rows with |ratio - 1| > epsilon, each row counted once without its weight; mean "
         "over minibatches",
         "",
         "0.02 to 0.3",
@@ -120,7 +122,7 @@ GLOSSARY = {
     "explained_variance": Metric(
         "1 - Var(R - V) / Var(R) over the rows, V from before the fit; nan if R is constant",
         "",
-        "rises towards 1; below 0 the critic does harm",
+        "rises towards 1; below 0 the critic predicts worse than a constant",
     ),
     "critic_gradient_norm": Metric(
         "Euclidean norm of the critic's gradient before clipping, mean over minibatches",
@@ -129,7 +131,9 @@ GLOSSARY = {
     ),
     # Reward transforms
     "reward_scale": Metric(
-        "what rewards were divided by: running std of discounted reward sums", "reward", "settles"
+        "divisor of the rewards: running standard deviation of discounted reward sums",
+        "reward",
+        "settles",
     ),
     "reference_beta": Metric(
         "beta of the penalty on the KL to the reference, in this update", "reward/nat", "settles"
@@ -146,7 +150,7 @@ GLOSSARY = {
     ),
     "reference_k3": Metric(
         "mean of pi_ref(y)/pi(y) - 1 + log pi(y) - log pi_ref(y): unbiased; at a KL of 2 most "
-        "samples lie below the truth",
+        "estimates lie below the exact value",
         "nats/sentence",
         "0 at first",
     ),
@@ -155,7 +159,7 @@ GLOSSARY = {
         "nats/sentence",
         "0 at first, then near exact_reference_kl",
     ),
-    # Exact measurements, of the policy that acted; recorded by `measure`
+    # Exact values of the policy that acted, recorded by `train(measure=...)`
     "exact_return": Metric("J of a finite MDP, by a linear solve", "return", "rises"),
     # The same on the token task
     "exact_objective": Metric(
@@ -163,7 +167,7 @@ GLOSSARY = {
     ),
     "exact_reward": Metric("E[r(x, y)] over all responses", "reward", "rises"),
     "exact_gold_reward": Metric(
-        "E[r(x, y)] with the gold utilities, where learning sees a reward model's",
+        "E[r(x, y)] with the gold utilities, if the policy learns from a reward model's",
         "reward",
         "rises; a fall is over-optimisation",
     ),

@@ -34,7 +34,7 @@ class PolicyFileError(ValueError):
 
 
 def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file through a temporary neighbour, so that `path` is whole or untouched.
+    """Write a temporary file and rename it, so that `path` is either complete or unchanged.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def prepare_folder(folder: Path | str) -> Path:
-    """Make an output folder and prove that it can be written.
+    """Create an output folder and check that files can be written to it.
 
     Raises
     ------
     ValueError
-        Naming the folder and why it can't be used.
+        If it can't be used; the message names the folder and the reason.
     """
     if not str(folder):
         raise ValueError("output folder must have a name, got ''")
@@ -84,7 +84,7 @@ def prepare_folder(folder: Path | str) -> Path:
 
 
 def describe(value: Any) -> Any:
-    """A JSON-ready description of settings: dataclasses as {"type": name, field: value, ...}."""
+    """A JSON-ready form of a value; a dataclass becomes {"type": name, field: value, ...}."""
     if is_dataclass(value) and not isinstance(value, type):
         described = {item.name: describe(getattr(value, item.name)) for item in fields(value)}
         return {"type": type(value).__name__, **described}
@@ -106,42 +106,41 @@ def describe(value: Any) -> Any:
     return repr(value)
 
 
-def first_difference(found: Any, wanted: Any, name: str = "") -> str | None:
-    """Where two JSON-ready descriptions first differ, in words; None if they are equal."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in dict.fromkeys([*wanted, *found]):
-            inner = first_difference(
-                found.get(key), wanted.get(key), f"{name}.{key}" if name else key
-            )
-            if inner:
-                return inner
+def first_difference(stored: Any, expected: Any, name: str = "") -> str | None:
+    """The first difference between two JSON-ready values, in words; None if they are equal."""
+    if isinstance(stored, dict) and isinstance(expected, dict):
+        for key in dict.fromkeys([*expected, *stored]):
+            path = f"{name}.{key}" if name else key
+            difference = first_difference(stored.get(key), expected.get(key), path)
+            if difference:
+                return difference
         return None
-    return None if found == wanted else f"{name} is {found!r} there, {wanted!r} here"
+    return None if stored == expected else f"{name} is {stored!r} there, {expected!r} here"
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, minirl, its numerical dependencies, and minirl's commit if known."""
-    found = {"python": sys.version.split()[0]}
+    known = {"python": sys.version.split()[0]}
     for package in ("minirl-numpy", "numpy", "scipy", "gymnasium"):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
+            known[package] = version(package)
     root = Path(__file__).parents[2]
-    # Only minirl's own repository: an installed copy may lie inside somebody else's.
+    # Only minirl's own repository: an installed copy may lie inside that of another project.
     if (root / ".git").exists():
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            found["commit"] = subprocess.run(
+            known["commit"] = subprocess.run(
                 ["git", "-C", str(root), "describe", "--always", "--dirty"],
                 capture_output=True,
                 text=True,
                 check=True,
                 timeout=10,
             ).stdout.strip()
-    return found
+    return known
 
 
 @cache
 def source_hash() -> str:
-    """Twelve hexadecimal digits of the package's own source: which code a result was made by."""
+    """The first twelve hexadecimal digits of a hash of minirl's source: it identifies the code."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -172,11 +171,11 @@ def _kind_named(name: Any, kinds: dict[str, Any]) -> Any:
 def save_arrays(
     path: Path | str, file_format: str, header: dict[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Save a header and arrays as an `.npz` file whose every bit `load_arrays` checks.
+    """Save a header and arrays as an `.npz` file in which `load_arrays` checks every bit.
 
     The array `header` of the file holds JSON text: `file_format`, the type and shape of every
     array, and the entries of `header`. The archive's comment, which is the end of the file, is the
-    SHA-256 digest of all bytes before it. `numpy.load` reads such a file as any other.
+    SHA-256 digest of all bytes before it. `numpy.load` can read such a file too.
 
     Raises
     ------
@@ -187,7 +186,9 @@ def save_arrays(
     try:
         text = json.dumps({"format": file_format, "arrays": layout, **header})
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"what is saved beside arrays must have a JSON form: {error}") from error
+        raise ValueError(
+            f"the description saved with arrays must have a JSON form: {error}"
+        ) from error
     buffer = io.BytesIO()
     np.savez(buffer, header=np.array(text), **dict(arrays))  # type: ignore[arg-type]
     with zipfile.ZipFile(buffer, "a") as archive:
@@ -203,16 +204,16 @@ def _digest(content: bytes) -> bytes:
 def load_arrays(path: Path | str, file_format: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The header and the arrays that `save_arrays` saved.
 
-    Nothing is unpickled. Nothing is decompressed either, so that the memory used is a small
-    multiple of the file's size.
+    Nothing is unpickled or decompressed, so that the memory used is a small multiple of the file's
+    size.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it is not exactly a file that `save_arrays` wrote in this format, saying which check
-        failed.
+        If it is not exactly a file that `save_arrays` wrote in this format; the message names the
+        check that failed.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # reading a pipe or a device might never end
@@ -234,33 +235,35 @@ def load_arrays(path: Path | str, file_format: str) -> tuple[dict[str, Any], dic
     if not stored or stored[0][0] != "header.npy":
         raise ValueError("its first member is not header.npy")
     header = json.loads(str(_array_from(stored[0][1])))
-    found = header.pop("format")
-    if found != file_format:
-        raise ValueError(f"its format is {found!r}; this version of minirl reads {file_format!r}")
+    stored_format = header.pop("format")
+    if stored_format != file_format:
+        raise ValueError(
+            f"its format is {stored_format!r}; this version of minirl reads {file_format!r}"
+        )
     layout = header.pop("arrays")
-    names, wanted = [name for name, _ in stored[1:]], [f"{name}.npy" for name in layout]
-    if names != wanted:
-        raise ValueError(f"it holds the arrays {names}, its header names {wanted}")
+    names, expected = [name for name, _ in stored[1:]], [f"{name}.npy" for name in layout]
+    if names != expected:
+        raise ValueError(f"it contains the arrays {names}, but its header names {expected}")
     arrays = {
         name: _array_from(member) for name, (_, member) in zip(layout, stored[1:], strict=True)
     }
     for name, array in arrays.items():
         if [array.dtype.str, list(array.shape)] != layout[name]:
             raise ValueError(
-                f"its array {name!r} has type {array.dtype.str} and shape {array.shape}, its "
-                f"header says {layout[name]}"
+                f"its array {name!r} has type {array.dtype.str} and shape {array.shape}, but "
+                f"its header says {layout[name]}"
             )
     return header, arrays
 
 
 def _array_from(member: bytes) -> np.ndarray:
-    """The array of an `.npy` file's bytes, which must be as long as its shape and type say."""
+    """The array in the bytes of an `.npy` file, whose length must match its shape and type."""
     file = io.BytesIO(member)
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"an array has .npy version {version}, not (1, 0)")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    # Not read_array, which allocates what the shape says before it looks whether that is there.
+    # Not read_array, which allocates memory for the shape before it checks that the data exist.
     flat = np.frombuffer(member, dtype, offset=file.tell())
     return flat.reshape(shape).copy()
 
@@ -281,17 +284,17 @@ def _array_layout(network: Any, with_statistics: bool) -> dict[str, tuple[str, t
     return layout
 
 
-def _require_sound(network: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError unless these arrays are those of a policy with this network."""
+def _require_arrays_fit(network: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError unless a policy with this network can have these arrays."""
     layout = _array_layout(network, "observation_count" in arrays)
     if list(arrays) != list(layout):
-        raise ValueError(f"its arrays are {list(arrays)}, its network needs {list(layout)}")
+        raise ValueError(f"its arrays are {list(arrays)}, its network requires {list(layout)}")
     for name, array in arrays.items():
         dtype, shape = layout[name]
         if array.dtype.str != dtype or array.shape != shape:
             raise ValueError(
                 f"its array {name!r} has type {array.dtype} and shape {array.shape}, its network "
-                f"needs {np.dtype(dtype)} and {shape}"
+                f"requires {np.dtype(dtype)} and {shape}"
             )
         if not np.isfinite(array).all():
             raise ValueError(f"its array {name!r} has entries that are not finite")
@@ -300,22 +303,24 @@ def _require_sound(network: Any, arrays: Mapping[str, np.ndarray]) -> None:
             raise ValueError(f"its array {name!r} has negative entries")
 
 
-def save_policy(path: Path | str, policy: Policy, settings: dict[str, Any]) -> None:
-    """Save a policy, with the settings that made it and the versions in use, as `.npz`.
+def save_policy(policy: Policy, path: Path | str, description: dict[str, Any]) -> None:
+    """Save a policy, the description of the run that trained it, and the versions in use.
 
     Parameters
     ----------
-    settings : dict
-        JSON-ready; `Result.settings`. `load_policy` gives it back.
+    path : path
+        An `.npz` file, which is replaced if it exists.
+    description : dict
+        JSON-ready; `Result.description`. `load_policy` returns it.
 
     Raises
     ------
     ValueError
-        If the policy could not be loaded again: its network is none of minirl's, or its arrays
-        do not fit the network or are not finite; or if the settings have no JSON form.
+        If the policy could not be loaded again: its network is not one of minirl's, or its arrays
+        do not fit the network or are not finite; or if the description has no JSON form.
     """
     require_instance("policy", policy, Policy)
-    require_instance("settings", settings, dict)
+    require_instance("description", description, dict)
     if type(policy.network) not in NETWORKS.values():
         raise ValueError(
             f"policy cannot be saved: its network must be one of {', '.join(NETWORKS)}, got "
@@ -324,7 +329,7 @@ def save_policy(path: Path | str, policy: Policy, settings: dict[str, Any]) -> N
     header = {
         "network": describe(policy.network),
         "distribution": policy.distribution.__name__,
-        "settings": settings,
+        "settings": description,  # the name in all stored files
         "versions": versions(),
     }
     arrays = {"parameters": np.asarray(policy.parameters)}
@@ -334,20 +339,21 @@ def save_policy(path: Path | str, policy: Policy, settings: dict[str, Any]) -> N
         arrays["observation_mean"] = np.asarray(statistics.mean, np.float64)
         arrays["observation_variance"] = np.asarray(statistics.variance, np.float64)
     try:
-        _require_sound(policy.network, arrays)
+        _require_arrays_fit(policy.network, arrays)
     except ValueError as error:
         raise ValueError(f"policy cannot be saved: {error}") from error
     save_arrays(path, FORMAT, header, arrays)
 
 
 def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
-    """A policy saved by `save_policy`, and the settings that made it.
+    """A policy saved by `save_policy`, and the description of the run that trained it.
 
     Raises
     ------
     FileNotFoundError
     PolicyFileError
-        If the file is not exactly one that `save_policy` wrote, saying which check failed.
+        If the file is not exactly one that `save_policy` wrote; the message names the check that
+        failed.
     """
     require_instance("path", path, str, os.PathLike)
     if not str(path):
@@ -355,7 +361,7 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
     try:
         header, arrays = load_arrays(path, FORMAT)
         network = _network_from(header["network"])
-        _require_sound(network, arrays)
+        _require_arrays_fit(network, arrays)
         distribution = _kind_named(header["distribution"], DISTRIBUTIONS)
         policy = Policy(network, distribution, arrays["parameters"])
         if "observation_count" in arrays:
@@ -365,9 +371,9 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
                 arrays["observation_variance"],
             )
             policy = policy.with_observation_statistics(moments)
-        settings = header["settings"]
-        if not isinstance(settings, dict):
-            raise ValueError(f"its settings must be a dict, got {settings!r}")
+        description = header["settings"]
+        if not isinstance(description, dict):
+            raise ValueError(f"its settings must be a dict, got {description!r}")
     except OSError:
         raise
     except Exception as error:  # zipfile, json and the constructors raise many kinds
@@ -376,7 +382,7 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
             f"{path} is not a policy that minirl saved, or it is damaged: "
             f"{' '.join(reason.split())}"
         ) from error
-    return policy, settings
+    return policy, description
 
 
 check_arguments(__name__)

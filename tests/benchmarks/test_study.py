@@ -162,7 +162,7 @@ def test_an_unsolved_mountain_car_explores_nothing(load):
     result = minirl.train("MountainCar-v0", "ppo", total_steps=400, settings=settings)
     policy = result.policy
     blind = policy.with_parameters(np.zeros_like(policy.parameters))
-    still = minirl.Result(blind, result.critic, result.history, result.settings)
+    still = minirl.Result(blind, result.critic, result.history, result.description)
     first, effect = script._exploration(still)
     assert math.isnan(first)
     assert effect == 0

@@ -161,9 +161,9 @@ def test_save_training_leaves_policy_history_and_curve(tmp_path):
         "history.csv",
         "policy.npz",
     ]
-    policy, settings = load_policy(tmp_path / "policy.npz")
+    policy, description = load_policy(tmp_path / "policy.npz")
     np.testing.assert_array_equal(policy.parameters, result.policy.parameters)
-    assert settings == result.settings
+    assert description == result.description
     with open(tmp_path / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(result.history.rows)
@@ -181,7 +181,7 @@ def test_save_training_before_the_first_update_leaves_what_there_is(tmp_path):
 
 def partial_after(steps, result):
     return replace(
-        result, settings={**result.settings, "partial": True, "environment_steps": steps}
+        result, description={**result.description, "partial": True, "environment_steps": steps}
     )
 
 
@@ -193,6 +193,6 @@ def test_a_partial_result_replaces_neither_a_finished_one_nor_a_longer_partial_o
         kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         assert save_training(partial_after(149, result), tmp_path) == []
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
-    _, settings = load_policy(tmp_path / "policy.npz")
-    assert settings["partial"] is False
-    assert settings["environment_steps"] == result.history.environment_steps >= 200
+    _, description = load_policy(tmp_path / "policy.npz")
+    assert description["partial"] is False
+    assert description["environment_steps"] == result.history.environment_steps >= 200

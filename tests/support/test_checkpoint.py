@@ -66,7 +66,7 @@ def assert_same(first, second):
     if statistics[0] is not None:
         assert statistics[0].count == statistics[1].count
         assert np.array_equal(statistics[0].mean, statistics[1].mean)
-    assert first.settings == second.settings
+    assert first.description == second.description
 
 
 def interrupt_after(updates):
@@ -99,7 +99,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     assert_same(whole, resumed)
     cpu = resumed.history.columns()["cpu_seconds"]
     assert np.all(np.diff(cpu) >= 0)
-    assert "environments_reset_at" not in resumed.settings
+    assert "environments_reset_at" not in resumed.description
     # The last checkpoint is that of the end: there is nothing left to train.
     assert_same(whole, train(env, algorithm, **run, resume=path, measure=interrupt_after(0)))
 
@@ -199,7 +199,7 @@ def test_environments_in_worker_processes_are_reset_and_the_result_says_so(tmp_p
         train(in_processes, "ppo", **run, **saving, measure=interrupt_after(4))
     first, second = (train(in_processes, "ppo", **run, resume=path) for _ in range(2))
     assert_same(first, second)
-    (steps,) = first.settings["environments_reset_at"]
+    (steps,) = first.description["environments_reset_at"]
     assert 100 <= steps < 500 <= first.history.environment_steps
     assert first.history.episode_lengths.sum() <= first.history.environment_steps
 
@@ -328,8 +328,8 @@ def test_training_stops_as_soon_as_the_condition_holds():
     result = train("CartPole-v1", "ppo", **run, stop=stop)
     assert len(result.history.rows) == 3
     assert seen == result.history.columns()["environment_steps"].tolist()
-    assert result.settings["partial"] is False
-    assert result.settings["environment_steps"] == seen[-1]
+    assert result.description["partial"] is False
+    assert result.description["environment_steps"] == seen[-1]
 
 
 def test_a_return_is_reached_by_a_mean_of_100_episodes():

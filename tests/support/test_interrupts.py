@@ -331,7 +331,7 @@ def test_nothing_survives_a_comparison_that_is_killed(number, moment, start, tmp
         assert command.status() == -signal.SIGKILL
     else:
         assert command.status() == 143
-        kept = "finished runs are kept, the same command goes on from them"
+        kept = "finished runs are kept, and the same command continues from them"
         assert command.lines() == [f"minirl: interrupted; {kept}"]
     command.require_no_process_left()
     found = list(folder.glob("runs/*.npz"))

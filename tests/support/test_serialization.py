@@ -87,11 +87,11 @@ def small_policy():
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_loaded_policy_is_the_saved_one(name, tmp_path):
     policy, env = POLICIES[name]
-    settings = {"env": env, "seed": 3, "nested": {"list": [1, None, True, 0.1]}}
-    save_policy(tmp_path / "policy.npz", policy, settings)
-    loaded, found = load_policy(tmp_path / "policy.npz")
+    description = {"env": env, "seed": 3, "nested": {"list": [1, None, True, 0.1]}}
+    save_policy(policy, tmp_path / "policy.npz", description)
+    loaded, stored = load_policy(tmp_path / "policy.npz")
 
-    assert found == settings
+    assert stored == description
     assert loaded.network == policy.network
     assert loaded.distribution is policy.distribution
     assert loaded.parameters.dtype == policy.parameters.dtype
@@ -106,7 +106,7 @@ def test_a_loaded_policy_is_the_saved_one(name, tmp_path):
 @pytest.mark.parametrize("name", ["MLP with statistics", "WithLogStd with statistics"])
 def test_observation_statistics_come_back_and_go_on_counting(name, tmp_path):
     policy, _ = POLICIES[name]
-    save_policy(tmp_path / "policy.npz", policy, {})
+    save_policy(policy, tmp_path / "policy.npz", {})
     loaded, _ = load_policy(tmp_path / "policy.npz")
     found, wanted = loaded.observation_statistics, policy.observation_statistics
     assert found.count == wanted.count
@@ -122,18 +122,18 @@ def test_observation_statistics_come_back_and_go_on_counting(name, tmp_path):
 
 
 def test_no_statistics_come_back_as_none(tmp_path):
-    save_policy(tmp_path / "policy.npz", small_policy(), {})
+    save_policy(small_policy(), tmp_path / "policy.npz", {})
     assert load_policy(tmp_path / "policy.npz")[0].observation_statistics is None
 
 
 def test_the_name_is_the_one_given(tmp_path):
-    save_policy(tmp_path / "agent", small_policy(), {})  # np.savez would append .npz
+    save_policy(small_policy(), tmp_path / "agent", {})  # np.savez would append .npz
     assert [path.name for path in tmp_path.iterdir()] == ["agent"]
     load_policy(str(tmp_path / "agent"))
 
 
 def test_the_file_says_with_which_versions_it_was_made(tmp_path):
-    save_policy(tmp_path / "policy.npz", small_policy(), {})
+    save_policy(small_policy(), tmp_path / "policy.npz", {})
     with np.load(tmp_path / "policy.npz") as file:
         header = json.loads(str(file["header"]))
     assert header["versions"] == versions()
@@ -169,7 +169,7 @@ def assert_refused(path):
 
 def test_every_truncation_is_noticed(tmp_path):
     path = tmp_path / "policy.npz"
-    save_policy(path, small_policy(), {})
+    save_policy(small_policy(), path, {})
     for length in reversed(range(path.stat().st_size)):
         os.truncate(path, length)
         assert_refused(path)
@@ -177,7 +177,7 @@ def test_every_truncation_is_noticed(tmp_path):
 
 def test_every_flipped_bit_is_noticed(tmp_path):
     path = tmp_path / "policy.npz"
-    save_policy(path, random_policy(Table(2, 2), Categorical), {"env": "x"})
+    save_policy(random_policy(Table(2, 2), Categorical), path, {"env": "x"})
     whole = path.read_bytes()
     with open(path, "r+b", buffering=0) as file:
         for position, byte in enumerate(whole):
@@ -193,7 +193,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 @pytest.mark.parametrize("addition", [b"\0", b"x" * 64, b"PK\x05\x06" + bytes(18)])
 def test_bytes_added_at_an_end_are_noticed(addition, tmp_path):
     path = tmp_path / "policy.npz"
-    save_policy(path, small_policy(), {})
+    save_policy(small_policy(), path, {})
     whole = path.read_bytes()
     for changed in (whole + addition, addition + whole, whole + whole):
         path.write_bytes(changed)
@@ -269,7 +269,7 @@ def test_nothing_is_ever_unpickled(tmp_path):
     marker = str(tmp_path / "exploded")
     bomb = np.array([Bomb(marker)], dtype=object)
     path = tmp_path / "policy.npz"
-    save_policy(path, small_policy(), {})
+    save_policy(small_policy(), path, {})
     header = str(members(path)["header"]).replace("<f8", "|O")
     np.savez(path, header=np.array(header), parameters=bomb)
     refused(sealed(path))
@@ -284,7 +284,7 @@ def test_nothing_is_ever_unpickled(tmp_path):
 
 def tampered(path, change_header=lambda header: None, policy=None, **arrays):
     """A saved policy with another header or other arrays, and right digest and layout."""
-    save_policy(path, policy or small_policy(), {"env": "x"})
+    save_policy(policy or small_policy(), path, {"env": "x"})
     content = members(path)
     header = json.loads(str(content.pop("header")))
     content.update(arrays)
@@ -391,9 +391,9 @@ def test_statistics_that_make_no_sense(arrays, reason, tmp_path):
 
 def test_tampering_with_nothing_leaves_a_policy(tmp_path):
     """Negative control: what `tampered` makes is refused for the change alone."""
-    loaded, settings = load_policy(tampered(tmp_path / "policy.npz"))
+    loaded, description = load_policy(tampered(tmp_path / "policy.npz"))
     np.testing.assert_array_equal(loaded.parameters, small_policy().parameters)
-    assert settings == {"env": "x"}
+    assert description == {"env": "x"}
 
 
 # Archives with other members
@@ -401,7 +401,7 @@ def test_tampering_with_nothing_leaves_a_policy(tmp_path):
 
 def rearranged(path, change):
     """A saved policy with the members of its archive changed, and right digest."""
-    save_policy(path, POLICIES["MLP with statistics"][0], {})
+    save_policy(POLICIES["MLP with statistics"][0], path, {})
     with zipfile.ZipFile(path) as archive:
         content = [(name, archive.read(name)) for name in archive.namelist()]
     with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
@@ -438,7 +438,7 @@ def test_other_members_are_refused(change, tmp_path):
 
 def test_what_unpacks_to_128_megabytes_is_refused_before_memory_is_used(tmp_path):
     path = tmp_path / "policy.npz"
-    save_policy(path, small_policy(), {})
+    save_policy(small_policy(), path, {})
     with zipfile.ZipFile(path) as archive:
         header, parameters = (archive.read(name) for name in archive.namelist())
     preamble = parameters[: -small_policy().parameters.nbytes]
@@ -493,16 +493,16 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
 def test_what_could_not_be_loaded_is_not_saved(change, reason, tmp_path):
     policy = dataclasses.replace(small_policy(), **change)
     with pytest.raises(ValueError, match="policy cannot be saved") as caught:
-        save_policy(tmp_path / "policy.npz", policy, {})
+        save_policy(policy, tmp_path / "policy.npz", {})
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("settings", [None, [], "x", {"a": object()}, {"a": np.arange(2)}])
-def test_settings_without_a_json_form_are_not_saved(settings, tmp_path):
-    with pytest.raises(ValueError, match="settings must be a dict|JSON"):
-        save_policy(tmp_path / "policy.npz", small_policy(), settings)
+@pytest.mark.parametrize("description", [None, [], "x", {"a": object()}, {"a": np.arange(2)}])
+def test_a_description_without_a_json_form_is_not_saved(description, tmp_path):
+    with pytest.raises(ValueError, match="description must be a dict|JSON"):
+        save_policy(small_policy(), tmp_path / "policy.npz", description)
     assert os.listdir(tmp_path) == []
 
 

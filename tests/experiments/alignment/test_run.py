@@ -311,7 +311,7 @@ def test_over_optimisation_follows_the_learned_reward_and_nothing_else(chain, pr
     assert ppo.settings is None
     assert ppo.reference is prepared.tuned.policy
     np.testing.assert_array_equal(ppo.rewards, prepared.learned)
-    assert ppo.result.settings["settings"]["reward_transform"] is None
+    assert ppo.result.description["settings"]["reward_transform"] is None
 
 
 def test_over_optimisation_is_drawn_truly(chain, log_reference):
@@ -975,5 +975,5 @@ def test_an_interrupted_command_says_so_in_one_line(monkeypatch, tmp_path, capsy
 
     monkeypatch.setattr(alignment, "run_chain", interrupted)
     assert main(["rlhf", "--out", str(tmp_path)]) == 130
-    kept = "finished runs are kept, the same command goes on from them"
+    kept = "finished runs are kept, and the same command continues from them"
     assert capsys.readouterr() == ("", f"minirl: interrupted; {kept}\n")
