@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import minirl
 from minirl.algorithms import PPO, TRPO, PolicyGradient
 from minirl.experiments import statistics
 from minirl.experiments.compare import (
