@@ -142,6 +142,8 @@ def registered_id(env: str) -> str:
 
 def reward_threshold(env: MakeEnv) -> float | None:
     """The return from which Gymnasium calls the environment solved, if it names one."""
+    if isinstance(env, str) and registered_id(env) in gym.registry:
+        return gym.spec(registered_id(env)).reward_threshold
     envs = make_vector_env(env, 1)
     envs.close()
     return envs.spec.reward_threshold if envs.spec else None
