@@ -19,8 +19,9 @@ from minirl.batch import Batch, Rollout, flatten
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.envs import register_environments
+from minirl.experiments.animation import watch
 from minirl.experiments.compare import Comparison, compare
-from minirl.experiments.evaluation import Evaluation, evaluate, watch
+from minirl.experiments.evaluation import Evaluation, evaluate
 from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.optimizers import SGD, Adam, LinearSchedule

@@ -15,8 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from minirl.algorithms import ALGORITHMS
+from minirl.experiments.animation import watch
 from minirl.experiments.compare import compare
-from minirl.experiments.evaluation import evaluate, watch
+from minirl.experiments.evaluation import evaluate
 from minirl.experiments.overrides import with_overrides
 from minirl.experiments.runs import claimed_folder, save_training, saved_description
 from minirl.presets import PRESETS, Preset, preset

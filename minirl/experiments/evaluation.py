@@ -1,34 +1,21 @@
-"""How good a policy is: fresh episodes, and an animation of one."""
+"""How good a policy is: the returns of fresh episodes."""
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
-from minirl.batch import Rollout
-from minirl.policy import Policy, require_fit
+from minirl.policy import Policy
 from minirl.rollout import (
     MakeEnv,
-    collect_episodes,
     collect_fresh_episodes,
     make_vector_env,
-    registered_id,
-    require_environment_id,
-    reset_seed,
-    step_limit,
 )
 from minirl.support.arguments import check_arguments
 from minirl.support.machine import one_core
 from minirl.support.validation import MOST_ENVIRONMENTS, require_count, require_seed
 
-_CANNOT_RENDER = (
-    "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' brings what Gymnasium's "
-    "own environments need, and without a screen MuJoCo's need the variable MUJOCO_GL=egl"
-)
 # Attributes of Gymnasium's wrappers, and what to do instead.
 RUNNING_STATISTICS = {
     "obs_rms": "NormalizeObservation inside the environment starts with fresh statistics here, not "
@@ -133,82 +120,6 @@ def _warn_of_running_statistics(envs: VectorEnv) -> None:
                 learning.add(name)
     for name in sorted(learning):
         warnings.warn(RUNNING_STATISTICS[name], RuntimeWarning, stacklevel=4)
-
-
-def watch(env: MakeEnv, policy: Policy, path: Path | str, *, seed: int = 0) -> float:
-    """Save one greedy episode as an animated GIF and return its return.
-
-    CartPole is drawn by minirl itself; other environments render themselves, which needs the
-    `[render]` extra.
-
-    Raises
-    ------
-    ValueError
-        If the environment can't render frames, or `env` is not an id.
-    """
-    from minirl.experiments import figures  # matplotlib is loaded only to draw
-
-    require_seed(seed)
-    if not isinstance(env, str):
-        raise ValueError(f"env must be a Gymnasium id to be rendered, got {env!r}")
-    path = Path(path)
-    if path.suffix != ".gif" or not path.parent.is_dir():
-        raise ValueError(f"path must be a .gif in a folder that exists, got {str(path)!r}")
-    if registered_id(env).startswith("CartPole-"):
-        rollout, _ = _one_episode(policy, make_vector_env(env, 1), seed)
-        observations = rollout.observations[rollout.valid]
-        figures.animate_cartpole(observations, path, title=env)
-    else:
-        rollout, frames = _one_episode(policy, _rendering_env(env), seed)
-        figures.save_gif(frames, path, fps=30)
-    return float((rollout.rewards * rollout.valid).sum())
-
-
-def _rendering_env(env: str) -> VectorEnv:
-    """One environment, as a vector of one, that keeps every frame it renders."""
-
-    require_environment_id(env)
-    try:
-        plain = gym.make(env)
-    except (gym.error.Error, ImportError) as error:
-        raise ValueError(f"environment {env!r} can't be made: {error}") from error
-    modes = plain.metadata.get("render_modes", [])
-    # MuJoCo's runners leave the picture, unless the camera goes with them.
-    camera: dict[str, Any] = (
-        {"camera_name": "track"} if hasattr(plain.unwrapped, "camera_name") else {}
-    )
-    plain.close()
-    if "rgb_array" not in modes:
-        raise ValueError(f"{env} draws no pictures: its render modes are {modes}, not rgb_array")
-
-    class Drawn(gym.Wrapper[Any, Any, Any, Any]):
-        def render(self) -> Any:
-            try:
-                return super().render()
-            except Exception as error:  # each renderer has errors of its own
-                raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
-
-    def make() -> gym.Env[Any, Any]:
-        single = gym.make(env, render_mode="rgb_array", **camera)
-        return gym.wrappers.RenderCollection(Drawn(single), pop_frames=False)
-
-    try:
-        return SyncVectorEnv([make])
-    except (gym.error.Error, ImportError, ValueError, TypeError) as error:
-        raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
-
-
-def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, list[np.ndarray]]:
-    try:
-        require_fit(policy, envs.single_observation_space, envs.single_action_space)
-        _warn_of_running_statistics(envs)
-        rollout = collect_episodes(
-            envs, policy, None, None, max_steps=step_limit(envs), seed=reset_seed(seed)
-        )
-        frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
-    finally:
-        envs.close()
-    return rollout, list(frames)
 
 
 check_arguments(__name__)

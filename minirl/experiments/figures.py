@@ -1,4 +1,4 @@
-"""Learning curves and animations; only this file and `alignment.figures` use matplotlib.
+"""Learning curves: one training run, or several algorithms with several seeds each.
 
 Everything is drawn on `matplotlib.figure.Figure` objects with the Agg canvas, without pyplot and
 its global state, so that it works without a screen and in worker processes. Files appear whole or
@@ -12,36 +12,30 @@ from __future__ import annotations
 
 import textwrap
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyBboxPatch
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import blended_transform_factory
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from minirl.experiments.statistics import band
 from minirl.support.serialization import write_atomically
 
 __all__ = [
     "algorithm_styles",
-    "animate_cartpole",
-    "cartpole_frames",
     "plot_comparison",
     "plot_training",
-    "save_gif",
 ]
 
 Array = NDArray[np.float64]
-Frame = NDArray[np.uint8]
 Columns = Mapping[str, ArrayLike]
 
 BLUE, VERMILLION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
@@ -85,7 +79,6 @@ DIAGNOSTICS = (
 NEAT_STEPS = [1, 2, 2.5, 5, 10]
 GRID_POINTS = 256
 LOG_IF_RANGES_DIFFER_BY = 5.0
-MOST_FRAMES = 250
 DPI = 150
 
 
@@ -452,188 +445,6 @@ def _draw_diagnostic(axes: Axes, steps: Array, values: Array, column: str, label
     axes.xaxis.set_major_formatter(FuncFormatter(_abbreviate))
 
 
-# Animations
-
-
-def cartpole_frames(
-    observations: ArrayLike, *, title: str = "", stride: int = 1
-) -> Iterator[Frame]:
-    """Draw CartPole from its observations, every `stride`-th and the last, as RGB pictures.
-
-    Parameters
-    ----------
-    observations : array_like, shape (T, 4)
-        Cart position (m), velocity, pole angle (rad, clockwise from upright) and its velocity;
-        row t is the state that step t + 1 is taken in. CartPole pays 1 a step, so the number of
-        steps is also the return.
-    title : str
-    stride : int
-
-    Yields
-    ------
-    array of uint8, shape (H, W, 3)
-
-    Raises
-    ------
-    ValueError
-        If the shape is another one, or a value is not finite.
-    """
-    return _drawn_states(_cartpole_states(observations), title, stride)
-
-
-def _cartpole_states(observations: ArrayLike) -> Array:
-    states = np.asarray(observations, dtype=np.float64)
-    if states.ndim != 2 or states.shape[1] != 4 or len(states) == 0:
-        raise ValueError(f"observations has shape {states.shape}; CartPole's is (T, 4), T >= 1")
-    if not np.isfinite(states).all():
-        raise ValueError("observations holds values that are not finite")
-    return states
-
-
-def _drawn_states(states: Array, title: str, stride: int) -> Iterator[Frame]:
-    figure = _agg_figure(5.6, 2.5, dpi=100)
-    canvas = cast(FigureCanvasAgg, figure.canvas)
-    cart, wheels, pole, counter = _cartpole_scene(figure, title)
-    last = len(states) - 1
-    for t in [*range(0, last, stride), last]:
-        x, angle = states[t, 0], states[t, 2]
-        cart.set_x(x - CART_WIDTH / 2)
-        for wheel, offset in zip(wheels, (-0.14, 0.14), strict=True):
-            wheel.center = (x + offset, WHEEL_RADIUS)
-        tip = x + POLE_LENGTH * np.sin(angle), PIVOT_HEIGHT + POLE_LENGTH * np.cos(angle)
-        pole.set_data([x, tip[0]], [PIVOT_HEIGHT, tip[1]])
-        counter.set_text(f"step {t + 1}    return {t + 1}")
-        canvas.draw()
-        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-# metres; Gymnasium's pole is 1 m long, the episode ends when the cart leaves +-2.4 m
-POLE_LENGTH, CART_WIDTH, CART_HEIGHT, WHEEL_RADIUS, TRACK_LIMIT = 1.0, 0.56, 0.22, 0.08, 2.4
-PIVOT_HEIGHT = WHEEL_RADIUS + CART_HEIGHT
-
-
-def _cartpole_scene(
-    figure: Figure, title: str
-) -> tuple[FancyBboxPatch, list[Circle], Line2D, Text]:
-    """Track, cart, wheels, pole and counter; the caller moves all but the first."""
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set(xlim=(-2.8, 2.8), ylim=(-0.5, 2.0), aspect="equal")
-    axes.axis("off")
-    axes.plot([-TRACK_LIMIT, TRACK_LIMIT], [0, 0], color=GREY, linewidth=1.5)
-    for x in (-TRACK_LIMIT, 0.0, TRACK_LIMIT):
-        axes.plot([x, x], [0, -0.09], color=GREY, linewidth=1.5)
-        axes.text(x, -0.17, f"{_abbreviate(x)} m", ha="center", va="top", fontsize=10, color=GREY)
-    cart = FancyBboxPatch(
-        (0, WHEEL_RADIUS),
-        CART_WIDTH,
-        CART_HEIGHT,
-        boxstyle="round,pad=0,rounding_size=0.05",
-        facecolor=BLUE,
-        edgecolor="none",
-        zorder=3,
-    )
-    wheels = [Circle((0, 0), WHEEL_RADIUS, color=INK, zorder=4) for _ in range(2)]
-    for patch in (cart, *wheels):
-        axes.add_patch(patch)
-    (pole,) = axes.plot(
-        [],
-        [],
-        color=VERMILLION,
-        linewidth=7,
-        solid_capstyle="round",
-        zorder=5,
-        marker="o",
-        markersize=5,
-        markerfacecolor="white",
-        markeredgecolor="none",
-        markevery=[0],
-    )
-    style: dict[str, Any] = {
-        "va": "top",
-        "color": INK,
-        "transform": axes.transAxes,
-        "parse_math": False,
-    }
-    axes.text(0.04, 0.94, title, fontsize=12, fontweight="bold", **style)
-    counter = axes.text(0.04, 0.94 - 0.11 * bool(title), "", fontsize=11, **style)
-    return cart, wheels, pole, counter
-
-
-def animate_cartpole(
-    observations: ArrayLike, path: str | Path, *, title: str = "", fps: float = 50
-) -> None:
-    """Save a CartPole episode as an animated GIF in real time, of at most about 250 frames.
-
-    Parameters
-    ----------
-    observations : array_like, shape (T, 4)
-        As for `cartpole_frames`.
-    path : path
-    title : str
-    fps : float
-        Environment steps a second, 50 in CartPole's own time. Long episodes show every second
-        step, or fewer, at the same pace; the last picture stands for a second.
-
-    Raises
-    ------
-    ValueError
-        If the observations are not CartPole's, or `fps` is not positive.
-    """
-    _check_positive("fps", fps)
-    states = _cartpole_states(observations)
-    stride = max(1, -(-(len(states) - 1) // MOST_FRAMES))
-    frames = list(_drawn_states(states, title, stride))
-    rate = fps / stride
-    save_gif(frames + [frames[-1]] * round(rate), path, rate)
-
-
-def save_gif(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
-    """Save pictures as a GIF that repeats for ever.
-
-    Parameters
-    ----------
-    frames : sequence of uint8 arrays, shape (H, W, 3)
-        RGB, such as those of an environment with `render_mode="rgb_array"`.
-    path : path
-    fps : float
-        Frames a second. A GIF counts in hundredths of a second, and viewers show at most 50.
-
-    Raises
-    ------
-    ValueError
-        If there are no frames, they differ in shape, are not RGB bytes, or `fps` is not positive.
-    """
-    _check_positive("fps", fps)
-    pictures = [np.asarray(frame) for frame in frames]
-    if not pictures:
-        raise ValueError("frames is empty: at least one picture is needed")
-    for i, picture in enumerate(pictures):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(
-                f"frames[{i}] is {picture.dtype} {picture.shape}; uint8 (H, W, 3) is needed"
-            )
-        if picture.shape != pictures[0].shape:
-            raise ValueError(f"frames[{i}] has shape {picture.shape}, not {pictures[0].shape}")
-    # One palette for all pictures, or colours would flicker: taken from at most eight of them.
-    sample = pictures[:: -(-len(pictures) // 8)]
-    palette = Image.fromarray(np.concatenate(sample)).quantize(255, Image.Quantize.FASTOCTREE)
-    images = [
-        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
-        for picture in pictures
-    ]
-    write_atomically(
-        path,
-        lambda beside: images[0].save(
-            beside,
-            format="GIF",
-            save_all=True,
-            append_images=images[1:],
-            duration=max(2, round(100 / fps)) * 10,
-            loop=0,
-        ),
-    )
-
-
 # Shared by all pictures
 
 
@@ -652,11 +463,6 @@ def _clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=10, color=GREY, labelcolor=INK)
     axes.tick_params(which="minor", color=GREY, length=2)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value}: it must be positive and finite")
 
 
 def _abbreviate(value: float, position: object = None) -> str:

@@ -6,18 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
 from minirl.experiments import figures
 from minirl.experiments.figures import (
     algorithm_styles,
-    animate_cartpole,
-    cartpole_frames,
     plot_comparison,
     plot_training,
-    save_gif,
 )
 
 NAN = float("nan")
@@ -335,124 +331,7 @@ def test_a_failed_write_leaves_the_old_picture_and_no_other_file(tmp_path, monke
 def test_drawing_does_not_import_pyplot():
     code = (
         "import sys, minirl.experiments.figures as figures; "
-        "list(figures.cartpole_frames([[0.0] * 4])); "
+        "figures.algorithm_styles(['ppo']); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# animations
-
-
-def colored(frame, color):
-    """Rows and columns of the pixels of exactly this colour."""
-    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    return np.nonzero((frame == rgb).all(axis=-1))
-
-
-def test_the_cart_moves_right_with_x_and_the_pole_leans_right_with_the_angle():
-    states = np.zeros((3, 4))
-    states[1, 0] = 1.0
-    states[2, 2] = 0.2
-    upright, moved, leaning = cartpole_frames(states)
-    assert upright.dtype == np.uint8
-    assert upright.shape[2] == 3
-    metre = upright.shape[1] / 5.6
-    shift = colored(moved, figures.BLUE)[1].mean() - colored(upright, figures.BLUE)[1].mean()
-    assert shift == pytest.approx(metre, abs=1.0)
-    rows, columns = colored(leaning, figures.VERMILLION)
-    lean = columns[rows == rows.min()].mean() - columns[rows == rows.max()].mean()
-    rise = rows.max() - rows.min()
-    assert lean / rise == pytest.approx(np.tan(0.2), abs=0.05)
-    np.testing.assert_array_equal(
-        colored(leaning, figures.BLUE)[1].min(), colored(upright, figures.BLUE)[1].min()
-    )
-
-
-def test_stride_keeps_the_last_state():
-    states = np.zeros((8, 4))
-    states[7, 0] = 2.0
-    frames = list(cartpole_frames(states, stride=3))  # 0, 3, 6 and 7
-    assert len(frames) == 4
-    np.testing.assert_array_equal(frames[-1], list(cartpole_frames(states))[-1])
-
-
-def test_a_readers_layout_changes_no_picture():
-    states = np.zeros((1, 4))
-    (plain,) = cartpole_frames(states)
-    with rc_context({"figure.constrained_layout.use": True}):
-        (styled,) = cartpole_frames(states)
-    np.testing.assert_array_equal(styled, plain)
-
-
-def test_animation_has_a_frame_a_step_and_stands_still_at_the_end(tmp_path):
-    path = tmp_path / "agent.gif"
-    animate_cartpole(np.zeros((6, 4)), path, title="ppo", fps=50)
-    with Image.open(path) as image:
-        assert image.format == "GIF"
-        assert image.n_frames == 6
-        durations = []
-        for i in range(6):
-            image.seek(i)
-            durations.append(image.info["duration"])
-        assert durations == [20] * 5 + [20 + 1000]
-        assert image.info["loop"] == 0
-        assert min(image.convert("RGB").getpixel((0, 0))) >= 254  # white stays white
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_long_episodes_show_fewer_frames_at_the_same_pace(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "MOST_FRAMES", 10)
-    animate_cartpole(np.zeros((22, 4)), tmp_path / "agent.gif", fps=30)  # every third of 21 steps
-    with Image.open(tmp_path / "agent.gif") as image:
-        assert image.n_frames == 8
-        assert image.info["duration"] == 100
-
-
-def test_save_gif_keeps_the_pictures(tmp_path):
-    colors = [(255, 0, 0), (0, 0, 255), (0, 128, 0)]
-    frames = [np.full((20, 30, 3), color, dtype=np.uint8) for color in colors]
-    save_gif(frames, tmp_path / "a.gif", fps=10)
-    with Image.open(tmp_path / "a.gif") as image:
-        assert (image.n_frames, image.size, image.info["duration"]) == (3, (30, 20), 100)
-        for i, frame in enumerate(frames):
-            image.seek(i)
-            shown = np.asarray(image.convert("RGB")).astype(int)
-            assert np.abs(shown - frame).max() <= 4
-    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
-
-
-RED = np.zeros((4, 4, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("frames", "fps", "message"),
-    [
-        ([], 10, "frames is empty"),
-        ([RED, RED[:2]], 10, r"frames\[1\] has shape \(2, 4, 3\), not \(4, 4, 3\)"),
-        ([RED.astype(float)], 10, r"frames\[0\] is float64"),
-        ([RED[..., 0]], 10, r"frames\[0\] is uint8 \(4, 4\)"),
-        ([RED], 0, "fps is 0"),
-        ([RED], NAN, "fps is nan"),
-    ],
-)
-def test_save_gif_names_what_is_wrong(frames, fps, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        save_gif(frames, tmp_path / "a.gif", fps)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("observations", "message"),
-    [
-        (np.zeros((0, 4)), r"observations has shape \(0, 4\)"),
-        (np.zeros((5, 3)), r"observations has shape \(5, 3\)"),
-        (0.0, r"observations has shape \(\)"),
-        ([[0.0, 0.0, NAN, 0.0]], "not finite"),
-    ],
-)
-def test_cartpole_names_what_is_wrong(observations, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        cartpole_frames(observations)
-    with pytest.raises(ValueError, match=message):
-        animate_cartpole(observations, tmp_path / "a.gif")

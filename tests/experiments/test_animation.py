@@ -1,0 +1,304 @@
+import importlib
+import importlib.util
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from matplotlib import rc_context
+from PIL import Image
+
+import minirl
+from minirl.distributions import Categorical, DiagonalGaussian
+from minirl.envs.chain import RIGHT, RIGHT_PRIZE, Chain
+from minirl.experiments import animation, figures
+from minirl.experiments.animation import animate_cartpole, cartpole_frames, save_gif, watch
+from minirl.experiments.evaluation import evaluate
+from minirl.networks import MLP, Table, WithLogStd
+from minirl.policy import Policy
+
+HAS_PYGAME = importlib.util.find_spec("pygame") is not None
+
+
+@pytest.fixture
+def environments(monkeypatch):
+    """The helper module beside the tests' folders, as worker processes would find it."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    return importlib.import_module("environments")
+
+
+def certain_chain(num_envs):
+    """Five states, no slipping: everything is deterministic."""
+    return gym.make_vec("minirl/Chain-v0", num_envs=num_envs, slip=0.0)
+
+
+def always(action, states=5):
+    logits = np.zeros((states, 2))
+    logits[:, action] = 50.0
+    return Policy(Table(states, 2), Categorical, logits.ravel())
+
+
+# Watching
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        return image.format, image.n_frames
+
+
+def test_cartpole_is_drawn_without_any_extra(tmp_path):
+    # pushing always the same way: the pole falls after 8 to 10 steps
+    policy = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
+    path = tmp_path / "agent.gif"
+    total = watch("CartPole-v1", policy, path, seed=1)
+    assert 8 <= total <= 10
+    kind, frames = frames_of(path)
+    assert kind == "GIF"
+    assert total <= frames + 1 <= total + 2  # a frame a step, with or without the last state
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent.gif"]
+    # the same episode as the one evaluated
+    assert evaluate("CartPole-v1", policy, episodes=1, seed=1).returns[0] == total
+
+
+@pytest.mark.filterwarnings("ignore:.*latest versioned environment")
+@pytest.mark.parametrize("env", ["gymnasium:CartPole-v1", "CartPole"])
+def test_cartpole_is_drawn_by_minirl_however_it_is_named(env, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "minirl.experiments.animation.animate_cartpole", lambda *_, **__: drawn.append(True)
+    )
+    policy = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
+    watch(env, policy, tmp_path / "agent.gif", seed=1)
+    assert drawn == [True]
+
+
+@pytest.mark.skipif(HAS_PYGAME, reason="pygame is installed, so that Acrobot can be rendered")
+def test_without_pygame_the_extra_is_named(tmp_path):
+    policy = Policy(MLP((6, 3)), Categorical, np.zeros(21, np.float32))
+    with pytest.raises(ValueError, match=r"render.*minirl-numpy\[render\]") as caught:
+        watch("Acrobot-v1", policy, tmp_path / "agent.gif")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("env", ["minirl/Chain-v0", "minirl/GridWorld-v0", "minirl/LQR-v0"])
+@pytest.mark.filterwarnings("ignore:.*render_mode.*")  # Gymnasium's own
+def test_an_environment_without_pictures_says_so(env, tmp_path):
+    vector = gym.make_vec(env, num_envs=1)
+    states, actions = vector.single_observation_space, vector.single_action_space
+    vector.close()
+    if isinstance(states, gym.spaces.Discrete):
+        table = Table(int(states.n), int(actions.n))
+        policy = Policy(table, Categorical, np.zeros(table.size))
+    else:
+        network = WithLogStd(MLP((2, 1)), 1)
+        policy = Policy(network, DiagonalGaussian, np.zeros(network.size, np.float32))
+    with pytest.raises(ValueError, match=r"(?i)render") as caught:
+        watch(env, policy, tmp_path / "agent.gif")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_that_draws_itself_becomes_a_gif(tmp_path):
+    class Drawn(Chain):
+        metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+        def __init__(self, render_mode=None):
+            super().__init__(slip=0.0)
+            self.render_mode = render_mode
+
+        def render(self):
+            picture = np.zeros((10, 50, 3), np.uint8)
+            picture[:, 10 * self.state : 10 * self.state + 10] = 255
+            return picture
+
+    gym.register("Drawn-v0", Drawn, max_episode_steps=20)
+    try:
+        total = watch("Drawn-v0", always(RIGHT), tmp_path / "agent.gif")
+    finally:
+        del gym.registry["Drawn-v0"]
+    assert total == RIGHT_PRIZE
+    kind, frames = frames_of(tmp_path / "agent.gif")
+    assert kind == "GIF"
+    assert frames in (5, 6)  # Pillow joins two equal frames at the end
+
+
+class LikeMuJoCo(Chain):
+    """Draws what MuJoCo's tasks do: through a camera, with errors of its own kind."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+    screen, cameras = True, []
+
+    def __init__(self, render_mode=None, camera_name=None):
+        super().__init__(slip=0.0)
+        self.render_mode, self.camera_name = render_mode, camera_name
+
+    def render(self):
+        if not self.screen:
+            raise Exception("no OpenGL")
+        self.cameras.append(self.camera_name)
+        return np.full((10, 10, 3), len(self.cameras), np.uint8)
+
+
+@pytest.fixture
+def like_mujoco(monkeypatch):
+    monkeypatch.setattr(LikeMuJoCo, "cameras", [])
+    gym.register("LikeMuJoCo-v0", LikeMuJoCo, max_episode_steps=20)
+    yield LikeMuJoCo
+    del gym.registry["LikeMuJoCo-v0"]
+
+
+def test_the_camera_goes_with_the_runner(like_mujoco, tmp_path):
+    watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
+    assert set(like_mujoco.cameras) == {"track"}
+
+
+def test_a_renderer_s_own_error_is_told_in_one_line(like_mujoco, monkeypatch, tmp_path):
+    monkeypatch.setattr(like_mujoco, "screen", False)
+    with pytest.raises(ValueError, match=r"LikeMuJoCo-v0.*no OpenGL.*MUJOCO_GL=egl"):
+        watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_renderer_s_value_error_is_told_as_one(like_mujoco, monkeypatch, tmp_path):
+    monkeypatch.setattr(like_mujoco, "render", lambda self: int("no picture"))
+    with pytest.raises(ValueError, match=r"can't be rendered.*no picture"):
+        watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
+
+
+def test_an_error_of_the_environment_names_its_place(like_mujoco, monkeypatch, tmp_path):
+    monkeypatch.setattr(like_mujoco, "step", lambda self, action: 1 // 0)
+    words = r"environment 0 failed at its step 0: ZeroDivisionError: .*test_animation.py, line \d"
+    with pytest.raises(minirl.EnvironmentFailure, match=words) as caught:
+        watch("LikeMuJoCo-v0", always(RIGHT), tmp_path / "agent.gif")
+    assert type(caught.value.__cause__) is ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_while_stepping_cartpole_is_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr("minirl.experiments.animation.collect_episodes", lambda *_, **__: 1 // 0)
+    policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
+    with pytest.raises(ZeroDivisionError):
+        watch("CartPole-v1", policy, tmp_path / "agent.gif")
+
+
+def test_watch_needs_an_id(tmp_path, environments):
+    with pytest.raises(ValueError, match="env must be a Gymnasium id"):
+        watch(environments.steady, always(RIGHT), tmp_path / "agent.gif")
+
+
+# animations
+
+
+def colored(frame, color):
+    """Rows and columns of the pixels of exactly this colour."""
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.nonzero((frame == rgb).all(axis=-1))
+
+
+def test_the_cart_moves_right_with_x_and_the_pole_leans_right_with_the_angle():
+    states = np.zeros((3, 4))
+    states[1, 0] = 1.0
+    states[2, 2] = 0.2
+    upright, moved, leaning = cartpole_frames(states)
+    assert upright.dtype == np.uint8
+    assert upright.shape[2] == 3
+    metre = upright.shape[1] / 5.6
+    shift = colored(moved, figures.BLUE)[1].mean() - colored(upright, figures.BLUE)[1].mean()
+    assert shift == pytest.approx(metre, abs=1.0)
+    rows, columns = colored(leaning, figures.VERMILLION)
+    lean = columns[rows == rows.min()].mean() - columns[rows == rows.max()].mean()
+    rise = rows.max() - rows.min()
+    assert lean / rise == pytest.approx(np.tan(0.2), abs=0.05)
+    np.testing.assert_array_equal(
+        colored(leaning, figures.BLUE)[1].min(), colored(upright, figures.BLUE)[1].min()
+    )
+
+
+def test_stride_keeps_the_last_state():
+    states = np.zeros((8, 4))
+    states[7, 0] = 2.0
+    frames = list(cartpole_frames(states, stride=3))  # 0, 3, 6 and 7
+    assert len(frames) == 4
+    np.testing.assert_array_equal(frames[-1], list(cartpole_frames(states))[-1])
+
+
+def test_a_readers_layout_changes_no_picture():
+    states = np.zeros((1, 4))
+    (plain,) = cartpole_frames(states)
+    with rc_context({"figure.constrained_layout.use": True}):
+        (styled,) = cartpole_frames(states)
+    np.testing.assert_array_equal(styled, plain)
+
+
+def test_animation_has_a_frame_a_step_and_stands_still_at_the_end(tmp_path):
+    path = tmp_path / "agent.gif"
+    animate_cartpole(np.zeros((6, 4)), path, title="ppo", fps=50)
+    with Image.open(path) as image:
+        assert image.format == "GIF"
+        assert image.n_frames == 6
+        durations = []
+        for i in range(6):
+            image.seek(i)
+            durations.append(image.info["duration"])
+        assert durations == [20] * 5 + [20 + 1000]
+        assert image.info["loop"] == 0
+        assert min(image.convert("RGB").getpixel((0, 0))) >= 254  # white stays white
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_long_episodes_show_fewer_frames_at_the_same_pace(tmp_path, monkeypatch):
+    monkeypatch.setattr(animation, "MOST_FRAMES", 10)
+    animate_cartpole(np.zeros((22, 4)), tmp_path / "agent.gif", fps=30)  # every third of 21 steps
+    with Image.open(tmp_path / "agent.gif") as image:
+        assert image.n_frames == 8
+        assert image.info["duration"] == 100
+
+
+def test_save_gif_keeps_the_pictures(tmp_path):
+    colors = [(255, 0, 0), (0, 0, 255), (0, 128, 0)]
+    frames = [np.full((20, 30, 3), color, dtype=np.uint8) for color in colors]
+    save_gif(frames, tmp_path / "a.gif", fps=10)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.size, image.info["duration"]) == (3, (30, 20), 100)
+        for i, frame in enumerate(frames):
+            image.seek(i)
+            shown = np.asarray(image.convert("RGB")).astype(int)
+            assert np.abs(shown - frame).max() <= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+RED = np.zeros((4, 4, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "message"),
+    [
+        ([], 10, "frames is empty"),
+        ([RED, RED[:2]], 10, r"frames\[1\] has shape \(2, 4, 3\), not \(4, 4, 3\)"),
+        ([RED.astype(float)], 10, r"frames\[0\] is float64"),
+        ([RED[..., 0]], 10, r"frames\[0\] is uint8 \(4, 4\)"),
+        ([RED], 0, "fps must be a finite number above 0, got 0"),
+        ([RED], float("nan"), "fps must be a finite number above 0, got nan"),
+    ],
+)
+def test_save_gif_names_what_is_wrong(frames, fps, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        save_gif(frames, tmp_path / "a.gif", fps)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        (np.zeros((0, 4)), r"observations has shape \(0, 4\)"),
+        (np.zeros((5, 3)), r"observations has shape \(5, 3\)"),
+        (0.0, r"observations has shape \(\)"),
+        ([[0.0, 0.0, float("nan"), 0.0]], "not finite"),
+    ],
+)
+def test_cartpole_names_what_is_wrong(observations, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        cartpole_frames(observations)
+    with pytest.raises(ValueError, match=message):
+        animate_cartpole(observations, tmp_path / "a.gif")
