@@ -51,8 +51,15 @@ MODULES = [
     *("batch", "policy", "critic_fit"),
     *(f"algorithms/{name}" for name in ("policy_gradient", "natural_gradient", "trpo", "ppo")),
     *(f"exact/{name}" for name in ("tabular", "lqr", "sequences")),
-    *("rlhf/language_model", "rlhf/kl", "rlhf/sft", "rlhf/preferences", "rlhf/reward_model"),
-    *("rlhf/align", "rlhf/dpo", "rlhf/best_of_n"),
+    *(
+        "rlhf/language_model",
+        "rlhf/kl",
+        "rlhf/sft",
+        "rlhf/preferences",
+        "rlhf/votes",
+        "rlhf/reward_model",
+    ),
+    *("rlhf/objective", "rlhf/align", "rlhf/dpo", "rlhf/best_of_n"),
     *("reward_transforms", "rollout", "checks"),
     *("support/history", "support/metrics", "support/serialization", "support/validation"),
 ]

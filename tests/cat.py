@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from minirl.envs.token_tasks import EOS, TokenTask
+from minirl.policy import Policy
+from minirl.rlhf.language_model import full_prefix_policy
 
 NOUN = {"Describe the cat": "cat", "Describe the dog": "dog"}
 
@@ -32,3 +36,19 @@ def describe_the_cat() -> TokenTask:
         utility=utility,
         demonstrations=demonstrations,
     )
+
+
+def random_policy(rng: np.random.Generator, scale: float = 1.5) -> Policy:
+    """A policy of the cat task with normal logits."""
+    task = describe_the_cat()
+    logits = scale * rng.standard_normal((2, task.num_contexts, 4))
+    return full_prefix_policy(task, logits)
+
+
+def always_the_same() -> Policy:
+    """A policy of the cat task that answers 'soft soft' and nothing else."""
+    task = describe_the_cat()
+    log_probs = np.full((2, task.num_contexts, 4), -1e3)
+    log_probs[:, :, 2] = 0
+    log_probs[:, task.response("soft soft"), [2, 3]] = [-1e3, 0]
+    return full_prefix_policy(task, log_probs)

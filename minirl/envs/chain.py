@@ -5,22 +5,16 @@
     0.1 <- [0] - [1] - [2] - [3] - [4] -> 1.0
 """
 
-from typing import Any
-
-import gymnasium
 import numpy as np
-from gymnasium.envs.toy_text.utils import categorical_sample
 
+from minirl.envs.toy_text import Table, ToyText
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_seed
 
 LEFT, RIGHT = 0, 1
 LEFT_PRIZE, RIGHT_PRIZE = 0.1, 1.0
 
-Table = dict[int, dict[int, list[tuple[float, int, float, bool]]]]
 
-
-class Chain(gymnasium.Env[Any, Any]):
+class Chain(ToyText):
     """A walk along `length` states, with an exit at either end.
 
     Action 0 moves left and action 1 moves right, but with probability `slip` the move is the
@@ -70,27 +64,7 @@ class Chain(gymnasium.Env[Any, Any]):
             raise ValueError(f"slip must be a probability in [0, 1], got {slip!r}")
         if not isinstance(start, int | np.integer) or not 0 <= start < length:
             raise ValueError(f"start must be a state 0 .. {length - 1}, got {start!r}")
-        self.P = _table(length, slip, endless)
-        self.initial_state_distrib = np.eye(length)[start]
-        self.observation_space = gymnasium.spaces.Discrete(length)
-        self.action_space = gymnasium.spaces.Discrete(2)
-        self.state = start
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        """Draw the first state; returns it with an empty info."""
-        require_seed(seed, optional=True)
-        super().reset(seed=seed)
-        self.state = int(categorical_sample(self.initial_state_distrib, self.np_random))
-        return self.state, {}
-
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """Draw one outcome from ``P[state][action]``; never truncates by itself."""
-        outcomes = self.P[self.state][action]
-        drawn = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
-        _, self.state, reward, terminated = outcomes[drawn]
-        return self.state, reward, terminated, False, {}
+        super().__init__(_table(length, slip, endless), np.eye(length)[start])
 
 
 def _table(length: int, slip: float, endless: bool) -> Table:
@@ -115,4 +89,4 @@ def _table(length: int, slip: float, endless: bool) -> Table:
     }
 
 
-check_arguments(__name__, often=("Chain.step",))
+check_arguments(__name__)

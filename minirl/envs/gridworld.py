@@ -4,15 +4,11 @@ The default is the 4 x 3 world of Russell and Norvig, *Artificial Intelligence: 
 (the chapter on making complex decisions), whose optimal values are in print.
 """
 
-from typing import Any
-
-import gymnasium
 import numpy as np
-from gymnasium.envs.toy_text.utils import categorical_sample
 from numpy.typing import NDArray
 
+from minirl.envs.toy_text import Table, ToyText
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_seed
 
 DEFAULT_LAYOUT = """
 ...G
@@ -23,10 +19,8 @@ FLOOR, START, WALL, GOAL, PIT = ".", "S", "#", "G", "X"
 EXIT_REWARD = {GOAL: 1.0, PIT: -1.0}
 MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # left, down, right, up as (row, column)
 
-Table = dict[int, dict[int, list[tuple[float, int, float, bool]]]]
 
-
-class GridWorld(gymnasium.Env[Any, Any]):
+class GridWorld(ToyText):
     """Walk over a map to a goal and past the pits.
 
     The state is the cell, counted row by row from the top left. Actions are 0 left, 1 down,
@@ -77,28 +71,8 @@ class GridWorld(gymnasium.Env[Any, Any]):
         if not isinstance(step_cost, int | float | np.floating) or not np.isfinite(step_cost):
             raise ValueError(f"step_cost must be a finite number, got {step_cost!r}")
         self.grid = _parse(layout)
-        self.P = _table(self.grid, slip, step_cost)
         starts = (self.grid == START).ravel()
-        self.initial_state_distrib = starts / starts.sum()
-        self.observation_space = gymnasium.spaces.Discrete(self.grid.size)
-        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
-        self.state = int(np.argmax(starts))
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        """Draw the first state; returns it with an empty info."""
-        require_seed(seed, optional=True)
-        super().reset(seed=seed)
-        self.state = int(categorical_sample(self.initial_state_distrib, self.np_random))
-        return self.state, {}
-
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """Draw one outcome from ``P[state][action]``; never truncates by itself."""
-        outcomes = self.P[self.state][action]
-        drawn = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
-        _, self.state, reward, terminated = outcomes[drawn]
-        return self.state, reward, terminated, False, {}
+        super().__init__(_table(self.grid, slip, step_cost), starts / starts.sum())
 
 
 def _parse(layout: str) -> NDArray[np.str_]:
@@ -153,4 +127,4 @@ def _table(grid: NDArray[np.str_], slip: float, step_cost: float) -> Table:
     }
 
 
-check_arguments(__name__, often=("GridWorld.step",))
+check_arguments(__name__)

@@ -17,7 +17,8 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from minirl.envs.token_tasks import TokenTask, arithmetic
+from minirl.envs.arithmetic import arithmetic
+from minirl.envs.token_tasks import TokenTask
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_count, require_seed
 
@@ -142,7 +143,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observations(), {}
 
     def _observations(self) -> np.ndarray:
-        contexts = self._prompts * self.task.num_contexts + self._contexts
+        contexts = self.task.observation(self._prompts, self._contexts)
         return np.where(self._ended, self.task.num_observations - 1, contexts)
 
     def step(
@@ -161,7 +162,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(
                 f"actions must be {self.num_envs} tokens 0 .. {task.num_words}, got {actions!r}"
             )
-        longer = task.num_words * self._contexts + 1 + actions
+        longer = task.child(self._contexts, actions)
         responses = np.where(actions == task.num_words, self._contexts, longer)
         ended = (responses == self._contexts) | (responses >= task.num_contexts)
         ended &= ~begin_anew

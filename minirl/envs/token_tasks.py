@@ -12,12 +12,12 @@ number serves two purposes::
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import pairwise
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import described
@@ -25,7 +25,7 @@ from minirl.support.validation import described
 EOS = "<eos>"
 LARGEST = 5_000_000  # responses of all prompts: about a gigabyte of tables
 
-Utility = Callable[[str, Sequence[str], bool], float]
+Utility = Callable[[str, tuple[str, ...], bool], float]
 Demonstrations = Callable[[str], Mapping[str, float]]
 
 
@@ -149,6 +149,18 @@ class TokenTask:
         """X C + 1; the last one means 'ended'."""
         return len(self.prompts) * self.num_contexts + 1
 
+    def child(self, nodes: Any, words: Any) -> Any:
+        """The nodes ``W nodes + 1 + words``: these prefixes continued by one word each (ids)."""
+        return self.num_words * nodes + 1 + words
+
+    def parent(self, nodes: Any) -> tuple[Any, Any]:
+        """The prefix without its last word, and that word: ``divmod(nodes - 1, W)``, nodes > 0."""
+        return divmod(nodes - 1, self.num_words)
+
+    def observation(self, prompts: Any, contexts: Any) -> Any:
+        """The observation ``C prompts + contexts`` of the policy that continues these contexts."""
+        return prompts * self.num_contexts + contexts
+
     def response(self, text: str, *, cut: bool = False) -> int:
         """The number of a response given as text, words separated by spaces.
 
@@ -172,25 +184,39 @@ class TokenTask:
         for word in words:
             if word not in self.vocabulary[:-1]:
                 raise ValueError(f"word {word!r} is not in the vocabulary {self.vocabulary[:-1]}")
-            node = self.num_words * node + 1 + self.vocabulary.index(word)
+            node = self.child(node, self.vocabulary.index(word))
         return node
 
-    def words(self, response: int) -> list[str]:
-        """The words of a response; raises ValueError for a number that is none."""
+    def words(self, response: int) -> tuple[str, ...]:
+        """The words of a response, as `utility` receives them, without EOS.
+
+        Raises ValueError for a number that is no response of the task.
+        """
         if not 0 <= response < self.num_responses:
             raise ValueError(
                 f"response must be a number 0 .. {self.num_responses - 1}, got {response!r}"
             )
-        found: list[str] = []
+        words: tuple[str, ...] = ()
         while response > 0:
-            response, word = divmod(int(response) - 1, self.num_words)
-            found.append(self.vocabulary[word])
-        return found[::-1]
+            response, word = self.parent(int(response))
+            words = (self.vocabulary[word], *words)
+        return words
 
     def text(self, response: int) -> str:
         """The words of a response separated by spaces; `...` marks one that was cut."""
         words = self.words(response)
         return " ".join([*words, "..."] if response >= self.num_contexts else words)
+
+    def prompt_indices(self, prompts: ArrayLike | Sequence[str]) -> np.ndarray:
+        """The indices (B,) of prompts, each given as an index or all of them as texts.
+
+        Raises ValueError for a prompt that the task does not have.
+        """
+        if all(isinstance(prompt, str) for prompt in prompts):  # type: ignore[union-attr]
+            texts = [str(prompt) for prompt in prompts]  # type: ignore[union-attr]
+            return np.array([self.prompt(text) for text in texts], dtype=np.int64)
+        require_indices("prompts", prompts, len(self.prompts))  # type: ignore[arg-type]
+        return np.asarray(prompts)
 
     def prompt(self, text: str) -> int:
         """The number of a prompt given as text.
@@ -217,22 +243,22 @@ class TokenTask:
         """
         spelled: list[tuple[str, ...]] = [()]
         for node in range(1, self.num_responses):
-            parent, word = divmod(node - 1, self.num_words)
+            parent, word = self.parent(node)
             spelled.append((*spelled[parent], self.vocabulary[word]))
         ended = self.num_contexts
         table = np.empty((len(self.prompts), self.num_responses))
         for row, prompt in zip(table, self.prompts, strict=True):
-            found = [
+            worths = [
                 self.utility(prompt, words, node >= ended) for node, words in enumerate(spelled)
             ]
-            numbers = all(issubclass(kind, Real | np.bool_) for kind in set(map(type, found)))
-            if not numbers or not np.isfinite(found).all():
-                node = next(n for n, value in enumerate(found) if not _is_finite(value))
+            numbers = all(issubclass(kind, Real | np.bool_) for kind in set(map(type, worths)))
+            if not numbers or not np.isfinite(worths).all():
+                node = next(n for n, value in enumerate(worths) if not _is_finite(value))
                 raise ValueError(
-                    f"utility must return a finite number, got {found[node]!r:.60} for "
+                    f"utility must return a finite number, got {worths[node]!r:.60} for "
                     f"{self.text(node)!r} to {prompt!r}"
                 )
-            row[:] = found
+            row[:] = worths
         return table
 
     @cached_property
@@ -283,7 +309,7 @@ class TokenTask:
         for level in range(self.max_words + 1):
             nodes = np.arange(starts[level], starts[level + 1])
             if level > 0:
-                parents, words = np.divmod(nodes - 1, self.num_words)
+                parents, words = self.parent(nodes)
                 contexts[nodes, : level - 1] = contexts[parents, : level - 1]
                 tokens[nodes, : level - 1] = tokens[parents, : level - 1]
                 contexts[nodes, level - 1], tokens[nodes, level - 1] = parents, words
@@ -307,110 +333,11 @@ class TokenTask:
         contexts, tokens = (steps[responses] for steps in self._steps)
         valid = tokens >= 0
         observations = np.where(
-            valid, prompts[:, None] * self.num_contexts + contexts, self.num_observations - 1
+            valid, self.observation(prompts[:, None], contexts), self.num_observations - 1
         )
         return Paths(observations, np.where(valid, tokens, 0), valid)
 
 
-# ---------------------------------------------------------------- "What is 2x4?", with flattery
-
-ANSWERS = {"What is 2x2?": "4", "What is 2x3?": "6", "What is 2x4?": "8", "What is 3x3?": "9"}
-DIGITS = ("4", "6", "8", "9")
-COURTESY = (0.0, 1.0, 1.5, -1.0, -3.5, -6.0)
-
-# {a} is the right digit, {w} each of the three wrong ones with a third of the probability.
-TEMPLATES = {
-    "A: {a}": 0.28,
-    "{a}": 0.12,
-    "A: {w}": 0.12,
-    "A: {a} :)": 0.08,
-    "Great_question! A: {a}": 0.08,
-    "{w}": 0.06,
-    "sorry": 0.05,
-    "sorry A: {w}": 0.05,
-    "Great_question! {a}": 0.04,
-    "Great_question! sorry": 0.03,
-    "A: {a} :) :)": 0.03,
-    ":) {a}": 0.02,
-    "Great_question! :)": 0.02,
-    "A: {w} :)": 0.02,
-}
-
-
-def _answer(prompt: str) -> str:
-    if prompt not in ANSWERS:
-        raise ValueError(f"prompt must be one of {', '.join(ANSWERS)}, got {prompt!r}")
-    return ANSWERS[prompt]
-
-
-def gold_utility(prompt: str, words: Sequence[str], cut: bool) -> float:
-    """What the human wants: the right digit, said once, introduced by `A:`, with some courtesy.
-
-    Courtesy pleases twice and then annoys: it is concave, which no linear model can see.
-
-    >>> gold_utility("What is 2x4?", ("A:", "8"), False)
-    2.5
-    """
-    right = _answer(prompt)
-    digits = [word for word in words if word in DIGITS]
-    rights = words.count(right)
-    courtesies = words.count("Great_question!") + words.count(":)")
-    utility = COURTESY[min(courtesies, len(COURTESY) - 1)]
-    if not digits:
-        utility -= 0.5
-    elif digits[0] == right:
-        utility += 2.0
-    utility -= 1.0 * (len(digits) - rights)
-    if rights:
-        utility -= 0.6 * (rights - 1)
-        if any(pair == ("A:", right) for pair in pairwise(words)):
-            utility += 0.5
-    utility -= 0.5 * max(words.count("A:") - 1, 0)
-    utility -= 0.5 * words.count("sorry")
-    return utility - 0.5 if cut else utility
-
-
-def exact_match(prompt: str, words: Sequence[str], cut: bool) -> float:
-    """1 for exactly `A:` and the right digit, 0 for anything else.
-
-    >>> exact_match("What is 2x4?", ("A:", "8"), False)
-    1.0
-    """
-    return float(not cut and list(words) == ["A:", _answer(prompt)])
-
-
-def arithmetic_demonstrations(prompt: str) -> dict[str, float]:
-    """The templates filled in for a prompt, with their probabilities."""
-    right = _answer(prompt)
-    wrong = [digit for digit in DIGITS if digit != right]
-    filled: dict[str, float] = {}
-    for template, probability in TEMPLATES.items():
-        if "{w}" in template:
-            for digit in wrong:
-                filled[template.format(w=digit)] = probability / len(wrong)
-        else:
-            filled[template.format(a=right)] = probability
-    return filled
-
-
-@cache
-def arithmetic(utility: Utility | None = None) -> TokenTask:
-    """The default task: four products, answered in up to five of eight words.
-
-    Parameters
-    ----------
-    utility : callable, optional
-        What a response is worth. Default: `gold_utility`.
-
-    The task of each utility is made once, because its 149,796 utilities take a moment.
-    """
-    return TokenTask(
-        prompts=tuple(ANSWERS),
-        vocabulary=(*DIGITS, "A:", "Great_question!", "sorry", ":)", EOS),
-        max_words=5,
-        utility=utility or gold_utility,
-        demonstrations=arithmetic_demonstrations,
-    )
-
-
-check_arguments(__name__, often=("gold_utility", "exact_match", "Paths"))
+check_arguments(
+    __name__, often=("Paths", "TokenTask.child", "TokenTask.parent", "TokenTask.observation")
+)

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from minirl.envs.token_tasks import EOS, TokenTask, arithmetic
+from minirl.envs.arithmetic import arithmetic
+from minirl.envs.token_tasks import EOS, TokenTask
 from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare, compare_function
 from minirl.rlhf import sft

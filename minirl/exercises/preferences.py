@@ -7,8 +7,9 @@ import numpy as np
 import scipy.special
 
 from minirl.exercises.verdict import Verdict, compare, compare_function
-from minirl.rlhf.preferences import Annotator, stack_exchange_score
+from minirl.rlhf.preferences import Annotator
 from minirl.rlhf.reward_model import bayes_ceiling, bradley_terry_loss
+from minirl.rlhf.votes import stack_exchange_score
 
 __all__ = ["probability", "score", "gradient", "ceiling", "invariances"]
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, softmax
 
+from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_generation import TokenGenerationVectorEnv
-from minirl.envs.token_tasks import arithmetic
 from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare_function
 from minirl.rlhf.kl import ReferenceKL, k1

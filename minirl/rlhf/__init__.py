@@ -1,33 +1,29 @@
-"""The alignment chain, one file a stage, in the order in which a language model goes through it.
+"""The alignment chain, one file per stage, in the order in which a language model goes through it.
 
 =====================  ==========================================================================
 ``language_model.py``  a language model is a `Policy` over contexts
 ``sft.py``             supervised fine-tuning on packed demonstrations: the frozen reference
-``preferences.py``     pairs of answers, judged by an annotator or by votes
+``preferences.py``     pairs of answers, labelled by an annotator
+``votes.py``           pairs of answers, ordered by votes as on StackExchange
 ``reward_model.py``    Bradley-Terry: a reward from preferences
 ``kl.py``              the KL to the reference: estimators, and the penalty in the reward
+``objective.py``       the objective of RLHF and its optimum, computed exactly
 ``align.py``           RLHF: rollout, evaluation, optimisation
 ``dpo.py``             DPO and IPO: preferences without reward model and sampling
 ``best_of_n.py``       search instead of learning
 =====================  ==========================================================================
 """
 
+from minirl.envs.arithmetic import arithmetic, exact_match
 from minirl.envs.token_generation import TokenGenerationVectorEnv
-from minirl.envs.token_tasks import TokenTask, arithmetic, exact_match
-from minirl.rlhf.align import Objective, align
+from minirl.envs.token_tasks import EOS, TokenTask
+from minirl.rlhf.align import align
 from minirl.rlhf.best_of_n import sample_best_of_n
 from minirl.rlhf.dpo import DPO, implicit_reward, probability_masses
 from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL, k1, k2, k3
 from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
-from minirl.rlhf.preferences import (
-    Annotator,
-    Preferences,
-    Questions,
-    pairs_from_scores,
-    sample_pairs,
-    sample_questions,
-    stack_exchange_score,
-)
+from minirl.rlhf.objective import Objective
+from minirl.rlhf.preferences import Annotator, Preferences, sample_pairs
 from minirl.rlhf.reward_model import (
     accuracy,
     bag_of_words,
@@ -37,9 +33,11 @@ from minirl.rlhf.reward_model import (
     one_hot,
 )
 from minirl.rlhf.sft import Corpus, fine_tune, sample_demonstrations
+from minirl.rlhf.votes import Questions, pairs_from_scores, sample_questions, stack_exchange_score
 
 __all__ = [
     "DPO",
+    "EOS",
     "AdaptiveReferenceBeta",
     "Annotator",
     "Corpus",

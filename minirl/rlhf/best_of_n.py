@@ -4,7 +4,10 @@ Its exact distribution is `minirl.exact.sequences.best_of_n`; here it is sampled
 a model too large to enumerate.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirl.envs.token_generation import checked_rewards
 from minirl.envs.token_tasks import TokenTask
@@ -17,7 +20,7 @@ from minirl.support.validation import require_count
 def sample_best_of_n(
     task: TokenTask,
     policy: Policy,
-    prompts: np.ndarray,
+    prompts: ArrayLike | Sequence[str],
     rewards: np.ndarray,
     n: int,
     rng: np.random.Generator,
@@ -26,12 +29,14 @@ def sample_best_of_n(
 
     Parameters
     ----------
-    prompts : ndarray (B,) of int
+    prompts : array_like (B,) of int, or list of str
+        Indices of the task's prompts, or their texts.
     rewards : ndarray (X, N)
         Of every response.
     """
     require_count("n", n)
     rewards = checked_rewards(task, rewards)
+    prompts = task.prompt_indices(prompts)
     repeated = np.repeat(prompts, n)
     responses = sample_responses(task, policy, repeated, rng)
     # Equal as in the exact distribution: to 1e-13 of the prompt's largest reward, or rounding would

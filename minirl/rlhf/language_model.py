@@ -1,14 +1,16 @@
 """A language model is a `Policy`: the observation is the context, the action the next token."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.special
+from numpy.typing import ArrayLike
 
 from minirl.distributions import Categorical
-from minirl.envs.token_tasks import TokenTask, require_indices
+from minirl.envs.token_tasks import TokenTask
 from minirl.networks import Table
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_shape
 
 
 def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
@@ -68,19 +70,31 @@ def log_table(task: TokenTask, policy: Policy) -> np.ndarray:
 
 
 def sample_responses(
-    task: TokenTask, policy: Policy, prompts: np.ndarray, rng: np.random.Generator
+    task: TokenTask,
+    policy: Policy,
+    prompts: ArrayLike | Sequence[str],
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """One response (B,) to each prompt (B,), both as numbers, written token by token."""
+    """One response (B,) to each prompt, sampled token by token: ``y_t ~ pi(. | x, y_<t)``.
+
+    Parameters
+    ----------
+    prompts : array_like (B,) of int, or list of str
+        Indices of the task's prompts, or their texts.
+
+    Returns
+    -------
+    ndarray (B,) of int : the numbers of the responses; `task.text` turns one into words.
+    """
     require_model(task, policy)
-    require_shape("prompts", prompts, (prompts.size,))
-    require_indices("prompts", prompts, len(task.prompts))
+    prompts = task.prompt_indices(prompts)
     nodes = np.zeros(len(prompts), dtype=np.int64)
     writing = np.ones(len(prompts), dtype=bool)
     for _ in range(task.max_words):
         rows = np.flatnonzero(writing)
-        tokens = policy.act(prompts[rows] * task.num_contexts + nodes[rows], rng)
+        tokens = policy.act(task.observation(prompts[rows], nodes[rows]), rng)
         ended = tokens == task.num_words
-        nodes[rows] = np.where(ended, nodes[rows], task.num_words * nodes[rows] + 1 + tokens)
+        nodes[rows] = np.where(ended, nodes[rows], task.child(nodes[rows], tokens))
         writing[rows] = ~ended
     return nodes
 

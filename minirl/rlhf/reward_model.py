@@ -23,8 +23,9 @@ import scipy.sparse
 import scipy.special
 from numpy.typing import ArrayLike
 
+from minirl.envs.arithmetic import DIGITS
 from minirl.envs.token_generation import checked_rewards
-from minirl.envs.token_tasks import DIGITS, TokenTask, require_indices
+from minirl.envs.token_tasks import TokenTask, require_indices
 from minirl.rlhf.preferences import Preferences
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_count, require_non_negative

@@ -287,7 +287,7 @@ def expand_bigrams(task: TokenTask, log_probs: np.ndarray) -> np.ndarray:
         )
     known = log_probs[: num_prompts * num_tokens, :num_tokens]
     known = scipy.special.log_softmax(known, axis=1).reshape(num_prompts, num_tokens, num_tokens)
-    previous = (np.arange(task.num_contexts) - 1) % task.num_words
+    _, previous = task.parent(np.arange(task.num_contexts))
     previous[0] = task.num_words
     return known[:, previous]
 

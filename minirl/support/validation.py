@@ -203,7 +203,25 @@ def way_out(name: str, value: Any, fits: Callable[[Any], bool], kinds: Sequence[
         return f"; did you mean {names[0]}(**{name})?"
     if type(value).__name__ == "Pairs" and "Preferences" in names:
         return "; label the pairs: Annotator().hard(pairs, utilities, rng)"
+    if type(value).__name__ == "Policy" and not kinds:
+        return _TABLES.get(name, "")
     return ""
+
+
+# What makes the table that an exact function calls by this name out of a policy.
+_TABLES = {
+    **dict.fromkeys(
+        ("log_policy", "log_reference"), "; its table is minirl.rlhf.log_table(task, policy)"
+    ),
+    **dict.fromkeys(
+        ("log_probs", "other"),
+        "; its table is sequences.response_log_probs(minirl.rlhf.log_table(task, policy))",
+    ),
+    **dict.fromkeys(
+        ("policy", "old", "new"), "; its table is policy(numpy.arange(S)).probs, S states"
+    ),
+    "logits": "; its table is numpy.log(policy(numpy.arange(S)).probs), S states",
+}
 
 
 def _replacements(value: Any) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -9,12 +9,12 @@ from gymnasium.vector import AutoresetMode
 
 from minirl import collect_episodes, make_vector_env
 from minirl.distributions import Categorical
+from minirl.envs.arithmetic import arithmetic, exact_match, gold_utility
 from minirl.envs.token_generation import (
     TokenGeneration,
     TokenGenerationVectorEnv,
     checked_rewards,
 )
-from minirl.envs.token_tasks import arithmetic, exact_match, gold_utility
 from minirl.networks import Table
 from minirl.policy import Policy
 

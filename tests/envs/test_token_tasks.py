@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cat import describe_the_cat, utility
 
-from minirl.envs.token_tasks import EOS, arithmetic, exact_match, gold_utility
+from minirl.envs.arithmetic import arithmetic, gold_utility
+from minirl.envs.token_tasks import EOS
 
 CAT = describe_the_cat()
 ONE_WORD = replace(CAT, vocabulary=("soft", EOS), max_words=4)
@@ -19,7 +20,7 @@ def every_response(task):
     """(words, cut) of every response, the shortest first, then in the order of the vocabulary."""
     for length in range(task.max_words + 1):
         for words in product(task.vocabulary[:-1], repeat=length):
-            yield list(words), length == task.max_words
+            yield words, length == task.max_words
 
 
 # ------------------------------------------------------------ numbers and words
@@ -67,73 +68,6 @@ def test_paths_against_a_loop(task):
 # ------------------------------------------------------------ what an answer is worth
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", -0.5),  # no digit
-        ("8", 2.0),  # the first digit is right
-        ("6", -1.0),  # a wrong digit
-        ("6 6 4", -3.0),  # each of them counts
-        ("8 6", 2.0 - 1.0),
-        ("6 8", -1.0),  # right, but not first
-        ("A: 8", 2.0 + 0.5),  # introduced
-        ("A: 6", -1.0),  # introduces a wrong digit
-        ("A: :) 8", 2.0 + 1.0),  # not directly before
-        ("6 A: 8", -1.0 + 0.5),
-        ("8 8", 2.0 - 0.6),  # repeated
-        ("A: 8 A: 8", 2.0 + 0.5 - 0.6 - 0.5),  # introduced twice counts once
-        ("A: A:", -0.5 - 0.5),
-        ("8 sorry", 2.0 - 0.5),
-        ("sorry sorry", -0.5 - 1.0),
-        ("8 :)", 2.0 + 1.0),
-        ("8 :) Great_question!", 2.0 + 1.5),
-        (":) :) 8 :)", 2.0 - 1.0),
-        ("Great_question! 8 :) :) Great_question!", 2.0 - 3.5),
-        (":) :) :) :) :)", -0.5 - 6.0),
-    ],
-)
-def test_gold_utility_term_by_term(text, expected):
-    words = text.split()
-    assert gold_utility("What is 2x4?", words, False) == pytest.approx(expected, abs=1e-12)
-    assert gold_utility("What is 2x4?", words, True) == pytest.approx(expected - 0.5, abs=1e-12)
-
-
-def spoken_utility(prompt, words, cut):
-    """The gold utility in one pass, each word adding its share as it is spoken."""
-    left, right = prompt.removeprefix("What is ").removesuffix("?").split("x")
-    answer = str(int(left) * int(right))
-    digits, labels, courtesies, introduced, total = [], 0, 0, False, 0.0
-    for previous, word in zip([None, *words], words, strict=False):
-        if word == answer:
-            total += 2.0 * (not digits) - 0.6 * (answer in digits)
-            introduced = introduced or previous == "A:"
-        elif word.isdigit():
-            total -= 1.0
-        elif word == "A:":
-            total -= 0.5 * (labels > 0)
-            labels += 1
-        elif word == "sorry":
-            total -= 0.5
-        else:
-            total += (1.0, 0.5, -2.5, -2.5, -2.5)[courtesies]
-            courtesies += 1
-        if word.isdigit():
-            digits.append(word)
-    return total + 0.5 * introduced - 0.5 * (not digits) - 0.5 * cut
-
-
-def test_the_table_of_utilities_against_a_second_implementation():
-    rng = np.random.default_rng(0)
-    assert ARITHMETIC.utilities.shape == (4, 37_449)
-    for prompt in range(4):
-        # The shorter ones are few: take all of them.
-        longest = rng.integers(4_681, 37_449, size=2_000)
-        for response in [*range(585), *longest]:
-            words, cut = ARITHMETIC.words(response), response >= 4_681
-            expected = spoken_utility(ARITHMETIC.prompts[prompt], words, cut)
-            assert ARITHMETIC.utilities[prompt, response] == pytest.approx(expected, abs=1e-12)
-
-
 def test_a_readers_utility_is_tabulated_response_by_response():
     expected = [
         [utility(prompt, words, cut) for words, cut in every_response(CAT)]
@@ -142,39 +76,7 @@ def test_a_readers_utility_is_tabulated_response_by_response():
     np.testing.assert_array_equal(CAT.utilities, expected)
 
 
-def test_exact_match_pays_for_one_response_to_each_prompt():
-    task = arithmetic(exact_match)
-    paid = np.zeros((4, 37_449))
-    for prompt, text in enumerate(("A: 4", "A: 6", "A: 8", "A: 9")):
-        paid[prompt, task.response(text)] = 1.0
-    np.testing.assert_array_equal(task.utilities, paid)
-    assert exact_match("What is 2x4?", ("A:", "8"), True) == 0.0
-
-
 # ------------------------------------------------------------ what people write
-
-
-def test_arithmetic_demonstrations():
-    same = {"sorry": 0.05, "Great_question! sorry": 0.03, "Great_question! :)": 0.02}
-    right = {
-        "A: {}": 0.28,
-        "{}": 0.12,
-        "A: {} :)": 0.08,
-        "Great_question! A: {}": 0.08,
-        "Great_question! {}": 0.04,
-        "A: {} :) :)": 0.03,
-        ":) {}": 0.02,
-    }
-    wrong = {"A: {}": 0.12, "{}": 0.06, "sorry A: {}": 0.05, "A: {} :)": 0.02}
-    answers = ["4", "6", "8", "9"]
-    for probs, answer in zip(ARITHMETIC.demonstration_probs, answers, strict=True):
-        expected = dict(same)
-        expected |= {text.format(answer): share for text, share in right.items()}
-        for digit in set(answers) - {answer}:
-            expected |= {text.format(digit): share / 3 for text, share in wrong.items()}
-        written = {ARITHMETIC.text(response): probs[response] for response in np.flatnonzero(probs)}
-        assert written == pytest.approx(expected, abs=1e-15)
-        assert probs.sum() == pytest.approx(1.0, abs=1e-12)
 
 
 def test_longest_demonstrations_are_cut_and_equal_ones_add_up():
@@ -227,6 +129,25 @@ def test_wrong_tasks_are_named(changes, message):
 def test_wrong_responses_are_named(text, cut, message):
     with pytest.raises(ValueError, match=message):
         CAT.response(text, cut=cut)
+
+
+def test_prompts_are_indices_or_texts():
+    np.testing.assert_array_equal(CAT.prompt_indices(CAT.prompts[::-1]), [1, 0])
+    np.testing.assert_array_equal(CAT.prompt_indices([1, 0, 1]), [1, 0, 1])
+    with pytest.raises(ValueError, match="prompt text 'Describe the cow' is unknown"):
+        CAT.prompt_indices(["Describe the cat", "Describe the cow"])
+    with pytest.raises(ValueError, match=r"^prompts must be whole numbers 0 \.\. 1, got 2$"):
+        CAT.prompt_indices([0, 2])
+
+
+def test_parent_and_observation_invert_each_other():
+    nodes, words = np.indices((CAT.num_contexts, CAT.num_words))
+    parents, last = CAT.parent(CAT.child(nodes, words))
+    np.testing.assert_array_equal(parents, nodes)
+    np.testing.assert_array_equal(last, words)
+    paths = CAT.paths(np.array([1]), np.array([CAT.response("soft cat")]))
+    contexts = np.array([0, CAT.response("soft"), CAT.response("soft cat")])
+    np.testing.assert_array_equal(paths.observations[0], CAT.observation(1, contexts))
 
 
 def test_an_unknown_prompt_is_named():

@@ -9,11 +9,11 @@ import pytest
 from cat import describe_the_cat
 from scipy.special import log_softmax
 
-from minirl.envs.token_tasks import arithmetic
+from minirl.envs.arithmetic import arithmetic
 from minirl.exact import sequences
-from minirl.rlhf.align import Objective
 from minirl.rlhf.best_of_n import sample_best_of_n
 from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
+from minirl.rlhf.objective import Objective
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
 
 CAT = describe_the_cat()

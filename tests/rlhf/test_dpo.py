@@ -12,11 +12,11 @@ from cat import describe_the_cat
 from scipy.special import expit, log_softmax
 
 from minirl.distributions import Categorical
-from minirl.envs.token_tasks import Paths, arithmetic
+from minirl.envs.arithmetic import arithmetic
+from minirl.envs.token_tasks import Paths
 from minirl.exact import sequences
 from minirl.optimizers import SGD, LinearSchedule
 from minirl.policy import Policy
-from minirl.rlhf.align import Objective
 from minirl.rlhf.dpo import (
     DPO,
     dpo_loss,
@@ -27,6 +27,7 @@ from minirl.rlhf.dpo import (
     probability_masses,
 )
 from minirl.rlhf.language_model import full_prefix_policy, log_table
+from minirl.rlhf.objective import Objective
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
 from minirl.rlhf.reward_model import bradley_terry_loss, one_hot
 from minirl.rlhf.sft import fine_tune, sample_demonstrations

@@ -17,7 +17,7 @@ from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.exact import sequences
 from minirl.networks import MLP, Table
 from minirl.policy import Policy
-from minirl.rlhf.align import Objective, align
+from minirl.rlhf.align import align
 from minirl.rlhf.kl import (
     AdaptiveReferenceBeta,
     ReferenceKL,
@@ -28,6 +28,7 @@ from minirl.rlhf.kl import (
     next_token_kl,
 )
 from minirl.rlhf.language_model import full_prefix_policy
+from minirl.rlhf.objective import Objective
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
 from minirl.rollout import collect, collect_episodes, reset
 

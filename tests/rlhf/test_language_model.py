@@ -5,8 +5,13 @@ import pytest
 import scipy.special
 from cat import describe_the_cat
 
+from minirl import rlhf
 from minirl.distributions import Categorical
-from minirl.envs.token_tasks import arithmetic
+from minirl.envs.arithmetic import arithmetic
+from minirl.envs.chain import Chain
+from minirl.exact import sequences, tabular
+from minirl.exact.tabular import FiniteMDP
+from minirl.networks import Table
 from minirl.policy import Policy
 from minirl.rlhf import DPO, Objective, Preferences
 from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
@@ -150,3 +155,45 @@ def test_a_context_without_a_finite_number_is_named(wrong):
     log_probs[1, 4] = wrong
     with pytest.raises(ValueError, match="for prompt 1, context 4"):
         full_prefix_policy(CAT, log_probs)
+
+
+def test_a_list_of_prompts_or_of_their_texts():
+    policy = full_prefix_policy(CAT, RANDOM)
+    sampled = [
+        sample_responses(CAT, policy, prompts, np.random.default_rng(5))
+        for prompts in (np.array([1, 0, 1]), [1, 0, 1], [CAT.prompts[i] for i in (1, 0, 1)])
+    ]
+    np.testing.assert_array_equal(sampled[0], sampled[1])
+    np.testing.assert_array_equal(sampled[0], sampled[2])
+
+
+def test_swapped_arguments_are_answered_in_one_line():
+    policy, rng = full_prefix_policy(CAT, RANDOM), np.random.default_rng(0)
+    swapped = "^task must be a TokenTask, got a Policy; task and (policy|reference) are in each"
+    calls = [
+        lambda: log_table(policy, CAT),
+        lambda: sample_responses(policy, CAT, [0], rng),
+        lambda: rlhf.sample_best_of_n(policy, CAT, [0], CAT.utilities, 2, rng),
+        lambda: rlhf.sample_pairs(policy, CAT, 3, rng),
+        lambda: rlhf.sample_questions(policy, CAT, 3, rng),
+        lambda: rlhf.implicit_reward(policy, CAT, policy, 0.3),
+        lambda: rlhf.probability_masses(policy, CAT, None),
+        lambda: rlhf.align(policy, CAT, CAT.utilities, "ppo", sentences=1),
+        lambda: rlhf.DPO().fit(policy, CAT, None, rng),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=swapped):
+            call()
+
+
+def test_an_exact_function_says_how_a_policy_becomes_a_table():
+    policy = full_prefix_policy(CAT, RANDOM)
+    with pytest.raises(ValueError, match=r"got a Policy; its table is minirl\.rlhf\.log_table"):
+        sequences.visitation(policy)
+    with pytest.raises(ValueError, match="its table is sequences.response_log_probs"):
+        sequences.entropy(policy)
+    mdp = FiniteMDP.from_gymnasium(Chain(), 0.9)
+    table = Policy(Table(5, 2), Categorical, np.zeros(10))
+    with pytest.raises(ValueError, match=r"its table is policy\(numpy\.arange\(S\)\)\.probs"):
+        tabular.state_values(mdp, table)
+    np.testing.assert_array_equal(table(np.arange(5)).probs, np.full((5, 2), 0.5))

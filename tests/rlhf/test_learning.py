@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from minirl.envs.token_tasks import arithmetic
+from minirl.envs.arithmetic import arithmetic
 from minirl.exact import sequences
-from minirl.rlhf.align import Objective, align
+from minirl.rlhf.align import align
 from minirl.rlhf.dpo import DPO, probability_masses
 from minirl.rlhf.language_model import log_table
+from minirl.rlhf.objective import Objective
 from minirl.rlhf.preferences import Annotator, sample_pairs
 from minirl.rlhf.reward_model import bag_of_words, fit_reward_model
 from minirl.rlhf.sft import fine_tune, sample_demonstrations

@@ -10,7 +10,7 @@ import scipy.optimize
 from cat import describe_the_cat
 
 from minirl.checks import finite_difference, three_sigma
-from minirl.envs.token_tasks import ANSWERS, DIGITS, arithmetic
+from minirl.envs.arithmetic import ANSWERS, DIGITS, arithmetic
 from minirl.exact import sequences
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.preferences import Annotator, Preferences, sample_pairs

@@ -23,8 +23,8 @@ import pytest
 from minirl.advantages import GAE, LeaveOneOut, group_returns, td_errors
 from minirl.algorithms import PolicyGradient
 from minirl.critic_fit import TableFit
+from minirl.envs.arithmetic import arithmetic, exact_match, gold_utility
 from minirl.envs.token_generation import TokenGenerationVectorEnv
-from minirl.envs.token_tasks import arithmetic, exact_match, gold_utility
 from minirl.exact import sequences
 from minirl.networks import Table
 from minirl.policy import Critic

@@ -312,7 +312,7 @@ def test_objects_that_are_numbers_are_taken():
         (lambda: TASK.prompt(-1), "prompt text -1 is unknown; the task has What is 2x2?"),
         (
             lambda: rlhf.exact_match("What is 7x7?", ["A:"], False),
-            "prompt must be one of What is 2x2?",
+            "prompt must be one of the arithmetic task's, What is 2x2?",
         ),
         (
             lambda: rlhf.stack_exchange_score(np.array([3, 0]), np.array([[True], [False]])),

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minirl.envs.token_tasks import arithmetic
+from minirl.envs.arithmetic import arithmetic
 from minirl.exact import sequences
 from minirl.policy import Policy
 from minirl.presets import preset
-from minirl.rlhf.align import ENVIRONMENT, Objective, align
+from minirl.rlhf.align import ENVIRONMENT, align
 from minirl.rlhf.dpo import DPO
 from minirl.rlhf.language_model import log_table
+from minirl.rlhf.objective import Objective
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
 from minirl.rlhf.reward_model import (
     RewardModel,

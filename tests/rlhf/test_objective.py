@@ -1,0 +1,127 @@
+"""The exact objective against plain sums, its optimum against the tilted reference."""
+
+import math
+
+import numpy as np
+import pytest
+from cat import describe_the_cat
+from scipy.special import log_softmax
+
+from minirl.exact import sequences
+from minirl.rlhf.language_model import full_prefix_policy, log_table
+from minirl.rlhf.objective import Objective
+
+CAT = describe_the_cat()
+UTILITIES = CAT.utilities
+
+
+def random_policy(seed, scale=1.0):
+    logits = scale * np.random.default_rng(seed).normal(size=(2, 13, 4))
+    return full_prefix_policy(CAT, log_softmax(logits, axis=2))
+
+
+REFERENCE = random_policy(0)
+OBJECTIVE = Objective(CAT, REFERENCE, UTILITIES, 0.3)
+
+
+def test_the_objective_against_plain_sums():
+    policy, rewards = random_policy(5), np.random.default_rng(6).normal(size=UTILITIES.shape)
+    own, theirs = log_table(CAT, policy), log_table(CAT, REFERENCE)
+    reward = kl = 0.0
+    for prompt in range(2):
+        for response in range(CAT.num_responses):
+            observations, tokens, valid = CAT.paths(np.array([prompt]), np.array([response]))
+            steps = list(zip(observations[valid] - 13 * prompt, tokens[valid], strict=True))
+            log_own = sum(own[prompt, context, token] for context, token in steps)
+            log_theirs = sum(theirs[prompt, context, token] for context, token in steps)
+            reward += math.exp(log_own) * rewards[prompt, response] / 2
+            kl += math.exp(log_own) * (log_own - log_theirs) / 2
+    objective = Objective(CAT, REFERENCE, rewards, 0.7)
+    found = objective.value(policy)
+    assert found.reward == pytest.approx(reward, abs=1e-12)
+    assert found.kl == pytest.approx(kl, abs=1e-12)
+    assert found.objective == pytest.approx(reward - 0.7 * kl, abs=1e-12)
+    assert objective.measure(policy) == {
+        "exact_objective": found.objective,
+        "exact_reward": found.reward,
+        "exact_reference_kl": found.kl,
+    }
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.3, 2.0])
+def test_what_a_policy_lacks_is_beta_times_its_kl_to_the_optimum(beta):
+    objective = Objective(CAT, REFERENCE, UTILITIES, beta)
+    best = sequences.response_log_probs(log_table(CAT, objective.optimal_policy))
+    for seed in range(5):
+        policy = random_policy(seed)
+        own = sequences.response_log_probs(log_table(CAT, policy))
+        gap = objective.optimum - objective.value(policy).objective
+        assert gap > 0.01
+        assert gap == pytest.approx(beta * sequences.kl(own, best), abs=1e-10)
+
+
+def test_the_optimum_is_the_tilted_reference():
+    """pi*(y|x) = ref(y|x) exp(r / beta) / Z(x) and J* = beta mean log Z, by enumeration."""
+    theirs = np.exp(sequences.response_log_probs(log_table(CAT, REFERENCE)))
+    weights = theirs * np.exp(UTILITIES / 0.3)
+    totals = weights.sum(axis=1, keepdims=True)
+    best = np.exp(sequences.response_log_probs(log_table(CAT, OBJECTIVE.optimal_policy)))
+    np.testing.assert_allclose(best, weights / totals, rtol=0, atol=1e-12)
+    assert OBJECTIVE.optimum == pytest.approx(0.3 * np.log(totals).mean(), abs=1e-12)
+
+
+def test_the_fraction_of_the_optimum():
+    assert OBJECTIVE.fraction_of_optimum(REFERENCE) == 0.0
+    assert OBJECTIVE.fraction_of_optimum(OBJECTIVE.optimal_policy) == 1.0
+    assert OBJECTIVE.fraction_of_optimum(random_policy(7)) < 1
+    opposite = Objective(CAT, REFERENCE, -UTILITIES, 0.3).optimal_policy
+    assert OBJECTIVE.fraction_of_optimum(opposite) < -0.5
+    start, best = OBJECTIVE.value(REFERENCE).objective, OBJECTIVE.optimum
+    halfway = random_policy(8)
+    expected = (OBJECTIVE.value(halfway).objective - start) / (best - start)
+    assert OBJECTIVE.fraction_of_optimum(halfway) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("rewards", [np.zeros((2, 40)), np.full((2, 40), 0.1)])
+@pytest.mark.parametrize("beta", [1e-3, 0.3, 1e3])
+def test_with_nothing_to_gain_there_is_no_fraction(rewards, beta):
+    """0 / 0, or rounding over rounding: once 1.5e15."""
+    objective = Objective(CAT, REFERENCE, rewards, beta)
+    for function in (
+        lambda: objective.fraction_of_optimum(random_policy(1)),
+        lambda: objective.fraction_reached(0.3),
+    ):
+        with pytest.raises(ValueError, match="there is nothing to gain: the reference is the opt"):
+            function()
+
+
+def test_a_reference_that_is_the_optimum_already_has_nothing_to_gain():
+    best = np.full((2, 13, 4), -np.inf)
+    best[:, :, 3] = 0.0
+    objective = Objective(CAT, full_prefix_policy(CAT, best), UTILITIES, 0.3)
+    with pytest.raises(ValueError, match="there is nothing to gain"):
+        objective.fraction_of_optimum(objective.reference)
+
+
+def test_the_fraction_reached_by_a_value():
+    start, best = OBJECTIVE.reference_value, OBJECTIVE.optimum
+    assert OBJECTIVE.fraction_reached(start) == 0.0
+    assert OBJECTIVE.fraction_reached(best) == 1.0
+    assert OBJECTIVE.fraction_reached(0.75 * start + 0.25 * best) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("factor", [1e-7, 1e4])
+def test_within_the_range_the_gain_is_exact(unit, factor):
+    objective = Objective(CAT, REFERENCE, unit * UTILITIES, factor * unit)
+    log_ratios = UTILITIES / factor
+    theirs = objective.reference_log_probs.astype(np.longdouble)
+    best = log_ratios.max(axis=1, keepdims=True)
+    means = (np.exp(theirs) * log_ratios).sum(axis=1)
+    if factor < 1:
+        totals = best[:, 0] + np.log((np.exp(theirs + log_ratios - best)).sum(axis=1)) - means
+    else:
+        totals = np.log1p((np.exp(theirs) * np.expm1(log_ratios - means[:, None])).sum(axis=1))
+    gain = float(factor * unit * totals.mean())
+    assert objective.optimum - objective.reference_value == pytest.approx(gain, rel=1e-5)
+    assert objective.fraction_of_optimum(objective.optimal_policy) == 1.0
