@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from minirl.distributions import Categorical, DiagonalGaussian, Distribution
-from minirl.networks import MLP, Network, Table, WithLogStd
+from minirl.networks import MLP, Linear, Network, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_rows
@@ -24,6 +24,14 @@ def network_input(observations: np.ndarray, statistics: RunningMoments | None) -
         return observations
     require_rows("observations", observations, statistics.mean.shape)
     return statistics.normalize(observations)
+
+
+def _observation_ndim(network: Network) -> int | None:
+    """The number of axes of one observation; None if the network is not one of minirl's."""
+    means = network.mean if isinstance(network, WithLogStd) else network
+    if isinstance(means, Table):
+        return 0
+    return 1 if isinstance(means, MLP | Linear) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +74,14 @@ class Policy:
         return self.network.jvp(cache, d_theta)
 
     def act(self, observations: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Actions (N, ...) at raw observations: sampled with `rng`, the mode without it."""
-        distribution, _ = self.forward(observations)
-        return distribution.mode() if rng is None else distribution.sample(rng)
+        """Actions (N, ...) at raw observations (N, ...), or one action at a single observation.
+
+        Actions are sampled from pi(. | s) with `rng`; without it they are the mode of pi(. | s).
+        """
+        single = np.ndim(observations) == _observation_ndim(self.network)
+        distribution = self(np.asarray(observations)[None] if single else observations)
+        actions = distribution.mode() if rng is None else distribution.sample(rng)
+        return actions[0] if single else actions
 
     def with_parameters(self, theta: np.ndarray) -> "Policy":
         """The same policy with other parameters, projected onto `min_log_std` if there is one."""

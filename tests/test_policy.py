@@ -450,3 +450,21 @@ def test_new_parameters_take_the_networks_dtype(dtype):
     ):
         assert old.with_parameters(old.parameters * np.float64(0.5)).parameters.dtype == dtype
         assert old.with_parameters(old.parameters.astype("float32")).parameters.dtype == dtype
+
+
+@pytest.mark.parametrize("observation_space", [VECTOR, STATES])
+@pytest.mark.parametrize("action_space", [CHOICES, FORCES])
+def test_one_observation_gets_one_action(observation_space, action_space):
+    rng = np.random.default_rng(0)
+    policy = make_policy(observation_space, action_space, rng)
+    observations = observations_of(observation_space, rng)
+    for seed in (None, 3):
+        first, many = (
+            policy.act(given, None if seed is None else np.random.default_rng(seed))
+            for given in (observations[0], observations[:1])
+        )
+        np.testing.assert_array_equal(first, many[0])
+        assert action_space.contains(first) or action_space is FORCES
+        assert np.shape(first) == action_space.shape
+    if observation_space is STATES:
+        assert policy.act(int(observations[0])).shape == action_space.shape
