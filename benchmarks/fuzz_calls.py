@@ -102,9 +102,9 @@ class World:
         self.language_model = minirl.rlhf.full_prefix_policy(self.task, self.log_reference)
         self.response_log_probs = sequences.response_log_probs(self.log_policy)
         envs = minirl.make_vector_env("CartPole-v1", 2)
-        position = minirl.reset(envs, seed=0)
-        self.rollout, self.position = minirl.collect(
-            envs, self.policy, self.critic, position, rng, steps=16
+        state = minirl.reset(envs, seed=0)
+        self.rollout, self.env_state = minirl.collect(
+            envs, self.policy, self.critic, state, rng, steps=16
         )
         envs.close()
         self.advantages, self.returns = minirl.GAE()(self.rollout)
@@ -153,6 +153,9 @@ class World:
             ("minirl.rlhf", "policy"): lambda: self.language_model,
             **states,
             ("minirl.CriticFit", "state"): lambda: minirl.CriticFit().init(self.critic),
+            ("minirl.collect", "state"): lambda: self.env_state,
+            ("minirl.rlhf.TokenTask.child", "words"): lambda: np.array([0, 1]),
+            ("minirl.rlhf.TokenTask.observation", "prompts"): lambda: np.array([0, 1]),
             ("minirl.TableFit", "critic"): lambda: self.table_critic,
             ("minirl.TableFit", "state"): lambda: minirl.TableFit().init(self.table_critic),
             ("minirl.TableFit", "batch"): lambda: dataclasses.replace(
@@ -288,7 +291,8 @@ class World:
             "rng": lambda: np.random.default_rng(1),
             "seed": lambda: 1,
             "options": lambda: None,
-            "position": lambda: self.position,
+            "nodes": lambda: np.array([0, 1]),
+            "contexts": lambda: np.array([0, 1]),
             "policy": lambda: self.policy,
             "critic": lambda: self.critic,
             "steps": lambda: 4,
