@@ -9,7 +9,14 @@ from typing import Annotated, Any, NoReturn
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import (
+    AsyncVectorEnv,
+    AutoresetMode,
+    SyncVectorEnv,
+    VectorEnv,
+    VectorWrapper,
+)
+from gymnasium.vector.utils import batch_space
 
 from minirl.batch import Rollout
 from minirl.policy import Critic, Policy, require_fit
@@ -45,13 +52,14 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
     ----------
     env : str or callable
         "CartPole-v1", or a function num_envs -> VectorEnv (module-level, if worker processes are
-        to use it).
+        to use it). Discrete states and actions that begin at another number than 0 are renumbered
+        from 0.
 
     Raises
     ------
     ValueError
-        For an id Gymnasium can't make, anything else than an id or such a function, a function that
-        returns closed environments or another number of them, or an autoreset mode other than
+        For an id that Gymnasium can't make, anything else than an id or such a function, a function
+        that returns closed environments or another number of them, or an autoreset mode other than
         NEXT_STEP.
     """
     require_count("num_envs", num_envs, most=MOST_ENVIRONMENTS)
@@ -97,7 +105,49 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
             f"env resets itself in mode {mode}; minirl supports AutoresetMode.NEXT_STEP, "
             "Gymnasium's default"
         )
-    return envs
+    return number_from_zero(envs)
+
+
+def number_from_zero(envs: VectorEnv) -> VectorEnv:
+    """The environments with the states and actions of their Discrete spaces numbered from 0.
+
+    Environments whose Discrete spaces start at 0, or which have none, are returned unchanged.
+    """
+    states, actions = envs.single_observation_space, envs.single_action_space
+    if _first(states) == 0 and _first(actions) == 0:
+        return envs
+    return _NumberedFromZero(envs)
+
+
+def _first(space: spaces.Space[Any]) -> int:
+    """The smallest element of a Discrete space; 0 for other spaces."""
+    return int(space.start) if isinstance(space, spaces.Discrete) else 0
+
+
+class _NumberedFromZero(VectorWrapper):
+    """Discrete states and actions that begin at another number than 0 are shifted to begin at 0."""
+
+    def __init__(self, envs: VectorEnv) -> None:
+        super().__init__(envs)
+        states, actions = envs.single_observation_space, envs.single_action_space
+        self.first_state, self.first_action = _first(states), _first(actions)
+        if isinstance(states, spaces.Discrete):
+            self.single_observation_space = spaces.Discrete(states.n)
+            self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
+        if isinstance(actions, spaces.Discrete):
+            self.single_action_space = spaces.Discrete(actions.n)
+            self.action_space = batch_space(self.single_action_space, envs.num_envs)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        observations, infos = self.env.reset(seed=seed, options=options)
+        return self._shifted(observations), infos
+
+    def step(self, actions: Any) -> Any:
+        observations, *others = self.env.step(actions + self.first_action)
+        return self._shifted(observations), *others
+
+    def _shifted(self, observations: Any) -> Any:
+        return observations - self.first_state if self.first_state else observations
 
 
 def require_environment_id(env: str) -> None:

@@ -507,3 +507,42 @@ def test_a_function_of_other_arguments_makes_no_environments():
         make_vector_env(lambda: None, 2)
     with pytest.raises(ValueError, match="a function num_envs -> VectorEnv, got the class S"):
         make_vector_env(minirl.Settings, 2)
+
+
+# ------------------------------------------------------------ Discrete spaces that start elsewhere
+
+
+class FromThree(gym.Env):
+    """States 3 and 4, actions -1 and 0: the next state is action + 4, and its number the reward."""
+
+    observation_space = spaces.Discrete(2, start=3)
+    action_space = spaces.Discrete(2, start=-1)
+
+    def reset(self, *, seed=None, options=None):
+        return 3, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return 4 + action, float(action), False, False, {}
+
+
+def test_discrete_spaces_are_renumbered_from_zero():
+    envs = make_vector_env(lambda n: SyncVectorEnv([FromThree] * n), 2)
+    assert envs.single_observation_space == envs.single_action_space == spaces.Discrete(2)
+    policy, rng = random_policy(envs), np.random.default_rng(0)
+    rollout, state = collect(envs, policy, None, reset(envs, seed=0), rng, steps=20)
+    np.testing.assert_array_equal(rollout.observations[0], 0)
+    np.testing.assert_array_equal(rollout.observations[1:], rollout.actions[:-1])
+    np.testing.assert_array_equal(rollout.rewards, rollout.actions - 1)
+    assert set(rollout.actions.ravel()) == {0, 1}
+    np.testing.assert_array_equal(state.observations, rollout.actions[-1])
+
+
+def test_a_policy_is_trained_in_renumbered_spaces():
+    def make(num_envs):
+        return SyncVectorEnv([lambda: gym.wrappers.TimeLimit(FromThree(), 10)] * num_envs)
+
+    few = minirl.Settings(num_envs=4, rollout_steps=32)
+    result = minirl.train(make, minirl.PPO(learning_rate=0.1), total_steps=1000, settings=few)
+    np.testing.assert_array_equal(result.policy.act(np.array([0, 1])), [1, 1])
+    assert minirl.evaluate(make, result.policy, episodes=2).mean == 0

@@ -149,15 +149,15 @@ class TokenTask:
         """X C + 1; the last one means 'ended'."""
         return len(self.prompts) * self.num_contexts + 1
 
-    def child(self, nodes: Any, words: Any) -> Any:
+    def child(self, nodes: int | np.ndarray, words: int | np.ndarray) -> Any:
         """The nodes ``W nodes + 1 + words``: these prefixes continued by one word each (ids)."""
         return self.num_words * nodes + 1 + words
 
-    def parent(self, nodes: Any) -> tuple[Any, Any]:
+    def parent(self, nodes: int | np.ndarray) -> tuple[Any, Any]:
         """The prefix without its last word, and that word: ``divmod(nodes - 1, W)``, nodes > 0."""
         return divmod(nodes - 1, self.num_words)
 
-    def observation(self, prompts: Any, contexts: Any) -> Any:
+    def observation(self, prompts: int | np.ndarray, contexts: int | np.ndarray) -> Any:
         """The observation ``C prompts + contexts`` of the policy that continues these contexts."""
         return prompts * self.num_contexts + contexts
 

@@ -16,6 +16,7 @@ from minirl.rollout import (
     MakeEnv,
     collect_episodes,
     make_vector_env,
+    number_from_zero,
     registered_id,
     require_environment_id,
     reset_seed,
@@ -90,7 +91,7 @@ def _rendering_env(env: str) -> VectorEnv:
         return gym.wrappers.RenderCollection(Drawn(single), pop_frames=False)
 
     try:
-        return SyncVectorEnv([make])
+        return number_from_zero(SyncVectorEnv([make]))
     except (gym.error.Error, ImportError, ValueError, TypeError) as error:
         raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
 
@@ -102,7 +103,8 @@ def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, l
         rollout = collect_episodes(
             envs, policy, None, None, max_steps=step_limit(envs), seed=reset_seed(seed)
         )
-        frames = envs.call("render")[0] if isinstance(envs, SyncVectorEnv) else []
+        base = envs.unwrapped
+        frames = base.call("render")[0] if isinstance(base, SyncVectorEnv) else []
     finally:
         envs.close()
     return rollout, list(frames)
