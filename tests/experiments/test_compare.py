@@ -751,7 +751,7 @@ def test_steps_to_the_threshold_are_whole_numbers(environments):
         ({"total_steps": -5}, "total_steps.*-5"),
         ({"total_steps": float("nan")}, "total_steps.*nan"),
         ({"evaluation_episodes": 0}, "evaluation_episodes.*0"),
-        ({"workers": 1}, "workers.*0"),
+        ({"workers": 0}, "workers.*0"),
         ({"env": "Foo-v1"}, "'Foo-v1'"),
         ({"env": "CartPole-v99"}, "'CartPole-v99'"),
         ({"env": "nowhere_to_be_found:Env-v0"}, "nowhere_to_be_found"),
