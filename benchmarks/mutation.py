@@ -60,7 +60,7 @@ MODULES = [
         "rlhf/reward_model",
     ),
     *("rlhf/objective", "rlhf/align", "rlhf/dpo", "rlhf/best_of_n"),
-    *("reward_transforms", "rollout", "checks"),
+    *("reward_transforms", "vector_env", "rollout", "checks"),
     *("support/history", "support/metrics", "support/serialization", "support/validation"),
 ]
 # in addition to the test file of the module's name

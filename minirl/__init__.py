@@ -28,20 +28,14 @@ from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.policy import Critic, Policy, make_critic, make_policy
 from minirl.presets import PRESETS, Preset, preset
 from minirl.reward_transforms import ReturnScaling
-from minirl.rollout import (
-    EnvironmentFailure,
-    NonFiniteError,
-    collect,
-    collect_episodes,
-    make_vector_env,
-    reset,
-)
+from minirl.rollout import EnvironmentFailure, NonFiniteError, collect, collect_episodes, reset
 from minirl.settings import Settings
 from minirl.solvers import backtracking_line_search, conjugate_gradient
 from minirl.support.checkpoint import CheckpointError
 from minirl.support.history import History, ReturnReached
 from minirl.support.serialization import PolicyFileError, load_policy, save_policy
 from minirl.training import Result, TrainingStopped, train
+from minirl.vector_env import make_vector_env
 
 if TYPE_CHECKING:
     from minirl import checks as checks

@@ -17,9 +17,9 @@ from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient,
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling
-from minirl.rollout import MakeEnv, registered_id
 from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
+from minirl.vector_env import MakeEnv, registered_id
 
 
 @dataclass(frozen=True)

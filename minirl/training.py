@@ -28,12 +28,10 @@ from minirl.rollout import (
     EndlessError,
     EnvironmentFailure,
     EnvState,
-    MakeEnv,
     NonFiniteError,
     collect,
     collect_episodes,
     collect_fresh_episodes,
-    make_vector_env,
     reset,
 )
 from minirl.settings import Settings
@@ -51,6 +49,7 @@ from minirl.support.validation import (
     require_methods,
     require_seed,
 )
+from minirl.vector_env import MakeEnv, make_vector_env
 
 # Mean KL of one update, in nats per step, from which `train` warns: the old policy's actions are
 # then, in the mean of their logarithms, exp(10) = 22,000 times less probable under the new policy.

@@ -32,7 +32,7 @@ from minirl.optimizers import at_progress
 from minirl.policy import make_critic, make_policy
 from minirl.presets import preset
 from minirl.reward_transforms import ReturnScaling
-from minirl.rollout import make_vector_env, reset
+from minirl.rollout import reset
 from minirl.support.history import TIMES, TOTALS
 from minirl.training import (
     _warn_of_collapse,
@@ -41,6 +41,7 @@ from minirl.training import (
     optimisation_stage,
     rollout_stage,
 )
+from minirl.vector_env import make_vector_env
 
 SMALL = Settings(num_envs=4, rollout_steps=32, hidden_sizes=(16,), critic_fit=CriticFit(epochs=2))
 NAMES = ["policy-gradient", "natural-gradient", "trpo", "ppo"]

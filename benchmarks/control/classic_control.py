@@ -23,7 +23,7 @@ import minirl
 from benchmarks import study
 from benchmarks.control import runs
 from benchmarks.control.choices import TimeLimitIsDeath
-from minirl.rollout import reward_threshold
+from minirl.vector_env import reward_threshold
 
 STEPS = {
     "CartPole-v1": 100_000,

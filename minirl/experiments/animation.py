@@ -12,19 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 from minirl.batch import Rollout
 from minirl.experiments.evaluation import _warn_of_running_statistics
 from minirl.policy import Policy, require_fit
-from minirl.rollout import (
+from minirl.rollout import collect_episodes, reset_seed
+from minirl.support.arguments import check_arguments
+from minirl.support.serialization import write_atomically
+from minirl.support.validation import require_positive, require_seed
+from minirl.vector_env import (
     MakeEnv,
-    collect_episodes,
     make_vector_env,
     number_from_zero,
     registered_id,
     require_environment_id,
-    reset_seed,
     step_limit,
 )
-from minirl.support.arguments import check_arguments
-from minirl.support.serialization import write_atomically
-from minirl.support.validation import require_positive, require_seed
 
 Array = NDArray[np.float64]
 Frame = NDArray[np.uint8]

@@ -23,7 +23,6 @@ from minirl.experiments.jobs import compute
 from minirl.experiments.runs import RUNS, Run, claimed_folder
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.presets import Preset, explain_fields, resolve
-from minirl.rollout import MakeEnv, registered_id, reward_threshold
 from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
 from minirl.support.interrupts import hold_interrupts
@@ -41,6 +40,7 @@ from minirl.support.validation import (
     require_seed,
 )
 from minirl.training import require_trainable, train
+from minirl.vector_env import MakeEnv, registered_id, reward_threshold
 
 MOST_SEEDS = 10_000  # more are a mistake: their work items alone would fill the memory
 SCORES = ("final_training_return", "evaluation_return")

@@ -7,14 +7,11 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
 from minirl.policy import Policy
-from minirl.rollout import (
-    MakeEnv,
-    collect_fresh_episodes,
-    make_vector_env,
-)
+from minirl.rollout import collect_fresh_episodes
 from minirl.support.arguments import check_arguments
 from minirl.support.machine import one_core
 from minirl.support.validation import MOST_ENVIRONMENTS, require_count, require_seed
+from minirl.vector_env import MakeEnv, make_vector_env
 
 # Attributes of Gymnasium's wrappers, and what to do instead.
 RUNNING_STATISTICS = {

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from minirl.rollout import reward_threshold
 from minirl.support.interrupts import hold_interrupts
 from minirl.support.serialization import (
     PolicyFileError,
@@ -22,6 +21,7 @@ from minirl.support.serialization import (
     write_text,
 )
 from minirl.training import Result
+from minirl.vector_env import reward_threshold
 
 MARKER, RUNS = "experiment.json", "runs"  # names in an output folder
 FORMAT = "minirl-run-1"  # of the files of finished runs

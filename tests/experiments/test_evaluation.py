@@ -22,7 +22,7 @@ from minirl.experiments.evaluation import Evaluation, evaluate
 from minirl.networks import MLP, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.policy import Policy
-from minirl.rollout import step_limit
+from minirl.vector_env import step_limit
 
 HAS_PYGAME = importlib.util.find_spec("pygame") is not None
 

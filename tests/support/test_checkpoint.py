@@ -20,9 +20,9 @@ from gymnasium.vector import AsyncVectorEnv, VectorObservationWrapper
 from minirl import CheckpointError, TrainingStopped, train
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.presets import preset
-from minirl.rollout import make_vector_env
 from minirl.support.checkpoint import environment_state, restore_environments
 from minirl.support.history import ReturnReached
+from minirl.vector_env import make_vector_env
 
 CAT = partial(TokenGenerationVectorEnv, task=describe_the_cat())
 

@@ -1,0 +1,163 @@
+"""Making parallel environments: ids, functions, Discrete spaces, and what is refused."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from environments import Steady, steady
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import minirl
+from minirl.policy import make_policy
+from minirl.rollout import collect, reset
+from minirl.vector_env import make_vector_env, registered_id, reward_threshold
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_other_autoreset_modes_are_refused(mode):
+    def make(num_envs):
+        return SyncVectorEnv([lambda: Steady()] * num_envs, autoreset_mode=mode)
+
+    with pytest.raises(ValueError, match=r"AutoresetMode\.NEXT_STEP"):
+        make_vector_env(make, 2)
+
+
+@pytest.mark.parametrize("env", ["NoSuchEnv-v0", "CartPole-v99", "no_such_module:Env-v0"])
+def test_unknown_environments_are_named(env):
+    with pytest.raises(ValueError, match=f"environment '{env}' can't be made"):
+        make_vector_env(env, 1)
+
+
+def test_the_return_that_solves_an_environment_is_gymnasiums_if_there_is_one():
+    assert reward_threshold("CartPole-v1") == 475
+    assert reward_threshold("Pendulum-v1") is None
+    assert reward_threshold(steady) is None  # a factory has no specification
+
+
+def test_one_environment_is_made_for_its_threshold():
+    """Some cannot be made twice: a port, a window, a robot."""
+    asked = []
+
+    def make(num_envs):
+        asked.append(num_envs)
+        return steady(num_envs)
+
+    assert reward_threshold(make) is None
+    assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Pendulum-v1", "Pendulum-v1"),
+        ("gymnasium:Pendulum-v1", "Pendulum-v1"),
+        ("gymnasium.envs:Pendulum", "Pendulum-v1"),
+        ("CartPole-v0", "CartPole-v0"),
+        ("CartPole", "CartPole-v1"),
+        ("minirl:minirl/TokenGeneration-v0", "minirl/TokenGeneration-v0"),
+        ("minirl/Chain", "minirl/Chain-v0"),
+        ("not_imported:Mine-v3", "Mine-v3"),
+        ("Nobody", "Nobody"),
+        ("", ""),
+    ],
+)
+def test_the_registered_id_of_an_id(name, expected):
+    assert registered_id(name) == expected
+
+
+@pytest.mark.parametrize("name", ["gymnasium:Pendulum-v1", "Taxi", "CartPole", "minirl/Chain"])
+@pytest.mark.filterwarnings("ignore:.*latest versioned environment")
+def test_the_registered_id_is_the_one_gymnasium_makes(name):
+    envs = make_vector_env(name, 1)
+    envs.close()
+    assert registered_id(name) == envs.spec.id
+
+
+def test_a_function_that_ignores_its_argument_is_refused():
+    closed = []
+
+    class Closing(SyncVectorEnv):
+        def close(self, **kwargs):
+            closed.append(True)
+            super().close(**kwargs)
+
+    def four(num_envs):
+        return Closing([lambda: Steady()] * 4)
+
+    with pytest.raises(ValueError, match=r"as many environments.*got 4 from env\(3\)") as caught:
+        make_vector_env(four, 3)
+    assert "\n" not in str(caught.value)
+    assert closed == [True]
+    make_vector_env(four, 4).close()
+
+
+def test_a_function_that_returns_the_same_environments_again_is_refused():
+    once = steady(2)
+    make_vector_env(lambda num_envs: once, 2).close()
+    with pytest.raises(ValueError, match=r"new environments at each call, got from env\(2\)"):
+        make_vector_env(lambda num_envs: once, 2)
+
+
+def test_an_environment_instance_is_refused():
+    with pytest.raises(ValueError, match="env must be a Gymnasium id"):
+        make_vector_env(Steady(), 1)
+    with pytest.raises(ValueError, match="VectorEnv"):
+        make_vector_env(lambda num_envs: Steady(), 1)
+
+
+def test_an_environment_whose_class_raises_is_named_with_the_place():
+    class Doorless(gym.Env):
+        def __init__(self):
+            raise KeyError("door")
+
+    gym.register("Doorless-v0", Doorless)
+    try:
+        words = r"'Doorless-v0' can't be made: KeyError: 'door' \(.*test_vector_env.py, line \d+"
+        with pytest.raises(ValueError, match=words):
+            make_vector_env("Doorless-v0", 2)
+    finally:
+        del gym.registry["Doorless-v0"]
+
+
+def test_a_function_of_other_arguments_makes_no_environments():
+    with pytest.raises(ValueError, match="env must be a function of one argument, num_envs"):
+        make_vector_env(lambda: None, 2)
+    with pytest.raises(ValueError, match="a function num_envs -> VectorEnv, got the class S"):
+        make_vector_env(minirl.Settings, 2)
+
+
+class FromThree(gym.Env):
+    """States 3 and 4, actions -1 and 0: the next state is action + 4, and its number the reward."""
+
+    observation_space = spaces.Discrete(2, start=3)
+    action_space = spaces.Discrete(2, start=-1)
+
+    def reset(self, *, seed=None, options=None):
+        return 3, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return 4 + action, float(action), False, False, {}
+
+
+def test_discrete_spaces_are_renumbered_from_zero():
+    envs = make_vector_env(lambda n: SyncVectorEnv([FromThree] * n), 2)
+    assert envs.single_observation_space == envs.single_action_space == spaces.Discrete(2)
+    rng = np.random.default_rng(0)
+    policy = make_policy(envs.single_observation_space, envs.single_action_space, rng)
+    rollout, state = collect(envs, policy, None, reset(envs, seed=0), rng, steps=20)
+    np.testing.assert_array_equal(rollout.observations[0], 0)
+    np.testing.assert_array_equal(rollout.observations[1:], rollout.actions[:-1])
+    np.testing.assert_array_equal(rollout.rewards, rollout.actions - 1)
+    assert set(rollout.actions.ravel()) == {0, 1}
+    np.testing.assert_array_equal(state.observations, rollout.actions[-1])
+
+
+def test_a_policy_is_trained_in_renumbered_spaces():
+    def make(num_envs):
+        return SyncVectorEnv([lambda: gym.wrappers.TimeLimit(FromThree(), 10)] * num_envs)
+
+    few = minirl.Settings(num_envs=4, rollout_steps=32)
+    result = minirl.train(make, minirl.PPO(learning_rate=0.1), total_steps=1000, settings=few)
+    np.testing.assert_array_equal(result.policy.act(np.array([0, 1])), [1, 1])
+    assert minirl.evaluate(make, result.policy, episodes=2).mean == 0
