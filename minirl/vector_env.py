@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 
 from minirl.support.arguments import check_arguments
 from minirl.support.failures import describe_error
-from minirl.support.validation import MOST_ENVIRONMENTS, require_count
+from minirl.support.validation import MOST_ENVIRONMENTS, described, require_count
 
 MakeEnv = Annotated[
     str | Callable[[int], VectorEnv], "a Gymnasium id or a function num_envs -> VectorEnv"
@@ -58,12 +58,12 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
         if not _takes(env, num_envs):
             raise ValueError(
                 "env must be a function of one argument, num_envs, that returns a VectorEnv, got "
-                f"{env!r}"
+                f"{described(env)}"
             )
         envs = env(num_envs)
     else:
         raise ValueError(
-            f"env must be a Gymnasium id or a function num_envs -> VectorEnv, got {env!r}"
+            f"env must be a Gymnasium id or a function num_envs -> VectorEnv, got {described(env)}"
         )
     if not isinstance(envs, VectorEnv):
         raise ValueError(f"env must make a gymnasium.vector.VectorEnv, got {type(envs).__name__}")

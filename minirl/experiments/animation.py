@@ -15,7 +15,7 @@ from minirl.policy import Policy, require_fit
 from minirl.rollout import collect_episodes, reset_seed
 from minirl.support.arguments import check_arguments
 from minirl.support.serialization import write_atomically
-from minirl.support.validation import require_positive, require_seed
+from minirl.support.validation import described, require_positive, require_seed
 from minirl.vector_env import (
     MakeEnv,
     make_vector_env,
@@ -48,7 +48,7 @@ def watch(env: MakeEnv, policy: Policy, path: Path | str, *, seed: int = 0) -> f
     """
     require_seed(seed)
     if not isinstance(env, str):
-        raise ValueError(f"env must be a Gymnasium id to be rendered, got {env!r}")
+        raise ValueError(f"env must be a Gymnasium id to be rendered, got {described(env)}")
     path = Path(path)
     if path.suffix != ".gif" or not path.parent.is_dir():
         raise ValueError(f"path must be a .gif in a folder that exists, got {str(path)!r}")

@@ -361,9 +361,12 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_function(value: Any, makes: Any) -> bool:
-    """Whether the value is a function; a class is one that makes its objects."""
+    """Whether the value is a function; a class is one that makes its objects.
+
+    A policy can be called, too, but it is never what a caller means by a function.
+    """
     if not isinstance(value, type) or makes is Any:
-        return callable(value)
+        return callable(value) and not hasattr(value, "with_observation_statistics")
     result = typing.get_origin(makes) or makes
     if getattr(result, "_is_protocol", False):
         return all(hasattr(value, name) for name in _members(result) if name in vars(result))

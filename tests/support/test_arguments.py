@@ -424,3 +424,20 @@ def test_what_is_flattened_has_the_shape_of_the_rollout(name):
         minirl.flatten(rollout, **arrays, state_discount=np.nan)
     with pytest.raises(ValueError, match="^steps must be a whole number of at least 1, got 0$"):
         minirl.collect(envs, policy, None, position, rng, steps=0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda policy: minirl.train(policy, "ppo", total_steps=9),
+        lambda policy: minirl.evaluate(policy, "CartPole-v1"),
+        lambda policy: minirl.make_vector_env(policy, 2),
+        lambda policy: minirl.preset(policy, "ppo"),
+        lambda policy: minirl.train("CartPole-v1", "ppo", total_steps=9, measure=policy),
+    ],
+)
+def test_a_policy_can_be_called_but_is_not_taken_for_a_function(call):
+    spaces = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
+    policy = minirl.make_policy(*spaces, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"^(env|measure) must be .*function.*, got a Policy"):
+        call(policy)
