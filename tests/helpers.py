@@ -1,6 +1,7 @@
-"""A small MDP, a table policy on it, and the batch of all its state-action pairs."""
+"""A small MDP, a policy and a batch for it, and a gradient by central differences."""
 
 import gymnasium as gym
+import numpy as np
 
 from minirl.checks import enumerated_batch
 from minirl.distributions import Categorical
@@ -27,3 +28,13 @@ def exact_batch(mdp, policy):
     probs = tabular.softmax_policy(logits_of(mdp, policy))
     visitation = tabular.state_visitation(mdp, probs)
     return enumerated_batch(policy, visitation, tabular.action_values(mdp, probs))
+
+
+def gradient_by_differences(function, point, step=1e-5):
+    """Derivative of function(point), entry by entry."""
+    gradient = np.zeros(point.shape)
+    for index in np.ndindex(point.shape):
+        bump = np.zeros(point.shape)
+        bump[index] = step
+        gradient[index] = (function(point + bump) - function(point - bump)) / (2 * step)
+    return gradient

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import expit, log_softmax, logsumexp
+from helpers import gradient_by_differences
+from scipy.special import log_softmax, logsumexp
 
 from minirl.exact import sequences
 
@@ -66,17 +67,6 @@ def mean(policy, quantity, tree=TREE):
     )
 
 
-def finite_differences(function, policy, step=1e-5):
-    """Derivative of function(log policy) by the logits, entry by entry."""
-    gradient = np.zeros(policy.shape)
-    for index in np.ndindex(policy.shape):
-        bump = np.zeros(policy.shape)
-        bump[index] = step
-        ahead, behind = (function(log_softmax(policy + sign * bump, axis=2)) for sign in (1, -1))
-        gradient[index] = (ahead - behind) / (2 * step)
-    return gradient
-
-
 # ------------------------------------------------------------ the objective and its gradient
 
 
@@ -130,9 +120,11 @@ def test_action_values_are_means_over_what_follows(tree, beta):
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 def test_gradient_is_the_derivative_of_the_objective(tree, beta):
     policy, reference, rewards = random_task(2, tree)
-    numeric = finite_differences(
-        lambda p: sequences.objective(p, reference, rewards, beta).objective, policy
-    )
+
+    def objective(logits):
+        return sequences.objective(log_softmax(logits, axis=2), reference, rewards, beta).objective
+
+    numeric = gradient_by_differences(objective, policy)
     close(sequences.policy_gradient(policy, reference, rewards, beta), numeric, atol=1e-8)
 
 
@@ -176,48 +168,6 @@ def test_score_sum_by_enumeration(tree):
     policy, _, coefficients = random_task(5, tree)
     terms = [coefficients[x, n] * score(policy, x, steps) for x, n, steps in every_response(tree)]
     close(sequences.score_sum(policy, coefficients), sum(terms), atol=1e-12)
-
-
-def test_gradients_of_the_kl_estimators_as_losses():
-    """At fixed samples k1 gives nothing, k2 the gradient of KL(pi || ref), k3 of KL(ref || pi)."""
-    policy, reference, _ = random_task(6)
-    log_probs = sequences.response_log_probs(policy)
-    log_reference = sequences.response_log_probs(reference)
-
-    def as_loss(slopes):
-        return sequences.score_sum(policy, np.exp(log_probs) / len(policy) * slopes)
-
-    forward = -sequences.policy_gradient(policy, reference, np.zeros(log_probs.shape), beta=1.0)
-    backward = -sequences.score_sum(policy, np.exp(log_reference) / len(policy))
-    numeric = finite_differences(
-        lambda p: sequences.kl(log_reference, sequences.response_log_probs(p)), policy
-    )
-    close(backward, numeric, atol=1e-8)
-    log_ratios = log_probs - log_reference
-    close(as_loss(np.ones(log_ratios.shape)), 0.0, atol=1e-10)
-    close(as_loss(log_ratios), forward, atol=1e-10)
-    close(as_loss(1.0 - np.exp(-log_ratios)), backward, atol=1e-10)
-    assert np.abs(forward - backward).max() > 0.01
-
-
-def test_dpo_is_stationary_at_the_optimum_only():
-    """Soft Bradley-Terry labels, cross-entropy of the sigmoid of beta times the margin."""
-    policy, reference, rewards = random_task(7)
-    beta, rng = 0.3, np.random.default_rng(7)
-    prompts, (left, right) = rng.integers(2, size=500), rng.integers(40, size=(2, 500))
-
-    def gradient(log_policy):
-        log_ratios = np.subtract(*map(sequences.response_log_probs, (log_policy, reference)))
-        margins, gaps = (q[prompts, left] - q[prompts, right] for q in (log_ratios, rewards))
-        residuals = beta * (expit(beta * margins) - expit(gaps)) / 500
-        coefficients = np.zeros(rewards.shape)
-        np.add.at(coefficients, (prompts, left), residuals)
-        np.add.at(coefficients, (prompts, right), -residuals)
-        return sequences.score_sum(log_policy, coefficients)
-
-    optimum, _ = sequences.soft_optimal_policy(reference, rewards, beta)
-    close(gradient(optimum), 0.0, atol=1e-12)
-    assert np.abs(gradient(policy)).max() > 0.01
 
 
 # ------------------------------------------------------------ the optimum
@@ -366,22 +316,6 @@ def test_best_of_n_keeps_the_digits_of_a_rare_best():
 # ------------------------------------------------------------ full size, and errors
 
 
-def test_full_size():
-    """Four prompts, eight words, five long: 37,449 responses a prompt."""
-    policy, reference, rewards = random_task(14, (4, 8, 5))
-    log_probs = sequences.response_log_probs(policy)
-    assert log_probs.shape == (4, 37_449)
-    close(np.exp(log_probs).sum(1), 1.0, rtol=1e-12)
-    steps = [(0, 7), (8, 0), (65, 3), (524, 8)]  # words 7, 0, 3, then EOS
-    assert log_probs[2, 524] == pytest.approx(log_prob(policy, 2, steps))
-    close(sequences.policy_of(log_probs, 8), policy, atol=1e-11)
-    optimum, values = sequences.soft_optimal_policy(reference, rewards, 0.3)
-    kl = sequences.kl(log_probs, sequences.response_log_probs(optimum))
-    objective = sequences.objective(policy, reference, rewards, 0.3).objective
-    assert values[:, 0].mean() - objective == pytest.approx(0.3 * kl, abs=1e-10)
-    close(sequences.policy_gradient(optimum, reference, rewards, 0.3), 0.0, atol=1e-12)
-
-
 def test_arguments_are_left_alone_and_whole_rewards_do_not_round():
     task = random_task(15)
     policy, reference, rewards = (array.copy() for array in task)
@@ -428,6 +362,7 @@ def test_errors():
         ("words must be W .* got 4 for 40", s.policy_of, rewards, 4),
         ("words must be W .* got 0 for 40", s.policy_of, rewards, 0),
         ("words must be W .* got 1 for 1", s.policy_of, rewards[:, :1], 1),
+        ("words must be W .* got 3.0 for 40", s.policy_of, rewards, 3.0),
         ("3 is none of these for the 13 words", s.policy_of, rewards, 13),
         ("n must be a whole number of at least 1, got 0", s.best_of_n, rewards, rewards, 0),
         ("n must be a whole number of at least 1, got 1.5", s.best_of_n_kl_bound, 1.5),
@@ -510,12 +445,3 @@ def test_beta_must_be_within_reach_of_the_rewards(unit):
     # Without a difference nothing is gained at any beta, and the optimum is the reference.
     same, _ = sequences.soft_optimal_policy(reference, np.ones_like(rewards), 1e-3)
     close(same, reference, atol=1e-9)
-
-
-@pytest.mark.parametrize("words", [0, -1, 1.0, True, "3"])
-def test_words_and_draws_are_whole_numbers(words):
-    rewards = np.zeros((1, 4))
-    with pytest.raises(ValueError, match="words must be W"):
-        sequences.policy_of(rewards, words)
-    with pytest.raises(ValueError, match="n must be a whole number"):
-        sequences.best_of_n(rewards, rewards, words)

@@ -1,12 +1,12 @@
 """The oracle for finite MDPs against sums over time, enumeration, derivatives and print."""
 
-from fractions import Fraction
 from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
 import scipy.linalg
+from helpers import gradient_by_differences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,15 +63,6 @@ def forward_distributions(mdp, policy, steps):
                 following += now[s] * policy[s, a] * mdp.transitions[s, a]
         now = following
     return np.array(rows)
-
-
-def central_differences(function, point, step=1e-5):
-    gradient = np.zeros_like(point)
-    for index in np.ndindex(point.shape):
-        bump = np.zeros_like(point)
-        bump[index] = step
-        gradient[index] = (function(point + bump) - function(point - bump)) / (2 * step)
-    return gradient
 
 
 # ------------------------------------------------------------ reading environments
@@ -200,15 +191,7 @@ def test_gradient_is_the_derivative_of_the_return(seed, discount):
     rng = np.random.default_rng(seed)
     mdp = random_mdp(rng, discount=discount)
     logits = rng.normal(size=mdp.rewards.shape)
-    numeric = central_differences(lambda x: expected_return(mdp, softmax_policy(x)), logits)
-    np.testing.assert_allclose(policy_gradient(mdp, logits), numeric, atol=1e-8)
-
-
-@pytest.mark.parametrize("env", [Chain(), GridWorld()], ids=["Chain", "GridWorld"])
-def test_gradient_of_our_environments(env):
-    mdp = FiniteMDP.from_gymnasium(env, 0.97)
-    logits = np.random.default_rng(1).normal(size=mdp.rewards.shape)
-    numeric = central_differences(lambda x: expected_return(mdp, softmax_policy(x)), logits)
+    numeric = gradient_by_differences(lambda x: expected_return(mdp, softmax_policy(x)), logits)
     np.testing.assert_allclose(policy_gradient(mdp, logits), numeric, atol=1e-8)
 
 
@@ -303,7 +286,7 @@ def test_surrogate_touches_the_return_with_its_slope():
     logits = rng.normal(size=mdp.rewards.shape)
     old = softmax_policy(logits)
     assert surrogate(mdp, old, old) == pytest.approx(expected_return(mdp, old), abs=1e-12)
-    slope = central_differences(lambda x: surrogate(mdp, old, softmax_policy(x)), logits)
+    slope = gradient_by_differences(lambda x: surrogate(mdp, old, softmax_policy(x)), logits)
     np.testing.assert_allclose(slope, policy_gradient(mdp, logits), atol=1e-8)
     new = random_policy(rng, mdp)
     assert abs(surrogate(mdp, old, new) - expected_return(mdp, new)) > 1e-3
@@ -320,28 +303,23 @@ def test_trpo_bound_holds(seed, size, discount):
     assert trpo_lower_bound(mdp, old, old) == pytest.approx(expected_return(mdp, old), abs=1e-12)
 
 
-def test_trpo_bound_by_hand():
+@pytest.mark.parametrize(
+    ("discount", "earned", "estimate", "penalty"),
+    [(1 / 2, 2 / 5, 2 / 3 - 2 / 9, 8 / 3), (3 / 4, 4 / 7, 4 / 5 - 4 / 25, 48 / 5)],
+)
+def test_trpo_bound_by_hand(discount, earned, estimate, penalty):
     """The waiting game of the module docstring, from a fair coin to waiting 3 times out of 4.
 
-    J(new) = (1/4) / (1 - 3/8) = 2/5; with |A| = 1/3 the constant is 4/3 * (1/2) / (1/4) = 8/3.
+    At discount 1/2, |A| = 1/3 and the penalty is 4/3 * (1/2) / (1/4) = 8/3. At discount 3/4 the
+    coin earns 4/5, so |A| = 1/5 and the penalty is 4/5 * (3/4) / (1/16) = 48/5.
     """
-    mdp = FiniteMDP([[[0.0], [1.0]]], [[1.0, 0.0]], [1.0], 0.5)
+    mdp = FiniteMDP([[[0.0], [1.0]]], [[1.0, 0.0]], [1.0], discount)
     old, new = [[0.5, 0.5]], [[0.25, 0.75]]
-    assert expected_return(mdp, new) == pytest.approx(2 / 5)
-    assert surrogate(mdp, old, new) == pytest.approx(2 / 3 + 4 / 3 * (1 / 4 - 3 / 4) / 3)
+    assert expected_return(mdp, new) == pytest.approx(earned)
+    assert surrogate(mdp, old, new) == pytest.approx(estimate)
     kl = 0.5 * np.log(2.0) + 0.5 * np.log(2.0 / 3.0)
     np.testing.assert_allclose(state_kl(old, new), [kl])
-    expected = surrogate(mdp, old, new) - 8 / 3 * kl
-    assert trpo_lower_bound(mdp, old, new) == pytest.approx(expected)
-
-
-def test_trpo_bound_by_hand_at_another_discount():
-    """At discount 3/4 the coin earns v = 1/2 + 3/8 v = 4/5 and |A| = 1/5: 4/5 * (3/4) / (1/16)."""
-    mdp = FiniteMDP([[[0.0], [1.0]]], [[1.0, 0.0]], [1.0], 0.75)
-    old, new = [[0.5, 0.5]], [[0.25, 0.75]]
-    kl = 0.5 * np.log(2.0) + 0.5 * np.log(2.0 / 3.0)
-    expected = surrogate(mdp, old, new) - 48 / 5 * kl
-    assert trpo_lower_bound(mdp, old, new) == pytest.approx(expected)
+    assert trpo_lower_bound(mdp, old, new) == pytest.approx(estimate - penalty * kl)
 
 
 def test_kl_has_a_direction():
@@ -353,35 +331,17 @@ def test_kl_has_a_direction():
 # ------------------------------------------------------------ generalized advantage estimation
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=seeds, lam=st.floats(0.0, 1.0), discount=st.sampled_from([0.5, 0.9, 1.0]))
-def test_gae_identities(seed, lam, discount):
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize(("discount", "lam"), [(0.9, 0.0), (0.9, 0.7), (0.5, 1.0), (1.0, 1.0)])
+def test_gae_is_the_discounted_sum_of_td_errors(discount, lam):
+    rng = np.random.default_rng(6)
     mdp = random_mdp(rng, discount=discount)
     policy, wrong = random_policy(rng, mdp), rng.normal(size=4)
-    truth = state_values(mdp, policy)
-    np.testing.assert_allclose(
-        expected_gae(mdp, policy, truth, lam), advantages(mdp, policy), atol=1e-10
-    )
-    np.testing.assert_allclose(
-        expected_gae(mdp, policy, wrong, 1.0),
-        action_values(mdp, policy) - wrong[:, None],
-        atol=1e-10,
-    )
-    td_error = mdp.rewards + discount * mdp.transitions @ wrong - wrong[:, None]
-    np.testing.assert_allclose(expected_gae(mdp, policy, wrong, 0.0), td_error, atol=1e-12)
-
-
-def test_gae_is_the_discounted_sum_of_td_errors():
-    rng = np.random.default_rng(6)
-    mdp = random_mdp(rng)
-    policy, wrong, lam = random_policy(rng, mdp), rng.normal(size=4), 0.7
-    delta = mdp.rewards + 0.9 * mdp.transitions @ wrong - wrong[:, None]
+    delta = mdp.rewards + discount * mdp.transitions @ wrong - wrong[:, None]
     estimates = expected_gae(mdp, policy, wrong, lam)
     for s, a in np.ndindex(delta.shape):
         total, now = delta[s, a], mdp.transitions[s, a]
-        for t in range(1, 300):
-            total += (0.9 * lam) ** t * now @ (policy * delta).sum(1)
+        for t in range(1, 400):
+            total += (discount * lam) ** t * now @ (policy * delta).sum(1)
             now = np.einsum("s,sa,sat->t", now, policy, mdp.transitions)
         assert estimates[s, a] == pytest.approx(total, abs=1e-12)
 
@@ -412,13 +372,6 @@ def test_gae_variance_is_that_of_all_futures(lam):
         assert probability.sum() == pytest.approx(1.0)
         variance = probability @ gae**2 - (probability @ gae) ** 2
         assert found[s, a] == pytest.approx(variance, rel=1e-4)
-
-
-def test_gae_variance_where_nothing_is_left_to_chance():
-    env, policy = Chain(length=3, slip=0.0), np.tile([0.0, 1.0], (3, 1))
-    values = [0.1, -0.2, 0.4]
-    found = gae_variance(env, policy, values, discount=1.0, lam=1.0)
-    np.testing.assert_allclose(found, 0.0, atol=1e-12)
 
 
 # ------------------------------------------------------------ precision, errors
@@ -492,19 +445,6 @@ def test_a_probability_lost_to_rounding_ends_no_episode(miss):
     endless = FiniteMDP(np.ones((1, 2, 1)), [[1.0, 1.0]], [1.0], 1.0)
     with pytest.raises(ValueError, match="terminates from every state"):
         state_values(endless, [[0.5, 0.5 + miss]])
-
-
-def test_tables_of_fractions_are_read_as_numbers():
-    mdp = FiniteMDP(np.full((2, 2, 2), 0.25), [[1.0, 0.0], [2.0, -1.0]], [0.5, 0.5], 0.9)
-    third = Fraction(1, 3)
-    exact, half = [[third, 2 * third], [1 - third, third]], [[Fraction(1, 2)] * 2] * 2
-    policy, other = np.array([[1, 2], [2, 1]]) / 3, np.full((2, 2), 0.5)
-    np.testing.assert_array_equal(state_values(mdp, exact), state_values(mdp, policy))
-    for found in (state_kl(exact, other), state_kl(policy, half), state_kl(exact, half)):
-        np.testing.assert_allclose(found, state_kl(policy, other), rtol=1e-15)
-    found = expected_gae(mdp, exact, [third, -third], 0.7)
-    assert found.dtype == np.float64
-    np.testing.assert_array_equal(found, expected_gae(mdp, policy, [1 / 3, -1 / 3], 0.7))
 
 
 def test_the_longest_episode_is_still_solved(monkeypatch):
@@ -591,8 +531,11 @@ def test_wrong_arguments_are_named():
         expected_gae(mdp, uniform, np.zeros(5), -0.1)
     with pytest.raises(ValueError, match=r"values must have shape \(5,\), got \(5, 1\)"):
         expected_gae(mdp, uniform, np.zeros((5, 1)), 0.5)
-    with pytest.raises(ValueError, match="horizon must be a whole number of at least 0"):
-        finite_horizon_values(mdp, uniform, -1)
+    with pytest.raises(ValueError, match="values must be finite numbers"):
+        expected_gae(mdp, uniform, np.full(5, np.nan), 0.5)
+    for horizon in (-1, 2.5):
+        with pytest.raises(ValueError, match="horizon must be a whole number of at least 0"):
+            finite_horizon_values(mdp, uniform, horizon)
     with pytest.raises(ValueError, match="discount must be below 1"):
         trpo_lower_bound(FiniteMDP.from_gymnasium(Chain(), 1.0), uniform, uniform)
 
@@ -622,16 +565,3 @@ def test_logits_are_a_table_with_a_finite_number_per_state(logits):
     with pytest.raises(ValueError, match="logits must be a table"):
         tabular.softmax_policy(logits)
     np.testing.assert_array_equal(tabular.softmax_policy([[-np.inf, 0.0]]), [[0.0, 1.0]])
-
-
-@pytest.mark.parametrize("horizon", [2.5, None, "3"])
-def test_a_horizon_is_a_whole_number(horizon):
-    mdp = FiniteMDP(np.zeros((1, 1, 1)), [[1.0]], [1.0], 0.5)
-    with pytest.raises(ValueError, match="horizon must be a whole number"):
-        finite_horizon_values(mdp, None, horizon)
-
-
-def test_a_critic_of_nan_is_refused():
-    mdp = FiniteMDP(np.zeros((1, 1, 1)), [[1.0]], [1.0], 0.5)
-    with pytest.raises(ValueError, match="values must be finite numbers"):
-        expected_gae(mdp, [[1.0]], [np.nan], 0.5)

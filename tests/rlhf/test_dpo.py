@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,18 +11,15 @@ import pytest
 from cat import describe_the_cat
 from scipy.special import expit, log_softmax
 
-from minirl.distributions import Categorical
 from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_tasks import Paths
 from minirl.exact import sequences
 from minirl.optimizers import SGD, LinearSchedule
-from minirl.policy import Policy
 from minirl.rlhf.dpo import (
     DPO,
     dpo_loss,
     implicit_reward,
     ipo_loss,
-    path_gradient,
     path_log_probs,
     probability_masses,
 )
@@ -91,12 +88,6 @@ def loss_and_gradient(method, policy, preferences, reference=REFERENCE):
     )
 
 
-def derivative(function, at, step=1e-3):
-    """By five points, whose error is of order step^4."""
-    before, after = function(at - step) - function(at + step), function(at + 2 * step)
-    return (-8 * before + function(at - 2 * step) - after) / (12 * step)
-
-
 # ---------------------------------------------------------------- the losses
 
 
@@ -125,17 +116,6 @@ def test_a_pair_whose_worse_answer_the_policy_excludes_costs_nothing():
         loss, slopes = dpo_loss(np.array([-np.inf, np.inf]), np.array([0.0, 1.0]))
     assert loss == 0
     assert slopes.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("loss", [dpo_loss, partial(ipo_loss, beta=0.3), partial(ipo_loss, beta=2)])
-def test_derivatives_in_the_margins(loss):
-    rng = np.random.default_rng(2)
-    margins, labels = 3 * rng.normal(size=12), np.concatenate([[0.0, 1.0], rng.random(10)])
-    _, slopes = loss(margins, labels)
-    for pair in range(12):
-        unit = np.eye(12)[pair]
-        numeric = derivative(lambda t, unit=unit: loss(margins + t * unit, labels)[0], 0.0)
-        assert slopes[pair] == pytest.approx(numeric, abs=1e-9)
 
 
 def test_margins_far_out_do_not_overflow():
@@ -171,29 +151,6 @@ def test_log_probabilities_are_summed_over_the_tokens():
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo"])
 @pytest.mark.parametrize("labels", ["soft", "hard"])
-def test_the_gradient_by_finite_differences(loss, labels):
-    method, preferences = DPO(beta=0.7, loss=loss), some_pairs(60, 4, labels)
-    _, gradient, margins = loss_and_gradient(method, POLICY, preferences)
-    numeric = np.empty_like(gradient)
-    for i in range(len(gradient)):
-        unit = np.eye(1, len(gradient), i)[0]
-        numeric[i] = derivative(
-            lambda t, unit=unit: loss_and_gradient(
-                method, POLICY.with_parameters(POLICY.parameters + t * unit), preferences
-            )[0],
-            0.0,
-        )
-    assert np.abs(gradient).max() > 0.01
-    close(gradient, numeric, atol=1e-8)
-    close(gradient[-4:], 0.0, atol=0)  # nothing is learned about 'ended'
-    implicit = implicit_reward(CAT, POLICY, REFERENCE, 0.7)
-    first = implicit[preferences.prompts, preferences.first]
-    second = implicit[preferences.prompts, preferences.second]
-    close(margins, first - second, atol=1e-12)
-
-
-@pytest.mark.parametrize("loss", ["dpo", "ipo"])
-@pytest.mark.parametrize("labels", ["soft", "hard"])
 def test_the_gradient_by_enumeration(loss, labels):
     """Pair by pair into a table of dL / d log pi(y|x), and that through `score_sum`."""
     preferences, beta = some_pairs(200, 5, labels), 0.7
@@ -212,26 +169,14 @@ def test_the_gradient_by_enumeration(loss, labels):
             slope = 2 * (label * near + (1 - label) * far)
         coefficients[x, one] += slope / 200
         coefficients[x, other] -= slope / 200
-    value, gradient, _ = loss_and_gradient(DPO(beta=beta, loss=loss), POLICY, preferences)
+    value, gradient, margins = loss_and_gradient(DPO(beta=beta, loss=loss), POLICY, preferences)
     assert value == pytest.approx(total / 200, abs=1e-12)
     exact = sequences.score_sum(log_table(CAT, POLICY), coefficients)
     close(gradient[:-4], exact.ravel(), atol=1e-12)
-
-
-@pytest.mark.parametrize("loss", ["dpo", "ipo"])
-def test_a_pair_may_stand_either_way_round(loss):
-    preferences = some_pairs(80, 6, "soft")
-    turned = Preferences(
-        preferences.prompts, preferences.second, preferences.first, 1 - preferences.labels
-    )
-    method = DPO(beta=BETA, loss=loss)
-    value, gradient, margins = loss_and_gradient(method, POLICY, preferences)
-    turned_value, turned_gradient, turned_margins = loss_and_gradient(method, POLICY, turned)
-    assert value == pytest.approx(turned_value, abs=1e-12)
-    close(gradient, turned_gradient, atol=1e-12)
-    close(margins, -turned_margins, atol=1e-12)
-    mislabelled = replace(preferences, labels=1 - preferences.labels)
-    assert abs(loss_and_gradient(method, POLICY, mislabelled)[0] - value) > 1e-3
+    close(gradient[-4:], 0.0, atol=0)  # nothing is learned about 'ended'
+    rows = preferences.prompts, [preferences.first, preferences.second]
+    first, second = implicit_reward(CAT, POLICY, REFERENCE, beta)[rows]
+    close(margins, first - second, atol=1e-12)
 
 
 def test_padded_positions_never_matter():
@@ -255,17 +200,6 @@ def test_padded_positions_never_matter():
         assert np.array_equal(clean[2], dirty[2])
 
 
-def test_the_gradient_is_one_vjp_of_scores():
-    """sum_i d_i grad log pi(y_i|x_i) against `score_sum`, also for a response that comes twice."""
-    prompts, responses = np.array([0, 0, 1]), np.array([17, 17, 2])
-    paths, d_log_probs = CAT.paths(prompts, responses), np.array([0.5, -2.0, 3.0])
-    _, kept = path_log_probs(POLICY, paths)
-    coefficients = np.zeros((2, 40))
-    coefficients[0, 17], coefficients[1, 2] = -1.5, 3.0
-    exact = sequences.score_sum(log_table(CAT, POLICY), coefficients)
-    close(path_gradient(POLICY, paths, kept, d_log_probs)[:-4], exact.ravel(), atol=1e-12)
-
-
 # ---------------------------------------------------------------- fixed points
 
 
@@ -281,10 +215,11 @@ def test_with_soft_labels_the_optimum_is_stationary_whatever_the_pairs():
         assert np.abs(gradient).max() < 1e-12
         assert np.abs(loss_and_gradient(method, POLICY, preferences)[1]).max() > 1e-3
         assert np.abs(loss_and_gradient(method, REFERENCE, preferences)[1]).max() > 1e-3
-    # Another beta, or another temperature of the annotator, has another optimum.
+    # Another beta, temperature or rate of flips has another optimum.
     assert np.abs(loss_and_gradient(DPO(beta=0.4), OPTIMUM, everything)[1]).max() > 1e-3
-    colder = Annotator(temperature=0.5).soft(EVERY_PAIR, CAT.utilities)
-    assert np.abs(loss_and_gradient(method, OPTIMUM, colder)[1]).max() > 1e-3
+    for annotator in (Annotator(temperature=0.5), Annotator(flip=0.2)):
+        labelled = annotator.soft(EVERY_PAIR, CAT.utilities)
+        assert np.abs(loss_and_gradient(method, OPTIMUM, labelled)[1]).max() > 1e-3
 
 
 def test_averaged_over_tokens_the_optimum_is_not_stationary():
@@ -394,14 +329,6 @@ def test_an_epoch_sees_every_pair_once():
     assert np.abs(parts[0] - parts[3]).max() > 1e-4  # shuffled anew
     rates = [rate for _, rate in recorder.seen]
     close(rates, 0.1 * (1 - np.arange(6) / 6), atol=1e-12)
-
-
-def test_pair_by_pair_too_an_epoch_sees_each_once():
-    preferences, recorder = some_pairs(6, 13, "soft"), Recorder([])
-    method = DPO(beta=BETA, steps=6, minibatch_size=1, optimizer=recorder)
-    method.fit(CAT, REFERENCE, preferences, np.random.default_rng(14))
-    _, exact, _ = loss_and_gradient(method, REFERENCE, preferences)
-    close(sum(gradient for gradient, _ in recorder.seen) / 6, exact, atol=1e-12)
 
 
 def test_agreement_is_the_share_of_margins_with_the_sign_of_the_label():
@@ -533,16 +460,10 @@ def test_where_the_probability_goes_on_the_arithmetic_task(seed):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"beta": 0.0}, r"beta must lie in \[1e-08, 1e\+08\], got 0.0"),
-        ({"beta": -0.3}, r"beta must lie in \[1e-08, 1e\+08\], got -0.3"),
-        ({"beta": math.nan}, r"beta must lie in \[1e-08, 1e\+08\], got nan"),
-        ({"beta": 1e20}, r"beta must lie in \[1e-08, 1e\+08\], got 1e\+20"),
-        ({"beta": 1e-300}, r"beta must lie in \[1e-08, 1e\+08\], got 1e-300"),
         ({"loss": "kto"}, 'loss must be "dpo" or "ipo", got \'kto\''),
         ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0, got 0.0"),
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"minibatch_size": 1.5}, "minibatch_size must be a whole number of at least 1, got 1.5"),
-        ({"optimizer": "adam"}, "optimizer must be an object with init, step, got the str 'adam'"),
     ],
 )
 def test_bad_settings_are_named(changes, message):
@@ -582,44 +503,12 @@ def test_soft_labels_have_no_chosen_answer():
         probability_masses(CAT, REFERENCE, some_pairs(10, 17, "soft"))
 
 
-def test_any_policy_will_do():
-    """The gradient goes through `vjp` only: a table of logits without normalisation."""
-    theta = POLICY.parameters + np.repeat(np.random.default_rng(19).normal(size=27), 4)
-    shifted = Policy(POLICY.network, Categorical, theta)
-    preferences = some_pairs(30, 20, "soft")
-    one, other = (loss_and_gradient(DPO(), p, preferences) for p in (POLICY, shifted))
-    assert one[0] == pytest.approx(other[0], abs=1e-12)
-    close(one[1], other[1], atol=1e-12)
-
-
-def test_pi_star_is_the_optimum_only_of_an_annotator_without_temperature_and_flips():
-    """A condition of the claim in the module's docstring, with both negative controls."""
-    policy = OBJECTIVE.optimal_policy
-
-    def slope(annotator):
-        labels = annotator.soft(EVERY_PAIR, CAT.utilities).labels
-        margins = implicit_reward(CAT, policy, REFERENCE, OBJECTIVE.beta)
-        first, second = EVERY_PAIR.first, EVERY_PAIR.second
-        _, d_margins = dpo_loss(
-            margins[EVERY_PAIR.prompts, first] - margins[EVERY_PAIR.prompts, second], labels
-        )
-        return np.abs(d_margins).max() * len(labels)
-
-    assert slope(Annotator()) < 1e-12
-    assert slope(Annotator(temperature=2.0)) > 0.1
-    assert slope(Annotator(flip=0.2)) > 0.1
-
-
 def test_an_excluding_reference_has_no_implicit_reward():
     log_probs = log_table(CAT, REFERENCE)
     log_probs[1, 0, 0] = -np.inf
     excluding = full_prefix_policy(CAT, log_probs)
     with pytest.raises(ValueError, match=r"probability 0 to 'cat' for 'Describe the dog'"):
         implicit_reward(CAT, REFERENCE, excluding, 0.3)
-    with pytest.raises(ValueError, match="beta"):
-        implicit_reward(CAT, REFERENCE, REFERENCE, 0.0)
-    with pytest.raises(ValueError, match="beta"):
-        ipo_loss(np.zeros(1), np.ones(1), 0.0)
 
 
 def test_among_tilted_references_the_loss_is_that_of_a_reward_model():
@@ -659,7 +548,7 @@ def test_a_loss_does_not_compare_every_margin_with_every_label(loss, labels, mes
     np.testing.assert_array_equal(slope, same)
 
 
-@pytest.mark.parametrize("beta", [1e-9, 1e9, 1e300, 1e-300, math.inf, "0.3", None, True])
+@pytest.mark.parametrize("beta", [-0.3, 0.0, 1e-9, 1e9, math.inf, math.nan])
 def test_betas_at_which_rounding_decides_are_refused(beta):
     for function in (
         lambda: DPO(beta=beta),

@@ -123,19 +123,6 @@ def test_contexts_of_two_sentences():
     np.testing.assert_array_equal(tokens.counts, counts)
 
 
-def test_unmasked_contexts_of_two_sentences():
-    """Also the second prompt and `soft dog` without its prompt, but no first token of a block."""
-    blocks = pack(token_stream(CAT, TWO_SENTENCES), 3)
-    tokens = training_tokens(CAT, blocks, mask_prompt=False)
-    yes, no = True, False
-    np.testing.assert_array_equal(tokens.counted, [[no, yes, yes], [no, yes, yes], [no, yes, no]])
-    assert tokens.lost_context == pytest.approx(3 / 6)
-    counts = np.zeros((12, 6))
-    counts[3, 2] = counts[2, 0] = counts[7, 2] = 1
-    counts[11, 5] = counts[10, 1] = 1
-    np.testing.assert_array_equal(tokens.counts, counts)
-
-
 @pytest.mark.parametrize("mask_prompt", [True, False])
 @pytest.mark.parametrize("block_size", [2, 3, 4, 5, 7, 16, 100])
 def test_counts_agree_with_loops(block_size, mask_prompt):
@@ -146,50 +133,6 @@ def test_counts_agree_with_loops(block_size, mask_prompt):
     assert readable(tokens.counts) == counts
     assert tokens.lost_context == pytest.approx(lost)
     assert 0 < lost < 1
-
-
-def test_tokens_without_their_prompt_never_change_the_counts():
-    """Other words in their place leave the masked counts alone, and change the unmasked ones."""
-    rng = np.random.default_rng(1)
-    blocks = pack(token_stream(CAT, any_corpus(rng)), 7)
-    changed = blocks.copy()
-    for block in changed:
-        first_prompt = np.flatnonzero(block > 3)[0]
-        block[:first_prompt] = rng.integers(4, size=first_prompt)
-    assert (changed != blocks).sum() > 20
-    before, after = training_tokens(CAT, blocks), training_tokens(CAT, changed)
-    np.testing.assert_array_equal(before.counts, after.counts)
-    before, after = (training_tokens(CAT, b, mask_prompt=False) for b in (blocks, changed))
-    assert (before.counts[8:] != after.counts[8:]).any()
-
-
-def sentences_that_fill_blocks(rng, blocks=8):
-    """Each 12 tokens: one, two and three words, each with prompt and EOS, in any order.
-
-    Of the prompts that do not begin a block, one half is `cat`.
-    """
-    levels = np.concatenate([rng.permutation([1, 2, 3]) for _ in range(blocks)])
-    starts = np.array(CAT.level_starts)
-    prompts = np.tile([0, 1, 0], blocks)
-    return Corpus(prompts, rng.integers(starts[levels], starts[levels + 1]))
-
-
-def test_packing_costs_nothing_where_no_context_is_cut():
-    corpus = sentences_that_fill_blocks(np.random.default_rng(2))
-    packed = training_tokens(CAT, pack(token_stream(CAT, corpus), 12))
-    alone = np.zeros_like(packed.counts)
-    for i in range(len(corpus.prompts)):
-        sentence = token_stream(CAT, Corpus(corpus.prompts[i : i + 1], corpus.responses[i : i + 1]))
-        alone += training_tokens(CAT, pack(sentence, len(sentence))).counts
-    np.testing.assert_array_equal(packed.counts, alone)
-    assert packed.lost_context == 0
-
-    logits = np.random.default_rng(3).normal(size=alone.shape)
-    loss, _ = language_model_loss(logits, packed.counts, 0.05)
-    assert loss == language_model_loss(logits, alone, 0.05)[0]
-    cut = training_tokens(CAT, pack(token_stream(CAT, corpus), 8))
-    assert cut.lost_context > 0
-    assert abs(language_model_loss(logits, cut.counts, 0.05)[0] - loss) > 1e-3
 
 
 # ---------------------------------------------------------------- loss and optimum
@@ -221,17 +164,12 @@ def test_gradient_is_the_finite_difference(smoothing):
         assert slope == pytest.approx(float(truth), abs=1e-9)
 
 
-def test_closed_form_is_where_descent_ends():
+def test_closed_form_is_where_the_gradient_vanishes():
+    """The loss is convex, so its gradient vanishes at the minimum only."""
     counts = np.array([[5, 0, 1], [0, 0, 0], [2, 2, 9]])
     optimum = smoothed_optimum(counts, 0.5)
-    lowest, d_logits = language_model_loss(optimum, counts, 0.5)
+    _, d_logits = language_model_loss(optimum, counts, 0.5)
     np.testing.assert_allclose(d_logits, 0, atol=1e-15)
-    logits = np.random.default_rng(6).normal(size=counts.shape)
-    for _ in range(3000):
-        logits = logits - 2.0 * language_model_loss(logits, counts, 0.5)[1]
-    assert language_model_loss(logits, counts, 0.5)[0] == pytest.approx(lowest, abs=1e-12)
-    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(logits, optimum, atol=1e-6)
 
 
 def test_smoothing_adds_to_every_count():
@@ -277,19 +215,6 @@ def test_nothing_changes_the_reference():
         tuned.policy.parameters += 1
     tuned.policy.with_parameters(before + 1)
     np.testing.assert_array_equal(tuned.policy.parameters, before)
-
-
-def test_unmasked_loss_adds_log_x_for_each_prompt():
-    """The known contexts cost the same, in the limit of no smoothing; prompts are a fair coin."""
-    corpus = sentences_that_fill_blocks(np.random.default_rng(8))
-    masked, plain = (
-        fine_tune(CAT, corpus, block_size=12, smoothing=1e-9, mask_prompt=mask)
-        for mask in (True, False)
-    )
-    prompts = 2 * 8  # three a block, the first one has nothing before it
-    assert plain.tokens == masked.tokens + prompts
-    nats = masked.tokens * masked.loss + prompts * math.log(2)
-    assert plain.loss * plain.tokens == pytest.approx(nats, abs=1e-5)
 
 
 def test_unmasked_loss_pays_for_more_tokens_and_for_lost_context():
@@ -416,8 +341,6 @@ def test_bad_demonstrations(corpus, message):
         ({"block_size": 1}, "blocks of length 1 leave the loss nothing"),
         ({"block_size": 1, "mask_prompt": False}, "blocks of length 1 leave the loss nothing"),
         ({"smoothing": 0}, "smoothing must be a finite number above 0, got 0; .* infinite"),
-        ({"smoothing": -0.1}, "smoothing must be a finite number above 0, got -0.1"),
-        ({"smoothing": math.nan}, "smoothing must be a finite number above 0, got nan"),
         ({"smoothing": math.inf}, "smoothing must be a finite number above 0, got inf"),
         ({"mask_prompt": 1}, "mask_prompt must be True or False, got 1"),
     ],
