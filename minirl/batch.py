@@ -11,6 +11,7 @@ import numpy as np
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import (
     require_count,
+    require_finite_numbers,
     require_float_type,
     require_fraction,
     require_selection,
@@ -260,7 +261,7 @@ def flatten(
     ------
     ValueError
         If `per` is neither "transition" nor "episode", no transition is valid, the shapes are not
-        the rollout's, or `state_discount` lies outside [0, 1].
+        the rollout's, a valid entry is NaN or infinite, or `state_discount` lies outside [0, 1].
     """
     if per not in ("transition", "episode"):
         raise ValueError(f'per must be "transition" or "episode", got {per!r}')
@@ -270,6 +271,8 @@ def flatten(
         raise ValueError("the rollout has no valid transition to learn from")
     require_shape("advantages", advantages, valid.shape)
     require_shape("returns", returns, valid.shape)
+    require_finite_numbers("advantages", advantages[valid])
+    require_finite_numbers("returns", returns[valid])
     require_fraction("state_discount", state_discount)
     require_float_type(dtype)
     share = 1 / count if per == "transition" else 1 / valid.shape[1]

@@ -357,6 +357,7 @@ def train(
                 if not rollout.valid.any():
                     continue  # reset rows only: nothing happened
                 measured = measure(run.learner.policy) if measure else {}
+                require_instance("the result of measure", measured, Mapping)
 
                 # (2) evaluation: rewards are transformed, advantages estimated
                 batch, run.learner, transformed = evaluation_stage(rollout, run.learner, settings)

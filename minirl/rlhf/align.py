@@ -23,7 +23,7 @@ from minirl.presets import Preset, explain_fields, resolve
 from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
 from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_count
+from minirl.support.validation import MOST_STEPS, require_count
 from minirl.training import Measure, Result, train
 
 ENVIRONMENT = "minirl/TokenGeneration-v0"
@@ -69,7 +69,7 @@ def align(
         If beta is outside its range, for rewards or arguments that don't fit, or for a reference
         that excludes a token by a parameter of -inf: the policy would start, and stay, without it.
     """
-    require_count("sentences", sentences)
+    require_count("sentences", sentences, most=MOST_STEPS)
     if not np.isfinite(reference.parameters).all():
         raise ValueError(
             "reference must have finite parameters to learn from, got "

@@ -223,7 +223,7 @@ def test_sentences_must_be_counted(sentences):
 
 
 def test_unknown_algorithms_are_named():
-    with pytest.raises(ValueError, match="algorithm name 'dpo' is unknown; choose from policy-"):
+    with pytest.raises(ValueError, match="algorithm name 'dpo' is unknown; choose from the"):
         align(CAT, REFERENCE, UTILITIES, "dpo", sentences=10)
 
     @dataclass

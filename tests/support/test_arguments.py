@@ -327,6 +327,14 @@ def test_objects_that_are_numbers_are_taken():
             "seed must be a whole number of at least 0, got '1'",
         ),
         (
+            lambda: minirl.train("CartPole-v1", "ppo", total_steps=1, measure=lambda policy: None),
+            "the result of measure must be a Mapping, got None",
+        ),
+        (
+            lambda: rlhf.align(TASK, POLICY, ARRAY, "ppo", sentences=10**12),
+            "sentences must be at most 100,000,000,000",
+        ),
+        (
             lambda: minirl.compare("CartPole-v1", {"a": 1}, total_steps=1, seeds=1),
             "algorithms['a'] must be an object with init, update, got the int 1",
         ),
@@ -420,6 +428,8 @@ def test_what_is_flattened_has_the_shape_of_the_rollout(name):
     minirl.flatten(rollout, **arrays)
     with pytest.raises(ValueError, match=rf"^{name} must have shape \(3, 2\), got \(2, 3\)$"):
         minirl.flatten(rollout, **{**arrays, name: np.zeros((2, 3))})
+    with pytest.raises(ValueError, match=rf"^{name} must consist of finite numbers, got nan$"):
+        minirl.flatten(rollout, **{**arrays, name: np.full((3, 2), np.nan)})
     with pytest.raises(ValueError, match=r"^state_discount must lie in \[0, 1\], got nan$"):
         minirl.flatten(rollout, **arrays, state_discount=np.nan)
     with pytest.raises(ValueError, match="^steps must be a whole number of at least 1, got 0$"):
