@@ -253,7 +253,8 @@ def preset(env: MakeEnv, name: str) -> Preset:
     presets = presets_of(env)
     if name not in presets:
         raise ValueError(
-            f"the algorithm name {name!r} is unknown; choose from the algorithms {', '.join(presets)}"
+            f"the algorithm name {name!r} is unknown; choose from the algorithms "
+            f"{', '.join(presets)}"
         )
     return presets[name]
 
