@@ -42,9 +42,9 @@ EXCLUDED = {
     "minirl.History",
     "sequences.require_price",  # its callers say what the message is to call the argument
 }
-# What they hold is checked by the functions that receive them; their methods are called.
 # The parameters are searched for NaN by the training that made them, not at every step.
 NETWORKS = {"minirl.Policy", "minirl.Critic"}
+# What they hold is checked by the functions that receive them; their methods are called.
 RECORDS = {"minirl.Rollout", "minirl.Batch", "minirl.rlhf.Corpus", "minirl.rlhf.Questions"}
 # Formulas of the inner loops, which are applied to arrays as they are: NaN gives NaN.
 FORMULAS = (
@@ -59,8 +59,14 @@ FORMULAS = (
     "minirl.rlhf.AdaptiveReferenceBeta.next_beta",
     "minirl.rlhf.Objective.fraction_reached",
     "minirl.rlhf.k",
+    "minirl.rlhf.TokenTask.child",
+    "minirl.rlhf.TokenTask.observation",
+    "minirl.rlhf.TokenTask.parent",
 )
-ELEMENTWISE = {f"minirl.rlhf.k{number}" for number in (1, 2, 3)}  # of arrays of any shape
+ELEMENTWISE = {  # of arrays of any shape
+    *(f"minirl.rlhf.k{number}" for number in (1, 2, 3)),
+    *(f"minirl.rlhf.TokenTask.{name}" for name in ("child", "parent", "observation")),
+}
 SETTINGS = minirl.Settings(num_envs=2, rollout_steps=8, hidden_sizes=(4,))
 
 

@@ -212,6 +212,8 @@ class TokenTask:
 
         Raises ValueError for a prompt that the task does not have.
         """
+        if np.ndim(prompts) != 1:
+            raise ValueError(f"prompts must be a list or an array (B,), got {described(prompts)}")
         if all(isinstance(prompt, str) for prompt in prompts):  # type: ignore[union-attr]
             texts = [str(prompt) for prompt in prompts]  # type: ignore[union-attr]
             return np.array([self.prompt(text) for text in texts], dtype=np.int64)

@@ -154,7 +154,7 @@ class _Arguments:
         return all(_type_of(value) in known.get(name, ()) for name, value in kwargs.items())
 
     def explain(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raise a ValueError that names the argument at fault, if the kind of one is wrong.
+        """Raise a ValueError that names the argument at fault, if its kind or shape is wrong.
 
         An error that names an argument stays what it is, and so does one of a user's code, which
         has its own reasons.
@@ -163,9 +163,13 @@ class _Arguments:
         if named or raised_by_user(error):
             return
         try:
-            self.checked(args, kwargs)
+            args, kwargs = self.checked(args, kwargs)
         except ValueError as explanation:
             raise explanation from error
+        given = {**dict(zip(self._kinds, args[self._skipped :], strict=False)), **kwargs}
+        shapes = [f"{k} {v.shape}" for k, v in given.items() if isinstance(v, np.ndarray)]
+        if shapes and "could not be broadcast" in str(error):  # NumPy's message has no names
+            raise ValueError(f"shapes must fit together, got {', '.join(shapes)}") from error
 
     def _names_one(self, message: str) -> bool:
         return any(name in message.replace(" ", "_") for name in self._kinds)

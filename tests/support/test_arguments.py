@@ -331,6 +331,14 @@ def test_objects_that_are_numbers_are_taken():
             "the result of measure must be a Mapping, got None",
         ),
         (
+            lambda: TASK.child(np.zeros(2, int), np.zeros(3, int)),
+            "shapes must fit together, got nodes (2,), words (3,)",
+        ),
+        (
+            lambda: TASK.prompt_indices(index for index in (0, 1)),
+            "prompts must be a list or an array (B,), got a generator",
+        ),
+        (
             lambda: rlhf.align(TASK, POLICY, ARRAY, "ppo", sentences=10**12),
             "sentences must be at most 100,000,000,000",
         ),
