@@ -111,7 +111,11 @@ def _with_checks(
             before, after = (*args, *kwargs.values()), (*taken[0], *taken[1].values())
             if all(map(operator.is_, before, after)):
                 raise
-        return function(*taken[0], **taken[1])  # a list has become an array
+        try:
+            return function(*taken[0], **taken[1])  # a list has become an array
+        except FAULTS as error:
+            arguments.explain(error, *taken)
+            raise
 
     return check_after_an_error if often else check_first
 

@@ -335,6 +335,10 @@ def test_objects_that_are_numbers_are_taken():
             "shapes must fit together, got nodes (2,), words (3,)",
         ),
         (
+            lambda: TASK.child([], np.zeros(2, int)),
+            "shapes must fit together, got nodes (0,), words (2,)",
+        ),
+        (
             lambda: TASK.prompt_indices(index for index in (0, 1)),
             "prompts must be a list or an array (B,), got a generator",
         ),
