@@ -1,17 +1,18 @@
 """What all algorithms owe: honest metrics, and hyperparameters that do what they say."""
 
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers import learning_problem, make_batch
 
 from minirl.algorithms import PPO, TRPO, NaturalGradient, PolicyGradient
 from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL
-from minirl.batch import Batch
 from minirl.checks import finite_difference
-from minirl.critic_fit import CriticFit
+from minirl.critic_fit import CriticFit, TableFit
 from minirl.distributions import DiagonalGaussian
 from minirl.networks import MLP, WithLogStd
 from minirl.optimizers import SGD, LinearSchedule, at_progress
@@ -29,21 +30,10 @@ ALGORITHMS = [
 
 
 def problem(n=48):
-    rng = RNG(0)
-    policy = make_policy(STATES, spaces.Discrete(3), rng, hidden_sizes=(8,), dtype="float64")
-    policy = policy.with_parameters(0.7 * rng.standard_normal(policy.network.size))
-    observations = rng.standard_normal((n, 4))
-    actions = policy.act(observations, rng)
+    policy, batch = learning_problem(0, n=n)
+    rng = RNG(1)
     weight = rng.uniform(0.5, 1.5, n)
-    return policy, Batch(
-        observations=observations,
-        actions=actions,
-        log_probs=policy(observations).log_prob(actions),
-        values=np.zeros(n),
-        advantages=rng.standard_normal(n),
-        returns=rng.standard_normal(n),
-        weight=weight / weight.sum(),
-    )
+    return policy, replace(batch, returns=rng.standard_normal(n), weight=weight / weight.sum())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
@@ -74,14 +64,12 @@ def gaussian_problem(log_std, squared, min_log_std=-1.0, n=48):
     old = policy(observations)
     actions = old.sample(rng)
     deviation = (((actions - old.mean) * np.exp(-old.log_std)) ** 2).sum(axis=1) - 2
-    return policy, Batch(
+    return policy, make_batch(
+        n,
         observations=observations,
         actions=actions,
         log_probs=old.log_prob(actions),
-        values=np.zeros(n),
         advantages=squared * deviation,
-        returns=np.zeros(n),
-        weight=np.full(n, 1 / n),
     )
 
 
@@ -153,7 +141,7 @@ def test_bounds_do_not_depend_on_the_sum_of_the_weights(algorithm):
         )
         for factor in (1.0, 0.01)
     )
-    assert np.isclose(once[1]["kl"], other[1]["kl"], rtol=1e-4)
+    assert np.isclose(once[1]["kl"], other[1]["kl"], rtol=1e-3)
     assert 0.005 < other[1]["kl"] < 0.05
     assert once[1].get("epochs", 2) == other[1].get("epochs", 2) in range(2, 10)
     assert np.allclose(once[0].policy.parameters, other[0].policy.parameters, atol=1e-4)
@@ -294,10 +282,34 @@ def test_the_optimizers_state_is_carried_from_update_to_update(learner, steps):
 
 @pytest.mark.parametrize("make", [PolicyGradient, PPO, CriticFit], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("missing", ["init", "step"])
-def test_an_optimizer_without_one_of_its_verbs_is_refused(make, missing):
+def test_an_optimizer_without_one_of_its_methods_is_refused(make, missing):
     only = type("Half", (), {name: lambda *_: None for name in {"init", "step"} - {missing}})()
     with pytest.raises(ValueError, match="^optimizer must be an object with init, step"):
         make(optimizer=only)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (make, field.name)
+        for make in (
+            *(PolicyGradient, NaturalGradient, TRPO, PPO),
+            *(Clipped, FixedKL, AdaptiveKL, CriticFit, TableFit),
+        )
+        for field in fields(make)
+    ],
+)
+def test_every_hyperparameter_is_checked(make, name):
+    """No field accepts nan; which numbers each check accepts is tested with the checks."""
+    needed = {"target": 0.01} if make is AdaptiveKL else {}
+    with pytest.raises(ValueError, match=f"^{name} must .*got .*nan"):
+        make(**needed | {name: math.nan})
+
+
+@pytest.mark.parametrize("shrink", [0.0, 1.0])
+def test_a_line_search_must_shrink_the_step(shrink):
+    with pytest.raises(ValueError, match=f"^line_search_shrink must .*got {shrink}"):
+        TRPO(line_search_shrink=shrink)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS[1:3], ids=["NaturalGradient", "TRPO"])
@@ -360,9 +372,3 @@ def test_numpy_hyperparameters_do_not_change_the_networks_type(algorithm):
     policy = make_policy(STATES, spaces.Discrete(3), RNG(3))
     state, _ = algorithm.update(algorithm.init(policy), batch, RNG(1))
     assert state.policy.parameters.dtype == np.float32
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
-def test_a_switch_is_true_or_false(algorithm):
-    with pytest.raises(ValueError, match="normalize_advantages must be True or False, got 'no'"):
-        replace(algorithm, normalize_advantages="no")

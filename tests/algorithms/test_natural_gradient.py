@@ -1,5 +1,7 @@
 """Fisher-vector products against dense matrices and the KL's curvature; the natural direction."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -134,16 +136,8 @@ def test_zero_advantages_move_nothing():
     mdp = chain_mdp()
     policy = table_policy(mdp, RNG(6))
     batch = exact_batch(mdp, policy)
-    batch = type(batch)(**{**batch.__dict__, "advantages": np.zeros(len(batch))})
+    batch = replace(batch, advantages=np.zeros(len(batch)))
     algorithm = NaturalGradient()
     state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0))
     assert np.array_equal(state.policy.parameters, policy.parameters)
     assert metrics["cg_residual"] == 0
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("step_size", 0.0), ("damping", -1.0), ("cg_iterations", 0)]
-)
-def test_bad_hyperparameters_are_named(field, value):
-    with pytest.raises(ValueError, match=field):
-        NaturalGradient(**{field: value})

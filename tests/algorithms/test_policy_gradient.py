@@ -5,19 +5,24 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
-from helpers import chain_mdp, exact_batch, logits_of, table_policy
+from helpers import (
+    chain_mdp,
+    exact_batch,
+    learning_problem,
+    logits_of,
+    make_batch,
+    table_policy,
+)
 
 import minirl  # noqa: F401  (registers the environments)
 from minirl.algorithms import PolicyGradient
 from minirl.algorithms.policy_gradient import entropy_bonus, policy_gradient_loss, surrogate
-from minirl.batch import Batch
 from minirl.checks import finite_difference
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.exact import FiniteMDP, tabular
 from minirl.networks import MLP
 from minirl.optimizers import SGD
-from minirl.policy import Policy, make_policy
+from minirl.policy import Policy
 
 RNG = np.random.default_rng
 
@@ -27,16 +32,10 @@ def gradient(policy, batch):
     return -policy.vjp(cache, policy_gradient_loss(distribution, batch)[1])
 
 
-def test_exact_weights_of_all_pairs_give_the_exact_gradient():
-    mdp = chain_mdp()
+@pytest.mark.parametrize("env", ["minirl/Chain-v0", "FrozenLake-v1"])
+def test_exact_weights_of_all_pairs_give_the_exact_gradient(env):
+    mdp = FiniteMDP.from_gymnasium(gym.make(env), 0.95)
     policy = table_policy(mdp, RNG(0))
-    truth = tabular.policy_gradient(mdp, logits_of(mdp, policy))
-    assert np.allclose(gradient(policy, exact_batch(mdp, policy)), truth.ravel(), atol=1e-12)
-
-
-def test_frozen_lake_too():
-    mdp = FiniteMDP.from_gymnasium(gym.make("FrozenLake-v1"), 0.95)
-    policy = table_policy(mdp, RNG(1))
     truth = tabular.policy_gradient(mdp, logits_of(mdp, policy))
     assert np.allclose(gradient(policy, exact_batch(mdp, policy)), truth.ravel(), atol=1e-12)
 
@@ -54,13 +53,11 @@ def test_through_a_network_it_is_the_derivative_of_the_exact_return():
     distribution = policy(features)
     probs = distribution.probs
     pairs = np.indices(probs.shape).reshape(2, -1)
-    batch = Batch(
+    batch = make_batch(
+        10,
         observations=features[pairs[0]],
         actions=pairs[1],
-        log_probs=np.log(probs).ravel(),
-        values=np.zeros(10),
         advantages=tabular.advantages(mdp, probs).ravel(),
-        returns=np.zeros(10),
         weight=(tabular.state_visitation(mdp, probs)[:, None] * probs).ravel(),
     )
     truth = [
@@ -69,24 +66,11 @@ def test_through_a_network_it_is_the_derivative_of_the_exact_return():
     assert np.allclose(gradient(policy, batch), truth, atol=1e-8)
 
 
-def random_batch(rng, n=12, continuous=False):
-    actions = rng.standard_normal((n, 2)) if continuous else rng.integers(3, size=n)
-    return Batch(
-        observations=rng.standard_normal((n, 4)),
-        actions=actions,
-        log_probs=np.log(rng.uniform(0.2, 0.6, n)),
-        values=np.zeros(n),
-        advantages=rng.standard_normal(n),
-        returns=np.zeros(n),
-        weight=np.full(n, 1 / n),
-    )
-
-
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("loss", ["policy_gradient_loss", "entropy_bonus"])
 def test_loss_derivatives_against_finite_differences(loss, continuous):
     rng = RNG(4)
-    batch = random_batch(rng, continuous=continuous)
+    _, batch = learning_problem(4, continuous=continuous, n=12)
     kind = DiagonalGaussian if continuous else Categorical
     eta = rng.standard_normal((12, 4 if continuous else 3))
 
@@ -103,7 +87,7 @@ def test_loss_derivatives_against_finite_differences(loss, continuous):
 
 def test_the_surrogate_has_the_policy_gradient_at_the_old_policy():
     rng = RNG(5)
-    batch = random_batch(rng)
+    _, batch = learning_problem(5, n=12)
     eta = rng.standard_normal((12, 3))
     old_log_prob = Categorical(eta).log_prob(batch.actions)
     direction = rng.standard_normal(eta.shape)
@@ -142,9 +126,8 @@ def test_exact_gradient_ascent_improves_the_exact_return():
 
 def test_without_an_entropy_bonus_an_action_may_be_ruled_out():
     """A logit of -inf, for which the entropy has no gradient that a computer could find."""
-    batch = random_batch(RNG(8))
+    policy, batch = learning_problem(8)
     batch = replace(batch, actions=np.minimum(batch.actions, 1))
-    policy = make_policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(3), RNG(9), dtype="float64")
     theta = policy.parameters.copy()
     theta[-1] = -np.inf
     algorithm = PolicyGradient()
@@ -156,41 +139,11 @@ def test_without_an_entropy_bonus_an_action_may_be_ruled_out():
     np.testing.assert_array_equal(np.isfinite(state.policy.parameters), np.isfinite(theta))
 
 
-def test_the_entropy_bonus_raises_entropy():
-    batch = random_batch(RNG(8))
-    policy = make_policy(
-        spaces.Box(-1, 1, (4,)), spaces.Discrete(3), RNG(9), hidden_sizes=(8,), dtype="float64"
-    )
-    policy = policy.with_parameters(policy.parameters + RNG(1).standard_normal(policy.network.size))
-    entropies = []
-    for coefficient in (0.0, 10.0):
-        algorithm = PolicyGradient(entropy_coefficient=coefficient, normalize_advantages=False)
-        entropies.append(algorithm.update(algorithm.init(policy), batch, RNG(0))[1]["entropy"])
-    assert entropies[1] > entropies[0]
-
-
-def test_a_batch_of_one_and_constant_advantages_stay_finite():
-    for n in (1, 6):
-        batch = random_batch(RNG(10), n=n)
-        batch = Batch(**{**batch.__dict__, "advantages": np.full(n, 2.0)})
-        policy = make_policy(
-            spaces.Box(-1, 1, (4,)), spaces.Discrete(3), RNG(11), hidden_sizes=(8,), dtype="float64"
-        )
-        algorithm = PolicyGradient(normalize_advantages=True)
-        state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0))
-        assert np.isfinite(state.policy.parameters).all()
-        assert np.isfinite(list(metrics.values())).all()
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("learning_rate", 0.0),
-        ("learning_rate", float("nan")),
-        ("entropy_coefficient", -1.0),
-        ("max_gradient_norm", float("inf")),
-    ],
-)
-def test_bad_hyperparameters_are_named(field, value):
-    with pytest.raises(ValueError, match=field):
-        PolicyGradient(**{field: value})
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_batch_of_one_and_constant_advantages_stay_finite(n):
+    policy, batch = learning_problem(10, n=n)
+    algorithm = PolicyGradient(normalize_advantages=True)
+    batch = replace(batch, advantages=np.full(n, 2.0))
+    state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0))
+    assert np.isfinite(state.policy.parameters).all()
+    assert np.isfinite(list(metrics.values())).all()
