@@ -3,36 +3,31 @@
 import itertools
 from dataclasses import replace
 
+import helpers
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from minirl.batch import Batch, Rollout, flatten
+from minirl.batch import Batch, flatten
 
 quick = settings(derandomize=True, max_examples=40, deadline=None, database=None)
 
 
 def make_rollout(valid, time=None):
     """Every entry of every column differs, so that a mix-up shows."""
-    steps, columns = valid.shape
-    cells = np.arange(steps * columns, dtype=float).reshape(steps, columns)
-    no, nothing = np.zeros_like(valid), np.zeros(0)
-    return Rollout(
+    cells = np.arange(float(valid.size)).reshape(valid.shape)
+    return helpers.make_rollout(
+        valid.shape,
         observations=np.stack([cells, -cells], axis=-1),
         actions=cells.astype(int) + 1000,
         log_probs=cells + 0.1,
         rewards=cells + 0.2,
         values=cells + 0.3,
         next_values=cells + 0.4,
-        terminated=no,
-        truncated=no,
         valid=valid,
         time=np.zeros(valid.shape, dtype=int) if time is None else time,
-        episode_ends=nothing,
-        episode_returns=nothing,
-        episode_lengths=nothing,
     )
 
 
