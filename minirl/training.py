@@ -316,6 +316,8 @@ def train(
         end, if the environment, the algorithm or `measure` raised an exception, or on Ctrl-C. Its
         `result` holds what was learned.
     """
+    if settings is not None:
+        require_instance("settings", settings, Settings)
     chosen = resolve(env, algorithm, settings)
     algorithm, settings = chosen.algorithm, chosen.settings
     budget = _Budget(total_steps, total_episodes)

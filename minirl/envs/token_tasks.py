@@ -212,8 +212,10 @@ class TokenTask:
 
         Raises ValueError for a prompt that the task does not have.
         """
-        if np.ndim(prompts) != 1:
-            raise ValueError(f"prompts must be a list or an array (B,), got {described(prompts)}")
+        if np.ndim(prompts) != 1 or np.asarray(prompts).dtype.kind not in "biufU":
+            raise ValueError(
+                f"prompts must be whole numbers or texts (B,), got {described(prompts)}"
+            )
         if all(isinstance(prompt, str) for prompt in prompts):  # type: ignore[union-attr]
             texts = [str(prompt) for prompt in prompts]  # type: ignore[union-attr]
             return np.array([self.prompt(text) for text in texts], dtype=np.int64)
@@ -230,7 +232,7 @@ class TokenTask:
         """
         if text not in self.prompts:
             raise ValueError(
-                f"prompt text {text!r} is unknown; the task has {', '.join(self.prompts)}"
+                f"prompt text {text!r} is unknown; the prompts are {', '.join(self.prompts)}"
             )
         return self.prompts.index(text)
 

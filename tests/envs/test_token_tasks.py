@@ -151,7 +151,9 @@ def test_parent_and_observation_invert_each_other():
 
 
 def test_an_unknown_prompt_is_named():
-    with pytest.raises(ValueError, match="'What is 7x7\\?' is unknown; the task has What is 2x2"):
+    with pytest.raises(
+        ValueError, match="'What is 7x7\\?' is unknown; the prompts are What is 2x2"
+    ):
         ARITHMETIC.prompt("What is 7x7?")
 
 

@@ -309,7 +309,7 @@ def test_objects_that_are_numbers_are_taken():
         (lambda: PREFERENCES.rows(np.array([0.0])), "selection must be a slice, whole numbers"),
         (lambda: PREFERENCES.rows([]), "selection must be a slice, whole numbers"),
         (lambda: PREFERENCES.rows(np.array([[0]])), "selection must be a slice, whole numbers"),
-        (lambda: TASK.prompt(-1), "prompt text -1 is unknown; the task has What is 2x2?"),
+        (lambda: TASK.prompt(-1), "prompt text -1 is unknown; the prompts are What is 2x2?"),
         (
             lambda: rlhf.exact_match("What is 7x7?", ["A:"], False),
             "prompt must be one of the arithmetic task's, What is 2x2?",
@@ -340,7 +340,15 @@ def test_objects_that_are_numbers_are_taken():
         ),
         (
             lambda: TASK.prompt_indices(index for index in (0, 1)),
-            "prompts must be a list or an array (B,), got a generator",
+            "prompts must be whole numbers or texts (B,), got a generator",
+        ),
+        (
+            lambda: TASK.prompt_indices(np.array([None, "x"])),
+            "prompts must be whole numbers or texts (B,), got an array of object",
+        ),
+        (
+            lambda: minirl.train("CartPole-v1", "ppo", total_steps=1, settings=minirl),
+            "settings must be a Settings, got a module",
         ),
         (
             lambda: rlhf.align(TASK, POLICY, ARRAY, "ppo", sentences=10**12),
