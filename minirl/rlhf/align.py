@@ -5,8 +5,8 @@
                    advantages                              `minirl.training.evaluation_stage`
     optimisation   critic and policy learn from the batch  `minirl.training.optimisation_stage`
 
-It is the loop that learned CartPole. What a language model should learn enters it through two doors
-only: the environment, which knows what a sentence earns, and the reward transform `ReferenceKL`.
+It is the same loop that learns CartPole. Only two of its inputs differ: the environment, which
+gives each sentence its reward, and the reward transform `ReferenceKL`.
 """
 
 from dataclasses import replace
@@ -45,29 +45,31 @@ def align(
 ) -> Result:
     """Align a language model by reinforcement learning, starting from the reference.
 
+    Maximises E[r(x, y)] - beta KL(pi || pi_ref) over policies pi, prompts x uniform.
+
     Parameters
     ----------
     task : TokenTask
     reference : Policy
-        The fine-tuned model: where learning starts, and what the KL holds it to.
+        The fine-tuned model: the initial policy, and pi_ref in the KL.
     rewards : ndarray (X, N)
-        What each response earns.
+        r(x, y): the reward of each response to each prompt.
     algorithm : str, Preset or Algorithm
         "policy-gradient", "natural-gradient", "trpo", "ppo", "rloo" or "grpo"; a changed
         `preset("minirl/TokenGeneration-v0", name)`; or your own algorithm.
     sentences : int
-        Sampled in all; the last rollout is completed.
+        Number of sentences to sample in total; the last rollout is completed.
     beta : float, AdaptiveReferenceBeta or None
-        Of the KL penalty, in the range that `Objective` gives (the first one, if it adapts); None
-        optimises the reward alone.
+        The coefficient of the KL penalty in units of reward per nat, or its initial value if it is
+        adaptive; `Objective` states its range. None optimises the reward alone.
     seed, settings, measure, progress
         As for `train`; the reward transform of `settings` is replaced.
 
     Raises
     ------
     ValueError
-        If beta is outside its range, for rewards or arguments that don't fit, or for a reference
-        that excludes a token by a parameter of -inf: the policy would start, and stay, without it.
+        If beta is outside its range, for rewards of another task, or for a reference that gives a
+        token probability 0 by a parameter of -inf: no gradient could ever raise it again.
     """
     require_count("sentences", sentences, most=MOST_STEPS)
     if not np.isfinite(reference.parameters).all():

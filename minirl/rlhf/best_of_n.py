@@ -1,7 +1,7 @@
 """Best-of-n: alignment by search. Draw n responses from the reference, keep the best.
 
-Its exact distribution is `minirl.exact.sequences.best_of_n`; here it is sampled, as one would with
-a model too large to enumerate.
+This file samples it, which is also possible with a model whose responses cannot be enumerated. Its
+exact distribution is `minirl.exact.sequences.best_of_n`.
 """
 
 from collections.abc import Sequence
@@ -25,22 +25,31 @@ def sample_best_of_n(
     n: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The best of n sampled responses to each prompt, (B,); among equals, the first drawn.
+    """The best of n sampled responses to each prompt x, (B,): argmax of r(x, y_i), y_i ~ pi(.|x).
+
+    Among responses with equal rewards, the first one sampled is returned.
 
     Parameters
     ----------
     prompts : array_like (B,) of int, or list of str
         Indices of the task's prompts, or their texts.
     rewards : ndarray (X, N)
-        Of every response.
+        r(x, y) of every response to every prompt.
+    n : int
+        Number of responses to sample per prompt.
+
+    Returns
+    -------
+    ndarray (B,) of int
+        The numbers of the responses.
     """
     require_count("n", n)
     rewards = checked_rewards(task, rewards)
     prompts = task.prompt_indices(prompts)
     repeated = np.repeat(prompts, n)
     responses = sample_responses(task, policy, repeated, rng)
-    # Equal as in the exact distribution: to 1e-13 of the prompt's largest reward, or rounding would
-    # choose among equals.
+    # Rewards count as equal if they agree to 1e-13 of the prompt's largest reward, as in the exact
+    # distribution. Otherwise rounding errors would decide between equal rewards.
     unit = np.abs(rewards).max(axis=1, keepdims=True)
     scores = (rewards / np.where(unit > 0, unit, 1)).round(13)[repeated, responses].reshape(-1, n)
     return responses.reshape(-1, n)[np.arange(len(prompts)), scores.argmax(axis=1)]

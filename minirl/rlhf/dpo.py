@@ -1,24 +1,28 @@
 """Direct preference optimisation: alignment without a reward model and without sampling.
 
 The optimum of E[r] - beta KL(pi || pi_ref) is pi*(y|x) = pi_ref(y|x) exp(r(x,y)/beta) / Z(x).
-Solved for the reward, and put into the Bradley-Terry model, where Z(x) cancels::
+This equation is solved for the reward and inserted into the Bradley-Terry model, where Z(x)
+cancels::
 
     r_hat(x, y) = beta log(pi(y|x) / pi_ref(y|x))         the implicit reward                  (1)
     margin = r_hat(x, y_1) - r_hat(x, y_2)                                                     (2)
     DPO:  - p log sigmoid(margin) - (1 - p) log sigmoid(-margin)                               (3)
     IPO:  p (m - 1/(2 beta))^2 + (1 - p) (m + 1/(2 beta))^2,   m = margin / beta               (4)
 
-with p the label: the probability that y_1 is preferred (soft), or 0 or 1 (hard). Log-probabilities
-are summed over the tokens of a response, never averaged. If the labels are Bradley-Terry
-probabilities of r itself, sigmoid(r_1 - r_2), and every pair is covered, pi* is the minimum of (3),
-however often each pair occurs. An annotator of temperature T has r / T, and one who errs by flips
-follows no Bradley-Terry model of r.
+Here p is the label: the probability that y_1 is preferred (soft), or 0 or 1 (hard).
+Log-probabilities are summed over the tokens of a response, never averaged.
+
+If the labels are the Bradley-Terry probabilities sigmoid(r_1 - r_2) and every pair occurs, then
+pi* is the minimum of (3), no matter how often each pair occurs. The labels of an annotator of
+temperature T correspond to the reward r / T. The labels of an annotator who sometimes turns them
+round follow no Bradley-Terry model of r.
 
 (1)-(3): Rafailov et al. 2023; (4): Azar et al. 2023.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from scipy.special import expit, log_expit
@@ -26,35 +30,39 @@ from tqdm import tqdm
 
 from minirl.envs.token_tasks import Paths, TokenTask, require_indices
 from minirl.exact import sequences
-from minirl.optimizers import Adam, LinearSchedule, Optimizer, at_progress, require_optimizer
+from minirl.optimizers import (
+    Adam,
+    CheckedOptimizer,
+    LinearSchedule,
+    PositiveSchedule,
+    at_progress,
+)
 from minirl.policy import Policy
 from minirl.rlhf.language_model import log_table, require_model
 from minirl.rlhf.preferences import Preferences
 from minirl.rlhf.reward_model import accuracy, require_labelled
 from minirl.support.arguments import check_arguments
+from minirl.support.fields import Count, check_fields
 from minirl.support.machine import one_core
-from minirl.support.validation import (
-    MOST_STEPS,
-    require_count,
-    require_positive,
-    require_within,
-)
+from minirl.support.validation import MOST_STEPS, require_count, require_within
 from minirl.training import Measure
 
-# With a smaller or larger beta, rounding decides the margins: they are beta times a difference of
-# log-probabilities, and labels strictly between 0 and 1 call for margins of about 1.
+# Margins are beta times a difference of log-probabilities, and labels strictly between 0 and 1
+# require margins of about 1. With a beta outside this range, rounding errors dominate the margins.
 SMALLEST_BETA, LARGEST_BETA = 1e-8, 1e8
 
 
-def _require_beta(beta: float) -> None:
-    require_within("beta", beta, SMALLEST_BETA, LARGEST_BETA)
+_require_beta = partial(require_within, low=SMALLEST_BETA, high=LARGEST_BETA)
+_require_steps = partial(require_count, most=MOST_STEPS)
 
 
 def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """Equation (3), mean over M pairs, and its derivative in the margins (M,): sigmoid - p.
+    """The DPO loss (3) of M pairs in nats, and its derivative with respect to the margins (M,).
 
-    Starts at log 2, where policy and reference are equal. Raises ValueError unless margins and
-    labels are one number per pair, and labels lie in [0, 1].
+    loss = mean over pairs of -p log sigmoid(margin) - (1 - p) log sigmoid(-margin), with p the
+    label. The derivative is (sigmoid(margin) - p) / M. The loss is log 2 where policy and reference
+    are equal. Raises ValueError unless margins and labels are one number per pair and labels lie in
+    [0, 1].
 
     >>> loss, d_margins = dpo_loss(np.array([0.0]), np.array([1.0]))
     >>> round(loss, 4), d_margins
@@ -67,19 +75,21 @@ def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray
 
 
 def _weighted(labels: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """labels times terms, and 0 where a label is 0, even if the term is minus infinity."""
+    """Labels times terms; 0 where a label is 0, even if the term is minus infinity."""
     return np.multiply(labels, terms, out=np.zeros(terms.shape), where=labels > 0)
 
 
 def ipo_loss(margins: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
-    """Equation (4), mean over M pairs, and its derivative in the margins (M,).
+    """The IPO loss (4) of M pairs, and its derivative with respect to the margins (M,).
 
-    Raises ValueError as `dpo_loss`, and for a beta outside [1e-8, 1e8].
+    loss = mean over pairs of p (m - 1/(2 beta))^2 + (1 - p) (m + 1/(2 beta))^2, with p the label
+    and m = margin / beta. The derivative is 2 (m - (2 p - 1) / (2 beta)) / (beta M). Raises
+    ValueError as `dpo_loss`, and for a beta outside [1e-8, 1e8].
 
     >>> ipo_loss(np.array([0.0]), np.array([1.0]), beta=0.5)  # (0 - 1)^2, slope 2 (0 - 1) / 0.5
     (1.0, array([-4.]))
     """
-    _require_beta(beta)
+    _require_beta("beta", beta)
     margins, labels = require_labelled("margins", margins, labels)
     m, target = margins / beta, 1 / (2 * beta)
     loss = (labels * (m - target) ** 2 + (1 - labels) * (m + target) ** 2).mean()
@@ -88,28 +98,34 @@ def ipo_loss(margins: np.ndarray, labels: np.ndarray, beta: float) -> tuple[floa
 
 
 def implicit_reward(task: TokenTask, policy: Policy, reference: Policy, beta: float) -> np.ndarray:
-    """Equation (1) for every response, (X, N): the reward that this policy is optimal for.
+    """The implicit reward (1) of every response (X, N): the reward for which the policy is optimal.
+
+    r_hat(x, y) = beta (log pi(y|x) - log pi_ref(y|x)), in the units of the reward; optimal for
+    E[r] - beta KL(pi || pi_ref).
 
     Raises
     ------
     ValueError
         If beta lies outside [1e-8, 1e8], or the reference gives some response probability 0.
     """
-    _require_beta(beta)
-    own, theirs = (
+    _require_beta("beta", beta)
+    log_probs, reference_log_probs = (
         sequences.response_log_probs(log_table(task, model)) for model in (policy, reference)
     )
-    if not np.isfinite(theirs).all():
-        prompt, response = np.argwhere(~np.isfinite(theirs))[0]
+    if not np.isfinite(reference_log_probs).all():
+        prompt, response = np.argwhere(~np.isfinite(reference_log_probs))[0]
         raise ValueError(
             f"reference gives probability 0 to {task.text(response)!r} for "
             f"{task.prompts[prompt]!r}: it has no log-ratio; smooth the reference"
         )
-    return beta * (own - theirs)
+    return beta * (log_probs - reference_log_probs)
 
 
 def path_log_probs(policy: Policy, paths: Paths) -> tuple[np.ndarray, Any]:
-    """log pi(y|x) (M,) of M responses, summed over their tokens, and what the gradient needs."""
+    """log pi(y|x) = sum_t log pi(y_t|x, y_<t) in nats (M,) of M responses, and a cache.
+
+    `path_gradient` computes the gradient from the cache.
+    """
     valid = paths.valid
     distribution, cache = policy.forward(paths.observations[valid])
     log_probs = np.zeros(valid.shape)
@@ -117,24 +133,35 @@ def path_log_probs(policy: Policy, paths: Paths) -> tuple[np.ndarray, Any]:
     return log_probs.sum(axis=1), (distribution, cache)
 
 
-def path_gradient(policy: Policy, paths: Paths, kept: Any, d_log_probs: np.ndarray) -> np.ndarray:
-    """sum_i d_i grad log pi(y_i|x_i), (P,), for d (M,) and what `path_log_probs` kept."""
-    distribution, cache = kept
-    of_token = np.broadcast_to(d_log_probs[:, None], paths.valid.shape)[paths.valid]
+def path_gradient(policy: Policy, paths: Paths, cache: Any, d_log_probs: np.ndarray) -> np.ndarray:
+    """The gradient sum_i d_i grad log pi(y_i|x_i) (P,), for factors d (M,).
+
+    Parameters
+    ----------
+    policy, paths
+        The arguments of `path_log_probs`.
+    cache : object
+        The second value that `path_log_probs` returned for them.
+    d_log_probs : ndarray (M,)
+        The derivative of a loss with respect to log pi(y_i|x_i).
+    """
+    distribution, network_cache = cache
+    d_tokens = np.broadcast_to(d_log_probs[:, None], paths.valid.shape)[paths.valid]
     scores = distribution.grad_log_prob(paths.tokens[paths.valid])
-    return policy.vjp(cache, of_token[:, None] * scores)
+    return policy.vjp(network_cache, d_tokens[:, None] * scores)
 
 
 @dataclass(frozen=True, eq=False)
 class DPOResult:
-    """What `DPO.fit` leaves.
+    """The result of `DPO.fit`.
 
     Parameters
     ----------
     policy : Policy
+        The aligned policy.
     rows : list of dict
-        Of each step: "loss", the expected agreement of the margin's sign with the label
-        ("agreement"), and, where measured, the numbers of `measure` before the step.
+        One dict per step: "loss", the expected agreement of the margin's sign with the label
+        ("agreement"), and the numbers that `measure` returned before the step, if any.
     """
 
     policy: Policy
@@ -143,40 +170,46 @@ class DPOResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DPO:
-    """Gradient steps on minibatches of preferences.
+    """Gradient steps on minibatches of preference pairs, down the DPO or the IPO loss.
+
+    With margin = beta (log pi(y_1|x)/pi_ref(y_1|x) - log pi(y_2|x)/pi_ref(y_2|x)), p the label and
+    m = margin / beta, the loss of a pair is::
+
+        "dpo":  - p log sigmoid(margin) - (1 - p) log sigmoid(-margin)                         (3)
+        "ipo":  p (m - 1/(2 beta))^2 + (1 - p) (m + 1/(2 beta))^2                              (4)
 
     Parameters
     ----------
     beta : float
-        Of the KL penalty that is solved for: in units of reward per nat; for IPO, whose objective
-        is the probability of being preferred and not the reward, in that probability per nat (a
-        smaller number for the same effect, see docs/results/rlhf.md). In [1e-8, 1e8].
+        The coefficient of the KL in the objective that the optimal policy maximises, in
+        [1e-8, 1e8]. For DPO it is in units of reward per nat. The objective of IPO is the
+        probability of being preferred, not the reward: there beta is in that probability per nat,
+        and a smaller number has the same effect (see docs/results/rlhf.md).
     loss : {"dpo", "ipo"}
         Equation (3) or (4).
     learning_rate : float or LinearSchedule
+        The optimizer's step size.
     steps : int
-        Gradient steps. The default suits soft labels. Hard ones are learned by heart: of 3,000
-        pairs of the arithmetic task, 150 steps leave more than 600.
+        Number of gradient steps. The default suits soft labels. With hard labels the policy
+        overfits: with 3,000 pairs of the arithmetic task, 150 steps reach a higher objective than
+        600.
     minibatch_size : int
-        Pairs a step, drawn without replacement from a shuffled order, epoch by epoch.
+        Pairs per step, drawn without replacement from a shuffled order, epoch by epoch.
     optimizer : Optimizer
+        Turns each minibatch's gradient into a step.
     """
 
-    beta: float = 0.3
+    beta: Annotated[float, _require_beta] = 0.3
     loss: Literal["dpo", "ipo"] = "dpo"
-    learning_rate: float | LinearSchedule = LinearSchedule(0.1)
-    steps: int = 600
-    minibatch_size: int = 512
-    optimizer: Optimizer = Adam()
+    learning_rate: PositiveSchedule = LinearSchedule(0.1)
+    steps: Annotated[int, _require_steps] = 600
+    minibatch_size: Count = 512
+    optimizer: CheckedOptimizer = Adam()
 
     def __post_init__(self) -> None:
-        _require_beta(self.beta)
+        check_fields(self)
         if self.loss not in ("dpo", "ipo"):
             raise ValueError(f'loss must be "dpo" or "ipo", got {self.loss!r}')
-        require_positive("learning_rate", at_progress(self.learning_rate, 0.0))
-        require_count("steps", self.steps, most=MOST_STEPS)
-        require_count("minibatch_size", self.minibatch_size)
-        require_optimizer("optimizer", self.optimizer)
 
     def loss_and_gradient(
         self,
@@ -186,25 +219,29 @@ class DPO:
         reference_margins: np.ndarray,
         labels: np.ndarray,
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        """The loss, its gradient (P,) and the margins (2) (M,).
+        """The loss (3) or (4), its gradient (P,), and the margins (2) (M,).
+
+        margin = beta (log pi(y_1|x) - log pi(y_2|x) - (log pi_ref(y_1|x) - log pi_ref(y_2|x)))
 
         Parameters
         ----------
+        policy : Policy
         first, second : Paths
-            Of the two responses of each of M pairs.
+            The tokens of the first and of the second response of each of M pairs.
         reference_margins : ndarray (M,)
-            log pi_ref(y_1|x) - log pi_ref(y_2|x).
+            log pi_ref(y_1|x) - log pi_ref(y_2|x), in nats.
         labels : ndarray (M,)
+            Probabilities that the first response is preferred, in [0, 1].
         """
-        first_log_probs, kept_first = path_log_probs(policy, first)
-        second_log_probs, kept_second = path_log_probs(policy, second)
+        first_log_probs, first_cache = path_log_probs(policy, first)
+        second_log_probs, second_cache = path_log_probs(policy, second)
         margins = self.beta * (first_log_probs - second_log_probs - reference_margins)
         if self.loss == "dpo":
             loss, d_margins = dpo_loss(margins, labels)
         else:
             loss, d_margins = ipo_loss(margins, labels, self.beta)
-        gradient = path_gradient(policy, first, kept_first, self.beta * d_margins)
-        gradient -= path_gradient(policy, second, kept_second, self.beta * d_margins)
+        gradient = path_gradient(policy, first, first_cache, self.beta * d_margins)
+        gradient -= path_gradient(policy, second, second_cache, self.beta * d_margins)
         return loss, gradient, margins
 
     def fit(
@@ -217,18 +254,19 @@ class DPO:
         measure: Measure | None = None,
         progress: bool = False,
     ) -> DPOResult:
-        """Align a copy of the reference to preferences.
+        """Align a copy of the reference to preferences by gradient steps on the loss (3) or (4).
 
         Parameters
         ----------
+        task : TokenTask
         reference : Policy
-            Where learning starts and what the KL refers to; never changed.
+            The policy at the first step, and pi_ref in the loss. It is not changed.
         preferences : Preferences
-            Of answers in `task`.
+            Pairs of answers of `task`.
         rng : Generator
             Shuffles the pairs.
         measure : callable, optional
-            measure(policy) -> numbers to record before each step; none, if it returns none.
+            measure(policy) returns a dict of numbers to record before each step; it may be empty.
         progress : bool
             Show a progress bar.
 
@@ -240,7 +278,7 @@ class DPO:
         """
         _require_of_task(task, preferences)
         require_model(task, reference)
-        # (1) the steps of both answers, and what the reference thinks of them, once and for all
+        # (1) tokens of both answers and their log-probabilities under the reference, computed once
         first = task.paths(preferences.prompts, preferences.first)
         second = task.paths(preferences.prompts, preferences.second)
         reference_margins = (
@@ -288,15 +326,22 @@ class DPO:
 def probability_masses(
     task: TokenTask, policy: Policy, preferences: Preferences
 ) -> dict[str, float]:
-    """Where the probability lies, mean over prompts, computed exactly.
+    """The probability of chosen, rejected and unseen answers, exact, mean over prompts.
 
-    DPO raises the chosen answers *relative* to the rejected ones only; both may fall, in favour of
-    answers that no pair mentions.
+    The mass of a set S of answers is mean_x sum over y in S of pi(y|x). DPO raises the chosen
+    answers only *relative* to the rejected ones. The probabilities of both may fall, in favour of
+    answers that occur in no pair.
 
     Returns
     -------
-    dict : the mass of answers that were only "chosen", only "rejected", in pairs on both sides
-        ("both"), and never seen ("unseen"); they sum to 1. Needs hard labels.
+    dict
+        The mass of the answers that were only "chosen", only "rejected", sometimes chosen and
+        sometimes rejected ("both"), or in no pair ("unseen"). The four numbers sum to 1.
+
+    Raises
+    ------
+    ValueError
+        For a label that is not 0 or 1, or a prompt or response that the task does not have.
     """
     _require_of_task(task, preferences)
     probs = np.exp(sequences.response_log_probs(log_table(task, policy)))

@@ -1,19 +1,21 @@
 """The KL divergence to a frozen reference: three estimators, and the penalty in the reward.
 
-With log_ratio = log pi(y) - log pi_ref(y) of a response y sampled from pi, KL(pi || pi_ref) is the
-mean of each of::
+Let log_ratio = log pi(y) - log pi_ref(y), in nats, for a response y sampled from pi. The mean of
+each of these numbers estimates KL(pi || pi_ref)::
 
     k1 = log_ratio                           unbiased; its sign varies                       (1)
-    k2 = log_ratio^2 / 2                     biased, the less the closer the two             (2)
-    k3 = exp(-log_ratio) - 1 + log_ratio     unbiased and positive; heavy-tailed far away    (3)
+    k2 = log_ratio^2 / 2                     biased; less so for more similar policies       (2)
+    k3 = exp(-log_ratio) - 1 + log_ratio     unbiased, at least 0; heavy-tailed for
+                                             very different policies                         (3)
 
-As a *loss*, differentiated at fixed samples, they are something else: E[grad k1] = 0, E[grad k2]
-is the gradient of KL(pi || pi_ref), and E[grad k3] that of KL(pi_ref || pi). The penalty therefore
-goes into the reward, token by token, where the policy gradient differentiates the sampling::
+Differentiated as a *loss* at fixed samples, they have other expectations: E[grad k1] = 0,
+E[grad k2] is the gradient of KL(pi || pi_ref), and E[grad k3] is the gradient of KL(pi_ref || pi).
+The penalty is therefore part of the reward of each token. The policy gradient then accounts for
+how the sampling depends on the parameters::
 
     r'_t = r_t - beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t))                                (4)
 
-Schulman, "Approximating KL divergence" (2020), for the names; Ziegler et al. 2019 for (4).
+Sources: Schulman, "Approximating KL divergence" (2020) for the names; Ziegler et al. 2019 for (4).
 """
 
 from dataclasses import dataclass
@@ -24,62 +26,66 @@ from minirl.algorithms.ppo import COEFFICIENT_RANGE
 from minirl.batch import Rollout
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
+from minirl.support.fields import Positive, check_fields
 from minirl.support.validation import require_finite, require_instance, require_positive
 
 
 def k1(log_ratio: np.ndarray) -> np.ndarray:
-    """Equation (1); its derivative in log pi is 1."""
+    """The estimates k1 = log_ratio of the KL; the derivative with respect to log pi is 1."""
     return log_ratio
 
 
 def k2(log_ratio: np.ndarray) -> np.ndarray:
-    """Equation (2); its derivative in log pi is log_ratio."""
+    """The estimates k2 = log_ratio^2 / 2; the derivative with respect to log pi is log_ratio."""
     return log_ratio * log_ratio / 2
 
 
 def k3(log_ratio: np.ndarray) -> np.ndarray:
-    """Equation (3); its derivative in log pi is 1 - exp(-log_ratio). Infinite where pi(y) is 0.
+    """The estimates k3 = exp(-log_ratio) - 1 + log_ratio of the KL; infinite where pi(y) is 0.
+
+    The derivative with respect to log pi is 1 - exp(-log_ratio).
 
     >>> k3(np.array([0.0, np.log(2.0)])).round(4)  # ref/pi - 1 + log(pi/ref) = 1/2 - 1 + 0.6931
     array([0.    , 0.1931])
     """
-    with np.errstate(invalid="ignore"):  # infinity minus infinity, where the exponential is larger
+    with np.errstate(invalid="ignore"):  # inf - inf where pi(y) = 0: the exponential dominates
         estimate = np.expm1(-log_ratio) + log_ratio
     return np.where(np.isneginf(log_ratio), np.inf, estimate)
 
 
 @dataclass(frozen=True)
 class AdaptiveReferenceBeta:
-    """Ziegler's controller, as in their code (lm-human-preferences): beta follows the measured KL.
+    """A beta that rises while the measured KL is above a target and falls while it is below.
 
-    beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) sentences / horizon)
+    This is the controller of Ziegler et al. 2019, as in their code (lm-human-preferences)::
 
-    The coefficient stays within a factor of 2^20, about a million, of its start, so that it can
-    recover from any run of small or large KLs.
+        beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) sentences / horizon)
 
-    The defaults are StackLLaMA's. On the token task the KL is about 2, and budgets are smaller.
+    The coefficient stays within a factor of 2^20, about a million, of its first value, so that it
+    can recover from any series of small or large KLs. The defaults are StackLLaMA's. On the token
+    task the KL is about 2 nats, and training runs are shorter.
 
     Parameters
     ----------
     initial : float
         The first beta, in units of reward per nat.
     target : float
-        KL(pi || pi_ref) to keep, in nats per sentence.
+        The desired KL(pi || pi_ref), in nats per sentence.
     horizon : float
-        Sentences in which beta changes by at most 20 %, roughly.
+        Number of sentences in which beta changes by at most about 20 %.
     """
 
-    initial: float = 0.2
-    target: float = 6.0
-    horizon: float = 10_000.0
+    initial: Positive = 0.2
+    target: Positive = 6.0
+    horizon: Positive = 10_000.0
 
     def __post_init__(self) -> None:
-        require_positive("initial", self.initial)
-        require_positive("target", self.target)
-        require_positive("horizon", self.horizon)
+        check_fields(self)
 
     def next_beta(self, beta: float, kl: float, sentences: int) -> float:
-        """The coefficient after a rollout of `sentences` sentences with this mean KL.
+        """beta (1 + clip(kl / target - 1, -0.2, 0.2) sentences / horizon): beta after a rollout.
+
+        The rollout had `sentences` sentences and this mean `kl` in nats per sentence.
 
         >>> AdaptiveReferenceBeta(target=2.0, horizon=1000.0).next_beta(0.3, kl=2.2, sentences=500)
         0.315
@@ -87,8 +93,8 @@ class AdaptiveReferenceBeta:
         Raises
         ------
         ValueError
-            If one rollout is so much longer than the horizon that beta would not stay above 0, or
-            the KL is not a finite number.
+            If the rollout has so many more sentences than the horizon that beta would not stay
+            above 0, or if the KL is not a finite number.
         """
         require_finite("kl", kl)
         error = float(np.clip(kl / self.target - 1, -0.2, 0.2))
@@ -103,48 +109,52 @@ class AdaptiveReferenceBeta:
 
 
 def log_ratios(reference: Policy, rollout: Rollout) -> np.ndarray:
-    """log pi(a_t|s_t) - log pi_ref(a_t|s_t) in nats (T, E), 0 on invalid rows."""
+    """log pi(a_t|s_t) - log pi_ref(a_t|s_t) of a rollout, in nats (T, E); 0 on invalid rows."""
     valid = rollout.valid
-    theirs = reference(rollout.observations[valid])
+    reference_log_probs = reference(rollout.observations[valid]).log_prob(rollout.actions[valid])
     differences = np.zeros(valid.shape)
-    differences[valid] = rollout.log_probs[valid] - theirs.log_prob(rollout.actions[valid])
+    differences[valid] = rollout.log_probs[valid] - reference_log_probs
     return differences
 
 
 def next_token_kl(policy: Policy, reference: Policy, contexts: np.ndarray) -> np.ndarray:
-    """Exact KL(pi(.|s) || pi_ref(.|s)) in nats (N,) of the next token in contexts s (N,).
+    """Exact KL(pi(.|s) || pi_ref(.|s)) of the next token, in nats (N,), in contexts s (N,).
+
+    The KL of a context is sum_v pi(v|s) (log pi(v|s) - log pi_ref(v|s)).
 
     Raises
     ------
     ValueError
-        Where the reference excludes a token that the policy may write, sampled or not.
+        If the reference gives probability 0 to a token to which the policy gives more than 0.
     """
-    own, theirs = (model(contexts) for model in (policy, reference))
-    excluded = np.isneginf(theirs.eta) & ~np.isneginf(own.eta)
+    pi, pi_ref = (model(contexts) for model in (policy, reference))
+    excluded = np.isneginf(pi_ref.eta) & ~np.isneginf(pi.eta)
     if excluded.any():
         row, token = np.argwhere(excluded)[0]
         raise ValueError(
             f"reference gives token {token} probability 0 in context {contexts[row]}, where the "
             "policy has some: KL(policy || reference) is infinite; smooth the reference"
         )
-    return own.kl(theirs)
+    return pi.kl(pi_ref)
 
 
 @dataclass(frozen=True)
 class ReferenceKL:
-    """Reward transform (4): what learning sees is the reward minus beta times the KL, sampled.
+    """Reward transform (4): subtracts beta times the log-ratio to the reference from each reward.
 
-    Needs whole episodes, one sentence a column, and raises ValueError otherwise. Its metrics are
-    nats per sentence, of the policy that acted: k1, k2, k3 of whole sentences, and the exact KL of
-    each next-token distribution summed along the sampled prefixes, which is unbiased too and varies
-    least.
+    r'_t = r_t - beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t))
+
+    Each column of the rollout must contain exactly one whole episode, that is one sentence. The
+    metrics describe the policy that acted, in nats per sentence. They are the means of k1, k2 and
+    k3 over whole sentences, and the exact KL of each next-token distribution, summed over the
+    sampled prefixes. This sum is also unbiased and has the smallest variance.
 
     Parameters
     ----------
     reference : Policy
-        Frozen; it is only ever read.
+        pi_ref; it is not changed.
     beta : float or AdaptiveReferenceBeta
-        In units of reward per nat, above 0.
+        The coefficient, in units of reward per nat, above 0.
     """
 
     reference: Policy
@@ -162,7 +172,9 @@ class ReferenceKL:
     def transform(
         self, state: float, rollout: Rollout, policy: Policy
     ) -> tuple[float, np.ndarray, dict[str, float]]:
-        """The next beta, the rewards (4) (T, E) under the current one, and the KL measured.
+        """The next beta, the rewards (T, E) with the current beta, and the measured KL.
+
+        r'_t = r_t - beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t)), with beta = `state`.
 
         Raises
         ------

@@ -14,13 +14,15 @@ from minirl.support.arguments import check_arguments
 
 
 def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
-    """The policy with one row of logits for each context: nothing is shared, nothing aliased.
+    """The policy with one row of logits per context: pi(v|c) = softmax(log_probs[c])[v].
+
+    No two contexts share a parameter.
 
     Parameters
     ----------
     log_probs : ndarray (X, C, V)
-        Log-probabilities of the next token, in nats, -inf for a token that is excluded. They are
-        the logits of a softmax table, which normalises them. The row of 'ended' gets zeros.
+        Log-probabilities of the next token, in nats; -inf for a token of probability 0. The policy
+        uses them as logits and normalises them. The logits of the observation 'ended' are 0.
 
     Raises
     ------
@@ -52,16 +54,16 @@ def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
 def require_model(task: TokenTask, policy: Policy) -> None:
     """Raise ValueError if the policy is a table of another task."""
     network = policy.network
-    wanted = Table(task.num_observations, len(task.vocabulary))
-    if isinstance(network, Table) and network != wanted:
+    required = Table(task.num_observations, len(task.vocabulary))
+    if isinstance(network, Table) and network != required:
         raise ValueError(
-            f"policy is {network}, a model of another task: this one needs {wanted}, a row for "
+            f"policy is {network}, a model of another task: this one needs {required}, a row for "
             "each context and for 'ended', a column for each token"
         )
 
 
 def log_table(task: TokenTask, policy: Policy) -> np.ndarray:
-    """Log-probabilities (X, C, V) of the next token in every context, in nats."""
+    """Log-probabilities log pi(v|x, c) (X, C, V) of the next token in every context, in nats."""
     require_model(task, policy)
     distribution = policy(np.arange(task.num_observations - 1))
     eta = np.asarray(distribution.eta, dtype=np.float64)
@@ -75,7 +77,7 @@ def sample_responses(
     prompts: ArrayLike | Sequence[str],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """One response (B,) to each prompt, sampled token by token: ``y_t ~ pi(. | x, y_<t)``.
+    """One sampled response to each prompt (B,), token by token: ``y_t ~ pi(. | x, y_<t)``.
 
     Parameters
     ----------
@@ -84,7 +86,8 @@ def sample_responses(
 
     Returns
     -------
-    ndarray (B,) of int : the numbers of the responses; `task.text` turns one into words.
+    ndarray (B,) of int
+        The numbers of the responses; `task.text` turns a number into words.
     """
     require_model(task, policy)
     prompts = task.prompt_indices(prompts)

@@ -1,7 +1,8 @@
 """The objective of RLHF, J(pi) = E[r(x, y)] - beta KL(pi || pi_ref), computed exactly.
 
-Its optimum is pi*(y|x) = pi_ref(y|x) exp(r(x, y) / beta) / Z(x), and every method of alignment is
-judged by the fraction (J(pi) - J(pi_ref)) / (J* - J(pi_ref)) of the possible gain.
+Its optimum is pi*(y|x) = pi_ref(y|x) exp(r(x, y) / beta) / Z(x). Every method of alignment is
+judged by the fraction of the possible gain that it reaches,
+(J(pi) - J(pi_ref)) / (J* - J(pi_ref)).
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from minirl.support.validation import require_instance
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """J(pi) = E[r(x, y)] - beta KL(pi || pi_ref), prompts uniform, always computed exactly.
+    """The objective J(pi) = E[r(x, y)] - beta KL(pi || pi_ref), prompts uniform, computed exactly.
 
     Parameters
     ----------
@@ -28,10 +29,11 @@ class Objective:
     reference : Policy
         pi_ref.
     rewards : ndarray (X, N)
-        r, of every response: the task's utilities or a reward model's.
+        r(x, y) of every response: the task's utilities, or the rewards of a reward model.
     beta : float
-        In units of reward per nat, in the range of `sequences.require_price`: from 1e-8 times the
-        largest absolute reward to 1e5 times the largest difference of two rewards of a prompt.
+        The coefficient of the KL in units of reward per nat. Its range is that of
+        `sequences.require_price`: from 1e-8 times the largest absolute reward to 1e5 times the
+        largest difference of two rewards of a prompt.
 
     Raises
     ------
@@ -52,32 +54,32 @@ class Objective:
 
     @cached_property
     def log_reference(self) -> np.ndarray:
-        """The reference's log-probabilities (X, C, V)."""
+        """Log-probabilities (X, C, V) of the next token under the reference, in nats."""
         return log_table(self.task, self.reference)
 
     @cached_property
     def reference_log_probs(self) -> np.ndarray:
-        """Log-probabilities (X, N) of whole responses under the reference."""
+        """Log-probabilities (X, N) of whole responses under the reference, in nats."""
         return sequences.response_log_probs(self.log_reference)
 
     def value(self, policy: Policy) -> sequences.ObjectiveValue:
-        """J, E[r] and KL(pi || pi_ref) of a policy."""
+        """J(pi) = E[r] - beta KL(pi || pi_ref), E[r], and the KL in nats, of a policy."""
         return sequences.objective(
             log_table(self.task, policy), self.log_reference, self.rewards, self.beta
         )
 
     def measure(self, policy: Policy) -> dict[str, float]:
-        """The same as metrics, for `train(measure=...)`."""
-        found = self.value(policy)
+        """The numbers of `value` as a dict of metrics, for `train(measure=...)`."""
+        value = self.value(policy)
         return {
-            "exact_objective": found.objective,
-            "exact_reward": found.reward,
-            "exact_reference_kl": found.kl,
+            "exact_objective": value.objective,
+            "exact_reward": value.reward,
+            "exact_reference_kl": value.kl,
         }
 
     @cached_property
     def optimal_policy(self) -> Policy:
-        """pi*, proportional to pi_ref exp(r / beta): what every method aims at."""
+        """The optimum pi*(y|x) = pi_ref(y|x) exp(r(x, y) / beta) / Z(x) as a policy."""
         log_policy, _ = sequences.soft_optimal_policy(self.log_reference, self.rewards, self.beta)
         return full_prefix_policy(self.task, log_policy)
 
@@ -88,15 +90,15 @@ class Objective:
 
     @cached_property
     def optimum(self) -> float:
-        """J* = J(pi*)."""
+        """J* = J(pi*), the largest value that any policy has."""
         return self.value(self.optimal_policy).objective
 
     def fraction_of_optimum(self, policy: Policy) -> float:
-        """`fraction_reached` by a policy: 0 for the reference, at most 1."""
+        """(J(pi) - J(pi_ref)) / (J* - J(pi_ref)) of a policy: 0 for the reference, at most 1."""
         return self.fraction_reached(self.value(policy).objective)
 
     def fraction_reached(self, value: float) -> float:
-        """(J - J(pi_ref)) / (J* - J(pi_ref)) of a value J of this objective.
+        """(J - J(pi_ref)) / (J* - J(pi_ref)), where J is the given value of this objective.
 
         Raises
         ------

@@ -1,12 +1,16 @@
 """Preferences: which of two answers to the same prompt is better.
 
-Two sources. Pairs sampled from the reference policy and labelled by a Bradley-Terry annotator; and
-answers to questions with votes, as on StackExchange, whose scores order them. Prompts and responses
-are numbers, as in `TokenTask`. Two identical answers say nothing about a preference, so no record
-holds such a pair; how many were left out is counted.
+Pairs are sampled from the reference policy and labelled by a Bradley-Terry annotator::
+
+    P(first preferred) = sigmoid((u(x, first) - u(x, second)) / temperature)
+
+where u is the task's utility. (`votes.py` makes pairs from the scores of StackExchange instead.)
+Prompts and responses are numbers, as in `TokenTask`. A pair of identical answers contains no
+information about a preference, so such pairs are left out, and their number is reported.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import scipy.special
@@ -15,37 +19,32 @@ from minirl.envs.token_tasks import TokenTask, require_indices
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import (
-    require_count,
-    require_positive,
-    require_selection,
-)
+from minirl.support.fields import Positive, check_fields
+from minirl.support.validation import require_count, require_selection
 
-# A policy that says the same twice in so many pairs is taken for deterministic.
+# A policy whose answers are identical in at least this many pairs is considered deterministic.
 _FEWEST_DRAWN = 1000
-
-# 2^62 votes still fit into an int64.
-_MOST_DOUBLINGS = 62
 
 
 @dataclass(frozen=True, eq=False)
 class Preferences:
-    """M pairs of different answers and how probably the first one is preferred.
+    """M pairs of different answers, labelled with the probability that the first is preferred.
 
     Parameters
     ----------
     prompts : ndarray (M,) of int
+        Numbers of the prompts.
     first, second : ndarray (M,) of int
-        The two responses.
+        Numbers of the two responses.
     labels : ndarray (M,)
-        In [0, 1]. A soft label is the probability that the first is preferred, a hard one is 1
-        where it was and 0 where the second was.
+        In [0, 1]. A soft label is the probability that the first response is preferred. A hard
+        label is 1 where the first was preferred and 0 where the second was.
 
     Raises
     ------
     ValueError
-        For no pair, shapes that differ, numbers that are no numbers of prompts or responses, a
-        label outside [0, 1], or a pair that names the same answer twice.
+        Without a pair, for shapes that differ, negative or fractional numbers of prompts or
+        responses, a label outside [0, 1], or a pair of identical responses.
     """
 
     prompts: np.ndarray
@@ -57,7 +56,7 @@ class Preferences:
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.float64))
         if self.labels.ndim != 1 or not self.labels.size:
             raise ValueError(
-                f"labels must be one number a pair, at least one, got shape {self.labels.shape}"
+                f"labels must be one number per pair, at least one, got shape {self.labels.shape}"
             )
         for name in ("prompts", "first", "second"):
             numbers = np.asarray(getattr(self, name))
@@ -87,7 +86,7 @@ class Preferences:
         return len(self.labels)
 
     def rows(self, selection: np.ndarray | slice) -> "Preferences":
-        """The selected pairs: indices, a mask (M,), or a slice."""
+        """The pairs that `selection`, an array of indices, a mask (M,) or a slice, selects."""
         require_selection("selection", selection)
         return Preferences(
             self.prompts[selection],
@@ -98,12 +97,12 @@ class Preferences:
 
     @property
     def chosen(self) -> np.ndarray:
-        """The preferred responses (M,). Raises ValueError for a label that is not 0 or 1."""
+        """Numbers of the preferred responses (M,); ValueError for a label that is not 0 or 1."""
         return np.where(self._first_won(), self.first, self.second)
 
     @property
     def rejected(self) -> np.ndarray:
-        """The other responses (M,). Raises ValueError for a label that is not 0 or 1."""
+        """Numbers of the other responses (M,); ValueError for a label that is not 0 or 1."""
         return np.where(self._first_won(), self.second, self.first)
 
     def _first_won(self) -> np.ndarray:
@@ -122,14 +121,15 @@ class Preferences:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """M pairs of different answers, not labelled yet.
+    """M pairs of different answers without labels.
 
     Parameters
     ----------
     prompts, first, second : ndarray (M,) of int
+        Numbers of the prompts and of the two responses.
     identical : int
-        Pairs drawn on the way that held the same answer twice and were dropped; M + identical
-        pairs were drawn.
+        Number of sampled pairs that were left out because both answers were the same. M + identical
+        pairs were sampled.
     """
 
     prompts: np.ndarray
@@ -138,16 +138,18 @@ class Pairs:
     identical: int
 
     def tied(self, utilities: np.ndarray) -> np.ndarray:
-        """Whether both answers are worth the same (M,), up to rounding.
+        """Whether both answers of a pair have the same utility up to rounding, (M,) of bool.
 
-        Such pairs are kept: a soft label calls them 0.5, a hard one throws a coin.
+        abs(u(x, first) - u(x, second)) <= 1e-12 max_y abs(u(x, y)). These pairs are not left out:
+        their soft label is 0.5, and their hard label is a fair coin flip.
 
         Parameters
         ----------
         utilities : ndarray (X, N)
+            u(x, y) of every response to every prompt.
         """
         first, second = _utilities_of(self, utilities)
-        # Rounding is relative to the utilities that a prompt's answers have, not to 1.
+        # The rounding error is relative to the size of the prompt's utilities.
         unit = np.abs(utilities).max(axis=1)[self.prompts]
         return np.abs(first - second) <= 1e-12 * unit
 
@@ -167,22 +169,25 @@ def _utilities_of(pairs: Pairs, utilities: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def sample_pairs(task: TokenTask, policy: Policy, count: int, rng: np.random.Generator) -> Pairs:
-    """Two independent answers to each of `count` prompts, drawn on until they differ.
+    """`count` pairs of different answers: x uniform, first and second independent ~ pi(.|x).
 
-    Prompts are drawn uniformly; a prompt with few answers loses more pairs to identical ones.
+    Pairs of identical answers are left out. This happens more often for prompts to which the policy
+    gives few different answers, so these prompts are rarer in the result.
 
     Parameters
     ----------
+    task : TokenTask
     policy : Policy
         A language model for the task, usually the reference.
     count : int
-        M, the pairs wanted.
+        M, the number of pairs.
+    rng : Generator
 
     Raises
     ------
     ValueError
-        If the policy seems to have one answer only: `count` pairs in a row, and not fewer than
-        1000, were all identical.
+        If the policy seems to give only one answer: max(count, 1000) successive pairs were all
+        identical.
     """
     require_count("count", count)
     block = max(count, _FEWEST_DRAWN)
@@ -196,21 +201,30 @@ def sample_pairs(task: TokenTask, policy: Policy, count: int, rng: np.random.Gen
                 f"answer twice in {block} of {block} pairs"
             )
         drawn = np.concatenate([drawn, [prompts, first, second]], axis=1)
-    kept = np.flatnonzero(drawn[1] != drawn[2])[:count]
-    prompts, first, second = drawn[:, kept]
-    return Pairs(prompts, first, second, identical=int(kept[-1]) + 1 - count)
+    rows = np.flatnonzero(drawn[1] != drawn[2])[:count]
+    prompts, first, second = drawn[:, rows]
+    return Pairs(prompts, first, second, identical=int(rows[-1]) + 1 - count)
+
+
+def _require_flip(name: str, value: float) -> None:
+    if not 0 <= value < 0.5:
+        raise ValueError(f"{name} must lie in [0, 0.5), got {value!r}")
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """A human who prefers answers by the Bradley-Terry model, and errs.
+    """A simulated human who labels pairs by the Bradley-Terry model and sometimes errs.
+
+    With utilities u and p = sigmoid((u_first - u_second) / temperature), the probability that the
+    first answer is labelled as preferred is (1 - flip) p + flip (1 - p).
 
     Parameters
     ----------
     temperature : float
-        Above 0, in units of utility: how large a difference is clearly seen.
+        Above 0, in units of utility. A difference of utilities much smaller than this is hardly
+        noticed, a much larger one decides almost every label.
     flip : float
-        In [0, 0.5): the probability that a label is turned round.
+        In [0, 0.5): the probability that a label is the opposite of the judgement.
 
     References
     ----------
@@ -218,8 +232,8 @@ class Annotator:
 
     Examples
     --------
-    An answer better by log 3 is preferred three times out of four; with a fifth of the labels
-    turned round, in 0.8 * 3/4 + 0.2 * 1/4 of the cases.
+    An answer whose utility is larger by log 3 is preferred with probability 3/4. If a fifth of the
+    labels are flipped, the probability is 0.8 * 3/4 + 0.2 * 1/4.
 
     >>> better, worse = np.array([np.log(3)]), np.array([0.0])
     >>> Annotator().probability(better, worse).round(6)
@@ -228,38 +242,39 @@ class Annotator:
     array([0.65])
     """
 
-    temperature: float = 1.0
-    flip: float = 0.0
+    temperature: Positive = 1.0
+    flip: Annotated[float, _require_flip] = 0.0
 
     def __post_init__(self) -> None:
-        require_positive("temperature", self.temperature)
-        if not 0 <= self.flip < 0.5:
-            raise ValueError(f"flip must lie in [0, 0.5), got {self.flip!r}")
+        check_fields(self)
 
     def probability(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The probability (M,) that the first is preferred, from both utilities (M,).
+        """The probability that the first answer is labelled as preferred, (M,).
 
-        Raises ValueError if the shapes differ or a utility is NaN.
+        (1 - flip) p + flip (1 - p), p = sigmoid((first - second) / temperature), for the utilities
+        `first` and `second` (M,) of the answers. Raises ValueError if the shapes differ or a
+        utility is NaN.
         """
         first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
         if first.shape != second.shape:
             raise ValueError(
                 f"first and second must have one shape, got {first.shape} and {second.shape}"
             )
-        with np.errstate(over="ignore", invalid="ignore"):  # a margin of inf is certainty
+        with np.errstate(over="ignore", invalid="ignore"):  # an infinite margin means p = 1 or 0
             margins = (first - second) / self.temperature
         if np.isnan(margins).any():
             raise ValueError("first and second must be utilities whose difference is a number")
-        kept, turned = scipy.special.expit(margins), scipy.special.expit(-margins)
-        return (1 - self.flip) * kept + self.flip * turned
+        first_preferred = scipy.special.expit(margins)
+        second_preferred = scipy.special.expit(-margins)
+        return (1 - self.flip) * first_preferred + self.flip * second_preferred
 
     def soft(self, pairs: Pairs, utilities: np.ndarray) -> Preferences:
-        """Pairs labelled with the probability itself, by a table of utilities (X, N)."""
+        """Pairs labelled with `probability`, given the utilities (X, N) of all responses."""
         labels = self.probability(*_utilities_of(pairs, utilities))
         return Preferences(pairs.prompts, pairs.first, pairs.second, labels)
 
     def hard(self, pairs: Pairs, utilities: np.ndarray, rng: np.random.Generator) -> Preferences:
-        """Pairs labelled 1 with that probability, else 0; one judgement a pair."""
+        """Pairs labelled 1 with probability `probability`, else 0: one judgement per pair."""
         preferences = self.soft(pairs, utilities)
         labels = rng.random(len(preferences)) < preferences.labels
         return Preferences(pairs.prompts, pairs.first, pairs.second, labels)

@@ -1,13 +1,13 @@
 """The reward model: a linear reward whose differences explain preferences (Bradley-Terry).
 
-With the features f(x, y) of an answer y to a prompt x::
+With features f(x, y) of an answer y to a prompt x, and d = f(x, first) - f(x, second)::
 
     r(x, y) = w . f(x, y)
     P(first preferred) = sigmoid(r(x, first) - r(x, second)) = sigmoid(w . d)
     loss(w) = mean over pairs of -label log sigmoid(w . d) - (1 - label) log sigmoid(-w . d)
 
-Only differences within a prompt enter. A constant for each prompt can therefore be added to the
-reward: no preference sees it, and none determines it.
+The loss depends only on differences of rewards within a prompt. A constant per prompt can therefore
+be added to the reward: no preference depends on it, and none determines it.
 
 Sources: Bradley and Terry, "Rank analysis of incomplete block designs" (1952); Ouyang et al.,
 "Training language models to follow instructions with human feedback" (2022).
@@ -35,16 +35,16 @@ from minirl.support.validation import require_count, require_non_negative
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a reward model sees of an answer: F = X D + S numbers.
+    """The features f(x, y) of an answer, the input of a reward model: F = X D + S numbers.
 
     Parameters
     ----------
     task : TokenTask
     by_prompt : ndarray (N, D)
-        Features of the responses that get a weight of their own for each prompt. Weights stand
-        prompt by prompt, before those of the shared features.
+        Features of the responses that have a separate weight for each prompt. These weights come
+        first, ordered by prompt; the weights of the shared features follow.
     shared : ndarray (N, S)
-        Features of the responses that weigh the same for all prompts.
+        Features of the responses whose weight is the same for all prompts.
     """
 
     task: TokenTask
@@ -57,7 +57,7 @@ class Features:
         return len(self.task.prompts) * self.by_prompt.shape[1] + self.shared.shape[1]
 
     def __call__(self, prompts: np.ndarray, responses: np.ndarray) -> np.ndarray:
-        """The features (M, F) of responses (M,) to prompts (M,), both given as numbers.
+        """The features f(x, y) (M, F) of responses (M,) to prompts (M,), both given as indices.
 
         Raises
         ------
@@ -66,26 +66,34 @@ class Features:
         """
         require_indices("prompts", prompts, len(self.task.prompts))
         require_indices("responses", responses, self.task.num_responses)
-        own = np.zeros((len(prompts), len(self.task.prompts), self.by_prompt.shape[1]))
-        own[np.arange(len(prompts)), prompts] = self.by_prompt[responses]
-        return np.hstack([own.reshape(len(prompts), -1), self.shared[responses]])
+        by_prompt = np.zeros((len(prompts), len(self.task.prompts), self.by_prompt.shape[1]))
+        by_prompt[np.arange(len(prompts)), prompts] = self.by_prompt[responses]
+        return np.hstack([by_prompt.reshape(len(prompts), -1), self.shared[responses]])
 
     def differences(self, preferences: Preferences) -> np.ndarray:
-        """Features of the first answer minus features of the second, (M, F)."""
+        """The differences d = f(x, first) - f(x, second) (M, F) of preference pairs."""
         prompts = preferences.prompts
         return self(prompts, preferences.first) - self(prompts, preferences.second)
 
     def rewards(self, weights: np.ndarray) -> np.ndarray:
-        """w . f(x, y) for every response, (X, N), without writing all features down."""
-        own, shared = np.split(weights, [self.size - self.shared.shape[1]])
-        return own.reshape(len(self.task.prompts), -1) @ self.by_prompt.T + self.shared @ shared
+        """w . f(x, y) of every response (X, N), computed without an array of all features."""
+        by_prompt, shared = np.split(weights, [self.size - self.shared.shape[1]])
+        by_prompt = by_prompt.reshape(len(self.task.prompts), -1)
+        return by_prompt @ self.by_prompt.T + self.shared @ shared
 
 
 def bag_of_words(task: TokenTask, by_prompt: Sequence[str] = DIGITS) -> Features:
-    """Words without their order: some by presence and prompt, the others by count.
+    """Features that describe which words an answer contains, without their order.
 
-    Prompt x presence of each of the words `by_prompt`, then the count of every other word, then 1
-    if the response was cut: 16 + 4 + 1 = 21 numbers for `arithmetic()`.
+    They are, in this order: for each prompt, whether each of the words `by_prompt` is present; the
+    count of every other word; and 1 if the response was cut at the maximum length, else 0. For
+    `arithmetic()` these are 16 + 4 + 1 = 21 numbers.
+
+    Parameters
+    ----------
+    task : TokenTask
+    by_prompt : sequence of str
+        Words whose value depends on the prompt.
 
     Raises
     ------
@@ -102,19 +110,20 @@ def bag_of_words(task: TokenTask, by_prompt: Sequence[str] = DIGITS) -> Features
     responses = np.arange(task.num_responses)
     _, tokens, valid = task.paths(np.zeros_like(responses), responses)
     counts = np.stack([((tokens == word) & valid).sum(axis=1) for word in range(len(words))], 1)
-    own = np.array([word in by_prompt for word in words])
+    separate = np.array([word in by_prompt for word in words])
     cut = responses >= task.num_contexts
     return Features(
         task,
-        by_prompt=(counts[:, own] > 0).astype(np.float64),
-        shared=np.column_stack([counts[:, ~own], cut]).astype(np.float64),
+        by_prompt=(counts[:, separate] > 0).astype(np.float64),
+        shared=np.column_stack([counts[:, ~separate], cut]).astype(np.float64),
     )
 
 
 def one_hot(task: TokenTask) -> Features:
-    """One weight for each prompt and response, F = X N: the reward table itself.
+    """Features with one weight per prompt and response, F = X N: w is the reward table itself.
 
-    Only for tasks of a few hundred responses; it holds a matrix of (N, N).
+    r(x, y) = w[x, y]. The features contain an array (N, N), so this suits only tasks with up to a
+    few hundred responses.
     """
     return Features(task, np.eye(task.num_responses), np.zeros((task.num_responses, 0)))
 
@@ -125,10 +134,10 @@ def one_hot(task: TokenTask) -> Features:
 def require_labelled(
     name: str, numbers: ArrayLike, labels: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`numbers` and `labels`, both as arrays (M,) of one number per pair, or ValueError.
+    """`numbers` and `labels` as float64 arrays (M,) with one number per pair, or ValueError.
 
-    Two shapes that differ, such as (M,) and (M, 1), would silently compare every pair with every
-    label. The labels must lie in [0, 1].
+    The labels must lie in [0, 1]. Different shapes, such as (M,) and (M, 1), are refused because
+    NumPy would broadcast them and compare every pair with every label.
     """
     numbers, labels = _numbers(name, numbers), _numbers("labels", labels)
     if numbers.shape != labels.shape:
@@ -157,22 +166,30 @@ def _require_probabilities(name: str, numbers: np.ndarray) -> None:
 def bradley_terry_loss(
     weights: np.ndarray, differences: np.ndarray, labels: np.ndarray, ridge: float = 0.0
 ) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy of the labels plus ridge w.w / (2 M), and the gradient (F,).
+    """Mean cross-entropy of the labels plus ridge w.w / (2 M), in nats, and the gradient (F,).
+
+    With margin = w . d of each pair::
+
+        loss      = mean of -label log sigmoid(margin) - (1 - label) log sigmoid(-margin)
+                    + ridge w . w / (2 M)
+        gradient  = (sum of (sigmoid(margin) - label) d + ridge w) / M
 
     Parameters
     ----------
     weights : ndarray (F,)
+        w.
     differences : ndarray (M, F)
-        Features of the first answer minus features of the second.
+        d, the features of the first answer minus the features of the second.
     labels : ndarray (M,)
-        In [0, 1], as many as differences.
+        Probabilities that the first answer is preferred, in [0, 1].
     ridge : float
-        At least 0. It stands against the sum of the losses: the more pairs, the less it matters.
+        At least 0. It is weighed against the sum of the losses of all pairs, so that its effect
+        decreases with the number of pairs.
 
     Examples
     --------
-    Without weights both answers are equally good, at a loss of log 2; the gradient calls for the
-    preferred one.
+    With weights of 0, both answers have the same reward and the loss is log 2. A step down the
+    gradient raises the reward of the preferred answer.
 
     >>> loss, gradient = bradley_terry_loss(np.zeros(1), np.array([[2.0]]), np.array([1.0]))
     >>> round(loss, 4), gradient
@@ -189,9 +206,10 @@ def bradley_terry_loss(
 def bradley_terry_hessian(
     weights: np.ndarray, differences: np.ndarray, labels: np.ndarray, ridge: float = 0.0
 ) -> np.ndarray:
-    """Second derivative (F, F) of `bradley_terry_loss`; the labels do not enter.
+    """Second derivative (F, F) of `bradley_terry_loss`, which does not depend on the labels.
 
-    M times this is the Fisher information; its inverse is the covariance of the fitted weights.
+    (sum over pairs of sigmoid(margin) sigmoid(-margin) d d' + ridge I) / M. M times this matrix is
+    the Fisher information; its inverse is the covariance of the fitted weights.
     """
     margins, labels = require_labelled("differences @ weights", differences @ weights, labels)
     variances = scipy.special.expit(margins) * scipy.special.expit(-margins)
@@ -204,14 +222,16 @@ def bradley_terry_hessian(
 
 @dataclass(frozen=True, eq=False)
 class RewardModel:
-    """r(x, y) = w . f(x, y) + offset(x).
+    """A linear reward model, r(x, y) = w . f(x, y) + offset(x).
 
     Parameters
     ----------
     features : Features
+        f.
     weights : ndarray (F,)
+        w.
     offsets : ndarray (X,), optional
-        What is added for each prompt. No preference depends on it.
+        A constant per prompt. No preference depends on it.
     """
 
     features: Features
@@ -219,7 +239,7 @@ class RewardModel:
     offsets: np.ndarray | float = 0.0
 
     def rewards(self) -> np.ndarray:
-        """The reward of every response, (X, N).
+        """The reward r(x, y) = w . f(x, y) + offset(x) of every response, (X, N).
 
         Raises
         ------
@@ -230,7 +250,7 @@ class RewardModel:
         return checked_rewards(self.features.task, table)
 
     def centred(self, log_probs: np.ndarray) -> "RewardModel":
-        """The same model with offsets such that its mean under the reference is 0, each prompt.
+        """The model with offsets such that sum_y pi_ref(y|x) r(x, y) = 0 for each prompt x.
 
         Parameters
         ----------
@@ -240,7 +260,7 @@ class RewardModel:
         Raises
         ------
         ValueError
-            If `log_probs` has another shape, or a row is no distribution.
+            If `log_probs` has another shape, or the probabilities of a row do not sum to 1.
         """
         rewards, probs = self.rewards(), np.exp(log_probs)
         if probs.shape != rewards.shape or not np.allclose(probs.sum(axis=1), 1):
@@ -252,7 +272,7 @@ class RewardModel:
         return replace(self, offsets=self.offsets - (probs * rewards).sum(axis=1))
 
     def probabilities(self, preferences: Preferences) -> np.ndarray:
-        """The predicted probability (M,) that the first answer is preferred."""
+        """The predicted probability sigmoid(r(x, first) - r(x, second)) of each pair, (M,)."""
         margins = self.features.differences(preferences) @ self.weights
         return np.asarray(scipy.special.expit(margins))
 
@@ -260,21 +280,29 @@ class RewardModel:
 def fit_reward_model(
     features: Features, preferences: Preferences, *, ridge: float = 0.1
 ) -> RewardModel:
-    """Minimise `bradley_terry_loss`, by Newton steps in a trust region that begin at w = 0.
+    """The reward model that minimises `bradley_terry_loss`, from w = 0 by Newton steps.
+
+    The steps are restricted to a trust region. With d = f(x, first) - f(x, second), the loss is::
+
+        mean over M pairs of -label log sigmoid(w . d) - (1 - label) log sigmoid(-w . d)
+        + ridge w . w / (2 M)
 
     The numbers beside the lines are the steps of docs/rlhf/reward-model.md.
 
     Parameters
     ----------
+    features : Features
+    preferences : Preferences
     ridge : float
-        At least 0. At 0, maximum likelihood, for which the preferences must determine the rewards
-        within each prompt. What nothing determines, such as a constant for a prompt, stays 0.
+        At least 0. At 0 the result is the maximum likelihood estimate, and the preferences must
+        determine the rewards within each prompt. Directions of w that the loss does not depend on,
+        such as a constant per prompt, stay 0.
 
     Raises
     ------
     ValueError
-        For a negative ridge; at ridge 0, for disconnected or one-sided preferences (a positive
-        ridge makes the best of them). For a prompt or response that the task does not have.
+        For a negative ridge, or a prompt or response that the task does not have. With a ridge of
+        0, also for disconnected or one-sided preferences, which have no unique finite optimum.
     RuntimeError
         If the fit does not converge.
     """
@@ -283,7 +311,7 @@ def fit_reward_model(
     if ridge == 0:  # (2)
         _require_connected(features, differences)
         _require_two_sided(differences, labels)
-    found = scipy.optimize.minimize(  # (3)
+    solution = scipy.optimize.minimize(  # (3)
         bradley_terry_loss,
         np.zeros(features.size),
         args=(differences, labels, ridge),
@@ -292,52 +320,58 @@ def fit_reward_model(
         hess=bradley_terry_hessian,
         options={"gtol": 1e-10},
     )
-    # Not `found.success`: close to the minimum the loss changes by less than rounding, and the
-    # search may give up on a gradient of 1e-8 that it cannot improve.
-    norm = float(np.linalg.norm(found.jac))  # (4)
+    # `solution.success` is not used: close to the minimum the loss changes by less than rounding,
+    # and the search may report failure at a gradient of 1e-8 that it cannot reduce.
+    norm = float(np.linalg.norm(solution.jac))  # (4)
     if not norm <= 1e-6:
         raise RuntimeError(
             f"the reward model's fit with ridge {ridge!r} did not converge: gradient norm "
-            f"{norm:.1e} after {found.nit} steps, {found.message}"
+            f"{norm:.1e} after {solution.nit} steps, {solution.message}"
         )
-    return RewardModel(features, found.x)
+    return RewardModel(features, solution.x)
 
 
 def _require_connected(features: Features, differences: np.ndarray) -> None:
-    """Every direction of w that changes rewards within a prompt must be seen by some pair."""
+    """Raise ValueError if the pairs do not determine a direction of w that changes rewards.
+
+    Only changes of rewards relative to others of the same prompt count.
+    """
     prompts, responses = np.indices((len(features.task.prompts), features.task.num_responses))
     table = features(prompts.ravel(), responses.ravel()).reshape(*prompts.shape, -1)
     table -= table.mean(axis=1, keepdims=True)
-    wanted = np.linalg.matrix_rank(table.reshape(-1, features.size))
-    seen = np.linalg.matrix_rank(differences)
-    if seen < wanted:
+    directions = np.linalg.matrix_rank(table.reshape(-1, features.size))
+    determined = np.linalg.matrix_rank(differences)
+    if determined < directions:
         raise ValueError(
-            f"preferences are disconnected: they determine {seen} of the {wanted} directions in "
-            f"which the weights change rewards within a prompt, and {wanted - seen} are seen by no "
-            "pair; add pairs that link the missing answers, or use ridge > 0"
+            f"preferences are disconnected: they determine {determined} of the {directions} "
+            f"directions in which the weights change rewards within a prompt, and no pair depends "
+            f"on {directions - determined} of them; add pairs that link the missing answers, or "
+            "use ridge > 0"
         )
 
 
 def _require_two_sided(differences: np.ndarray, labels: np.ndarray) -> None:
-    """No direction may agree with every label, or the likelihood would grow along it for ever.
+    """Raise ValueError if some direction of w agrees with labels and contradicts none.
 
-    A soft label speaks for both answers, a hard one for the preferred one. With d turned towards
-    the answer spoken for, the linear programme finds the direction w that agrees with most of them
-    among those that contradict none: maximise sum(t) with 0 <= t <= 1 and t <= w . d.
+    Along such a direction the likelihood would grow without bound. A hard label supports the
+    preferred answer, a soft label supports both. Let d be the difference of features, with the sign
+    for which the supported answer comes first. The linear programme finds, among the directions w
+    that contradict no label, the one that agrees with most of them: maximise sum(t) subject to
+    0 <= t <= 1 and t <= w . d.
     """
-    spoken_for = np.concatenate([differences[labels > 0], -differences[labels < 1]])
-    towards, counts = np.unique(spoken_for, axis=0, return_counts=True)
+    supported = np.concatenate([differences[labels > 0], -differences[labels < 1]])
+    towards, counts = np.unique(supported, axis=0, return_counts=True)
     kinds, size = towards.shape
     constraints: Any = scipy.sparse.hstack(
         [scipy.sparse.csr_array(-towards), scipy.sparse.eye_array(kinds)], format="csr"
     )
-    found = scipy.optimize.linprog(
+    solution = scipy.optimize.linprog(
         np.repeat([0.0, -1.0], [size, kinds]),
         A_ub=constraints,
         b_ub=np.zeros(kinds),
         bounds=[(None, None)] * size + [(0.0, 1.0)] * kinds,
     )
-    agreed = round(counts @ np.asarray(found.x)[size:])
+    agreed = round(counts @ np.asarray(solution.x)[size:])
     if agreed:
         raise ValueError(
             "preferences are one-sided: some direction of the weights contradicts no label and "
@@ -357,14 +391,17 @@ def _predictions(predicted: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, n
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """The expected share of pairs on which a model agrees with a draw of the label.
+    """The expected fraction of pairs on which the prediction agrees with a label drawn from p.
+
+    With p the label, the mean over pairs of p where predicted > 0.5, 1 - p where predicted < 0.5,
+    and 1/2 where predicted is exactly 0.5.
 
     Parameters
     ----------
     predicted : ndarray (M,)
-        Probabilities that the first is preferred. At exactly 0.5 the model throws a coin.
+        Predicted probabilities that the first answer is preferred.
     labels : ndarray (M,)
-        In [0, 1].
+        Probabilities p that the first answer is preferred, in [0, 1].
 
     Examples
     --------
@@ -377,12 +414,12 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def bayes_ceiling(labels: np.ndarray) -> float:
-    """The accuracy that no model can beat: the mean of max(p, 1 - p) over soft labels p (M,).
+    """The highest possible accuracy: the mean of max(p, 1 - p) over soft labels p (M,).
 
     >>> bayes_ceiling(np.array([0.75, 0.25, 0.5]))
     0.6666666666666666
 
-    Raises ValueError for a label outside [0, 1], or none.
+    Raises ValueError for a label outside [0, 1], or without labels.
     """
     labels = _numbers("labels", labels)
     _require_probabilities("labels", labels)
@@ -390,14 +427,14 @@ def bayes_ceiling(labels: np.ndarray) -> float:
 
 
 class Calibration(NamedTuple):
-    """Predicted against observed probabilities, one entry for each bin that holds a pair.
+    """Predicted and observed probabilities, one entry per bin that contains a pair.
 
     Attributes
     ----------
     predicted, observed : ndarray (K,)
         Mean prediction and mean label of the pairs in a bin.
     counts : ndarray (K,) of int
-        Pairs in it.
+        Number of pairs in each bin.
     error : float
         The expected calibration error: mean over pairs of abs(predicted - observed) of their bin.
     """
@@ -409,14 +446,17 @@ class Calibration(NamedTuple):
 
 
 def calibration(predicted: np.ndarray, labels: np.ndarray, bins: int = 10) -> Calibration:
-    """Whether answers preferred with a predicted 70 % are preferred in 70 % of the cases.
+    """How well predicted probabilities agree with the labels, compared in bins of predictions.
+
+    A calibrated model is one whose pairs with a prediction of 0.7 have a mean label of 0.7. With
+    n_k pairs in bin k, error = sum_k n_k abs(mean predicted_k - mean label_k) / M.
 
     Parameters
     ----------
     predicted, labels : ndarray (M,)
-        In [0, 1].
+        Probabilities that the first answer is preferred, in [0, 1].
     bins : int
-        Equal parts of [0, 1] by which the predictions are sorted.
+        Number of equal parts of [0, 1] into which the predictions are sorted.
 
     Examples
     --------

@@ -67,8 +67,11 @@ def test_a_soft_label_chooses_nothing(name):
         ({"labels": [0, 1.5, 0]}, "labels must lie in [0, 1], got 1.5 in row 1"),
         ({"labels": [0, 1, -0.1]}, "labels must lie in [0, 1], got -0.1 in row 2"),
         ({"labels": [np.nan, 1, 0]}, "labels must lie in [0, 1], got nan in row 0"),
-        ({"labels": [[0], [1], [0]]}, "labels must be one number a pair, at least one, got shape"),
-        ({"labels": []}, "labels must be one number a pair, at least one, got shape (0,)"),
+        (
+            {"labels": [[0], [1], [0]]},
+            "labels must be one number per pair, at least one, got shape",
+        ),
+        ({"labels": []}, "labels must be one number per pair, at least one, got shape (0,)"),
         ({"prompts": [0, 1]}, "prompts must have the shape of labels, (3,), got (2,)"),
         ({"first": [[5], [6], [7]]}, "first must have the shape of labels, (3,), got (3, 1)"),
         ({"second": [8, 9, -1]}, "second must be whole numbers of at least 0, got -1"),
