@@ -69,7 +69,7 @@ def test_a_soft_label_chooses_nothing(name):
         ({"labels": [np.nan, 1, 0]}, "labels must lie in [0, 1], got nan in row 0"),
         (
             {"labels": [[0], [1], [0]]},
-            "labels must be one number per pair, at least one, got shape",
+            "labels must be one number per pair, at least one",
         ),
         ({"labels": []}, "labels must be one number per pair, at least one, got shape (0,)"),
         ({"prompts": [0, 1]}, "prompts must have the shape of labels, (3,), got (2,)"),

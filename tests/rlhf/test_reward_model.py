@@ -306,8 +306,6 @@ def test_a_word_never_seen_is_a_missing_direction():
     features = bag_of_words(CAT, NOUNS)
     message = "determine 3 of the 6 directions .* and no pair depends on 3"
     with pytest.raises(ValueError, match=message):
-        ValueError, match="determine 3 of the 6 directions .* and no pair depends on 3"
-    ):
         fit_reward_model(features, preferences_between(*seen), ridge=0)
     dog, cut = CAT.response("dog"), CAT.response("dog dog dog", cut=True)
     seen += [(x, answers[0], dog, 0.3) for x in range(2)]
