@@ -13,27 +13,12 @@ from minirl.optimizers import at_progress
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
-def test_the_page_holds_the_table_of_the_stored_runs(load):
-    page = (DOCS / "choices.md").read_text()
-    assert load("control.choices").table() in page
-    assert load("rlhf.choices").table() in page
-
-
 def test_a_bound_that_decides_a_verdict_is_never_printed_as_0(load):
     """Observations normalised on CartPole: better by an interval that begins at 0.013."""
     signed = load("control.choices").signed
     assert [signed(x) for x in (0.013, -0.302, 0.459, -0.5, 7.2, -186.1)] == (
         ["+0.01", "-0.3", "+0.5", "-0.5", "+7", "-186"]
     )
-
-
-def test_every_choice_has_ten_seeds(load):
-    choices, rlhf_choices = load("control.choices"), load("rlhf.choices")
-    wanted = [(*names, str(seed)) for *names, seed in choices.wanted(10)]
-    stored = [tuple(row[name] for name in choices.STUDY.key) for row in choices.STUDY.rows()]
-    assert sorted(stored) == sorted(wanted)
-    assert rlhf_choices.STUDY.missing(rlhf_choices.wanted()) == []
-    assert len(rlhf_choices.STUDY.rows()) == len(rlhf_choices.wanted())
 
 
 def gaussian_batch(rows=64):

@@ -36,11 +36,6 @@ def test_modules_and_their_test_files_exist(driver):
             assert (ROOT / path).is_file(), path
 
 
-def test_the_page_holds_the_stored_table(driver):
-    page = (ROOT / "docs" / "results" / "tests.md").read_text()
-    assert driver.table(driver.stored_rows()) in page
-
-
 # ------------------------------------------------------------ what is run again
 
 

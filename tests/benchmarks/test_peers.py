@@ -202,12 +202,3 @@ def test_fewer_steps_than_two_updates_are_refused():
     done = subprocess.run([*command, "--steps", "4000"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--steps must be 4096 or more" in done.stderr
-
-
-def test_the_page_holds_the_tables_of_the_stored_runs(peers, monkeypatch):
-    path = ROOT / "benchmarks" / "results" / "peers.csv"
-    monkeypatch.setattr(peers, "STUDY", replace(peers.STUDY, path=path))
-    monkeypatch.setattr(peers, "TASKS", peer_run.TASKS)
-    assert (
-        peers.tables() == (ROOT / "docs" / "results" / "speed-peers-table.md").read_text().strip()
-    )

@@ -59,11 +59,6 @@ def test_a_summary_in_words(script):
     assert str(script.Summary(-5.4321, -7.5, -4.321, -9.0)) == "-5.4 [-7.5, -4.3]"
 
 
-def test_changes_in_words(script):
-    assert script.in_words({}) == "preset"
-    assert script.in_words({"tau_divisor": 7, "steps": 2400}) == "tau = beta / 7, 2,400 steps"
-
-
 def test_win_rates_minimise_the_squares_of_ipo(script):
     """Sum over y' of ref(y') [h(y, y') - (2 p(y, y') - 1) / (2 tau)] is 0 for every y."""
     rng = np.random.default_rng(0)
@@ -100,14 +95,3 @@ def test_best_of_one_is_the_reference_and_ipos_optimum_is_a_distribution(script)
 def test_fractions_have_places_that_reach_down_to_any_loss(script):
     places = script.place([-9.0, 0.0, 0.9, 0.99])
     np.testing.assert_allclose(places, [-1.0, 0.0, 1.0, 2.0])
-
-
-def test_every_run_is_stored_once(script):
-    assert script.STUDY.missing(script.wanted()) == []
-    assert len(script.STUDY.rows()) == len(script.wanted())
-
-
-def test_the_page_holds_the_tables_of_the_stored_runs(script):
-    page = (ROOT / "docs" / "results" / "rlhf.md").read_text()
-    for table in script.tables(script.STUDY.rows()).values():
-        assert table in page

@@ -104,26 +104,6 @@ def test_an_error_ends_the_waiting_runs_too(load):
     assert time.monotonic() - began < 15  # a few may have been on their way
 
 
-@pytest.mark.parametrize("name", ["control.classic_control", "control.mujoco_tasks"])
-def test_the_results_page_holds_the_tables_of_the_stored_runs(load, name):
-    assert load(name).table() in (ROOT / "docs" / "results" / "control.md").read_text()
-
-
-def test_the_exploration_table_too(load):
-    table = load("control.classic_control").exploration_table()
-    assert table in (ROOT / "docs" / "results" / "control.md").read_text()
-
-
-def test_no_classic_run_is_stored_twice(load):
-    script = load("control.classic_control")
-    found = [
-        script.Item(row["env"], row["method"], int(row["steps"]), int(row["seed"]))
-        for row in script.STUDY.rows()
-    ]
-    assert len(found) == len(set(found))
-    assert set(found) <= set(script.wanted(10))
-
-
 def test_what_explains_a_difference_changes_what_it_names(load):
     script = load("control.mujoco_tasks")
     preset = {name: minirl.preset("Swimmer-v5", name).settings for name in ("ppo", "trpo")}
