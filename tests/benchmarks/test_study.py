@@ -2,13 +2,9 @@
 
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-import minirl
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,67 +98,3 @@ def test_an_error_ends_the_waiting_runs_too(load):
     with pytest.raises(ValueError, match="non-negative"):
         list(load("study").computed(sleep, [(-1.0,)] + [(1.0,)] * 20, 1))
     assert time.monotonic() - began < 15  # a few may have been on their way
-
-
-def test_what_explains_a_difference_changes_what_it_names(load):
-    script = load("control.mujoco_tasks")
-    preset = {name: minirl.preset("Swimmer-v5", name).settings for name in ("ppo", "trpo")}
-    for method in (*script.FARSIGHTED, *script.UNCLIPPED):
-        algorithm, settings = script.choices(script.Item("Swimmer-v5", method, 0))
-        assert method.startswith(algorithm)
-        assert settings.advantages.discount == settings.reward_transform.discount == 0.9999
-        fit = preset[algorithm].critic_fit
-        clip = None if method in script.UNCLIPPED else fit.value_clip
-        assert settings.critic_fit == replace(fit, value_clip=clip)
-    bounds = {
-        env: script.choices(script.Item(env, script.ZOO, 0)) for env in script.ENVIRONMENTS[:4]
-    }
-    assert [algorithm.max_kl for algorithm, _ in bounds.values()] == [0.04, 0.01, 0.01, 0.01]
-    assert [settings.advantages.discount for _, settings in bounds.values()] == [0.99] * 3 + [
-        0.9999
-    ]
-    _, settings = script.choices(script.Item("Swimmer-v5", script.ZOO_NEARSIGHTED, 0))
-    assert settings == script.ZOO_SETTINGS
-    _, settings = script.choices(script.Item("HalfCheetah-v5", script.DEATH, 0))
-    assert settings.advantages.estimator == preset["ppo"].advantages
-
-
-def test_no_mujoco_run_is_stored_twice(load):
-    script = load("control.mujoco_tasks")
-    for study, lines in ((script.SCORES, 1), (script.CURVES, 25)):
-        found = [script.Item(row["env"], row["method"], int(row["seed"])) for row in study.rows()]
-        assert all(found.count(item) == lines for item in found)
-        assert set(found) <= set(script.wanted(3))
-
-
-def test_an_unsolved_mountain_car_explores_nothing(load):
-    """A policy that is blind for the state: no success, no effect of velocity."""
-    script = load("control.classic_control")
-    settings = minirl.Settings(num_envs=1, rollout_steps=200)
-    result = minirl.train("MountainCar-v0", "ppo", total_steps=400, settings=settings)
-    policy = result.policy
-    blind = policy.with_parameters(np.zeros_like(policy.parameters))
-    still = minirl.Result(blind, result.critic, result.history, result.description)
-    first, effect = script._exploration(still)
-    assert math.isnan(first)
-    assert effect == 0
-    assert script._exploration(result)[1] > 0
-
-
-# Greedy returns over ten episodes that a kept policy must reach.
-KEPT = {
-    "cartpole": 475,
-    "acrobot": -100,
-    "pendulum": -300,
-    "mountaincar": -115,
-    "mountaincarcontinuous": 90,
-}
-
-
-@pytest.mark.parametrize("task", KEPT)
-@pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
-def test_kept_policies_replay(task, algorithm):
-    policy, settings = minirl.load_policy(
-        ROOT / "benchmarks" / "policies" / f"{task}-{algorithm}.npz"
-    )
-    assert minirl.evaluate(settings["env"], policy, episodes=10).mean >= KEPT[task]

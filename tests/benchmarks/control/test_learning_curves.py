@@ -9,7 +9,7 @@ import pytest
 from minirl import LinearSchedule
 from minirl.experiments.compare import Comparison, Run
 
-STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "learning_curves"
+STORED = Path(__file__).parents[3] / "benchmarks" / "results" / "learning_curves"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import minirl
 from minirl.presets import PRESETS
 
-PAGE = Path(__file__).parents[2] / "docs" / "results" / "control.md"
+PAGE = Path(__file__).parents[3] / "docs" / "results" / "control.md"
 
 
 @pytest.fixture

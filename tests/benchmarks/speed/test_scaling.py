@@ -3,7 +3,7 @@
 CI has no PyTorch and skips the twins. With it:
 
     .venv-peers/bin/pip install pytest
-    .venv-peers/bin/python -m pytest tests/benchmarks/test_scaling.py
+    .venv-peers/bin/python -m pytest tests/benchmarks/speed/test_scaling.py
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

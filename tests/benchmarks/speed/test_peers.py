@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.speed import peer_run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

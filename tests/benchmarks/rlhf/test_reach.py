@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""What benchmarks/control/mujoco_tasks.py runs and stores, without MuJoCo."""
+
+from dataclasses import replace
+
+import minirl
+
+
+def test_what_explains_a_difference_changes_what_it_names(load):
+    script = load("control.mujoco_tasks")
+    preset = {name: minirl.preset("Swimmer-v5", name).settings for name in ("ppo", "trpo")}
+    for method in (*script.FARSIGHTED, *script.UNCLIPPED):
+        algorithm, settings = script.choices(script.Item("Swimmer-v5", method, 0))
+        assert method.startswith(algorithm)
+        assert settings.advantages.discount == settings.reward_transform.discount == 0.9999
+        fit = preset[algorithm].critic_fit
+        clip = None if method in script.UNCLIPPED else fit.value_clip
+        assert settings.critic_fit == replace(fit, value_clip=clip)
+    bounds = {
+        env: script.choices(script.Item(env, script.ZOO, 0)) for env in script.ENVIRONMENTS[:4]
+    }
+    assert [algorithm.max_kl for algorithm, _ in bounds.values()] == [0.04, 0.01, 0.01, 0.01]
+    assert [settings.advantages.discount for _, settings in bounds.values()] == [0.99] * 3 + [
+        0.9999
+    ]
+    _, settings = script.choices(script.Item("Swimmer-v5", script.ZOO_NEARSIGHTED, 0))
+    assert settings == script.ZOO_SETTINGS
+    _, settings = script.choices(script.Item("HalfCheetah-v5", script.DEATH, 0))
+    assert settings.advantages.estimator == preset["ppo"].advantages
+
+
+def test_no_mujoco_run_is_stored_twice(load):
+    script = load("control.mujoco_tasks")
+    for study, lines in ((script.SCORES, 1), (script.CURVES, 25)):
+        found = [script.Item(row["env"], row["method"], int(row["seed"])) for row in study.rows()]
+        assert all(found.count(item) == lines for item in found)
+        assert set(found) <= set(script.wanted(3))
