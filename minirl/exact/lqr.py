@@ -1,18 +1,19 @@
 """Exact answers for the discounted linear-quadratic regulator (LQR) with a Gaussian policy.
 
-From state s (n,) the policy plays ``u = K s + exp(log_std) * noise`` with a gain K (m, n), so a
-linear network that computes ``s @ W`` has the gain ``K = W.T``. A step earns ``-(s' Q s + u' R u)``
-and leads to ``A s + B u`` plus Gaussian noise. The horizon is infinite: a time limit that only
-truncates does not change the answers.
+In state s (n,) the policy takes the action ``u = K s + exp(log_std) * noise`` with a gain K (m, n).
+A linear network that computes ``s @ W`` therefore has the gain ``K = W.T``. The reward of a step is
+``-(s' Q s + u' R u)``, and the next state is ``A s + B u`` plus Gaussian noise. The horizon is
+infinite: a time limit that only truncates does not change the answers.
 
-Write M = A + B K for the closed loop, N = noise covariance + B diag(exp(2 log_std)) B' for all the
-noise of one step, and g for the discount.
+M = A + B K is the closed loop, N = noise covariance + B diag(exp(2 log_std)) B' the covariance of
+all noise in one step, and g the discount.
 
 Examples
 --------
-In one dimension with everything 1 and g = 1/2, the gain -1 brings the state to 0 at once (M = 0):
-the value matrix is Q + K R K = 2, the state moments are 1 + g / (1 - g) N = 2 with noise from the
-policy only, and J = -2 - (1 + 1/2 * 2) / (1 - 1/2) = -6.
+In one dimension with all matrices 1, no noise of the dynamics and g = 1/2, the gain -1 brings the
+state to 0 in one step (M = 0). The value matrix is Q + K R K = 2, the state moments are
+1 + g / (1 - g) N = 2, where the noise comes from the policy only, and
+J = -2 - (1 + 1/2 * 2) / (1 - 1/2) = -6.
 
 >>> problem = LQRProblem(A=[[1.0]], B=[[1.0]], Q=[[1.0]], R=[[1.0]], noise_covariance=[[0.0]],
 ...                      start_covariance=[[1.0]], discount=0.5)
@@ -38,7 +39,7 @@ from minirl.support.validation import described
 
 FloatArray = NDArray[np.float64]
 
-# A variance of exp(2 log_std) beyond this is no policy, and overflows from 355 on.
+# A policy with a larger log_std is certainly a mistake; exp(2 log_std) overflows from 355 on.
 _LARGEST_LOG_STD = 100.0
 
 
@@ -99,9 +100,9 @@ class LQRProblem:
 
     @classmethod
     def from_gymnasium(cls, env: Any, discount: float) -> "LQRProblem":
-        """Read the matrices that an environment such as ``minirl/LQR-v0`` publishes.
+        """The problem with the matrices of an environment such as ``minirl/LQR-v0``.
 
-        Raises ValueError if one is missing.
+        The environment has them as attributes. Raises ValueError if one is missing.
         """
         names = [field.name for field in fields(cls) if field.name != "discount"]
         env = getattr(env, "unwrapped", env)
@@ -116,9 +117,10 @@ class LQRProblem:
 
 
 def optimal_gain(problem: LQRProblem) -> FloatArray:
-    """The best gain (m, n), by the Riccati equation of the problem scaled with sqrt(discount).
+    """The optimal gain ``K = -(R + g B' X B)^-1 g B' X A`` (m, n), from the Riccati equation.
 
-    It is best for every noise of the policy, and together with none at all it is the best policy.
+    X solves ``X = Q + g A' X A - g A' X B (R + g B' X B)^-1 g B' X A``. The gain is optimal for
+    every log_std of the policy. With log_std = -inf, it is the optimal policy.
     """
     A, B = np.sqrt(problem.discount) * problem.A, np.sqrt(problem.discount) * problem.B
     values = scipy.linalg.solve_discrete_are(A, B, problem.Q, problem.R)
@@ -176,11 +178,12 @@ def expected_return(problem: LQRProblem, gain: ArrayLike, log_std: ArrayLike) ->
 def policy_gradient(
     problem: LQRProblem, gain: ArrayLike, log_std: ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    """Gradient of `expected_return` by the gain (m, n) and by log_std (m,).
+    """Gradient of `expected_return` with respect to the gain (m, n) and to log_std (m,).
 
-    By the gain: ``-2 ((R + g B' X B) K + g B' X A) state_moments``; by log_std, elementwise:
-    ``-2 diag(R + g B' X B) exp(2 log_std) / (1 - g)``; X is the `value_matrix`. Raises ValueError
-    for an unstable gain.
+    With X the `value_matrix`, the derivative with respect to the gain is
+    ``-2 ((R + g B' X B) K + g B' X A) state_moments``, and the derivative with respect to log_std
+    is ``-2 diag(R + g B' X B) exp(2 log_std) / (1 - g)``, elementwise. Raises ValueError for an
+    unstable gain.
 
     References
     ----------
@@ -190,18 +193,19 @@ def policy_gradient(
     K, g, A, B = _checked_gain(problem, gain), problem.discount, problem.A, problem.B
     X = value_matrix(problem, K)
     action_cost = problem.R + g * B.T @ X @ B
-    by_gain = -2.0 * (action_cost @ K + g * B.T @ X @ A) @ state_moments(problem, K, log_std)
+    d_gain = -2.0 * (action_cost @ K + g * B.T @ X @ A) @ state_moments(problem, K, log_std)
     variances = np.diag(_action_covariance(problem, log_std))
-    return by_gain, -2.0 * np.diag(action_cost) * variances / (1.0 - g)
+    return d_gain, -2.0 * np.diag(action_cost) * variances / (1.0 - g)
 
 
 def expected_return_finite(
     problem: LQRProblem, gain: ArrayLike, log_std: ArrayLike, horizon: int
 ) -> float:
-    """Expected discounted return of the first `horizon` steps, as truncated episodes show it.
+    """Expected discounted return of the first `horizon` steps, that is of truncated episodes.
 
-    Carries the second moments of the state forward step by step; any gain is allowed. Raises
-    ValueError unless `horizon` is a whole number of at least 0.
+    ``-sum_{t < horizon} g^t (tr((Q + K' R K) S_t) + tr(R diag(exp(2 log_std))))`` with the second
+    moments ``S_0 = start covariance``, ``S_{t+1} = M S_t M' + N`` of the state. Any gain is
+    allowed. Raises ValueError unless `horizon` is a whole number of at least 0.
     """
     if not isinstance(horizon, int | np.integer) or horizon < 0:
         raise ValueError(f"horizon must be a whole number of at least 0, got {horizon!r}")
@@ -224,7 +228,7 @@ def _is_semidefinite(matrix: FloatArray) -> bool:
 
 
 def _step_noise(problem: LQRProblem, action_covariance: FloatArray) -> FloatArray:
-    """N (n, n): covariance that one step adds to the state, from the world and the policy."""
+    """N (n, n): covariance of the noise of one step, from the dynamics and from the policy."""
     return np.asarray(problem.noise_covariance + problem.B @ action_covariance @ problem.B.T)
 
 

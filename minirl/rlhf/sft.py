@@ -1,9 +1,10 @@
 """Supervised fine-tuning: imitate demonstrations, packed into blocks as StackLLaMA does it.
 
-Demonstrations become one stream of tokens, the stream becomes blocks of equal length, and a bigram
-model, a table with one row for each (prompt, previous word), learns to predict the responses. Where
-a block begins in the middle of a response, the prompt was cut off: these tokens have lost their
-context. The smoothed loss, in nats per counted token, has its optimum in closed form::
+The demonstrations are joined into one stream of tokens, and the stream is cut into blocks of equal
+length. A bigram model, a table with one row per (prompt, previous word), learns to predict the
+responses. If a block begins in the middle of a response, its prompt is in an earlier block: these
+tokens have lost their context. The smoothed loss, in nats per counted token, has a closed-form
+optimum::
 
     loss    = -sum over contexts c and tokens v of (count(c, v) + smoothing) log p(v|c) / tokens
     p(v|c)  = (count(c, v) + smoothing) / sum over u of (count(c, u) + smoothing)
@@ -11,12 +12,12 @@ context. The smoothed loss, in nats per counted token, has its optimum in closed
 Token ids: words 0 .. W-1, EOS = W, prompt x = W + 1 + x. Rows: V x + previous word, V = W + 1; the
 'previous word' at the beginning of a response is W.
 
-The loss counts response tokens whose prompt is in their block. With `mask_prompt` off it counts as
-plain language modelling does, all but the first token of a block: prompts become targets, and x = X
-stands for 'no prompt seen'; its row W predicts prompts, its other rows responses whose prompt was
-cut off. The rows of known prompts only get X columns for tokens never seen there: renormalised to V
-tokens the table is the same. What changes is the loss reported: by about log X nats for each
-prompt, and by the price of guessing without context.
+The loss counts the response tokens whose prompt is in their block. Without `mask_prompt` it counts
+all tokens but the first of each block, as in plain language modelling. Prompts are then targets
+too, and x = X means 'no prompt seen': row W of this x predicts prompts, and its other rows predict
+responses whose prompt is in an earlier block. The rows of the known prompts get X more columns, for
+tokens that never occur there. Renormalised to V tokens, the table is the same. Only the reported
+loss differs: by about log X nats per prompt, and by the loss of the tokens without context.
 
 Source: Beeching et al., "StackLLaMA" (2023), for the packing; masking the prompt is an addition.
 """
@@ -38,7 +39,7 @@ from minirl.support.validation import require_count, require_flag, require_non_n
 
 
 class Corpus(NamedTuple):
-    """Demonstrations: B prompts and what a human writer answered.
+    """Demonstrations: B prompts and the answers of a human writer.
 
     Attributes
     ----------
@@ -51,12 +52,12 @@ class Corpus(NamedTuple):
 
 
 def sample_demonstrations(task: TokenTask, count: int, rng: np.random.Generator) -> Corpus:
-    """Demonstrations with uniform prompts and responses from `task.demonstration_probs`.
+    """`count` demonstrations: prompts x uniform, responses ~ `task.demonstration_probs[x]`.
 
     Raises
     ------
     ValueError
-        If `count` is no whole number of at least 1.
+        If `count` is not a whole number of at least 1.
     """
     require_count("count", count)
     prompts = rng.integers(len(task.prompts), size=count)
@@ -71,23 +72,23 @@ def sample_demonstrations(task: TokenTask, count: int, rng: np.random.Generator)
 
 
 def token_stream(task: TokenTask, demonstrations: Corpus) -> np.ndarray:
-    """`[prompt] words EOS [prompt] words EOS ...`, the token ids of all demonstrations, (S,).
+    """The token ids `[prompt] words EOS [prompt] words EOS ...` of all demonstrations, (S,).
 
-    EOS follows every response, also one that was cut at L words.
+    EOS follows every response, including responses that were cut at L words.
 
     Raises
     ------
     ValueError
-        Without demonstrations, if there are not as many responses as prompts, or for a number that
-        the task does not have.
+        Without demonstrations, if the numbers of prompts and responses differ, or for a prompt or
+        response that the task does not have.
     """
     prompts, responses = (np.asarray(numbers) for numbers in demonstrations)
     if prompts.size == 0:
         raise ValueError("demonstrations are empty; at least one prompt and response is needed")
     if prompts.shape != responses.shape or prompts.ndim != 1:
         raise ValueError(
-            f"demonstrations must be as many prompts as responses, got shapes {prompts.shape} and "
-            f"{responses.shape}"
+            "demonstrations must have one response per prompt, got shapes "
+            f"{prompts.shape} and {responses.shape}"
         )
     require_indices("prompts of the demonstrations", prompts, len(task.prompts))
     require_indices("responses of the demonstrations", responses, task.num_responses)
@@ -101,7 +102,9 @@ def token_stream(task: TokenTask, demonstrations: Corpus) -> np.ndarray:
 
 
 def pack(stream: np.ndarray, block_size: int) -> np.ndarray:
-    """The stream (S,) cut into blocks (K, block_size); a tail shorter than a block is dropped.
+    """The stream (S,) cut into K = floor(S / block_size) blocks (K, block_size).
+
+    The remaining tokens at the end, fewer than a block, are dropped.
 
     >>> pack(np.arange(7), 3)
     array([[0, 1, 2],
@@ -128,18 +131,18 @@ def pack(stream: np.ndarray, block_size: int) -> np.ndarray:
 
 
 class TrainingTokens(NamedTuple):
-    """What the loss sees of K blocks of T tokens.
+    """The tokens of K blocks of T tokens as the loss uses them.
 
     Attributes
     ----------
     contexts : ndarray (K, T) of int
         The row of the table that predicts this token.
     counted : ndarray (K, T) of bool
-        Whether the loss counts it.
+        Whether the loss counts this token.
     counts : ndarray of int, (X V, V) or, without masking, ((X + 1) V, V + X)
-        How often each token was counted in each context: all that the loss depends on.
+        How often each token was counted in each context. The loss depends on these numbers only.
     lost_context : float
-        The share of response tokens (words and their EOS) whose prompt stands in an earlier block.
+        The fraction of response tokens (words and their EOS) whose prompt is in an earlier block.
     """
 
     contexts: np.ndarray
@@ -153,8 +156,9 @@ def training_tokens(
 ) -> TrainingTokens:
     """The context of each token of the blocks (K, T), and which of them the loss counts.
 
-    The EOS after L words is never counted: the policy is cut there and has no such choice. Blocks
-    must come in the order of the stream, since this EOS may be in another block than its words.
+    A context is V prompt + previous word. The EOS after L words is never counted, because a
+    response ends there in any case: the policy makes no choice. The blocks must be in the order of
+    the stream, since this EOS may be in another block than its words.
 
     Raises
     ------
@@ -173,8 +177,8 @@ def training_tokens(
         shape = (num_prompts + 1) * num_tokens, num_tokens + num_prompts
     if not counted.any():
         raise ValueError(
-            f"blocks of length {blocks.shape[1]} leave the loss nothing to count; a block must "
-            "hold a prompt and the beginning of its response"
+            f"blocks of length {blocks.shape[1]} contain no token that the loss counts; a block "
+            "must hold a prompt and the beginning of its response"
         )
     cells = np.ravel_multi_index((contexts[counted], blocks[counted]), shape)
     counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
@@ -182,7 +186,7 @@ def training_tokens(
 
 
 def _locate(task: TokenTask, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Contexts, which tokens are response tokens, and which have their prompt in the block."""
+    """The contexts, the mask of response tokens, and the mask of those with prompt in the block."""
     num_prompts, num_tokens = len(task.prompts), len(task.vocabulary)
     eos, unseen = task.num_words, num_prompts
     position = np.arange(blocks.size).reshape(blocks.shape)
@@ -204,7 +208,7 @@ def _locate(task: TokenTask, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def language_model_loss(
     logits: np.ndarray, counts: np.ndarray, smoothing: float
 ) -> tuple[float, np.ndarray]:
-    """Smoothed cross-entropy in nats per counted token, and its gradient by the logits.
+    """Smoothed cross-entropy in nats per counted token, and its gradient (contexts, tokens).
 
     With n the sum of all counts, and sums over contexts c and tokens v::
 
@@ -216,11 +220,11 @@ def language_model_loss(
     ----------
     logits, counts : ndarray (contexts, tokens)
     smoothing : float
-        Tokens that every context pretends to have seen of each kind; 0 for the cross-entropy alone.
+        Number that is added to every count; 0 for the cross-entropy alone.
 
     Examples
     --------
-    A fair coin seen to fall heads three times and tails once costs log 2 nats a throw:
+    For three heads and one tails, the model of a fair coin has a loss of log 2 nats per throw:
 
     >>> loss, d_logits = language_model_loss(np.zeros((1, 2)), np.array([[3, 1]]), smoothing=0.0)
     >>> round(loss, 4), d_logits
@@ -244,7 +248,9 @@ def language_model_loss(
 
 
 def smoothed_optimum(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    """The log-probabilities (contexts, tokens) where `language_model_loss` is least.
+    """The log-probabilities (contexts, tokens) that minimise `language_model_loss`.
+
+    p(v|c) = (count(c, v) + smoothing) / sum over u of (count(c, u) + smoothing)
 
     >>> np.exp(smoothed_optimum(np.array([[3, 1]]), smoothing=1.0)).round(4)
     array([[0.6667, 0.3333]])
@@ -266,20 +272,20 @@ def smoothed_optimum(counts: np.ndarray, smoothing: float) -> np.ndarray:
 def expand_bigrams(task: TokenTask, log_probs: np.ndarray) -> np.ndarray:
     """The full-prefix table (X, C, V) of a bigram table (contexts, tokens), both log-probabilities.
 
-    Rows and columns beyond (X V, V), those of `mask_prompt` off, are left out and the rest is
-    renormalised.
+    log pi(v | x, words) = log p(v | x, last word). Rows and columns beyond (X V, V), which exist
+    without `mask_prompt`, are left out, and the remaining probabilities are renormalised.
 
     Raises
     ------
     ValueError
-        If the table is smaller, or its rows are not log-probabilities.
+        If the table is smaller than (X V, V), or its rows are not log-probabilities.
     """
     log_probs = np.asarray(log_probs, dtype=np.float64)
     num_prompts, num_tokens = len(task.prompts), len(task.vocabulary)
     least = num_prompts * num_tokens, num_tokens
     if log_probs.ndim != 2 or log_probs.shape[0] < least[0] or log_probs.shape[1] < least[1]:
         raise ValueError(f"log_probs must have at least the shape {least}, got {log_probs.shape}")
-    sums = np.exp(np.minimum(log_probs, 1.0)).sum(axis=1)  # e > 1 is too much already
+    sums = np.exp(np.minimum(log_probs, 1.0)).sum(axis=1)  # no overflow; e > 1 is refused below
     if not np.abs(sums - 1).max() <= 1e-6:
         raise ValueError(
             "log_probs must be log-probabilities, whose exponentials sum to 1 per row, got sums "
@@ -296,14 +302,15 @@ def expand_bigrams(task: TokenTask, log_probs: np.ndarray) -> np.ndarray:
 
 
 def demonstration_entropy(task: TokenTask) -> float:
-    """H(q) in nats per response, q the demonstrations of the task, mean over prompts."""
+    """H(q) = -sum_y q(y|x) log q(y|x) of the demonstrations q, mean over prompts, nats/response."""
     return float(scipy.special.entr(task.demonstration_probs).sum() / len(task.prompts))
 
 
 def demonstration_cross_entropy(task: TokenTask, policy: Policy) -> float:
-    """H(q, pi) = H(q) + KL(q || pi) in nats per response, mean over prompts, by enumeration.
+    """H(q, pi) = -sum_y q(y|x) log pi(y|x) in nats per response, mean over prompts, exact.
 
-    Infinite if the policy excludes a demonstration.
+    q is the distribution of the demonstrations; H(q, pi) = H(q) + KL(q || pi). The result is
+    infinite if the policy gives probability 0 to a demonstration.
     """
     log_probs = response_log_probs(log_table(task, policy))
     given = task.demonstration_probs > 0
@@ -311,9 +318,10 @@ def demonstration_cross_entropy(task: TokenTask, policy: Policy) -> float:
 
 
 def perplexity(task: TokenTask, nats: float) -> float:
-    """exp(nats per token), given nats per response: the number of equally likely next tokens.
+    """The perplexity exp(nats / tokens per response), from a cross-entropy in nats per response.
 
-    Tokens, EOS included, are counted as the demonstrations of the task have them on average.
+    A model with this perplexity is as uncertain as one that chooses uniformly among this number of
+    next tokens. The tokens per response, EOS included, are the mean over the demonstrations.
     """
     everything = np.arange(task.num_responses)
     lengths = task.paths(np.zeros_like(everything), everything).valid.sum(axis=1)
@@ -325,20 +333,20 @@ def perplexity(task: TokenTask, nats: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """What supervised fine-tuning leaves.
+    """The result of supervised fine-tuning.
 
     Parameters
     ----------
     policy : Policy
-        The reference and initial policy of everything after; its parameters are read-only.
+        The reference and initial policy of the later stages; its parameters are read-only.
     loss : float
         Mean cross-entropy of the counted tokens under the model, without the smoothing, in nats.
     perplexity, lowest_perplexity : float
         Per response token, of the policy and of the demonstrations themselves, both exact.
     lost_context : float
-        The share of response tokens whose prompt was cut off.
+        The fraction of response tokens whose prompt is in an earlier block.
     blocks, tokens : int
-        Blocks, and tokens counted in the loss.
+        Number of blocks, and number of tokens counted in the loss.
     """
 
     policy: Policy
@@ -358,26 +366,32 @@ def fine_tune(
     smoothing: float = 0.05,
     mask_prompt: bool = True,
 ) -> FineTuned:
-    """Pack the demonstrations, count, and take the optimum of the smoothed loss.
+    """Fit a bigram model to demonstrations: pack them, count, take the optimum of the loss.
 
-    The bigram model cannot represent the demonstrations, so the result is imperfect however many
-    there are. The smoothing keeps every response possible. The numbers beside the lines are the
-    steps of docs/rlhf/supervised-fine-tuning.md.
+    With count(c, v) the number of times that token v follows context c, a (prompt, previous word)::
+
+        p(v|c) = (count(c, v) + smoothing) / sum over u of (count(c, u) + smoothing)
+
+    A bigram model cannot represent the demonstrations exactly, no matter how many there are. The
+    smoothing gives every response a probability above 0. The numbers beside the lines are the steps
+    of docs/rlhf/supervised-fine-tuning.md.
 
     Parameters
     ----------
+    task : TokenTask
+    demonstrations : Corpus
     block_size : int
-        Tokens in a block; the shorter, the more response tokens lose their prompt.
+        Tokens per block. With shorter blocks, more response tokens lose their prompt.
     smoothing : float
-        Tokens of each kind that every context pretends to have seen, above 0.
+        Number that is added to every count, above 0.
     mask_prompt : bool
-        Whether the loss leaves out prompts and responses whose prompt was cut off.
+        Whether the loss leaves out prompts, and responses whose prompt is in an earlier block.
 
     Raises
     ------
     ValueError
         For demonstrations that are empty or not of this task, a block longer than the stream or too
-        short to hold a prompt and a word, or `smoothing` not above 0.
+        short to contain a prompt and a word, or `smoothing` not above 0.
     """
     blocks = pack(token_stream(task, demonstrations), block_size)  # (1)
     tokens = training_tokens(task, blocks, mask_prompt=mask_prompt)  # (2)

@@ -30,8 +30,8 @@ def stack_exchange_score(upvotes: ArrayLike, accepted: ArrayLike) -> np.ndarray:
 
     Examples
     --------
-    log2(1 + 4) = 2.32 and log2(1 + 5) = 2.58 are rounded apart. Acceptance helps no answer that
-    people voted down.
+    log2(1 + 4) = 2.32 and log2(1 + 5) = 2.58 are rounded to 2 and 3. Acceptance does not change the
+    score of an answer with negative upvotes.
 
     >>> stack_exchange_score([0, 1, 4, 5], False)
     array([0, 1, 2, 3])
@@ -45,24 +45,26 @@ def stack_exchange_score(upvotes: ArrayLike, accepted: ArrayLike) -> np.ndarray:
     accepted = np.asarray(accepted, dtype=bool)
     if accepted.ndim and accepted.shape != upvotes.shape and upvotes.ndim:
         raise ValueError(
-            "accepted must be one truth value or as many as upvotes, of shape "
+            "accepted must be one truth value, or one per number of upvotes with shape "
             f"{upvotes.shape}, got {accepted.shape}"
         )
-    liked = np.rint(np.log2(1.0 + np.maximum(upvotes, 0))) + accepted
-    return np.where(upvotes < 0, -1, liked).astype(np.int64)
+    score = np.rint(np.log2(1.0 + np.maximum(upvotes, 0))) + accepted
+    return np.where(upvotes < 0, -1, score).astype(np.int64)
 
 
 class Questions(NamedTuple):
-    """Q questions with A answers each, and what people made of them.
+    """Q questions with A answers each, their votes and the accepted answers.
 
     Attributes
     ----------
     prompts : ndarray (Q,) of int
+        Number of each question's prompt.
     responses : ndarray (Q, A) of int
+        Numbers of the answers.
     upvotes : ndarray (Q, A) of int
-        Votes for minus votes against.
+        Votes for an answer minus votes against it.
     accepted : ndarray (Q, A) of bool
-        Whether the one who asked took this answer; at most one a question.
+        Whether the person who asked accepted this answer; at most one per question.
     """
 
     prompts: np.ndarray
@@ -72,7 +74,7 @@ class Questions(NamedTuple):
 
     @property
     def scores(self) -> np.ndarray:
-        """The StackExchange scores (Q, A)."""
+        """The scores round(log2(1 + upvotes)) + (1 if accepted) (Q, A); -1 for upvotes < 0."""
         return stack_exchange_score(self.upvotes, self.accepted)
 
 
@@ -87,22 +89,26 @@ def sample_questions(
 ) -> Questions:
     """Questions answered by the policy, with votes that follow the task's utility.
 
-    An answer gets round(2^(utility + normal noise)) - 1 votes: each unit of utility doubles them,
-    and a score is about the utility again. Half of those who ask come back to accept an answer, the
-    one they like best by utility + a noise of their own.
+    An answer gets round(2^(utility + noise)) - 1 votes with normal noise. Each unit of utility
+    doubles them, so that a score is approximately the utility. For half of the questions an answer
+    is accepted: the one with the largest utility + noise, where this noise is independent of that
+    of the votes.
 
     Parameters
     ----------
+    task : TokenTask
+    policy : Policy
+        Writes the answers.
     count, answers : int
-        Q and A; prompts are drawn uniformly, answers may be identical.
+        Q and A. Prompts are drawn uniformly, and answers may be identical.
+    rng : Generator
     noise : float
-        Standard deviation, in units of utility.
+        Standard deviation of both noises, in units of utility.
 
     Raises
     ------
     ValueError
-        If an answer would get 2^62 votes or more, which 64 bits do not hold: scale the utilities
-        down.
+        If an answer would get 2^62 votes or more, which exceeds 64 bits: scale the utilities down.
     """
     require_count("count", count)
     require_count("answers", answers)
@@ -111,32 +117,32 @@ def sample_questions(
     asked = np.repeat(prompts, answers)
     responses = sample_responses(task, policy, asked, rng).reshape(count, answers)
     utilities = task.utilities[prompts[:, None], responses]
-    crowd, asker = utilities + noise * rng.standard_normal((2, count, answers))
-    if not crowd.max() < _MOST_DOUBLINGS:
+    voters, asker = utilities + noise * rng.standard_normal((2, count, answers))
+    if not voters.max() < _MOST_DOUBLINGS:
         raise ValueError(
             f"utility + noise must be below {_MOST_DOUBLINGS}, since an answer gets 2^(utility + "
-            f"noise) votes, got {crowd.max():.3g} (the largest utility is "
+            f"noise) votes, got {voters.max():.3g} (the largest utility is "
             f"{task.utilities.max():.3g}); scale the task's utilities down, or the noise"
         )
-    upvotes = np.rint(np.exp2(crowd)).astype(np.int64) - 1
+    upvotes = np.rint(np.exp2(voters)).astype(np.int64) - 1
     favourite = asker.argmax(axis=1)[:, None]
     accepted = (np.arange(answers) == favourite) & (rng.random((count, 1)) < 0.5)
     return Questions(prompts, responses, upvotes, accepted)
 
 
 class ScoredPairs(NamedTuple):
-    """Preferences from scores, and the pairs that were left out.
+    """Preferences from scores, and the numbers of pairs that were left out.
 
     Attributes
     ----------
     preferences : Preferences
         Hard labels: the answer with the higher score is preferred.
     identical : int
-        Pairs of the same answer, whatever their scores.
+        Number of pairs of identical answers, independent of their scores.
     tied : int
-        Pairs of different answers with equal scores.
+        Number of pairs of different answers with equal scores.
     over_limit : int
-        Pairs that would have served but were too many for their question.
+        Number of usable pairs left out because their question had more than the limit.
     """
 
     preferences: Preferences
@@ -148,39 +154,41 @@ class ScoredPairs(NamedTuple):
 def pairs_from_scores(
     questions: Questions, rng: np.random.Generator, *, limit: int = 10
 ) -> ScoredPairs:
-    """All pairs of answers to the same question with unequal scores, at most `limit` of them.
+    """Pairs of answers to the same question with unequal scores, at most `limit` per question.
 
-    Where there are more, `limit` are chosen at random without repetition. The answer given first
-    stands first.
+    The answer with the higher score is preferred. If a question has more pairs, `limit` of them are
+    chosen at random without repetition. The first answer of a pair is the one that was given first.
 
     Raises
     ------
     ValueError
-        If no pair is left.
+        If there is no usable pair.
 
     References
     ----------
-    Beeching et al., "StackLLaMA" (2023), with its limit of ten pairs a question.
+    Beeching et al., "StackLLaMA" (2023), which also has a limit of ten pairs per question.
     """
     require_count("limit", limit)
     one, other = np.triu_indices(questions.responses.shape[1], k=1)
     first, second = questions.responses[:, one], questions.responses[:, other]
-    ahead = questions.scores[:, one] - questions.scores[:, other]
+    difference = questions.scores[:, one] - questions.scores[:, other]
     identical = first == second
-    useful = ~identical & (ahead != 0)
-    lots = np.where(useful, rng.random(useful.shape), np.inf)
-    kept = useful & (lots.argsort(axis=1).argsort(axis=1) < limit)
-    if not kept.any():
+    usable = ~identical & (difference != 0)
+    # A random order of the usable pairs per question; the others come last.
+    order = np.where(usable, rng.random(usable.shape), np.inf)
+    selected = usable & (order.argsort(axis=1).argsort(axis=1) < limit)
+    if not selected.any():
         raise ValueError(
             "questions must hold two different answers with unequal scores at least once, got "
-            f"{identical.sum()} identical pairs and {(~identical & ~useful).sum()} ties"
+            f"{identical.sum()} identical pairs and {(~identical & ~usable).sum()} ties"
         )
-    prompts = np.broadcast_to(questions.prompts[:, None], kept.shape)
+    prompts = np.broadcast_to(questions.prompts[:, None], selected.shape)
+    labels = difference[selected] > 0
     return ScoredPairs(
-        Preferences(prompts[kept], first[kept], second[kept], ahead[kept] > 0),
+        Preferences(prompts[selected], first[selected], second[selected], labels),
         identical=int(identical.sum()),
-        tied=int((~identical & ~useful).sum()),
-        over_limit=int((useful & ~kept).sum()),
+        tied=int((~identical & ~usable).sum()),
+        over_limit=int((usable & ~selected).sum()),
     )
 
 

@@ -320,7 +320,7 @@ ZERO = np.zeros(1, int)
     ("corpus", "message"),
     [
         (Corpus(np.zeros(0, int), np.zeros(0, int)), "demonstrations are empty"),
-        (Corpus(ZERO, np.zeros(2, int)), "as many prompts as responses, got shapes (1,) and (2,)"),
+        (Corpus(ZERO, np.zeros(2, int)), "one response per prompt, got shapes (1,) and (2,)"),
         (Corpus(ZERO + 2, ZERO), "prompts of the demonstrations must be whole numbers 0 .. 1"),
         (Corpus(ZERO - 1, ZERO), "prompts of the demonstrations must be whole numbers 0 .. 1"),
         (Corpus(ZERO, ZERO + 40), "responses of the demonstrations must be whole numbers 0 .. 39"),
@@ -338,8 +338,8 @@ def test_bad_demonstrations(corpus, message):
     [
         ({"block_size": 10}, "block_size must be at most the 9 tokens of the stream, got 10"),
         ({"block_size": 0}, "block_size must be a whole number of at least 1, got 0"),
-        ({"block_size": 1}, "blocks of length 1 leave the loss nothing"),
-        ({"block_size": 1, "mask_prompt": False}, "blocks of length 1 leave the loss nothing"),
+        ({"block_size": 1}, "blocks of length 1 contain no token"),
+        ({"block_size": 1, "mask_prompt": False}, "blocks of length 1 contain no token"),
         ({"smoothing": 0}, "smoothing must be a finite number above 0, got 0; .* infinite"),
         ({"smoothing": math.inf}, "smoothing must be a finite number above 0, got inf"),
         ({"mask_prompt": 1}, "mask_prompt must be True or False, got 1"),

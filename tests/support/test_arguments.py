@@ -316,7 +316,7 @@ def test_objects_that_are_numbers_are_taken():
         ),
         (
             lambda: rlhf.stack_exchange_score(np.array([3, 0]), np.array([[True], [False]])),
-            "accepted must be one truth value or as many as upvotes, of shape (2,), got (2, 1)",
+            "accepted must be one truth value, or one per number of upvotes with shape (2,), got",
         ),
         (
             lambda: rlhf.TokenGenerationVectorEnv(2, TASK).reset(seed=-1),
