@@ -79,16 +79,9 @@ def test_wrong_maps_are_explained(layout, message):
         GridWorld(layout)
 
 
-@pytest.mark.parametrize("kwargs", [{"slip": -0.1}, {"step_cost": np.inf}])
-def test_wrong_numbers_are_named(kwargs):
-    with pytest.raises(ValueError, match=next(iter(kwargs))):
-        GridWorld(**kwargs)
-
-
 @pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("layout", 3), ("layout", ["SG"]), ("slip", "a"), ("slip", None), ("step_cost", None)],
+    ("name", "value"), [("slip", -0.1), ("step_cost", np.inf), ("slip", "a"), ("layout", 3)]
 )
-def test_arguments_of_another_kind_are_named(name, wrong):
-    with pytest.raises(ValueError, match=f"^{name} must be"):
-        GridWorld(**{name: wrong})
+def test_wrong_arguments_are_named(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        GridWorld(**{name: value})

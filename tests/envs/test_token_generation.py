@@ -78,17 +78,6 @@ def test_the_one_sentence_example(utility, earned):
     assert rest == [[0.0], [False], [False], {}]
 
 
-def test_a_response_cut_at_the_limit_is_paid_on_its_last_word():
-    env = TokenGeneration(CAT)
-    reset_until(env, 0)
-    soft, cat = 2, 0
-    assert [env.step(token) for token in (soft, soft, cat)] == [
-        (3, 0.0, False, False, {}),
-        (12, 0.0, False, False, {}),
-        (26, 1.0 + 0.5 - 0.25, True, False, {}),
-    ]
-
-
 def test_every_response_can_be_written():
     env = TokenGeneration(CAT)
     prompts, responses = (index.ravel() for index in np.indices((2, 40)))
@@ -257,12 +246,6 @@ def test_actions_that_are_no_tokens_are_named(actions):
         envs.step(actions)
 
 
-@pytest.mark.parametrize("num_envs", [0, -1, 2.5, None])
-def test_the_number_of_sentences_is_a_count(num_envs):
-    with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got"):
-        TokenGenerationVectorEnv(num_envs)
-
-
-def test_a_task_of_another_kind_is_named():
-    with pytest.raises(ValueError, match="task must be a TokenTask, got the int 3"):
-        TokenGenerationVectorEnv(2, task=3)
+def test_the_number_of_sentences_is_a_count():
+    with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got 0"):
+        TokenGenerationVectorEnv(0)

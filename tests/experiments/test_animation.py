@@ -1,7 +1,7 @@
 import importlib
 import importlib.util
-from pathlib import Path
 
+import environments
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -18,18 +18,6 @@ from minirl.networks import MLP, Table, WithLogStd
 from minirl.policy import Policy
 
 HAS_PYGAME = importlib.util.find_spec("pygame") is not None
-
-
-@pytest.fixture
-def environments(monkeypatch):
-    """The helper module beside the tests' folders, as worker processes would find it."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    return importlib.import_module("environments")
-
-
-def certain_chain(num_envs):
-    """Five states, no slipping: everything is deterministic."""
-    return gym.make_vec("minirl/Chain-v0", num_envs=num_envs, slip=0.0)
 
 
 def always(action, states=5):
@@ -182,7 +170,7 @@ def test_an_error_while_stepping_cartpole_is_itself(monkeypatch, tmp_path):
         watch("CartPole-v1", policy, tmp_path / "agent.gif")
 
 
-def test_watch_needs_an_id(tmp_path, environments):
+def test_watch_needs_an_id(tmp_path):
     with pytest.raises(ValueError, match="env must be a Gymnasium id"):
         watch(environments.steady, always(RIGHT), tmp_path / "agent.gif")
 

@@ -144,19 +144,6 @@ def test_the_run_of_a_worker_that_dies_runs_again(client, tmp_path):
     assert_as_serial(found, tmp_path / "cluster", algorithms, tmp_path / "serial")
 
 
-def test_a_worker_that_is_killed_in_the_middle_of_a_run_changes_nothing(client, tmp_path):
-    algorithms = {"held": Held(str(tmp_path))}
-    with ThreadPoolExecutor(1) as thread:
-        comparison = thread.submit(
-            small, algorithms, executor=client.get_executor(), out=tmp_path / "cluster"
-        )
-        first, _ = held_workers(tmp_path, 2)
-        os.kill(first, signal.SIGKILL)
-        (tmp_path / "go").touch()
-        found = comparison.result(timeout=60)
-    assert_as_serial(found, tmp_path / "cluster", algorithms, tmp_path / "serial")
-
-
 def test_a_run_whose_workers_die_too_often_is_lost_and_can_be_run_again(client, tmp_path):
     folder, serial_folder = tmp_path / "cluster", tmp_path / "serial"
     good = folder / "runs" / "good-seed0.npz"

@@ -306,13 +306,6 @@ def test_figures_are_saved_as_png_at_150_dots_an_inch(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "no_suffix"]
 
 
-def test_the_same_curves_give_the_same_picture(tmp_path):
-    for name in ("a.png", "b.png"):
-        plot_comparison(make_curves(), title="", path=tmp_path / name)
-    with Image.open(tmp_path / "a.png") as a, Image.open(tmp_path / "b.png") as b:
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-
-
 def test_a_failed_write_leaves_the_old_picture_and_no_other_file(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
     path.write_bytes(b"the old picture")

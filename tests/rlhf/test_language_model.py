@@ -89,28 +89,6 @@ def test_sampled_responses_have_their_exact_frequencies():
         assert (z**2).mean() > 0.4  # and it is a sample, not a quota
 
 
-@pytest.mark.parametrize(
-    ("tokens", "text", "cut"),
-    [((3, 0, 0), "", False), ((2, 3, 0), "soft", False), ((2, 2, 0), "soft soft cat", True)],
-)
-def test_a_policy_that_is_certain(tokens, text, cut):
-    log_probs = np.concatenate([always(*tokens)[:1], always(2, 0, 3)[1:]])
-    policy = full_prefix_policy(CAT, log_probs)
-    sampled = sample_responses(CAT, policy, np.array([0, 1, 0]), np.random.default_rng(0))
-    expected = CAT.response(text, cut=cut)
-    assert sampled.tolist() == [expected, CAT.response("soft cat"), expected]
-
-
-def test_who_never_says_eos_is_always_cut():
-    log_probs = RANDOM.copy()
-    log_probs[..., 3] = -np.inf
-    prompts = np.zeros(2_000, dtype=int)
-    sampled = sample_responses(
-        CAT, full_prefix_policy(CAT, log_probs), prompts, np.random.default_rng(0)
-    )
-    assert set(sampled) == set(range(13, 40))
-
-
 def test_a_model_of_another_task_is_refused_everywhere():
     cat, arithmetic_task = describe_the_cat(), arithmetic()
     model = full_prefix_policy(cat, np.log(np.full((2, 13, 4), 0.25)))

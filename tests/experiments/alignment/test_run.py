@@ -386,22 +386,6 @@ def test_the_frontier_is_drawn_truly(chain, log_reference):
         np.testing.assert_allclose(found, place(best, log_reference), atol=1e-9)
 
 
-def test_nothing_lies_above_the_frontier(chain, log_reference):
-    """No policy beats a tangent: E[gold] - b KL <= b log Z_b for every price b."""
-    (drawn,), (over,) = chain.calls["plot_frontier"], chain.calls["plot_overoptimisation"]
-    points = [point for found in drawn.points.values() for point in found]
-    points += [drawn.reference, drawn.optimum]
-    for path in over.paths.values():
-        points += list(zip(path["kl"], path["gold"], strict=True))
-    kls, rewards = np.array(points).T
-    assert len(points) > 120
-    for beta in np.geomspace(0.02, 50.0, 50):
-        limit = tilted(log_reference, GOLD, beta)[1]
-        assert (rewards - beta * kls <= limit + 1e-10).all()
-    limit = tilted(log_reference, GOLD, BETA)[1]
-    np.testing.assert_allclose(drawn.optimum[1] - BETA * drawn.optimum[0], limit, atol=1e-10)
-
-
 def test_learning_is_drawn_truly(chain, prepared, log_reference):
     (drawn,) = chain.calls["plot_learning"]
     assert list(drawn.curves) == ["trpo"]
@@ -576,18 +560,6 @@ def test_best_of_n_takes_the_best_by_the_reward_it_is_given(prepared, log_refere
     np.testing.assert_allclose(np.exp(run.log_probs), np.exp(wanted), atol=1e-10)
     assert run.sentences == 16
     assert run.curve.shape == (2, 0)
-
-
-@pytest.mark.parametrize("name", ["trpo", "dpo"])
-def test_a_seed_gives_the_same_run_again_and_another_seed_another(monkeypatch, name):
-    prepared = prepare(beta=0.3, labels=1_200, seed=5)  # more than a minibatch of DPO
-    monkeypatch.setitem(stages.SENTENCES, "trpo", 4_096)
-    monkeypatch.setitem(stages.DPO_STEPS, "learned", 20)
-    run, again, other = (run_method(name, prepared, "learned", seed) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(run.curve, again.curve)
-    np.testing.assert_array_equal(run.log_probs, again.log_probs)
-    assert abs(run.log_probs - other.log_probs).max() > 1e-3
-    assert run.curve[1, -1] != other.curve[1, -1]
 
 
 # ---------------------------------------------------------------- a run of stand-ins
@@ -802,9 +774,6 @@ def test_another_seed_prepares_other_pairs_and_the_same_seed_the_same(prepared):
         ({"beta": 0.0}, "beta"),
         ({"beta": float("nan")}, "beta"),
         ({"beta": 1e9}, "beta must be from .* to .* for these rewards"),
-        ({"beta": 1e20}, "beta must be from .* to .* for these rewards"),
-        ({"beta": 1e300}, "beta must be from .* to .* for these rewards"),
-        ({"beta": 1e-300}, "beta must be from .* to .* for these rewards"),
         ({"reward": "silver"}, "silver"),
         ({"methods": ["ppo", "magic"]}, "magic"),
         ({"methods": []}, "best-of-n"),
