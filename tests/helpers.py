@@ -10,6 +10,7 @@ from minirl.distributions import Categorical
 from minirl.exact import FiniteMDP, tabular
 from minirl.networks import Table
 from minirl.policy import Policy, make_policy
+from minirl.support.history import TIMES
 
 
 def chain_mdp(discount=0.9):
@@ -84,11 +85,11 @@ def learning_problem(seed, *, continuous=False, dtype="float64", n=64):
     )
 
 
-def assert_same_run(first, second, times=("cpu_seconds",)):
-    """Two results are equal bit for bit, except for the `times` that they took."""
+def assert_same_run(first, second):
+    """Two results are equal bit for bit, except for the times that they took."""
     columns, others = first.history.columns(), second.history.columns()
     assert columns.keys() == others.keys()
-    for name in columns.keys() - set(times):
+    for name in columns.keys() - set(TIMES):
         np.testing.assert_array_equal(columns[name], others[name], err_msg=name)
     for name in ("episode_ends", "episode_returns", "episode_lengths"):
         np.testing.assert_array_equal(getattr(first.history, name), getattr(second.history, name))

@@ -106,31 +106,6 @@ def test_an_end_in_the_last_row_makes_the_next_rollouts_first_row_the_reset_row(
     assert second.observations[0, 0].tolist() == [0, 3]
 
 
-def test_episodes_are_counted_across_rollouts():
-    rollouts = collected(Scripted(5), Scripted(2), steps=4, times=3)
-    # Column 0: valid rows 0-4, 6-10; column 1: 0-1, 3-4, 6-7, 9-10 (rows counted from the start).
-    returns = np.concatenate([rollout.episode_returns for rollout in rollouts])
-    lengths = np.concatenate([rollout.episode_lengths for rollout in rollouts])
-    assert returns.tolist() == [3, 15, 3, 3, 15, 3]
-    assert lengths.tolist() == [2, 5, 2, 2, 5, 2]
-    offsets = np.cumsum([0] + [rollout.valid.sum() for rollout in rollouts[:-1]])
-    ends = [
-        end + offset for r, offset in zip(rollouts, offsets, strict=True) for end in r.episode_ends
-    ]
-    valid = np.concatenate([rollout.valid for rollout in rollouts])
-    done = np.concatenate([rollout.done for rollout in rollouts]) & valid
-    assert ends == [valid[: row + 1].sum() for row, _ in np.argwhere(done)]
-
-
-def test_an_episode_over_many_rollouts_has_its_whole_return():
-    """Rewards 1, 2, 3, ...; three rows a rollout, so that three steps end with one at first."""
-    rollouts = collected(Scripted(3), Scripted(4), Scripted(10), steps=3, times=8)
-    lengths = np.concatenate([rollout.episode_lengths for rollout in rollouts])
-    returns = np.concatenate([rollout.episode_returns for rollout in rollouts])
-    assert np.bincount(lengths)[[3, 4, 10]].tolist() == [6, 5, 2]
-    np.testing.assert_array_equal(returns, lengths * (lengths + 1) / 2)
-
-
 @settings(derandomize=True, max_examples=30, deadline=None, database=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.lists(st.integers(1, 7), min_size=1, max_size=3))
 def test_finished_episodes_equal_a_plain_loop_over_each_environment(steps, times, lengths):
@@ -156,12 +131,6 @@ def test_finished_episodes_equal_a_plain_loop_over_each_environment(steps, times
         assert list(zip(*columns, strict=True)) == finished
         assert rollout.time.tolist() == time
         assert rollout.valid.tolist() == valid
-
-
-def test_time_goes_on_in_the_next_rollout():
-    first, second = collected(Scripted(100), steps=4, times=2)
-    assert first.time[:, 0].tolist() == [0, 1, 2, 3]
-    assert second.time[:, 0].tolist() == [4, 5, 6, 7]
 
 
 def test_log_probs_are_those_of_the_stored_actions():
@@ -358,20 +327,11 @@ def test_cartpole_uses_gymnasiums_vectorised_version():
     assert rollout.episode_returns.sum() <= rollout.rewards[rollout.valid].sum()
 
 
-@pytest.mark.parametrize("max_steps", [0, -1, 2.5, None])
-def test_max_steps_is_a_count(max_steps):
+@pytest.mark.parametrize("name", ["max_steps", "group_size"])
+def test_lengths_and_groups_are_counts(name):
     envs = make_vector_env("minirl/Chain-v0", 2)
-    policy = make_policy(
-        envs.single_observation_space, envs.single_action_space, np.random.default_rng(0)
-    )
-    with pytest.raises(ValueError, match="max_steps must be a whole number"):
-        collect_episodes(envs, policy, None, None, max_steps=max_steps)
-
-
-def test_a_group_of_none_is_refused():
-    envs = make_vector_env("minirl/Chain-v0", 2)
-    with pytest.raises(ValueError, match="group_size must be"):
-        collect_episodes(envs, random_policy(envs), None, None, max_steps=4, group_size=0)
+    with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+        collect_episodes(envs, random_policy(envs), None, None, **{"max_steps": 4, name: 0})
 
 
 def test_whole_episodes_are_listed_by_column_so_that_the_last_are_not_the_longest():

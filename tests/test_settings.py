@@ -17,14 +17,6 @@ from minirl.settings import Settings
         # of the wrong kind
         ("num_envs", True),
         ("num_envs", 8.0),  # NumPy takes no float as a length
-        ("num_envs", None),
-        ("num_envs", "many"),
-        ("hidden_sizes", 64),
-        ("initial_log_std", "wide"),
-        ("min_log_std", "low"),
-        ("advantages", 0.99),
-        ("critic_fit", None),
-        ("reward_transform", 2),
         ("whole_episodes", 1),
         ("normalize_observations", 1),
         ("discount_states", None),

@@ -13,6 +13,7 @@ from cat import describe_the_cat
 from environments import endless
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from helpers import assert_same_run
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import minirl
@@ -33,7 +34,7 @@ from minirl.policy import make_critic, make_policy
 from minirl.presets import preset
 from minirl.reward_transforms import ReturnScaling
 from minirl.rollout import reset
-from minirl.support.history import TIMES, TOTALS
+from minirl.support.history import TOTALS
 from minirl.training import (
     _warn_of_collapse,
     evaluation_stage,
@@ -47,21 +48,12 @@ SMALL = Settings(num_envs=4, rollout_steps=32, hidden_sizes=(16,), critic_fit=Cr
 NAMES = ["policy-gradient", "natural-gradient", "trpo", "ppo"]
 
 
-def same(first, second):
-    columns, others = first.history.columns(), second.history.columns()
-    assert columns.keys() == others.keys()
-    for name in columns.keys() - set(TIMES):
-        assert np.array_equal(columns[name], others[name], equal_nan=True), name
-    assert np.array_equal(first.history.episode_returns, second.history.episode_returns)
-    assert np.array_equal(first.policy.parameters, second.policy.parameters)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_history_bit_for_bit(name):
     first, second = (
         train("CartPole-v1", name, total_steps=600, seed=3, settings=SMALL) for _ in range(2)
     )
-    same(first, second)
+    assert_same_run(first, second)
     other = train("CartPole-v1", name, total_steps=600, seed=4, settings=SMALL)
     assert not np.array_equal(first.policy.parameters, other.policy.parameters)
 
@@ -70,7 +62,7 @@ def test_randomness_elsewhere_changes_nothing():
     first = train("Pendulum-v1", "ppo", total_steps=300, settings=SMALL)
     np.random.default_rng(0).random(100)
     np.random.seed(1)  # noqa: NPY002  (the point: global state is not used)
-    same(first, train("Pendulum-v1", "ppo", total_steps=300, settings=SMALL))
+    assert_same_run(first, train("Pendulum-v1", "ppo", total_steps=300, settings=SMALL))
 
 
 def test_steps_are_valid_transitions_and_the_last_rollout_is_completed():
@@ -119,12 +111,6 @@ def test_observation_statistics_are_frozen_within_an_update_and_then_learned():
 
     train("Pendulum-v1", Watching(), total_steps=400, settings=settings)
     assert seen == [0, 128, 256, 384]
-
-
-def test_normalised_observations_need_a_box():
-    settings = replace(SMALL, normalize_observations=True)
-    with pytest.raises(ValueError, match="normalize_observations"):
-        train("FrozenLake-v1", "ppo", total_steps=100, settings=settings)
 
 
 def test_histories_hold_raw_returns_under_a_reward_transform():
@@ -215,12 +201,6 @@ def test_a_policy_that_begins_with_numbers_that_are_not_finite_is_refused(wrong)
     policy = policy.with_parameters(np.full(64, wrong))
     with pytest.raises(ValueError, match="policy must have finite parameters.* got (nan|inf)"):
         train("FrozenLake-v1", "ppo", total_steps=100, policy=policy)
-
-
-def test_hidden_sizes_too_large_for_any_memory_are_refused_at_once():
-    large = replace(SMALL, hidden_sizes=(10**6, 10**6))
-    with pytest.raises(ValueError, match=r"minirl allows 50,000,000.*hidden_sizes"):
-        train("CartPole-v1", "ppo", total_steps=1, settings=large)
 
 
 class Breaking(gym.Env):
@@ -380,12 +360,12 @@ def test_an_exception_in_a_reset_names_its_place():
 @pytest.mark.parametrize("error", [KeyError("door"), MemoryError(), TypeError("two\nlines")])
 def test_an_exception_in_a_worker_process_names_its_place(error):
     env = partial(raising, error=error, kind=AsyncVectorEnv)
-    with pytest.raises(minirl.TrainingStopped) as caught:
+    line = line_of("raise self.error  # in step")
+    words = (
+        rf"environment 2 failed at its step 55: {type(error).__name__}.*, line {line}, in step\)$"
+    )
+    with pytest.raises(minirl.TrainingStopped, match=words) as caught:
         train(env, "ppo", total_steps=1000, settings=SMALL)
-    message = str(caught.value)
-    place = f"({__file__}, line {line_of('raise self.error  # in step')}, in step)"
-    assert f"environment 2 failed at its step 55: {type(error).__name__}" in message
-    assert message.endswith(place)
     assert len(caught.value.result.history.rows) == 1
 
 
@@ -452,44 +432,23 @@ def test_an_environment_that_cannot_be_closed_does_not_take_the_result_with_it()
     assert train(env, "ppo", total_steps=100, settings=SMALL).history.rows
 
 
-def test_an_unknown_metric_is_an_error():
-    @dataclass(frozen=True)
-    class Inventive(Misbehaving):
-        def update(self, state, batch, rng):
-            return state, {"happiness": 1.0}
-
-    with pytest.raises(KeyError, match="happiness"):
-        train("CartPole-v1", Inventive(None, []), total_steps=100, settings=SMALL)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"algorithm": "sarsa"}, "algorithm name 'sarsa' is unknown"),
         ({"total_steps": 0}, "total_steps"),
-        ({"total_steps": -5}, "total_steps"),
         ({"total_steps": None, "total_episodes": 0}, "total_episodes must .* got 0"),
         ({"total_steps": None, "total_episodes": 2.5}, "total_episodes must .* got 2.5"),
         ({"total_steps": None}, "either total_steps or total_episodes, got None and None"),
         ({"total_episodes": 7}, "either total_steps or total_episodes, got 10 and 7"),
         ({"seed": -1}, "seed"),
-        ({"seed": 0.5}, "seed"),
         ({"env": "CarPole-v1"}, "'CarPole-v1' can't be made"),
-        ({"env": None}, "env must be"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     complete = {"env": "CartPole-v1", "algorithm": "ppo", "total_steps": 10, **arguments}
     with pytest.raises(ValueError, match=message):
         train(complete.pop("env"), complete.pop("algorithm"), **complete)
-
-
-def test_unsupported_spaces_are_named():
-    class Odd(Breaking):
-        action_space = spaces.MultiDiscrete([2, 2])
-
-    with pytest.raises(ValueError, match="MultiDiscrete"):
-        train(lambda n: SyncVectorEnv([Odd] * n), "ppo", total_steps=10, settings=SMALL)
 
 
 def test_schedules_of_critic_and_policy_are_resolved_at_the_same_progress():
@@ -590,7 +549,7 @@ def test_every_algorithm_of_the_token_task_is_reproducible(name):
     first, second = (
         train(CAT, algorithm, total_episodes=64, seed=3, settings=settings) for _ in range(2)
     )
-    same(first, second)
+    assert_same_run(first, second)
     assert first.history.finished_episodes == 64
 
 
@@ -616,14 +575,9 @@ def test_measured_numbers_are_of_the_policy_that_acted():
 
 
 def test_an_undefined_measurement_is_refused_by_name():
+    run = {"total_episodes": 8, "settings": SENTENCES}
     with pytest.raises(KeyError, match="happiness"):
-        train(
-            CAT,
-            "ppo",
-            total_episodes=8,
-            settings=SENTENCES,
-            measure=lambda policy: {"happiness": 1.0},
-        )
+        train(CAT, "ppo", **run, measure=lambda policy: {"happiness": 1.0})
 
 
 # The three stages

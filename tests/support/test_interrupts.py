@@ -290,16 +290,19 @@ def test_ctrl_c_while_the_finished_policy_is_saved_loses_nothing(start, tmp_path
     load_policy(folder / "policy.npz")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_other_signals_end_training_as_ctrl_c_does(number, start, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_training_and_keeps_what_was_learned(number, start, tmp_path):
     folder = tmp_path / "results"
     command = start(*TRAIN, "--out", folder)
     command.wait_for(command.shows_progress)
     os.killpg(command.group, number)
     assert command.status() == 128 + number
-    assert len(command.lines()) == 1
+    (line,) = command.lines()
+    assert re.match(r"minirl: .*interrupted", line)
+    assert command.out.read_text() == ""
     assert names_in(folder) == SAVED
     load_policy(folder / "policy.npz")
+    assert len((folder / "history.csv").read_text().splitlines()) > 2
 
 
 # ---------------------------------------------------------------- a comparison and its workers
@@ -319,28 +322,38 @@ MOMENTS = {
 }
 
 
+def send(command, number):
+    """Ctrl-C goes to the whole group, as from a terminal; workers must notice other signals."""
+    (os.killpg if number == signal.SIGINT else os.kill)(command.group, number)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_survives_a_comparison_that_is_killed(number, moment, start, tmp_path):
     folder = tmp_path / "results"
     command = start(*COMPARE, "--seeds", 50, "--workers", 2, "--out", folder)
     command.wait_for(lambda: MOMENTS[moment](command, folder / "runs"))
-    stored = set(folder.glob("runs/*.npz"))
-    os.kill(command.group, number)  # not its workers: they must notice
+    stored = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*.npz")}
+    send(command, number)
     if number == signal.SIGKILL:
         assert command.status() == -signal.SIGKILL
     else:
-        assert command.status() == 143
+        assert command.status() == 128 + number
         kept = "finished runs are kept, and the same command continues from them"
         assert command.lines() == [f"minirl: interrupted; {kept}"]
     command.require_no_process_left()
-    found = list(folder.glob("runs/*.npz"))
-    assert stored <= set(found)
+    found = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*.npz")}
+    assert stored.items() <= found.items()
     for path in found:
         with np.load(path) as file:
             assert file["environment_steps"][-1] >= 2000
-    if not found and number == signal.SIGTERM:
+    if not found and number != signal.SIGKILL:
         assert not (folder / "experiment.json").exists()  # another command may use the folder
+    if moment == "working" and number == signal.SIGINT:  # the same command continues
+        assert start(*COMPARE, "--seeds", 1, "--workers", 1, "--out", folder).status() == 0
+        assert found.items() <= {p: p.stat().st_mtime_ns for p in folder.glob("runs/*.npz")}.items()
+        assert {"trpo-seed0.npz", "ppo-seed0.npz"} <= set(names_in(folder / "runs"))
+        assert (folder / "summary.json").exists()
 
 
 PARTIAL = """
