@@ -1,5 +1,7 @@
 """What several test files share: a small MDP, rollouts, batches and policies to learn from."""
 
+from dataclasses import astuple
+
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
@@ -96,5 +98,5 @@ def assert_same_run(first, second):
     np.testing.assert_array_equal(first.policy.parameters, second.policy.parameters)
     np.testing.assert_array_equal(first.critic.parameters, second.critic.parameters)
     statistics = (run.policy.observation_statistics for run in (first, second))
-    np.testing.assert_equal(*(found and vars(found) for found in statistics))
+    np.testing.assert_equal(*(found and astuple(found) for found in statistics))
     assert first.description == second.description

@@ -191,13 +191,6 @@ def test_the_longest_acceptable_fraction_wins(shrink, tries, limit):
     assert result.rejections == tuple(f"{k}: too long" for k in range(1, refused + 1))
 
 
-def test_refusing_everything_gives_zero_after_all_tries():
-    reasons = iter(["kl", "kl", "no improvement"])
-    result = backtracking_line_search(lambda fraction: next(reasons), shrink=0.5, tries=3)
-    assert result == LineSearchResult(0.0, ("kl", "kl", "no improvement"))
-    assert next(reasons, None) is None
-
-
 @pytest.mark.parametrize("shrink", [0.0, 1.0, -0.5, 2.0, np.nan, "0.5", None])
 def test_a_line_search_shrinks(shrink):
     with pytest.raises(ValueError, match="shrink must lie between 0 and 1, got"):
