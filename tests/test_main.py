@@ -1,7 +1,6 @@
 import csv
 import importlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from commands import QUICK, ROOT, SAVED, lines_of, names_in
 from PIL import Image
 
 from minirl.__main__ import main
@@ -18,15 +18,6 @@ from minirl.distributions import Categorical
 from minirl.networks import MLP, Table
 from minirl.policy import Policy
 from minirl.support.serialization import load_policy, save_policy
-
-ROOT = Path(__file__).parents[1]
-QUICK = ["--num-envs", "2", "--set", "rollout_steps=32", "--set", "hidden_sizes=(4,)"]
-
-
-def lines_of(err):
-    """What stands on stderr beside the progress bar, which shows a time such as [00:03."""
-    lines = re.split(r"[\r\n]+", err)
-    return [line for line in lines if line.strip() and not re.search(r"\[\d\d:\d\d", line)]
 
 
 @pytest.fixture
@@ -86,28 +77,11 @@ def trained(tmp_path_factory):
 
 
 def test_train_leaves_policy_history_and_curve(run, tmp_path):
-    status, out, err = run(
-        "train",
-        "CartPole-v1",
-        "--algorithm",
-        "trpo",
-        "--total-steps",
-        300,
-        "--seed",
-        3,
-        "--set",
-        "max_kl=0.02",
-        *QUICK,
-        "--out",
-        tmp_path / "results",
-    )
+    command = ["train", "CartPole-v1", "--algorithm", "trpo", "--total-steps", 300, "--seed", 3]
+    more = ["--set", "max_kl=0.02", *QUICK, "--out", tmp_path / "results"]
+    status, out, err = run(*command, *more)
     assert (status, err) == (0, [])
-    assert sorted(os.listdir(tmp_path / "results")) == [
-        "curve.png",
-        "experiment.json",
-        "history.csv",
-        "policy.npz",
-    ]
+    assert names_in(tmp_path / "results") == SAVED
     for name in ("policy.npz", "history.csv", "curve.png"):
         assert name in out
     assert re.search(r"mean return .*: \d+\.\d", out)
@@ -491,12 +465,7 @@ def test_a_number_that_is_not_finite_stops_training_and_keeps_what_was_learned(
     # step 150 of an environment whose episodes last 5 steps and a reset row: 150 + 29 rows, the
     # last of which is number 178 counting from 0
     assert re.search(rf"environment 0 .*non-finite {broken} .*{value}.* step 178\b", line)
-    assert sorted(os.listdir(tmp_path)) == [
-        "curve.png",
-        "experiment.json",
-        "history.csv",
-        "policy.npz",
-    ]
+    assert names_in(tmp_path) == SAVED
     with open(tmp_path / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5  # whole rollouts of 32 rows before row 178
@@ -521,20 +490,8 @@ def test_a_number_that_is_not_finite_in_the_first_rollout(fails, register, tmp_p
 
 def test_a_number_that_is_not_finite_in_a_comparison(fails, register, tmp_path):
     name = register("Broken-v0", broken="reward", bad_step=30)
-    line = fails(
-        "compare",
-        name,
-        "--algorithms",
-        "trpo",
-        "--seeds",
-        1,
-        "--total-steps",
-        64,
-        "--workers",
-        1,
-        "--out",
-        tmp_path,
-    )
+    command = ["compare", name, "--algorithms", "trpo", "--seeds", 1, "--total-steps", 64]
+    line = fails(*command, "--workers", 1, "--out", tmp_path)
     assert "non-finite reward" in line
     assert "trpo" in line
     assert "seed 0" in line

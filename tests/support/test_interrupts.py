@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import QUICK, ROOT, SAVED, lines_of, names_in
 
 from minirl.support.interrupts import Interrupted, exit_status, hold_interrupts, raise_interrupts
 from minirl.support.serialization import load_policy
 from minirl.training import TrainingStopped
 
-ROOT = Path(__file__).parents[1]
-QUICK = ["--num-envs", "2", "--set", "rollout_steps=32", "--set", "hidden_sizes=(4,)"]
 TRAIN = ["train", "CartPole-v1", "--total-steps", "100000000", *QUICK]
 COMPARE = ["compare", "CartPole-v1", "--algorithms", "trpo", "ppo", "--total-steps", "2000"]
 PATIENCE = 60  # seconds; a busy machine needs more than the second or two that all this takes
@@ -77,9 +76,7 @@ class Command:
         return self.process.wait(timeout=PATIENCE)
 
     def lines(self):
-        """What stands on stderr beside the progress bar, which shows a time such as [00:03."""
-        lines = re.split(r"[\r\n]+", self.err.read_text())
-        return [line for line in lines if line.strip() and not re.search(r"\[\d\d:\d\d", line)]
+        return lines_of(self.err.read_text())
 
     def require_no_process_left(self):
         """Its workers and their resource tracker, too, must end soon after it."""
@@ -256,11 +253,6 @@ def interrupt(event, arguments):
 
 sys.addaudithook(interrupt)
 """
-SAVED = ["curve.png", "experiment.json", "history.csv", "policy.npz"]
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -8,15 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import QUICK, ROOT, SAVED, names_in
 
 from minirl.__main__ import main
 from minirl.support.serialization import load_policy
 from minirl.support.streams import LastingStream, lasting_streams
 
-ROOT = Path(__file__).parents[1]
-QUICK = ["--num-envs", "2", "--set", "rollout_steps=32", "--set", "hidden_sizes=(4,)"]
 TRAIN = ["train", "CartPole-v1", "--total-steps", "200", *QUICK]
-TRAINED = ["curve.png", "experiment.json", "history.csv", "policy.npz"]
 CHAIN = ["rlhf", "--methods", "best-of-n", "--seeds", "1", "--labels", "300"]
 
 
@@ -106,7 +104,7 @@ def test_training_is_saved_wherever_the_output_goes(redirection, tmp_path):
     status, out, err = shell(f"minirl {quoted(TRAIN)} --out '{folder}' {redirection}")
     assert status == 0, err
     assert "Error" not in out + err
-    assert sorted(path.name for path in folder.iterdir()) == TRAINED
+    assert names_in(folder) == SAVED
     load_policy(folder / "policy.npz")
 
 
@@ -135,7 +133,7 @@ def test_output_that_could_not_be_written_is_an_error_after_everything_is_saved(
     assert status == 1
     assert "minirl: [Errno 28] No space left on device\n" in err
     assert "Traceback" not in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == TRAINED
+    assert names_in(tmp_path) == SAVED
 
 
 def test_help_is_ascii(capsys):
