@@ -7,16 +7,13 @@ from cat import describe_the_cat
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from minirl import collect_episodes, make_vector_env
-from minirl.distributions import Categorical
+from minirl import make_vector_env
 from minirl.envs.arithmetic import arithmetic, exact_match, gold_utility
 from minirl.envs.token_generation import (
     TokenGeneration,
     TokenGenerationVectorEnv,
     checked_rewards,
 )
-from minirl.networks import Table
-from minirl.policy import Policy
 
 IDENTIFIER = "minirl/TokenGeneration-v0"
 CAT = describe_the_cat()
@@ -184,35 +181,6 @@ def test_returned_arrays_belong_to_the_caller():
 
 
 # ------------------------------------------------------------ collected by minirl
-
-
-def test_collected_sentences():
-    task = arithmetic()
-    answers = [
-        (task.response(":) :) :) :) :)", cut=True), 5, -6.0 - 0.5 - 0.5),
-        (task.response(""), 1, -0.5),
-        (task.response("A: 8"), 3, 2.5),
-        (task.response("sorry"), 2, -0.5 - 0.5),
-    ]
-    observations, tokens, valid = task.paths(np.arange(4), np.array([row[0] for row in answers]))
-    logits = np.zeros((task.num_observations, 9))
-    logits[observations[valid], tokens[valid]] = 50.0
-    policy = Policy(Table(*logits.shape), Categorical, logits.ravel())
-    envs = TokenGenerationVectorEnv(16, task)
-    rollout = collect_episodes(envs, policy, None, None, max_steps=8, seed=0, group_size=2)
-
-    prompts = rollout.observations[0] // 4_681
-    assert set(prompts) == {0, 1, 2, 3}
-    np.testing.assert_array_equal(prompts[::2], prompts[1::2])
-    np.testing.assert_array_equal(rollout.valid, valid[prompts].T)
-    for e, prompt in enumerate(prompts):
-        _, steps, earned = answers[prompt]
-        assert rollout.rewards[:steps, e].tolist() == [0.0] * (steps - 1) + [earned]
-        assert rollout.terminated[:steps, e].tolist() == [False] * (steps - 1) + [True]
-    assert not rollout.truncated.any()
-    example = np.flatnonzero(prompts == 2)[0]
-    assert rollout.observations[:4, example].tolist() == [START, START + 5, START + 43, ENDED]
-    assert rollout.actions[:3, example].tolist() == [4, 2, 8]
 
 
 # ------------------------------------------------------------ bad input

@@ -444,13 +444,6 @@ def test_algorithms_of_ones_own(trained, tmp_path):
     assert timeless(again.summary) == timeless(first.summary)
 
 
-def test_another_object_under_the_same_name_is_another_experiment(tmp_path):
-    arguments = {"env": environments.steady, "total_steps": 1, "seeds": 1, "out": tmp_path}
-    small({"mine": environments.PlainClass(0.01)}, **arguments)
-    with pytest.raises(ValueError, match="belongs to another experiment"):
-        small({"mine": environments.PlainClass(0.02)}, **arguments)
-
-
 def test_the_environment_may_be_a_partial_function():
     env = functools.partial(environments.wide, length=3)
     comparison = small({"mine": PolicyGradient()}, env, seeds=1, total_steps=100)

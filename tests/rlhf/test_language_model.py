@@ -5,7 +5,6 @@ import pytest
 import scipy.special
 from cat import describe_the_cat
 
-from minirl import rlhf
 from minirl.distributions import Categorical
 from minirl.envs.arithmetic import arithmetic
 from minirl.envs.chain import Chain
@@ -143,25 +142,6 @@ def test_a_list_of_prompts_or_of_their_texts():
     ]
     np.testing.assert_array_equal(sampled[0], sampled[1])
     np.testing.assert_array_equal(sampled[0], sampled[2])
-
-
-def test_swapped_arguments_are_answered_in_one_line():
-    policy, rng = full_prefix_policy(CAT, RANDOM), np.random.default_rng(0)
-    swapped = "^task must be a TokenTask, got a Policy; task and (policy|reference) are in each"
-    calls = [
-        lambda: log_table(policy, CAT),
-        lambda: sample_responses(policy, CAT, [0], rng),
-        lambda: rlhf.sample_best_of_n(policy, CAT, [0], CAT.utilities, 2, rng),
-        lambda: rlhf.sample_pairs(policy, CAT, 3, rng),
-        lambda: rlhf.sample_questions(policy, CAT, 3, rng),
-        lambda: rlhf.implicit_reward(policy, CAT, policy, 0.3),
-        lambda: rlhf.probability_masses(policy, CAT, None),
-        lambda: rlhf.align(policy, CAT, CAT.utilities, "ppo", sentences=1),
-        lambda: rlhf.DPO().fit(policy, CAT, None, rng),
-    ]
-    for call in calls:
-        with pytest.raises(ValueError, match=swapped):
-            call()
 
 
 def test_an_exact_function_says_how_a_policy_becomes_a_table():
