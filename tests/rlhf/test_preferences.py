@@ -242,7 +242,7 @@ def test_an_annotator_judges_pair_by_pair():
 
 @pytest.mark.parametrize("unit", [1.0, 1e-14, 1e14])
 def test_ties_are_relative_to_the_utilities_of_the_prompt(unit):
-    utilities = unit * np.array([[0.3, 0.1 + 0.2, 0.3 + 1e-9], [1e9, 2e9, 3e9]])
+    utilities = unit * np.array([[0.3, 0.1 + 0.2, 0.3 + 1e-9], [1e9, 2e9, 1e9 + 1e-4]])
     assert utilities[0, 0] != utilities[0, 1]
-    pairs = Pairs(np.array([0, 0, 1]), np.array([0, 0, 0]), np.array([1, 2, 1]), 0)
-    assert pairs.tied(utilities).tolist() == [True, False, False]
+    pairs = Pairs(np.array([0, 0, 1, 1]), np.zeros(4, int), np.array([1, 2, 2, 1]), 0)
+    assert pairs.tied(utilities).tolist() == [True, False, True, False]
