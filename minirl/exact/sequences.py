@@ -9,24 +9,27 @@ and node i continued by word a is node ``W i + 1 + a``. With two words a, b and 
        └─ 2 "b" ─┬─ 5 "b a"                     3 4 5 6          (cut at the limit, no EOS)
                  └─ 6 "b b"
 
-The C = 1 + W + ... + W^(L-1) nodes of fewer than L words are the contexts; all N = 1 + W C nodes
-are the responses: node n stands for its words and EOS if it is a context, for its words alone if
-it was cut. A level of the tree is a slice, and its children, read in order, are the next one: every
-recursion below is one reshape a level. The large ones take a prompt at a time, whose tables fit in
-the processor's cache. W and L follow from the shapes.
+The C = 1 + W + ... + W^(L-1) nodes of fewer than L words are the contexts. All N = 1 + W C nodes
+are the responses: a node that is a context means the response of its words and EOS; a node of L
+words means the response that was cut there. A level of the tree is a slice, and the children of
+this slice, in order, are the next level. Every recursion below is therefore one reshape per level.
+The large recursions treat one prompt at a time, whose tables fit in the processor's cache. W and L
+follow from the shapes.
 
 Arrays are float64. `log_policy` and `log_reference` (X, C, V) hold the log-probability of each next
 token in each context, normalised over the tokens and possibly -inf; `rewards` (X, N) the reward of
 each response; `log_probs` (X, N) the log-probability of each response, normalised over the
-responses. A sum may miss 1 by 2^-20, about 1e-6; a table further off raises ValueError. Means over
-prompts weigh them equally. KL and entropy are in nats over whole responses, and the objective is
-``J = E[reward] - beta KL(policy || reference)``. Gradients are by the logits of a softmax table.
+responses. A sum of probabilities may differ from 1 by up to 2^-20, about 1e-6; a larger difference
+raises ValueError. All prompts have the same weight in a mean. KL and entropy are in nats over whole
+responses, and the objective is ``J = E[reward] - beta KL(policy || reference)``. Gradients are with
+respect to the logits of a softmax table.
 
 Examples
 --------
-One word, L = 2, a fair coin for each token: the responses "", "w" and "w w" have probabilities 1/2,
-1/4, 1/4, and the last earns 1. With beta = 1 / log 3, ``exp(reward / beta)`` is 1, 1, 3. The second
-context is worth ``beta log(1/2 + 3/2)``, the first ``beta log(1/2 + 2/2)``.
+With one word, L = 2 and uniform tokens, the responses "", "w" and "w w" have the probabilities 1/2,
+1/4, 1/4; let the last have the reward 1. With beta = 1 / log 3, ``exp(reward / beta)`` is 1, 1, 3.
+The value of the second context is ``beta log(1/2 + 3/2)``, that of the first
+``beta log(1/2 + 2/2)``.
 
 >>> log_reference, rewards = np.log(np.full((1, 2, 2), 0.5)), np.array([[0.0, 0.0, 1.0]])
 >>> np.exp(response_log_probs(log_reference))
@@ -63,11 +66,11 @@ from minirl.support.validation import require_finite_numbers
 
 FloatArray = NDArray[np.float64]
 
-# By how much the probabilities of a log table may miss a sum of 1; mistakes are larger.
+# Largest accepted difference between 1 and a sum of probabilities. It allows for rounding errors.
 _ROUNDING = 2.0**-20
 
-# The betas for which an optimum is exact to 1e-4 of what it gains over the reference. A smaller
-# beta loses the digits of `rewards / beta`, a larger one multiplies the rounding of the KL.
+# Within this range of beta, an optimum is exact to 1e-4 of its gain over the reference. With a
+# smaller beta, `rewards / beta` loses digits; a larger beta multiplies the rounding of the KL.
 _SMALLEST_BETA = 1e-8  # times the largest absolute reward
 _LARGEST_BETA = 1e5  # times the largest difference of two rewards of a prompt
 
@@ -81,17 +84,17 @@ def response_log_probs(log_policy: FloatArray) -> FloatArray:
 
 
 def visitation(log_policy: FloatArray) -> FloatArray:
-    """The weight d (X, C) of each context: the probability to reach it, averaged over prompts.
+    """The visitation ``d(x, s) = P(s is reached | x) / X`` (X, C) of each context s of prompt x.
 
-    Entry (x, s) is 1/X times the probability to visit s when asked x, so the sum over everything
-    is the expected number of tokens in a response, EOS included.
+    The sum over all prompts and contexts is the expected number of tokens in a response, EOS
+    included.
     """
     log_policy = _checked_table("log_policy", log_policy)
     return np.exp(_context_log_probs(log_policy)) / len(log_policy)
 
 
 def expected_reward(log_probs: FloatArray, rewards: FloatArray) -> float:
-    """Mean over prompts of ``E[reward]`` under the response distributions `log_probs` (X, N).
+    """Mean over prompts x of ``sum_y p(y|x) reward(x, y)``, with log p = `log_probs` (X, N).
 
     Raises
     ------
@@ -105,13 +108,16 @@ def expected_reward(log_probs: FloatArray, rewards: FloatArray) -> float:
 
 
 def kl(log_probs: FloatArray, other: FloatArray) -> float:
-    """Mean over prompts of ``KL(log_probs || other)`` of response distributions; 0 log 0 = 0.
+    """Mean over prompts x of ``KL(p || q) = sum_y p(y|x) log(p(y|x) / q(y|x))`` in nats.
+
+    log p = `log_probs` and log q = `other`, both (X, N); 0 log 0 = 0.
 
     Raises
     ------
     ValueError
-        If `other` excludes a response that `log_probs` may give, naming it: the KL is infinite.
-        If the shapes differ, or one of the two is not log-probabilities.
+        If `other` gives probability 0 to a response that `log_probs` gives more than 0: the KL is
+        infinite, and the message names the response. If the shapes differ, or one of the two is not
+        log-probabilities.
     """
     log_probs, other = _matrix("log_probs", log_probs), _matrix("other", other)
     _require_shape("other", other, log_probs.shape)
@@ -121,9 +127,9 @@ def kl(log_probs: FloatArray, other: FloatArray) -> float:
 
 
 def entropy(log_probs: FloatArray) -> float:
-    """Mean over prompts of the entropy of the response distributions `log_probs` (X, N).
+    """Mean over prompts x of the entropy ``-sum_y p(y|x) log p(y|x)`` in nats.
 
-    Raises ValueError if they are not log-probabilities.
+    log p = `log_probs` (X, N). Raises ValueError if they are not log-probabilities.
     """
     log_probs = _matrix("log_probs", log_probs)
     return float(scipy.special.entr(_probabilities("log_probs", log_probs)).sum() / len(log_probs))
@@ -132,15 +138,16 @@ def entropy(log_probs: FloatArray) -> float:
 def policy_of(log_probs: FloatArray, words: int) -> FloatArray:
     """The policy (X, C, V) that generates these responses; the inverse of `response_log_probs`.
 
-    The probability of a token is the mass of the responses that continue with it, over the mass of
-    those that reach the context; uniform in contexts that no response reaches.
+    ``pi(a|s) = mass(s a) / mass(s)``: the probability of all responses that begin with the words
+    of s and then a, divided by that of all responses that begin with s. The policy is uniform in
+    contexts of probability 0.
 
     Parameters
     ----------
     log_probs : ndarray (X, N)
         Any distributions over responses, for example those of `best_of_n`.
     words : int
-        W. N alone does not tell: 15 nodes are a tree of 2 words and of 14.
+        W. It does not follow from N: a tree of 15 nodes may have 2 words or 14.
 
     Raises
     ------
@@ -166,7 +173,7 @@ def policy_of(log_probs: FloatArray, words: int) -> FloatArray:
 
 
 class ObjectiveValue(NamedTuple):
-    """What a policy is worth: ``objective = reward - beta kl``, means over prompts, KL in nats."""
+    """The value of a policy: ``objective = reward - beta kl``, means over prompts, KL in nats."""
 
     objective: float
     reward: float
@@ -176,12 +183,12 @@ class ObjectiveValue(NamedTuple):
 def objective(
     log_policy: FloatArray, log_reference: FloatArray, rewards: FloatArray, beta: float
 ) -> ObjectiveValue:
-    """The exact objective J of a policy, with its expected reward and KL to the reference.
+    """The exact objective ``J = E[reward] - beta KL(policy || reference)``, with E[reward] and KL.
 
     Parameters
     ----------
     beta : float
-        Price of a nat of KL, at least 0.
+        Coefficient of the KL in units of reward per nat, at least 0.
 
     Raises
     ------
@@ -209,20 +216,22 @@ def objective(
 def action_values(
     log_policy: FloatArray, log_reference: FloatArray, rewards: FloatArray, beta: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Values (X, C, V) of each next token and (X, C) of each context, KL still to come included.
+    """Values (X, C, V) of each next token and (X, C) of each context, including the future KL.
 
     ``Q(s, a) = [reward of s a if it ends the response, else V(s a)] - beta (log pi(a|s) -
     log ref(a|s))`` and ``V(s) = sum_a pi(a|s) Q(s, a)``. The mean of V over the empty prefixes is
-    the objective. A token of probability 0 pays no KL term: it has the limit 0 in V.
+    the objective. For a token of probability 0, Q contains no KL term, because p log p has the
+    limit 0 in V.
 
-    Adding ``Q / beta`` to the logits is a natural gradient step of size 1/beta and also soft policy
-    iteration: L such steps reach the optimum from any policy that excludes nothing.
+    Adding ``Q / beta`` to the logits is a natural gradient step of size 1/beta, and also a step of
+    soft policy iteration. L such steps reach the optimum from any policy whose probabilities are
+    all above 0.
 
     Raises
     ------
     ValueError
-        As `objective`; here the policy must not take an excluded token in any context, reached or
-        not, since every context has a value.
+        As `objective`. In addition, a token of probability 0 under the reference must have
+        probability 0 under the policy in every context, since every context has a value.
     """
     log_policy, log_reference, rewards = _checked_objective(
         log_policy, log_reference, rewards, beta
@@ -242,9 +251,10 @@ def action_values(
 def policy_gradient(
     log_policy: FloatArray, log_reference: FloatArray, rewards: FloatArray, beta: float
 ) -> FloatArray:
-    """Gradient (X, C, V) of the objective by the logits: ``d(s) pi(a|s) (Q(s, a) - V(s))``.
+    """Gradient (X, C, V) of the objective: ``d(s) pi(a|s) (Q(s, a) - V(s))``.
 
-    Raises ValueError as `action_values`.
+    It is taken with respect to the logits. d is the `visitation`, and Q and V are the
+    `action_values`. Raises ValueError as `action_values`.
     """
     log_policy = _matrices("log_policy", log_policy)
     gradient, state_values = action_values(log_policy, log_reference, rewards, beta)
@@ -256,10 +266,11 @@ def policy_gradient(
 
 
 def fisher_product(log_policy: FloatArray, vector: FloatArray) -> FloatArray:
-    """The Fisher matrix of the logits times `vector`, both (X, C, V).
+    """The Fisher matrix of the logits times `vector`: ``d(s) (diag(p) - p p') vector(s)``.
 
-    Block-diagonal over contexts, ``d(s) (diag(p) - p p')`` with p the token probabilities: the mean
-    outer product of the score of a whole response, and the Hessian of the KL between two policies.
+    The vector and the result have the shape (X, C, V), and p are the token probabilities of context
+    s. The Fisher matrix is block-diagonal over contexts. It is the mean outer product of the score
+    of a whole response, and also the Hessian of the KL between two equal policies.
     """
     log_policy, vector = _matrices("log_policy", log_policy), _matrices("vector", vector)
     _require_shape("vector", vector, log_policy.shape)
@@ -271,9 +282,10 @@ def fisher_product(log_policy: FloatArray, vector: FloatArray) -> FloatArray:
 def score_sum(log_policy: FloatArray, coefficients: FloatArray) -> FloatArray:
     """``sum over x and y of coefficients(x, y) d log pi(y|x) / d logits``, as (X, C, V).
 
-    The gradient of any loss of the response log-probabilities, given its derivative by each of them
-    (X, N). With ``mass(s, a)`` the sum of the coefficients of all responses that pass through (s,
-    a), an entry is ``mass(s, a) - pi(a|s) sum_b mass(s, b)``. There is no 1/X in it.
+    If the coefficients (X, N) are the derivatives of a loss with respect to the response
+    log-probabilities, this is the gradient of the loss. Let ``mass(s, a)`` be the sum of the
+    coefficients of all responses that contain token a in context s. An entry is then
+    ``mass(s, a) - pi(a|s) sum_b mass(s, b)``. This is a sum over prompts, not a mean.
     """
     log_policy = _checked_table("log_policy", log_policy)
     levels, coefficients = _levels("log_policy", log_policy), np.asarray(coefficients, np.float64)
@@ -291,19 +303,20 @@ def score_sum(log_policy: FloatArray, coefficients: FloatArray) -> FloatArray:
 def soft_optimal_policy(
     log_reference: FloatArray, rewards: FloatArray, beta: float
 ) -> tuple[FloatArray, FloatArray]:
-    """The policy (X, C, V) that maximises the objective, in logs, and its values (X, C).
+    """Log-probabilities (X, C, V) of the policy that maximises the objective, and V* (X, C).
 
-    ``V*(s) = beta log sum_a ref(a|s) exp(V*(s a) / beta)`` from the leaves to the root, where V* of
-    a leaf is its reward, and ``pi*(a|s) = ref(a|s) exp((V*(s a) - V*(s)) / beta)``. Over whole
-    responses that is ``ref(y|x) exp(reward / beta) / Z(x)``. The optimal objective is the mean of
-    ``values[:, 0]``; a policy falls short of it by ``beta KL(policy || optimum)``.
+    ``V*(s) = beta log sum_a ref(a|s) exp(V*(s a) / beta)`` is computed from the leaves to the root,
+    where V* of a leaf is its reward, and ``pi*(a|s) = ref(a|s) exp((V*(s a) - V*(s)) / beta)``. The
+    probability of a whole response is ``ref(y|x) exp(reward / beta) / Z(x)``. The optimal objective
+    is the mean of ``V*[:, 0]``; the objective of any other policy is lower by
+    ``beta KL(policy || optimum)``.
 
     Parameters
     ----------
     beta : float
         From 1e-8 times the largest absolute reward to 1e5 times the largest difference of two
-        rewards of a prompt: beyond, rounding decides. If all rewards of each prompt are equal, any
-        number above 0.
+        rewards of a prompt. Outside this range the result would mainly consist of rounding errors.
+        If all rewards of each prompt are equal, any number above 0.
 
     Raises
     ------
@@ -331,7 +344,7 @@ def soft_optimal_policy(
 
 
 class Frontier(NamedTuple):
-    """The best policies for several prices of KL: arrays of one length, one entry a beta."""
+    """The optimal policies for several coefficients beta: arrays (n,) with one entry per beta."""
 
     betas: FloatArray
     rewards: FloatArray
@@ -342,11 +355,11 @@ class Frontier(NamedTuple):
 def reward_kl_frontier(
     log_reference: FloatArray, rewards: FloatArray, betas: ArrayLike
 ) -> Frontier:
-    """Reward, KL and objective of the optimum for each beta: the most reward that a KL can buy.
+    """Reward, KL and objective of the optimum for each beta: the largest reward for each KL.
 
     Over whole responses: ``J* = beta log Z`` with ``Z = sum_y ref(y) exp(reward / beta)``, and
-    ``KL = E[reward] / beta - log Z``. No policy lies above a tangent: for each beta,
-    ``E[reward] - beta KL <= J*``. A chord between two points of the curve lies below it.
+    ``KL = E[reward] / beta - log Z``. The curve of reward against KL is concave. No policy lies
+    above one of its tangents: ``E[reward] - beta KL <= J*`` for each beta.
 
     Parameters
     ----------
@@ -369,12 +382,12 @@ def reward_kl_frontier(
         require_price("betas", float(beta), rewards)
     points = np.zeros((3, len(betas)))
     for i, beta in enumerate(betas):
-        for log_probs, of_prompt in zip(log_responses, rewards, strict=True):
-            # Measured from the best reward, the two terms of the KL stay small for a small beta.
-            best = of_prompt.max()
-            log_weights = log_probs + (of_prompt - best) / beta
+        for log_probs, prompt_rewards in zip(log_responses, rewards, strict=True):
+            # Relative to the best reward, the two terms of the KL stay small for a small beta.
+            best = prompt_rewards.max()
+            log_weights = log_probs + (prompt_rewards - best) / beta
             log_total = scipy.special.logsumexp(log_weights)
-            below = (np.exp(log_weights - log_total) * (of_prompt - best)).sum()
+            below = (np.exp(log_weights - log_total) * (prompt_rewards - best)).sum()
             points[:, i] += best + below, below / beta - log_total, best + beta * log_total
     points /= len(log_responses)
     return Frontier(betas, *points)
@@ -384,18 +397,18 @@ def reward_kl_frontier(
 
 
 def best_of_n(log_probs: FloatArray, rewards: FloatArray, n: int) -> FloatArray:
-    """Log-probability (X, N) of each response to be the best of n draws from a reference.
+    """Log-probability log p_n(y) (X, N) that a response is the best of n samples of a reference.
 
-    Among tied draws one is taken at random, so tied responses share in proportion to the reference:
-    ``p_n(y) = ref(y) / mass(ties of y) (F(<= r)^n - F(< r)^n)``, F the distribution of the reward r
-    under the reference. Rewards tie if they agree to 1e-13 of the prompt's largest.
+    ``p_n(y) = ref(y) / mass(ties of y) (F(<= r)^n - F(< r)^n)``, where F is the distribution of the
+    reward r under the reference: among samples with equal rewards, one is chosen at random. Rewards
+    count as equal if they agree to 1e-13 of the prompt's largest.
 
     Parameters
     ----------
     log_probs : ndarray (X, N)
-        The reference, as `response_log_probs` returns it: of whole responses, not of tokens.
+        Log-probabilities of whole responses under the reference, from `response_log_probs`.
     n : int
-        At least 1; 1 is the reference itself.
+        Number of samples, at least 1. With 1 the result is the reference itself.
 
     Raises
     ------
@@ -414,9 +427,10 @@ def best_of_n(log_probs: FloatArray, rewards: FloatArray, n: int) -> FloatArray:
 
 
 def best_of_n_kl_bound(n: int) -> float:
-    """``log n - (n - 1) / n``, never below ``KL(best of n || reference)`` in nats.
+    """The upper bound ``log n - (n - 1) / n`` of ``KL(best of n || reference)`` in nats.
 
-    Only a bound: the KL is far less once a likely response is the best, or many responses tie.
+    The KL is much smaller than the bound if a likely response is the best, or if many responses
+    have equal rewards.
 
     References
     ----------
@@ -432,7 +446,7 @@ def _log_gains(reference: FloatArray, rewards: FloatArray, n: int) -> FloatArray
     With ``share = mass / F(<= r)``, the difference ``F(<= r)^n - F(< r)^n`` is
     ``F(<= r)^n (1 - (1 - share)^n)``, which stays accurate for a mass of 1e-12 at the top.
     """
-    # 0 for rewards that are all 0: then everything ties.
+    # If all rewards are 0, all are equal, and any unit will do.
     unit = np.abs(rewards).max() or 1.0
     _, ties = np.unique((rewards / unit).round(13), return_inverse=True)
     masses = np.bincount(ties, reference)
@@ -503,11 +517,12 @@ def _fold(
     leaves: FloatArray,
     combine: Callable[[FloatArray, slice], FloatArray],
 ) -> FloatArray:
-    """Fold the tree of one prompt from its leaves to the root: what each context (C,) comes to.
+    """Evaluate a recursion over the tree of one prompt from the leaves to the root: a value (C,).
 
-    `tokens` (C, V), what each token contributes itself, is changed in place: what follows the token
-    is added. That is the leaf (N,) of the response which it ends, or else what the next context
-    comes to: `combine(rows, level)` of its row of `tokens`.
+    The value of a context is ``combine(rows, level)`` of its row of `tokens`. Initially, `tokens`
+    (C, V) contains the term of each token itself. It is changed in place: the value of what follows
+    is added, which is the entry of `leaves` (N,) if the token ends the response, and else the value
+    of the next context.
     """
     contexts, num_tokens = tokens.shape
     nodes = np.array(leaves, np.float64)
@@ -534,7 +549,7 @@ def _log_sum(rows: FloatArray, level: slice) -> FloatArray:
 def _log_ratios(
     log_probs: FloatArray, other: FloatArray, *axes: str, first_prompt: int = 0
 ) -> FloatArray:
-    """``log_probs - other``, and 0 where `log_probs` is -inf, for 0 log 0 = 0.
+    """``log_probs - other``, but 0 where `log_probs` is -inf, since 0 log 0 = 0.
 
     Raises ValueError, naming the entry by its prompt and the further `axes`, where only `other` is
     -inf.
@@ -573,14 +588,14 @@ def require_price(name: str, beta: float, rewards: FloatArray) -> None:
         raise ValueError(
             f"{name} must be from {low:.3g} to {high:.3g} for these rewards (1e-8 times the "
             "largest, 1e5 times the largest difference within a prompt), got "
-            f"{beta:.6g}: beyond, rounding decides"
+            f"{beta:.6g}: outside this range, rounding errors would dominate the result"
         )
 
 
 def _checked_objective(
     log_policy: FloatArray, log_reference: FloatArray, rewards: FloatArray, beta: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The three arrays, or ValueError unless they belong together and `beta` is a price."""
+    """The three arrays; ValueError unless their shapes agree and beta is finite and at least 0."""
     log_policy = _matrices("log_policy", log_policy)
     log_reference = _matrices("log_reference", log_reference)
     rewards = _matrix("rewards", rewards)
@@ -627,11 +642,11 @@ def _probabilities(name: str, log_probs: FloatArray) -> FloatArray:
         probs = np.exp(log_probs)
     sums = np.einsum("...y->...", probs)
     if not np.abs(sums - 1.0).max() <= _ROUNDING:
-        taken = log_probs.min() >= 0.0 and np.allclose(log_probs.sum(axis=-1), 1.0)
+        no_logarithm = log_probs.min() >= 0.0 and np.allclose(log_probs.sum(axis=-1), 1.0)
         raise ValueError(
             f"{name} must be log-probabilities, whose exponentials sum to 1 over the last axis, "
             f"got sums from {sums.min():.6g} to {sums.max():.6g}"
-            + ("; these are probabilities: pass their logarithm" if taken else "")
+            + ("; these are probabilities: pass their logarithm" if no_logarithm else "")
         )
     return np.asarray(probs)
 

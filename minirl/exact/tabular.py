@@ -4,13 +4,15 @@ Shapes use S states and A actions. A `policy` is a table (S, A) of action probab
 (S, A) are the parameters of the softmax table policy. Where a function weights states by d(s), it
 is the UNNORMALISED discounted visitation ``d(s) = sum_t discount**t P(s_t = s)``.
 
-The rows of a policy may miss a sum of 1 by 2^-20, about 1e-6: float32 tables do, by rounding. They
-are scaled to 1 in float64; a row further off raises ValueError.
+The sums of the rows of a policy may differ from 1 by up to 2^-20, about 1e-6, as those of float32
+tables do because of rounding. The rows are scaled to a sum of 1 in float64. A larger difference
+raises ValueError.
 
 Examples
 --------
-One state; action 0 takes a reward of 1 and ends, action 1 waits. Flipping a fair coin at discount
-1/2, the value v solves v = 1/2 + 1/4 v, and the state is visited 1 + 1/4 + 1/16 + ... = 4/3 times.
+In the only state, action 0 gives a reward of 1 and terminates, and action 1 gives 0 and stays.
+For the uniform policy and discount 1/2, the value v solves v = 1/2 + 1/4 v, and the discounted
+number of visits is 1 + 1/4 + 1/16 + ... = 4/3.
 
 >>> mdp = FiniteMDP(transitions=[[[0.0], [1.0]]], rewards=[[1.0, 0.0]], start=[1.0], discount=0.5)
 >>> logits = np.zeros((1, 2))
@@ -54,19 +56,19 @@ _ROUNDING = 2.0**-20
 
 @dataclass(frozen=True, eq=False)
 class FiniteMDP:
-    """A finite MDP whose terminations are missing probability.
+    """A finite MDP; the probability that is missing in its transitions is that of terminating.
 
     Parameters
     ----------
     transitions : array_like (S, A, S)
         ``transitions[s, a, t]``: probability to move from s by action a to t WITHOUT terminating.
-        What a row lacks to 1 is the probability that the episode terminates with that step.
+        The episode terminates with that step with probability ``1 - transitions[s, a].sum()``.
     rewards : array_like (S, A)
         Expected reward of taking action a in s, terminating or not.
     start : array_like (S,)
         Probability of each first state; scaled to a sum of 1 as the rows of a policy are.
     discount : float
-        In [0, 1]. With 1, every policy asked about must terminate from every state.
+        In [0, 1]. With 1, every policy that is evaluated must terminate from every state.
 
     Raises
     ------
@@ -101,7 +103,7 @@ class FiniteMDP:
 
     @classmethod
     def from_gymnasium(cls, env: Any, discount: float) -> "FiniteMDP":
-        """Read the dynamics that a toy-text environment publishes.
+        """The MDP of a toy-text environment, from the table `P` of its dynamics.
 
         Parameters
         ----------
@@ -138,7 +140,7 @@ class FiniteMDP:
 
 
 def softmax_policy(logits: ArrayLike) -> FloatArray:
-    """Action probabilities (S, A) of the softmax table with parameters `logits` (S, A).
+    """The softmax policy ``pi(a|s) = exp(logits[s, a]) / sum_b exp(logits[s, b])`` (S, A).
 
     Raises ValueError unless each row of the table holds a finite number and neither NaN nor inf.
     """
@@ -154,6 +156,7 @@ def softmax_policy(logits: ArrayLike) -> FloatArray:
 def state_values(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
     """Expected discounted return (S,) from each state: the solution of ``v = r + discount P v``.
 
+    Here ``r(s) = sum_a pi(a|s) r(s, a)`` and ``P(s, t) = sum_a pi(a|s) P(t|s, a)``.
     Raises ValueError if the discount is 1 and the policy does not terminate from every state.
     """
     policy = _checked_policy(mdp, policy)
@@ -161,12 +164,15 @@ def state_values(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
 
 
 def action_values(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
-    """Expected discounted return (S, A) of taking an action, then following `policy`."""
+    """Expected discounted return (S, A) of taking an action, then following `policy`.
+
+    ``Q(s, a) = r(s, a) + discount sum_t P(t|s, a) v(t)`` with v the `state_values`.
+    """
     return _backup(mdp, state_values(mdp, policy))
 
 
 def advantages(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
-    """How much better than `policy` itself each action is: action values - state values (S, A)."""
+    """The advantages ``A(s, a) = Q(s, a) - v(s)`` (S, A) of the actions over the policy."""
     return action_values(mdp, policy) - state_values(mdp, policy)[:, None]
 
 
@@ -175,13 +181,13 @@ def state_visitation(
 ) -> FloatArray:
     """Unnormalised visitation (S,), ``d(s) = sum_t state_discount**t P(s_t = s)``.
 
-    The solution of ``d = start + state_discount P' d``. Each step taken counts once, so with
-    state_discount 1 the sum of d is the expected length of an episode in steps.
+    It is the solution of ``d = start + state_discount P' d``. With state_discount 1, the sum of d
+    is the expected length of an episode in steps.
 
     Parameters
     ----------
     state_discount : float, optional
-        In [0, 1]; the discount of the MDP if left out.
+        In [0, 1]. Default: the discount of the MDP.
     """
     discount = mdp.discount if state_discount is None else state_discount
     _require_discount("state_discount", discount)
@@ -190,7 +196,7 @@ def state_visitation(
 
 
 def expected_return(mdp: FiniteMDP, policy: ArrayLike) -> float:
-    """The objective J: expected discounted return from the start distribution."""
+    """The objective ``J = sum_s start(s) v(s)``: the expected discounted return of an episode."""
     return float(mdp.start @ state_values(mdp, policy))
 
 
@@ -200,11 +206,12 @@ def expected_return(mdp: FiniteMDP, policy: ArrayLike) -> float:
 def policy_gradient(
     mdp: FiniteMDP, logits: ArrayLike, state_discount: float | None = None
 ) -> FloatArray:
-    """Gradient (S, A) of the expected return by the logits: ``d(s) pi(a|s) A(s, a)``.
+    """Gradient (S, A) of the return with respect to the logits: ``d(s) pi(a|s) A(s, a)``.
 
-    The advantages always use the discount of the MDP. `state_discount` changes d(s) only: left
-    out, the result is the true gradient of `expected_return`; with 1 it is the weighting by
-    undiscounted visitation that most implementations follow, the gradient of nothing in general.
+    The advantages always use the discount of the MDP, and `state_discount` changes only d(s). By
+    default the result is the true gradient of `expected_return`. With state_discount 1 the states
+    are weighted by the undiscounted visitation, as in most implementations. In general that is not
+    the gradient of any objective.
 
     References
     ----------
@@ -219,12 +226,12 @@ def policy_gradient(
 def fisher_matrix(
     mdp: FiniteMDP, logits: ArrayLike, state_discount: float | None = None
 ) -> FloatArray:
-    """Fisher information (S A, S A) of the softmax table, averaged with the unnormalised d(s).
+    """Fisher information (S A, S A) of the softmax table, weighted with the unnormalised d(s).
 
-    Block-diagonal, ``d(s) (diag(p) - p p')`` with p the action probabilities of state s; rows and
-    columns are counted as in ``logits.ravel()``. Its trace grows with d: divide by the sum of
-    `state_visitation` for the mean over visited states. Singular: adding a constant to the logits
-    of a state changes nothing.
+    The matrix is block-diagonal with the blocks ``d(s) (diag(p) - p p')``, where p are the action
+    probabilities of state s. Rows and columns are ordered as ``logits.ravel()``. For the mean over
+    visited states, divide by the sum of `state_visitation`. The matrix is singular, because a
+    constant that is added to the logits of a state does not change the policy.
     """
     policy = _checked_softmax(mdp, logits)
     visitation = state_visitation(mdp, policy, state_discount)
@@ -233,12 +240,13 @@ def fisher_matrix(
 
 
 def natural_gradient(mdp: FiniteMDP, logits: ArrayLike) -> FloatArray:
-    """Minimum-norm solution (S, A) of ``fisher x = policy gradient``.
+    """Natural gradient (S, A): the minimum-norm solution x of ``fisher x = policy gradient``.
 
-    ``d (diag(p) - p p') A(s, .) = d p A(s, .)``, because ``p . A(s, .) = 0``: the advantages solve
-    it, and centring them over the actions removes the part in the null space. The weights d cancel,
-    so there is no `state_discount`; states never visited get 0. Unlike a numerical pseudo-inverse
-    this holds on to actions of vanishing probability.
+    ``x(s, a) = A(s, a) - mean_b A(s, b)`` in visited states, and 0 in the others. The advantages
+    are a solution, since ``d (diag(p) - p p') A(s, .) = d p A(s, .)`` because ``p . A(s, .) = 0``.
+    Subtracting their mean over the actions removes the part in the null space. The weights d
+    cancel, so there is no `state_discount`. Unlike a numerical pseudo-inverse, this formula is also
+    accurate for actions whose probability is almost 0.
 
     References
     ----------
@@ -256,9 +264,11 @@ def natural_gradient(mdp: FiniteMDP, logits: ArrayLike) -> FloatArray:
 def optimal_values(mdp: FiniteMDP) -> tuple[FloatArray, FloatArray]:
     """Optimal state values (S,) and a policy (S, A) that has them, by policy iteration.
 
-    It begins with the uniform policy, which terminates wherever any policy does, and changes its
-    mind in a state only for a strict improvement; that keeps every policy on the way proper, so
-    discount 1 works. Rows of the policy are one-hot, or uniform where nothing beats uniform.
+    The values solve ``v(s) = max_a (r(s, a) + discount sum_t P(t|s, a) v(t))``. The iteration
+    begins with the uniform policy, which terminates from every state from which any policy does.
+    The policy changes in a state only for a strict improvement. Every policy of the iteration
+    therefore terminates, and discount 1 is possible. The rows of the policy are one-hot, or uniform
+    where no action is better than the uniform policy.
 
     Raises
     ------
@@ -272,8 +282,8 @@ def optimal_values(mdp: FiniteMDP) -> tuple[FloatArray, FloatArray]:
         values = state_values(mdp, policy)
         candidates = _backup(mdp, values)
         best = candidates.argmax(1)
-        # The margin is above the rounding of a solve: ties must not make the policy wander. It is
-        # relative to the rewards that each state's own value is a sum of, not to other states'.
+        # The margin exceeds the rounding error of a solve, so that the policy does not alternate
+        # between equal actions. It is relative to the rewards that a state's value is the sum of.
         added = state_values(magnitudes, policy)
         next_added = _backup(magnitudes, added)[np.arange(states), best]
         margin = 1e-10 * np.maximum(added, next_added)
@@ -286,12 +296,14 @@ def optimal_values(mdp: FiniteMDP) -> tuple[FloatArray, FloatArray]:
 def finite_horizon_values(mdp: FiniteMDP, policy: ArrayLike | None, horizon: int) -> FloatArray:
     """Expected discounted return (S,) of the first `horizon` steps, by backward induction.
 
-    Nothing is earned after the horizon: this is the return that episodes cut by a time limit show.
+    ``v_0 = 0`` and ``v_{k+1}(s) = sum_a pi(a|s) (r(s, a) + discount sum_t P(t|s, a) v_k(t))``, or
+    the maximum over a for the optimal policy. Rewards after the horizon do not count: this is the
+    return of episodes that a time limit truncates.
 
     Parameters
     ----------
     policy : array_like (S, A) or None
-        None for the optimal policy, which may depend on the time left.
+        None for the optimal policy, which may depend on the remaining time.
     horizon : int
         Number of steps, at least 0.
     """
@@ -323,8 +335,8 @@ def performance_difference(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> fl
 def surrogate(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> float:
     """``L_old(new) = J(old) + sum_s d_old(s) sum_a new(a|s) A_old(s, a)``.
 
-    `performance_difference` with the states of the old policy; equal to J in value and first
-    derivative at ``new = old``.
+    This is J(old) + `performance_difference` with the visitation of the old policy in place of the
+    new. At ``new = old`` it has the same value and first derivative as J.
     """
     new, old = _checked_policy(mdp, new, "new"), _checked_policy(mdp, old, "old")
     gains = (new * advantages(mdp, old)).sum(1)
@@ -332,10 +344,10 @@ def surrogate(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> float:
 
 
 def state_kl(old: ArrayLike, new: ArrayLike) -> FloatArray:
-    """``KL(old || new)`` in nats, state by state (S,), of two policies (S, A).
+    """``KL(old || new) = sum_a old(a|s) log(old(a|s) / new(a|s))`` in nats, for each state (S,).
 
-    Infinite where `new` excludes an action that `old` takes. Raises ValueError unless both are
-    probabilities of one shape.
+    The policies are tables (S, A). The KL is infinite in a state where `new` gives probability 0 to
+    an action that `old` may take. Raises ValueError unless both are probabilities of one shape.
     """
     old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
     if old.ndim != 2 or old.shape != new.shape:
@@ -345,10 +357,9 @@ def state_kl(old: ArrayLike, new: ArrayLike) -> FloatArray:
 
 
 def trpo_lower_bound(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> float:
-    """A promise ``J(new) >= L_old(new) - C max_s KL(old || new)``.
+    """The lower bound ``L_old(new) - C max_s KL(old || new)(s)`` of J(new).
 
-    ``C = 4 eps discount / (1 - discount)**2`` with ``eps = max |A_old|``, for the unnormalised
-    d(s) used here.
+    ``C = 4 eps discount / (1 - discount)**2`` with ``eps = max |A_old|``. L_old is the `surrogate`.
 
     Raises
     ------
@@ -368,18 +379,19 @@ def trpo_lower_bound(mdp: FiniteMDP, old: ArrayLike, new: ArrayLike) -> float:
 
 
 def expected_gae(mdp: FiniteMDP, policy: ArrayLike, values: ArrayLike, lam: float) -> FloatArray:
-    """Expectation (S, A) of the GAE(discount, lam) advantage of (s, a), whatever the critic.
+    """Expectation (S, A) of the GAE(discount, lam) advantage of (s, a), for any critic.
 
-    The solution g of ``g(s, a) = delta(s, a) + discount lam sum_t P(t|s, a) sum_b pi(b|t) g(t, b)``
+    It is the solution g of
+    ``g(s, a) = delta(s, a) + discount lam sum_t P(t|s, a) sum_b pi(b|t) g(t, b)``
     with the expected TD error ``delta(s, a) = r(s, a) + discount sum_t P(t|s, a) values(t) -
     values(s)``, for episodes without a time limit.
 
     Parameters
     ----------
     values : array_like (S,)
-        The critic, right or wrong. The right one gives the true advantages for every `lam`.
+        The critic's values. Exact values give the true advantages for every `lam`.
     lam : float
-        In [0, 1]; 0 gives delta, 1 the true action values minus `values`.
+        In [0, 1]. 0 gives delta; 1 gives the true action values minus `values`.
 
     References
     ----------
@@ -401,18 +413,18 @@ def expected_gae(mdp: FiniteMDP, policy: ArrayLike, values: ArrayLike, lam: floa
 def gae_variance(
     env: Any, policy: ArrayLike, values: ArrayLike, *, discount: float, lam: float
 ) -> FloatArray:
-    """Variance (S, A) of the GAE(discount, lam) advantage of (s, a), from the published outcomes.
+    """Variance (S, A) of the GAE(discount, lam) advantage of (s, a): ``E[G^2] - E[G]^2``.
 
     With x = discount lam, the estimate is ``G = delta + x G'``, so its second moment solves
-    ``E[G^2] = E[delta^2 + 2 x delta E[G']] + x^2 E[G'^2]``; the square of `expected_gae` is taken
-    off. It needs the outcomes themselves, not their mean rewards, hence the environment.
+    ``E[G^2] = E[delta^2 + 2 x delta E[G']] + x^2 E[G'^2]``. E[G] is `expected_gae`. The variance
+    depends on the single outcomes, not only on their mean reward, so the environment is needed.
 
     Parameters
     ----------
     env : gymnasium.Env
         As for `FiniteMDP.from_gymnasium`; episodes have no time limit.
     values : array_like (S,)
-        The critic, right or wrong.
+        The critic's values.
     lam : float
         In [0, 1].
     """
@@ -424,9 +436,9 @@ def gae_variance(
     for state, actions in env.unwrapped.P.items():
         for action, outcomes in actions.items():
             for probability, next_state, reward, terminated in outcomes:
-                goes_on = 0.0 if terminated else 1.0
-                delta = reward + goes_on * discount * values[next_state] - values[state]
-                later = goes_on * decay * state_mean[next_state]
+                continues = 0.0 if terminated else 1.0
+                delta = reward + continues * discount * values[next_state] - values[state]
+                later = continues * decay * state_mean[next_state]
                 now[state, action] += probability * delta * (delta + 2.0 * later)
     state_square = _solve(_state_chain(mdp, policy), decay**2, (policy * now).sum(1))
     variance = now + decay**2 * mdp.transitions @ state_square - mean**2
@@ -446,7 +458,7 @@ def _backup(mdp: FiniteMDP, values: FloatArray) -> FloatArray:
 
 
 def _state_chain(mdp: FiniteMDP, policy: FloatArray) -> FloatArray:
-    """Probabilities (S, S) of going from state to state under `policy` without terminating."""
+    """Probabilities (S, S) to move from state to state under `policy` without terminating."""
     return np.asarray(np.einsum("sa,sat->st", policy, mdp.transitions))
 
 
@@ -494,7 +506,7 @@ def _checked_softmax(mdp: FiniteMDP, logits: ArrayLike) -> FloatArray:
 def _distributions(name: str, probabilities: FloatArray) -> FloatArray:
     """Each row (or the one vector) scaled to a sum of 1, or ValueError if it is further off.
 
-    Unscaled, what a row lacks would count as termination, also where there is none.
+    Without the scaling, the difference to 1 would count as a probability of terminating.
     """
     sums = probabilities.sum(-1, keepdims=True)
     if not (probabilities.min() >= 0.0 and np.abs(sums - 1.0).max() <= _ROUNDING):
