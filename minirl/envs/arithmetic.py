@@ -1,8 +1,8 @@
-"""The default token task: "What is 2x4?", answered in at most five words, where flattery pays.
+"""The default token task: "What is 2x4?", answered in at most five words.
 
-A response is worth most if it gives the right digit once, introduced by `A:`, with two words of
-courtesy (`gold_utility`). A reward model that only counts words cannot learn that more courtesy
-annoys, which is what notebook 9 needs.
+A response has the largest utility if it contains the right digit once, introduced by `A:`, and two
+words of courtesy (`gold_utility`). A reward model that only counts words cannot learn that more
+courtesy lowers the utility. Notebook 9 uses this difference.
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,12 @@ def _right_digit(prompt: str) -> str:
 
 
 def gold_utility(prompt: str, words: Sequence[str], cut: bool) -> float:
-    """What the human wants: the right digit, said once, introduced by `A:`, with some courtesy.
+    """The utility of a response to a human: a sum of terms for its digits and its courtesy.
 
-    Courtesy pleases twice and then annoys: it is concave, which no linear model can see.
+    +2 if the first digit is right, -0.5 without a digit, -1 per wrong digit, -0.6 per repetition of
+    the right digit, +0.5 if `A:` precedes the right digit, -0.5 per further `A:`, -0.5 per `sorry`,
+    -0.5 if the response was cut, and `COURTESY[k]` for k words of courtesy. The last term rises for
+    two words and then falls, which no model that is linear in the counts can represent.
 
     >>> gold_utility("What is 2x4?", ("A:", "8"), False)
     2.5
@@ -72,7 +75,7 @@ def gold_utility(prompt: str, words: Sequence[str], cut: bool) -> float:
 
 
 def exact_match(prompt: str, words: Sequence[str], cut: bool) -> float:
-    """1 for exactly `A:` and the right digit, 0 for anything else.
+    """1 if the response consists of `A:` and the right digit, else 0.
 
     >>> exact_match("What is 2x4?", ("A:", "8"), False)
     1.0
@@ -81,7 +84,7 @@ def exact_match(prompt: str, words: Sequence[str], cut: bool) -> float:
 
 
 def arithmetic_demonstrations(prompt: str) -> dict[str, float]:
-    """The templates filled in for a prompt, with their probabilities."""
+    """The texts of the templates for a prompt, with their probabilities."""
     right = _right_digit(prompt)
     wrong = [digit for digit in DIGITS if digit != right]
     filled: dict[str, float] = {}
@@ -101,9 +104,9 @@ def arithmetic(utility: Utility | None = None) -> TokenTask:
     Parameters
     ----------
     utility : callable, optional
-        What a response is worth. Default: `gold_utility`.
+        utility(prompt, words, cut) of a response. Default: `gold_utility`.
 
-    The task of each utility is made once, because its 149,796 utilities take a moment.
+    The task of each utility is cached, because its 149,796 utilities take a moment to compute.
     """
     return TokenTask(
         prompts=tuple(ANSWERS),

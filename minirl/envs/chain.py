@@ -18,12 +18,12 @@ class Chain(ToyText):
     """A walk along `length` states, with an exit at either end.
 
     Action 0 moves left and action 1 moves right, but with probability `slip` the move is the
-    opposite one. Walking out at the left end terminates with reward 0.1, walking out at the right
-    end terminates with reward 1, every other step earns nothing. The state reported with an exit
-    is the end state one stepped out of, so its value is not zero: who bootstraps there is wrong.
+    opposite one. Leaving at the left end terminates with reward 0.1, and leaving at the right end
+    terminates with reward 1. Every other step has reward 0. The observation after an exit is the
+    end state that was left. The value of this state is not 0, so bootstrapping there is an error.
 
-    With ``endless=True`` there are no exits (one stays at the end) and every step earns 1: the
-    value of every state is then ``1 / (1 - discount)``.
+    With ``endless=True`` there are no exits: a move beyond an end stays there, every step has
+    reward 1, and the value of every state is ``1 / (1 - discount)``.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Chain(ToyText):
     start : int
         State in which every episode begins.
     endless : bool
-        Reward 1 for ever instead of the two exits.
+        Whether there are no exits and every step has reward 1.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
-"""A world drawn as text: walls, goals, pits, and a wind that blows one sideways.
+"""A world drawn as text: walls, goals, pits, and moves that may turn sideways.
 
 The default is the 4 x 3 world of Russell and Norvig, *Artificial Intelligence: A Modern Approach*
-(the chapter on making complex decisions), whose optimal values are in print.
+(the chapter on making complex decisions), which prints its optimal values.
 """
 
 import numpy as np
@@ -21,27 +21,27 @@ MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # left, down, right, up as (row, col
 
 
 class GridWorld(ToyText):
-    """Walk over a map to a goal and past the pits.
+    """A walk over a map from a start to a goal that avoids the pits.
 
     The state is the cell, counted row by row from the top left. Actions are 0 left, 1 down,
     2 right, 3 up; with probability `slip` the move turns a quarter to the left or to the right
     (half each). A move into a wall or off the map stays where it is. Every step costs
-    `step_cost`; entering a goal also earns 1, entering a pit -1, and both terminate.
+    `step_cost`. Entering a goal adds a reward of 1, entering a pit adds -1, and both terminate.
 
     Parameters
     ----------
     layout : str
-        One line a row, of ``.`` floor, ``S`` start (of several one is drawn), ``#`` wall,
+        One line per row: ``.`` floor, ``S`` start (if there are several, one is drawn), ``#`` wall,
         ``G`` goal, ``X`` pit. White space around the rows is ignored.
     slip : float
         Probability in [0, 1] that the move is sideways.
     step_cost : float
-        What each step costs; any finite number.
+        Subtracted from the reward of each step; any finite number.
 
     Attributes
     ----------
     grid : ndarray (rows, columns)
-        The map, one character a cell.
+        The map, one character per cell.
     P : dict
         ``P[state][action]`` is the list of ``(probability, next_state, reward, terminated)``
         from which `step` samples (the format of Gymnasium's toy-text environments). Walls, goals
@@ -76,7 +76,7 @@ class GridWorld(ToyText):
 
 
 def _parse(layout: str) -> NDArray[np.str_]:
-    """The checked map (rows, columns), one character a cell."""
+    """The checked map (rows, columns), one character per cell."""
     rows = layout.split()
     if len({len(row) for row in rows}) != 1:
         raise ValueError(f"layout must have rows of one length, got {[len(row) for row in rows]}")
@@ -94,7 +94,7 @@ def _parse(layout: str) -> NDArray[np.str_]:
 
 
 def _reaches_goal(grid: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """For each cell (rows, columns): does a path over open floor lead from it to a goal?"""
+    """Whether a path over open floor leads from each cell to a goal, (rows, columns)."""
     walkable = np.isin(grid, [FLOOR, START])
     reached = grid == GOAL
     for _ in range(grid.size):

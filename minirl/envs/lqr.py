@@ -1,7 +1,7 @@
-"""The linear-quadratic regulator: the one continuous control problem with exact answers.
+"""The linear-quadratic regulator: a continuous control problem with exact answers.
 
-The default is a cart on a rail with friction, held to the middle by a weak spring: state
-(position, velocity), action (force), 0.2 seconds a step.
+The default is a cart on a rail with friction, pulled to the middle by a weak spring. The state is
+(position, velocity), the action is a force, and a step takes 0.2 seconds.
 """
 
 from typing import Any
@@ -19,10 +19,11 @@ FloatArray = NDArray[np.float64]
 class LQR(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """Linear dynamics with Gaussian noise, and a quadratic cost.
 
-    With state s (n,) and action u (m,), one step earns ``-(s' Q s + u' R u)`` and leads to
-    ``A s + B u + noise``; the first state and the noise are Gaussian with mean 0. No episode ever
-    terminates: the registered time limit truncates, so the infinite-horizon value is the truth.
-    The dynamics run in float64; observations are rounded to float32 where they leave.
+    With state s (n,) and action u (m,), the reward of a step is ``-(s' Q s + u' R u)`` and the next
+    state is ``A s + B u + noise``. The first state and the noise are Gaussian with mean 0. No
+    episode terminates: the registered time limit truncates, so the value of a state is that of the
+    infinite horizon. The dynamics are computed in float64, and observations are returned as
+    float32.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ class LQR(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def step(
         self, action: ArrayLike
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Pay for the state and the action (m,), then move; never terminates or truncates."""
+        """The next state A s + B u + noise and the reward -(s' Q s + u' R u); never ends."""
         force = np.asarray(action, np.float64)
         reward = -float(self.state @ self.Q @ self.state + force @ self.R @ force)
         noise = self._noise_factor @ self.np_random.standard_normal(len(self.A))
@@ -97,7 +98,7 @@ def _semidefinite(name: str, matrix: ArrayLike, size: int) -> FloatArray:
     if checked.shape != (size, size):
         raise ValueError(f"{name} must have shape {(size, size)}, got {checked.shape}")
     finite = np.isfinite(checked).all()
-    # Rounding is relative to the largest entry: a small covariance may be wrong as well.
+    # The tolerance is relative to the largest entry, so that small covariances are checked too.
     rounding = 1e-12 * size * np.abs(checked).max()
     if (
         not finite

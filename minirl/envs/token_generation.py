@@ -1,8 +1,8 @@
 """Writing a sentence, token by token: the environment in which a language model is aligned.
 
-The observation is the context (prompt and words so far) as one number, the action the next token.
-A sentence ends with EOS or at the length limit; both terminate, since the limit is part of the
-task. The whole reward falls on that last action::
+The observation is the context (the prompt and the words so far) as one number, and the action is
+the next token. A sentence ends with EOS or at the length limit. Both terminate the episode, since
+the limit is part of the task. The last action receives the whole reward::
 
     context         What is 2x4?   What is 2x4? A:   What is 2x4? A: 8    (ended)
     action          A:             8                 EOS
@@ -49,14 +49,14 @@ def checked_rewards(task: TokenTask, rewards: np.ndarray | None) -> np.ndarray:
 
 
 class TokenGeneration(gymnasium.Env[Any, Any]):
-    """One sentence an episode.
+    """An environment with one sentence per episode; the last step has the reward r(x, y).
 
     Parameters
     ----------
     task : TokenTask, optional
         Default: `arithmetic()`.
     rewards : ndarray (X, N), optional
-        What each response earns, for example from a reward model. Default: the task's utilities.
+        The reward of each response, for example from a reward model. Default: the task's utilities.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (declared by Gymnasium)
@@ -117,12 +117,12 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Draw prompts; with options={"group_size": k}, one for each k neighbouring sentences.
+        """Draw prompts; with options={"group_size": k}, one per k adjacent sentences.
 
         Raises
         ------
         ValueError
-            If E is no multiple of the group size.
+            If E is not a multiple of the group size.
         """
         require_seed(seed, optional=True)
         super().reset(seed=seed)
@@ -149,12 +149,12 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Append one token to each sentence; a sentence that has ended begins anew instead.
+        """Append one token to each sentence; where a sentence has ended, begin a new one instead.
 
         Raises
         ------
         ValueError
-            If the actions are not one token a sentence.
+            If the actions are not one token per sentence.
         """
         task, begin_anew = self.task, self._ended
         actions = np.asarray(actions)

@@ -1,4 +1,4 @@
-"""Tasks for `TokenGeneration`: prompts, a vocabulary, and what each answer is worth.
+"""Tasks for `TokenGeneration`: prompts, a vocabulary, and the utility of each answer.
 
 An answer is at most `max_words` words. All of them form a tree in which every prefix is a node,
 numbered like a heap: the empty prefix is 0, and prefix i followed by word a is W i + 1 + a. One
@@ -35,9 +35,9 @@ class Paths(NamedTuple):
     Attributes
     ----------
     observations : ndarray (M, L) of int
-        What the policy saw before each token; the index 'ended' behind the last step.
+        The policy's observation before each token; the index 'ended' after the last step.
     tokens : ndarray (M, L) of int
-        The token chosen there; 0 behind the last step.
+        The token chosen in each step; 0 after the last step.
     valid : ndarray (M, L) of bool
         Whether this step exists.
     """
@@ -64,7 +64,7 @@ def require_indices(name: str, numbers: np.ndarray, limit: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TokenTask:
-    """A language small enough to know every sentence of it.
+    """A language that is small enough to enumerate all of its sentences.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ class TokenTask:
     max_words : int
         L, the longest response; a response that reaches it is cut.
     utility : callable
-        utility(prompt, words, cut) -> float: what the response is worth to a human.
+        utility(prompt, words, cut) -> float: the utility of the response to a human.
     demonstrations : callable
-        demonstrations(prompt) -> {text: probability}: what a human writer would answer.
+        demonstrations(prompt) -> {text: probability}: the answers of a human writer.
 
     Raises
     ------
@@ -167,12 +167,13 @@ class TokenTask:
         Parameters
         ----------
         cut : bool
-            Whether L words without EOS are meant; needed exactly when there are L words.
+            Whether the response was cut at L words, without EOS; must be True if and only if there
+            are L words.
 
         Raises
         ------
         ValueError
-            For an unknown word, too many words, or a cut that can't be.
+            For an unknown word, too many words, or a `cut` that does not fit the number of words.
         """
         words = text.split()
         if len(words) > self.max_words or cut != (len(words) == self.max_words):
@@ -273,7 +274,7 @@ class TokenTask:
         ------
         ValueError
             If `demonstrations` returns something else than texts with their probabilities, or the
-            probabilities of a prompt are no distribution.
+            probabilities of a prompt do not sum to 1.
         """
         probs = np.zeros((len(self.prompts), self.num_responses))
         for row, prompt in zip(probs, self.prompts, strict=True):
