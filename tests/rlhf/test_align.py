@@ -117,6 +117,23 @@ def test_given_settings_and_algorithms_are_used_except_for_the_transform():
     assert result.history.finished_episodes == 512  # one rollout of the preset for PPO
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_works_unchanged_on_another_task(name):
+    result = align(
+        CAT, REFERENCE, UTILITIES, name, sentences=16_384, seed=4, measure=OBJECTIVE.measure
+    )
+    measured = columns_of(result)
+    assert measured["exact_objective"][0] == OBJECTIVE.value(REFERENCE).objective
+    assert measured["exact_reference_kl"][0] == 0.0
+    assert OBJECTIVE.fraction_of_optimum(result.policy) > 0.98
+    assert np.isclose(
+        measured["exact_objective"],
+        measured["exact_reward"] - 0.3 * measured["exact_reference_kl"],
+        rtol=0,
+        atol=1e-12,
+    ).all()
+
+
 def test_the_adaptive_coefficient_brings_the_kl_to_its_target():
     """From a beta ten times too small and one ten times too large."""
     target = 0.5
