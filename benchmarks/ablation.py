@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minirl
-from minirl.experiments.statistics import PairComparison, compare_scores
+from minirl.experiments.statistics import PairComparison, compare_scores, with_interval
 
 DEFAULT = "default"
 
@@ -71,8 +71,8 @@ class Effect(NamedTuple):
         """The difference to the default with its interval, each number formatted by `text`."""
         if not self.comparison:
             return ""
-        low, high = map(text, self.comparison.difference_interval)
-        return f"{text(self.comparison.iqm_difference)} [{low}, {high}]"
+        pair = self.comparison
+        return with_interval(pair.iqm_difference, *pair.difference_interval, text)
 
 
 def effects(

@@ -7,7 +7,6 @@ run does not record the version of the package: delete the file after a change o
 
 import argparse
 import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
-from minirl.support.serialization import write_text
+from minirl.experiments.statistics import bootstrap_interval, interquartile_mean, with_interval
+from minirl.support.serialization import csv_text, write_text
 
 RESULTS = Path(__file__).parent / "results"
 POLICIES = Path(__file__).parent / "policies"
@@ -61,10 +60,7 @@ class Study:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if is_new:
-                writer.writerow([*self.key, *self.values])
-            writer.writerows(rows)
+            file.write(csv_text([[*self.key, *self.values], *rows] if is_new else rows))
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         """The items without a row; where several items share a key, the first ones have the rows.
@@ -178,12 +174,8 @@ def main(
 
 def write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a whole CSV file at once."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([columns, *rows]))
 
 
 def cell(value: float, form: str = ".6g") -> str:
@@ -203,11 +195,6 @@ def grouped(rows: Iterable[Row], *columns: str) -> dict[Any, list[Row]]:
         key = tuple(row[column] for column in columns)
         groups.setdefault(key if len(columns) > 1 else key[0], []).append(row)
     return groups
-
-
-def with_interval(middle: float, low: float, high: float, form: str) -> str:
-    """The text "middle [low, high]", each number in the same format."""
-    return f"{middle:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def median_with_range(values: Sequence[float] | np.ndarray, form: str) -> str:

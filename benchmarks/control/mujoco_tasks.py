@@ -24,6 +24,7 @@ import minirl
 from benchmarks import study
 from benchmarks.control import runs
 from benchmarks.control.choices import TimeLimitIsDeath
+from minirl.experiments.statistics import with_interval
 
 RESULTS = study.RESULTS / "mujoco"
 ENVIRONMENTS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5", "InvertedPendulum-v5")
@@ -160,7 +161,7 @@ def scores_table(score: str, greedy: bool) -> str:
     for algorithm in ALGORITHMS:
         for method in (name for name in LOOKS if name.startswith(algorithm)):
             cells = [
-                study.with_interval(np.mean(values), min(values), max(values), ".0f")
+                with_interval(np.mean(values), min(values), max(values), ".0f")
                 if (values := study.numbers(stored.get((method, env), []), score))
                 else ""
                 for env in ENVIRONMENTS

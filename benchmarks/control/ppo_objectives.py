@@ -21,7 +21,7 @@ import numpy as np
 
 import minirl
 from benchmarks import study
-from minirl.experiments.statistics import bootstrap_interval, compare_scores
+from minirl.experiments.statistics import bootstrap_interval, compare_scores, with_interval
 from minirl.rollout import NonFiniteError
 
 STEPS = {
@@ -134,7 +134,7 @@ def table() -> str:
         difference = ""
         if objective != PAPERS_CHOICE:
             pair = compare_scores(values, scores[PAPERS_CHOICE], np.random.default_rng(0))
-            difference = study.with_interval(pair.iqm_difference, *pair.difference_interval, "+.2f")
+            difference = with_interval(pair.iqm_difference, *pair.difference_interval, "+.2f")
             if not pair.distinguishable:
                 difference += ", cannot tell"
         mean_kl = np.mean(study.numbers(kl[objective], "mean_kl"))

@@ -22,7 +22,7 @@ from benchmarks import study
 from benchmarks.control import mujoco_tasks
 from benchmarks.control.choices import with_damping_in_the_step
 from benchmarks.speed import peer_run
-from minirl.experiments.statistics import bootstrap_interval
+from minirl.experiments.statistics import bootstrap_interval, with_interval
 
 ENVIRONMENT = "Swimmer-v5"
 STEPS = 300_000
@@ -119,7 +119,7 @@ def table() -> str:
         if library != "minirl":
             test = stats.fisher_exact([[n, total - n] for n, total in (counts, reference)])
             p_value = f"p = {test.pvalue:.2g}"
-        mean = study.with_interval(float(np.mean(returns)), low, high, ".0f")
+        mean = with_interval(float(np.mean(returns)), low, high, ".0f")
         runs = ", ".join(f"{score:.0f}" for score in sorted(returns, reverse=True))
         lines.append([library, "{} of {}".format(*counts), p_value, mean, runs])
     head = ["", f"runs above {BETTER}", "Fisher's test against minirl", "mean", "all runs"]

@@ -40,6 +40,7 @@ from benchmarks import study
 from benchmarks.rlhf.case import Case
 from benchmarks.study import Row
 from minirl import rlhf
+from minirl.experiments.statistics import with_interval
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.presets import Preset, preset
@@ -339,7 +340,7 @@ def median(rows: Sequence[Row], column: str) -> float:
 
 def fraction_cell(rows: Sequence[Row]) -> str:
     """The text of `fraction`."""
-    return study.with_interval(*fraction(rows), ".3f")
+    return with_interval(*fraction(rows), ".3f")
 
 
 def best_within(rows: Sequence[Row], methods: Sequence[str], column: str, budget: float) -> str:

@@ -54,6 +54,7 @@ from minirl.experiments.figures import (
     SOLID,
     VERMILLION,
 )
+from minirl.experiments.statistics import with_interval
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.presets import preset
@@ -287,7 +288,7 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         form = ".1f" if self.low < -1 else ".3f"
-        return study.with_interval(self.middle, self.low, self.high, form)
+        return with_interval(self.middle, self.low, self.high, form)
 
 
 def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Summary | None:

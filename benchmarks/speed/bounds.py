@@ -21,6 +21,7 @@ from benchmarks.speed.timing import Work, cpu_seconds, machine
 from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import Clipped
 from minirl.batch import Batch
+from minirl.experiments.statistics import interval_text
 from minirl.presets import preset
 from minirl.support.machine import one_core
 
@@ -211,7 +212,7 @@ def trpo_seconds(seeds: int) -> str:
 
 def median_seconds(seconds: Sequence[float]) -> str:
     """Median and range, in words."""
-    return f"median {np.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}]"
+    return f"median {np.median(seconds):.2f} s{interval_text(min(seconds), max(seconds), '.2f')}"
 
 
 def import_seconds(modules: str) -> float:

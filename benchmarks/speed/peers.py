@@ -25,7 +25,7 @@ from benchmarks.speed import peer_run
 from benchmarks.speed.peer_run import TASKS, Task
 from benchmarks.study import Row
 from minirl import History
-from minirl.experiments.statistics import bootstrap_interval
+from minirl.experiments.statistics import bootstrap_interval, interval_text
 
 STUDY = study.Study(
     study.RESULTS / "peers.csv",
@@ -147,8 +147,7 @@ def ratio(task: Task, peer: list[Row], reference: list[Row]) -> str:
     if not ratios:
         return ""
     low, high = bootstrap_interval(ratios, np.random.default_rng(0), np.median)
-    interval = f" [{low:.1f}, {high:.1f}]" if len(ratios) > 1 else ""
-    return f"**{np.median(ratios):.1f}x**{interval}"
+    return f"**{np.median(ratios):.1f}x**{interval_text(low, high, '.1f')}"
 
 
 def cells(task: Task, rows: list[Row]) -> dict[str, str]:

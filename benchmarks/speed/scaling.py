@@ -39,6 +39,7 @@ from benchmarks.speed.bounds import (
 from benchmarks.speed.timing import Work, cpu_seconds, machine
 from minirl import rlhf
 from minirl.exact import sequences
+from minirl.experiments.statistics import with_interval
 from minirl.networks import MLP
 from minirl.presets import preset
 from minirl.rlhf.align import ENVIRONMENT
@@ -382,10 +383,9 @@ def select(measured: Sequence[Measurement], work: str, contender: str) -> list[M
     return [line for line in measured if (line.work, line.contender) == (work, contender)]
 
 
-def with_quartiles(low: float, middle: float, high: float) -> str:
-    """The text "middle [low, high]" with three significant digits at most."""
-    low, middle, high = (f"{float(f'{value:.3g}'):,g}" for value in (low, middle, high))
-    return f"{middle} [{low}, {high}]"
+def three_digits(value: float) -> str:
+    """The number with three significant digits at most."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def quartiles(line: Measurement) -> list[float]:
@@ -399,7 +399,8 @@ def quartiles(line: Measurement) -> list[float]:
 
 def time_cell(line: Measurement) -> str:
     """Median and quartiles of the time."""
-    return with_quartiles(*quartiles(line))
+    low, middle, high = quartiles(line)
+    return with_interval(middle, low, high, three_digits)
 
 
 def ratio_cell(measured: Sequence[Measurement], contender: str, line: Measurement) -> str:
@@ -407,7 +408,7 @@ def ratio_cell(measured: Sequence[Measurement], contender: str, line: Measuremen
     sizes = attrgetter("width", "rows", "words", "length")
     for other in select(measured, line.work, contender):
         if sizes(other) == sizes(line):
-            return with_quartiles(other.ratio_lower, other.ratio, other.ratio_upper)
+            return with_interval(other.ratio, other.ratio_lower, other.ratio_upper, three_digits)
     return ""
 
 

@@ -1,8 +1,6 @@
 """Several algorithms, several seeds, one environment: curves, tables and what they can tell."""
 
 import contextlib
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +25,7 @@ from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
 from minirl.support.interrupts import hold_interrupts
 from minirl.support.serialization import (
+    csv_text,
     describe,
     first_difference,
     source_hash,
@@ -133,8 +132,8 @@ class Comparison:
         lines = [head, "-" * len(head)]
         for name, entry in self.summary["algorithms"].items():
             lines.append(
-                f"{name:<17} {_with_interval(entry['final_training_return']):>24} "
-                f"{_with_interval(entry['evaluation_return']):>24} "
+                f"{name:<17} {_score_text(entry['final_training_return']):>24} "
+                f"{_score_text(entry['evaluation_return']):>24} "
                 f"{_steps_text(entry['steps_to_threshold']):>19} "
                 f"{np.median(entry['cpu_seconds']):>6.1f} "
                 f"{_thousands(float(np.median(entry['gradient_equivalents']))):>11}"
@@ -164,12 +163,15 @@ class Comparison:
         return [*lines, ""] if lines else []
 
 
-def _with_interval(score: dict[str, Any]) -> str:
-    low, high = score["ci95"]
+def _score_text(score: dict[str, Any]) -> str:
+    """A score of `summary.json` with its interval, or the number of seeds without a score."""
+    from minirl.experiments import statistics  # scipy.stats loads slowly
+
     if score["iqm"] is None:
         seeds, missing = len(score["per_seed"]), score["per_seed"].count(None)
         return "no episode ended" if missing == seeds else f"no episode: {missing} of {seeds} seeds"
-    return f"{score['iqm']:.1f}" + ("" if low is None else f" [{low:.1f}, {high:.1f}]")
+    low, high = (math.nan if bound is None else bound for bound in score["ci95"])
+    return statistics.with_interval(score["iqm"], low, high, ".1f")
 
 
 def _steps_text(steps: list[int | None]) -> str:
@@ -492,9 +494,7 @@ def runs_csv(runs: Mapping[str, Mapping[int, Run]]) -> str:
     names = dict.fromkeys(
         column for seeds in runs.values() for run in seeds.values() for column in run.columns
     )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["algorithm", "seed", *names])
+    lines: list[list[object]] = [["algorithm", "seed", *names]]
     for algorithm, seeds in runs.items():
         for seed, run in seeds.items():
             rows = len(run.columns["environment_steps"])
@@ -502,8 +502,8 @@ def runs_csv(runs: Mapping[str, Mapping[int, Run]]) -> str:
             columns = [run.columns.get(name, missing) for name in names]
             for row in zip(*columns, strict=True):
                 cells = ("" if np.isnan(value) else f"{value:.10g}" for value in row)
-                writer.writerow([algorithm, seed, *cells])
-    return text.getvalue()
+                lines.append([algorithm, seed, *cells])
+    return csv_text(lines)
 
 
 def _save_comparison(folder: Path, comparison: Comparison, items: Sequence[WorkItem]) -> None:

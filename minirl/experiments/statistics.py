@@ -28,8 +28,10 @@ __all__ = [
     "bootstrap_interval",
     "compare_scores",
     "interquartile_mean",
+    "interval_text",
     "probability_of_improvement",
     "summarize",
+    "with_interval",
 ]
 
 Array = NDArray[np.float64]
@@ -166,14 +168,13 @@ class PairComparison:
 
     def describe(self, first: str, second: str) -> str:
         """One plain sentence about the two algorithms of these names."""
-        probability = f"{self.probability_of_improvement:.2f}"
-        difference = f"{self.iqm_difference:+.1f}"
-        if not np.isnan(self.probability_interval).any():
-            probability += " [{:.2f}, {:.2f}]".format(*self.probability_interval)
-            difference += " [{:.1f}, {:.1f}]".format(*self.difference_interval)
+        probability = with_interval(
+            self.probability_of_improvement, *self.probability_interval, ".2f"
+        )
+        interval = interval_text(*self.difference_interval, ".1f")
         return (
             f"{first} vs {second}: probability of improvement {probability}; "
-            f"IQM difference {difference}: {self._verdict(first, second)}"
+            f"IQM difference {self.iqm_difference:+.1f}{interval}: {self._verdict(first, second)}"
         )
 
     def _verdict(self, first: str, second: str) -> str:
@@ -267,6 +268,43 @@ def summarize(scores: ArrayLike, rng: np.random.Generator) -> dict[str, Any]:
         "ci95": [_json_number(bound) for bound in bootstrap_interval(samples, rng)],
         "per_seed": [_json_number(score) for score in samples],
     }
+
+
+def with_interval(
+    middle: float, low: float, high: float, form: str | Callable[[float], str]
+) -> str:
+    """The text "middle [low, high]"; only "middle" if there is no interval (nan).
+
+    Parameters
+    ----------
+    middle, low, high : float
+    form : str or callable
+        A format specification, or the function that returns the text of a number.
+
+    Examples
+    --------
+    >>> with_interval(0.5, -1.0, 2.0, ".1f")
+    '0.5 [-1.0, 2.0]'
+    >>> with_interval(0.5, *NO_INTERVAL, ".1f")
+    '0.5'
+    """
+    text = form(middle) if callable(form) else f"{middle:{form}}"
+    return text + interval_text(low, high, form)
+
+
+def interval_text(low: float, high: float, form: str | Callable[[float], str]) -> str:
+    """The text " [low, high]" after a number; empty if there is no interval (nan).
+
+    Parameters
+    ----------
+    low, high : float
+    form : str or callable
+        As for `with_interval`.
+    """
+    if np.isnan(low):
+        return ""
+    ends = [form(end) if callable(form) else f"{end:{form}}" for end in (low, high)]
+    return f" [{', '.join(ends)}]"
 
 
 def band(

@@ -1,7 +1,5 @@
 """The records of a training run: a row of metrics per update, and every finished episode."""
 
-import csv
-import io
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ import numpy as np
 from minirl.batch import Rollout
 from minirl.support import metrics
 from minirl.support.arguments import check_arguments
+from minirl.support.serialization import csv_text
 from minirl.support.validation import require_finite
 
 WINDOW = 100  # episodes in a mean return
@@ -170,12 +169,10 @@ class History:
     def to_csv(self) -> str:
         """The columns as CSV text, one line per update; a metric that was not reported is empty."""
         columns = self.columns()
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
+        rows: list[list[str]] = [list(columns)]
         for row in zip(*columns.values(), strict=True):
-            writer.writerow("" if np.isnan(value) else repr(float(value)) for value in row)
-        return text.getvalue()
+            rows.append(["" if np.isnan(value) else repr(float(value)) for value in row])
+        return csv_text(rows)
 
 
 @dataclass(frozen=True)

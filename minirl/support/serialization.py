@@ -1,6 +1,7 @@
 """Files that are never half written, and arrays in `.npz` files whose every bit is checked."""
 
 import contextlib
+import csv
 import hashlib
 import io
 import json
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +60,17 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None
 def write_text(path: Path | str, text: str) -> None:
     """Write text atomically, in UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""The rows as CSV text, the first of them usually the names of the columns.
+
+    >>> csv_text([["name", "score"], ["A, or so", 1.5]])
+    'name,score\n"A, or so",1.5\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def prepare_folder(folder: Path | str) -> Path:

@@ -81,7 +81,6 @@ def test_texts_of_numbers(load):
     study = load("study")
     assert study.cell(float("nan")) == ""
     assert study.cell(123456.7) == "123457"
-    assert study.with_interval(0.5, -1.0, 2.0, "+.1f") == "+0.5 [-1.0, +2.0]"
     assert study.iqm_with_interval([3.0], ".0f") == "3"
     assert study.iqm_with_interval([1.0, 1.0], ".0f") == "1 [1, 1]"
     rows = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}, {"a": "1", "b": "y"}]

@@ -29,7 +29,7 @@ from minirl.algorithms import PPO, TRPO, PolicyGradient
 from minirl.experiments import statistics
 from minirl.experiments.compare import (
     WorkItem,
-    _with_interval,
+    _score_text,
     compare,
     footnote,
     run_seed,
@@ -530,19 +530,19 @@ def test_without_a_finished_episode_there_is_no_training_return(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("per_seed", "told"),
+    ("per_seed", "text"),
     [
         ([None, None, None], "no episode ended"),
         ([7.0, None, 9.0], "no episode: 1 of 3 seeds"),
         ([7.0, None, None], "no episode: 2 of 3 seeds"),
     ],
 )
-def test_no_episode_ended_is_said_only_if_none_did(per_seed, told):
+def test_no_episode_ended_is_said_only_if_none_did(per_seed, text):
     score = statistics.summarize(
         [np.nan if s is None else s for s in per_seed], np.random.default_rng(0)
     )
     assert score["per_seed"] == per_seed
-    assert _with_interval(score) == told
+    assert _score_text(score) == text
 
 
 def test_an_algorithm_that_counts_no_gradient_equivalents(monkeypatch, tmp_path):
