@@ -23,7 +23,12 @@ from minirl.experiments.runs import claimed_folder, save_training, saved_descrip
 from minirl.presets import PRESETS, Preset, preset
 from minirl.support.checkpoint import checkpoint_steps
 from minirl.support.history import WINDOW, ReturnReached
-from minirl.support.interrupts import exit_on_interrupt, exit_status, raise_interrupts
+from minirl.support.interrupts import (
+    exit_on_interrupt,
+    exit_status,
+    hold_interrupts,
+    raise_interrupts,
+)
 from minirl.support.serialization import describe, load_policy
 from minirl.support.streams import lasting_streams
 from minirl.support.validation import require_count
@@ -277,8 +282,9 @@ def run_compare(arguments: argparse.Namespace) -> None:
 def run_rlhf(arguments: argparse.Namespace) -> None:
     """Run the alignment chain, print the names of its files."""
     # Imported here, because they load much of SciPy.
-    from minirl.experiments.alignment.chain import METHODS
-    from minirl.experiments.alignment.run import run_chain
+    with hold_interrupts():  # a signal would break the import of a compiled module
+        from minirl.experiments.alignment.chain import METHODS
+        from minirl.experiments.alignment.run import run_chain
 
     run_chain(
         arguments.out,

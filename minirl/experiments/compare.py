@@ -124,7 +124,7 @@ class Comparison:
     summary: dict[str, Any]
 
     def table(self) -> str:
-        """The results as plain text: one line an algorithm, then what each pair can tell."""
+        """The results as plain text: one line per algorithm, then the comparison of each pair."""
         head = (
             f"{'algorithm':<17} {'training return':>24} {'evaluation return':>24} "
             f"{'steps to threshold':>19} {'CPU s':>6} {'grad-equiv.':>11}"
@@ -165,7 +165,8 @@ class Comparison:
 
 def _score_text(score: dict[str, Any]) -> str:
     """A score of `summary.json` with its interval, or the number of seeds without a score."""
-    from minirl.experiments import statistics  # scipy.stats loads slowly
+    with hold_interrupts():  # a signal would break the import of a compiled module
+        from minirl.experiments import statistics  # scipy.stats loads slowly
 
     if score["iqm"] is None:
         seeds, missing = len(score["per_seed"]), score["per_seed"].count(None)
@@ -369,9 +370,10 @@ def summarize(items: Sequence[WorkItem], runs: Mapping[str, Mapping[int, Run]]) 
         env, total_steps, algorithms (name -> final_training_return and evaluation_return, each
         {iqm, ci95, per_seed}; steps_to_threshold, cut_episodes, cpu_seconds,
         gradient_equivalents per seed),
-        comparisons (a pair and a score each), settings, versions.
+        comparisons (one per pair and score), settings, versions.
     """
-    from minirl.experiments import statistics  # scipy.stats loads slowly
+    with hold_interrupts():  # a signal would break the import of a compiled module
+        from minirl.experiments import statistics  # scipy.stats loads slowly
 
     rng = np.random.default_rng(0)
     algorithms, per_seed = {}, {}
@@ -507,7 +509,8 @@ def runs_csv(runs: Mapping[str, Mapping[int, Run]]) -> str:
 
 
 def _save_comparison(folder: Path, comparison: Comparison, items: Sequence[WorkItem]) -> None:
-    from minirl.experiments import figures  # matplotlib is loaded only to draw
+    with hold_interrupts():  # a signal would break the import of a compiled module
+        from minirl.experiments import figures  # matplotlib is loaded only to draw
 
     write_text(folder / "runs.csv", runs_csv(comparison.runs))
     write_text(folder / "summary.json", json.dumps(comparison.summary, indent=2) + "\n")

@@ -318,7 +318,7 @@ def _arrange(
 
 
 def _legend_in_rows(figure: Figure, lines: list[Line2D], width: float) -> Any:
-    """Legend with as many entries a row as fit into `width` inches."""
+    """Legend with as many entries per row as fit into `width` inches."""
     for columns in range(len(lines), 0, -1):
         legend = figure.legend(
             handles=lines,

@@ -212,7 +212,8 @@ def save_training(result: Result, folder: Path) -> list[str]:
 
 
 def _plot(result: Result, path: Path) -> None:
-    from minirl.experiments import figures  # matplotlib is loaded only to draw
+    with hold_interrupts():  # a signal would break the import of a compiled module
+        from minirl.experiments import figures  # matplotlib is loaded only to draw
 
     description, env = result.description, result.description["env"]
     figures.plot_training(

@@ -85,7 +85,7 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class MethodRun:
-    """What one method with one seed came to.
+    """The result of one method with one seed.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def run_offline(
 
 
 def _sparsely(measure: Measure, calls: int) -> Measure:
-    """`measure`, but only some `MEASUREMENTS` times in so many calls."""
+    """`measure`, evaluated about `MEASUREMENTS` times only, spread over all calls."""
     every, counter = max(1, calls // MEASUREMENTS), itertools.count()
     return lambda policy: measure(policy) if next(counter) % every == 0 else {}
 

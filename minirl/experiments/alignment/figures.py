@@ -537,7 +537,7 @@ def plot_overoptimisation(
     title: str,
     path: str | Path | None = None,
 ) -> Figure:
-    """Gold and learned reward against d = sqrt(KL), one panel a method.
+    """Gold and learned reward against d = sqrt(KL), one panel per method.
 
     The learned reward, which is optimised, keeps rising; the gold reward, what people want, rises
     and then falls. The area between the two is shaded: the learned reward, which preferences tell
@@ -546,7 +546,7 @@ def plot_overoptimisation(
     Parameters
     ----------
     paths : dict
-        From a method's name to columns (K,), in the order in which it went away from the reference:
+        From a method's name to columns (K,), in the order of its distance from the reference:
         "kl" in nats per sentence, "gold" and "learned", expected rewards. The least KL of all is
         taken for the reference's.
     title : str
@@ -625,9 +625,9 @@ def _draw_rewards(axes: Axes, distance: Array, gold: Array, learned: Array) -> N
         sides = dict(zip(sides, reversed(sides.values()), strict=True))
     for side, (name, value) in sides.items():
         axes.annotate(name, (end, value), xytext=(6, 0), va=side, **BESIDE)
-    told = f"gold peaks at {gold[peak]:.2f}, ends at {gold[-1]:.2f};\nlearned ends at "
-    told = f"{told}{learned[-1]:.2f}".replace("-", MINUS)
-    axes.text(0.0, 1.02, told, transform=axes.transAxes, va="bottom", fontsize=10, color=GREY)
+    summary = f"gold peaks at {gold[peak]:.2f}, ends at {gold[-1]:.2f};\nlearned ends at "
+    summary = f"{summary}{learned[-1]:.2f}".replace("-", MINUS)
+    axes.text(0.0, 1.02, summary, transform=axes.transAxes, va="bottom", fontsize=10, color=GREY)
 
 
 def _headed(figure: Figure, title: str) -> None:

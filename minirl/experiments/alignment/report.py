@@ -28,7 +28,7 @@ from minirl.support.serialization import versions
 
 
 def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
-    """What fine-tuning, labelling and the reward model came to, with examples."""
+    """The results of fine-tuning, labelling and the reward model, with examples."""
     tuned, pairs, objective = prepared.tuned, prepared.pairs, prepared.objective
     task, gold = objective.task, objective.rewards
     lines = [
@@ -89,7 +89,7 @@ def judge_reward_model(prepared: Prepared) -> dict[str, float]:
 
 
 def judge(run: MethodRun, prepared: Prepared) -> dict[str, float]:
-    """A run as `summary.json` tells it; rewards and KL exact, per sentence."""
+    """A run as `summary.json` contains it; rewards and KL are exact and per sentence."""
     objective = prepared.objective
     kl, gold = kl_and_gold(run.log_probs, objective)
     return {
@@ -105,7 +105,7 @@ def judge(run: MethodRun, prepared: Prepared) -> dict[str, float]:
 def samples_page(
     sections: dict[str, np.ndarray], prepared: Prepared, rng: np.random.Generator
 ) -> str:
-    """Markdown: for each title and distribution (X, N), four sampled texts a prompt."""
+    """Markdown: for each title and distribution (X, N), four sampled texts per prompt."""
     objective, learned = prepared.objective, prepared.learned
     task, gold = objective.task, objective.rewards
     lines = [
