@@ -228,8 +228,9 @@ def group_returns(rollout: Rollout) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 class LeaveOneOut:
     """RLOO: an episode's return minus the mean return of the others in its group, at every step.
 
-    The baseline does not depend on the episode's own actions, so the gradient stays unbiased. With
-    the plain group mean it would be (k - 1)/k of the truth, for groups of k.
+    R_i - (sum of the k - 1 other returns) / (k - 1) = (R_i - mean) k / (k - 1), with the mean over
+    all k returns of the group. The baseline does not depend on the episode's own actions, so the
+    gradient stays unbiased. With the plain group mean it would be (k - 1)/k of the truth.
 
     Source: Kool, van Hoof and Welling 2019; Ahmadian et al. 2024 (RLOO). Episodes are not
     discounted.

@@ -60,7 +60,8 @@ def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray
     """The DPO loss (3) of M pairs in nats, and its derivative with respect to the margins (M,).
 
     loss = mean over pairs of -p log sigmoid(margin) - (1 - p) log sigmoid(-margin), with p the
-    label. The derivative is (sigmoid(margin) - p) / M. The loss is log 2 where policy and reference
+    label and margin = beta [log pi(y1|x)/ref(y1|x) - log pi(y2|x)/ref(y2|x)], the difference of the
+    implicit rewards of the two responses. The derivative is (sigmoid(margin) - p) / M. The loss is log 2 where policy and reference
     are equal. Raises ValueError unless margins and labels are one number per pair and labels lie in
     [0, 1].
 
