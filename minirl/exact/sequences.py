@@ -305,8 +305,8 @@ def soft_optimal_policy(
 ) -> tuple[FloatArray, FloatArray]:
     """Log-probabilities (X, C, V) of the policy that maximises the objective, and V* (X, C).
 
-    The probability of a whole response is ``pi*(y|x) = ref(y|x) exp(reward(y) / beta) / Z(x)``. Token
-    by token, ``V*(s) = beta log sum_a ref(a|s) exp(V*(s a) / beta)`` is computed from the leaves to
+    The probability of a response is ``pi*(y|x) = ref(y|x) exp(reward(y) / beta) / Z(x)``. Token by
+    token, ``V*(s) = beta log sum_a ref(a|s) exp(V*(s a) / beta)`` is computed from the leaves to
     the root, where V* of a leaf is its reward, and
     ``pi*(a|s) = ref(a|s) exp((V*(s a) - V*(s)) / beta)``. The optimal objective is the mean of
     ``V*[:, 0]``; the objective of any other policy is lower by ``beta KL(policy || optimum)``.

@@ -61,9 +61,9 @@ def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray
 
     loss = mean over pairs of -p log sigmoid(margin) - (1 - p) log sigmoid(-margin), with p the
     label and margin = beta [log pi(y1|x)/ref(y1|x) - log pi(y2|x)/ref(y2|x)], the difference of the
-    implicit rewards of the two responses. The derivative is (sigmoid(margin) - p) / M. The loss is log 2 where policy and reference
-    are equal. Raises ValueError unless margins and labels are one number per pair and labels lie in
-    [0, 1].
+    implicit rewards of the two responses. The derivative is (sigmoid(margin) - p) / M. The loss is
+    log 2 where policy and reference are equal. Raises ValueError unless margins and labels are one
+    number per pair and labels lie in [0, 1].
 
     >>> loss, d_margins = dpo_loss(np.array([0.0]), np.array([1.0]))
     >>> round(loss, 4), d_margins
