@@ -205,18 +205,22 @@ def expected_return_finite(
 
     ``-sum_{t < horizon} g^t (tr((Q + K' R K) S_t) + tr(R diag(exp(2 log_std))))`` with the second
     moments ``S_0 = start covariance``, ``S_{t+1} = M S_t M' + N`` of the state. Any gain is
-    allowed. Raises ValueError unless `horizon` is a whole number of at least 0.
+    allowed. Raises ValueError unless `horizon` is a whole number of at least 0, or if the return
+    overflows.
     """
     if not isinstance(horizon, int | np.integer) or horizon < 0:
         raise ValueError(f"horizon must be a whole number of at least 0, got {horizon!r}")
-    K, action_covariance = _matrix_gain(problem, gain), _action_covariance(problem, log_std)
-    loop, noise = problem.A + problem.B @ K, _step_noise(problem, action_covariance)
-    state_cost, action_cost = problem.Q + K.T @ problem.R @ K, problem.R @ action_covariance
-    moments, total = problem.start_covariance, 0.0
-    for t in range(horizon):
-        cost = np.trace(state_cost @ moments) + np.trace(action_cost)
-        total -= problem.discount**t * float(cost)
-        moments = loop @ moments @ loop.T + noise
+    with np.errstate(over="ignore", invalid="ignore"):  # checked at the end
+        K, action_covariance = _matrix_gain(problem, gain), _action_covariance(problem, log_std)
+        loop, noise = problem.A + problem.B @ K, _step_noise(problem, action_covariance)
+        state_cost, action_cost = problem.Q + K.T @ problem.R @ K, problem.R @ action_covariance
+        moments, total = problem.start_covariance, 0.0
+        for t in range(horizon):
+            cost = np.trace(state_cost @ moments) + np.trace(action_cost)
+            total -= problem.discount**t * float(cost)
+            moments = loop @ moments @ loop.T + noise
+    if not np.isfinite(total):
+        raise ValueError("the gain is so large that the expected return overflows")
     return total
 
 

@@ -41,14 +41,18 @@ def implicit_reward(answer: Callable[..., Any]) -> Verdict:
     rng = np.random.default_rng(1)
     return compare_function(
         answer,
-        lambda own, reference, beta: beta * (own - reference),
+        lambda log_policy, reference, beta: beta * (log_policy - reference),
         [(np.log(rng.random(4)), np.log(rng.random(4)), beta) for beta in (0.1, 0.3, 2.0)],
         mistakes={
             "the ratio is upside down: what the policy makes more likely has the higher reward": (
-                lambda own, reference, beta: beta * (reference - own)
+                lambda log_policy, reference, beta: beta * (reference - log_policy)
             ),
-            "beta is missing: the log-ratio alone is r / beta": lambda own, ref, beta: own - ref,
-            "beta divides, it should multiply": lambda own, ref, beta: (own - ref) / beta,
+            "beta is missing: the log-ratio alone is r / beta": lambda log_policy, ref, beta: (
+                log_policy - ref
+            ),
+            "beta divides, it should multiply": lambda log_policy, ref, beta: (
+                (log_policy - ref) / beta
+            ),
         },
     )
 
@@ -144,7 +148,7 @@ def unchanged(answer: Any) -> Verdict:
     log_reference, rewards = _language()
     before = _optimum(log_reference, rewards, BETA)
     after = {key: _optimum(log_reference, *CHANGES[key](rewards, BETA)) for key in CHANGES}
-    kept = {key for key in CHANGES if np.allclose(after[key], before)}
+    unchanged = {key for key in CHANGES if np.allclose(after[key], before)}
     if isinstance(answer, (list, tuple, set)) and all(isinstance(part, str) for part in answer):
         answer = "".join(answer)
     if not isinstance(answer, str):
@@ -154,8 +158,8 @@ def unchanged(answer: Any) -> Verdict:
         "doubled rewards at the same beta make a nat of KL half as dear": "B" in named,
         "C adds something that differs between answers to one prompt": "C" in named,
         "another change leaves every difference within a prompt, over beta, as it was": (
-            named < kept
+            named < unchanged
         ),
     }
     hints = {hint: "".join(sorted(named)) for hint, made in mistakes.items() if made}
-    return compare("".join(sorted(named)), "".join(sorted(kept)), mistakes=hints)
+    return compare("".join(sorted(named)), "".join(sorted(unchanged)), mistakes=hints)

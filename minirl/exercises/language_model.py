@@ -121,19 +121,20 @@ def bigram_row(answer: Callable[..., Any]) -> Verdict:
 
     return compare_function(
         answer,
-        lambda found, previous, W, s: np.exp(
-            sft.smoothed_optimum(counts(found, previous, W)[None], s)[0]
+        lambda responses, previous, W, s: np.exp(
+            sft.smoothed_optimum(counts(responses, previous, W)[None], s)[0]
         ),
         [(responses, 0, 3, 0.5), (responses, 3, 3, 0.1), (responses, 1, 3, 2.0)],
         mistakes={
             "the row does not sum to 1: smoothing is added once for each of the V tokens": (
-                lambda found, previous, W, s: (
-                    (counts(found, previous, W) + s) / (counts(found, previous, W).sum() + s)
+                lambda responses, previous, W, s: (
+                    (counts(responses, previous, W) + s)
+                    / (counts(responses, previous, W).sum() + s)
                 )
             ),
             "the smoothing is missing": (
-                lambda found, previous, W, s: (
-                    counts(found, previous, W) / counts(found, previous, W).sum()
+                lambda responses, previous, W, s: (
+                    counts(responses, previous, W) / counts(responses, previous, W).sum()
                 )
             ),
         },
@@ -157,13 +158,13 @@ def perplexity(answer: Callable[[list[np.ndarray]], Any]) -> Verdict:
         cases,
         mistakes={
             "every token weighs the same, so a mean of the sentences' means is another number": (
-                lambda found: np.exp(-np.mean([sentence.mean() for sentence in found]))
+                lambda sentences: np.exp(-np.mean([sentence.mean() for sentence in sentences]))
             ),
             "this is the mean of the sentences' perplexities; take the exponential last": (
-                lambda found: np.mean([np.exp(-sentence.mean()) for sentence in found])
+                lambda sentences: np.mean([np.exp(-sentence.mean()) for sentence in sentences])
             ),
             "this is per sentence; divide by the number of tokens": (
-                lambda found: np.exp(-np.mean([sentence.sum() for sentence in found]))
+                lambda sentences: np.exp(-np.mean([sentence.sum() for sentence in sentences]))
             ),
         },
     )

@@ -81,10 +81,10 @@ def best_beta(answer: Callable[..., Any]) -> Verdict:
         arrays = np.log(reference)[None], learned[None], gold[None]
         grid = np.geomspace(0.05, 20, 400)
         best = grid[np.argmax([_gold_at(1 / beta, *arrays) for beta in grid])]
-        found = minimize_scalar(
+        minimum = minimize_scalar(
             lambda t: -_gold_at(t, *arrays), bounds=(0.97 / best, 1.03 / best), method="bounded"
         )
-        return float(1 / found.x)
+        return float(1 / minimum.x)
 
     courtesies = np.arange(6)
     cases = [

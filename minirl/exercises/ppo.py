@@ -132,12 +132,12 @@ def far_but_free(answer: Any) -> Verdict:
     ratio = np.exp([log_probs(np.array([a]))[0] for a in range(3)]) / OLD
     slope = _derivative(ratio, ADVANTAGES, EPSILON)
     kl = float(Categorical(np.log(OLD)[None]).kl(Categorical(logits[None]))[0])
-    found = np.array([np.count_nonzero(slope), min(kl, 1.0)])
+    measured = np.array([np.count_nonzero(slope), min(kl, 1.0)])
     alive = ", ".join(f"{a} (ratio {ratio[a]:.3g})" for a in np.flatnonzero(slope))
     why = f"the KL is only {kl:.3g} nats"
     if alive:
         why = f"these actions still have a gradient: {alive}"
-    return compare(found, [0, 1], mistakes={why: found})
+    return compare(measured, [0, 1], mistakes={why: measured})
 
 
 def _cases() -> list[tuple[np.ndarray, np.ndarray, float]]:

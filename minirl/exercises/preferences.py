@@ -20,7 +20,9 @@ def probability(answer: Callable[..., Any]) -> Verdict:
     cases = [(*rng.normal(size=(2, 5)), 1.0, 0.0), (*rng.normal(size=(2, 5)), 2.5, 0.2)]
     sigmoid = scipy.special.expit
 
-    def kept(first: np.ndarray, second: np.ndarray, temperature: float, flip: float) -> np.ndarray:
+    def no_flip(
+        first: np.ndarray, second: np.ndarray, temperature: float, flip: float
+    ) -> np.ndarray:
         return (1 - flip) * sigmoid((first - second) / temperature)
 
     return compare_function(
@@ -30,7 +32,9 @@ def probability(answer: Callable[..., Any]) -> Verdict:
         ),
         cases,
         mistakes={
-            "a flipped label of the second answer is one for the first; this part is missing": kept,
+            "a flipped label of the second answer is one for the first; this part is missing": (
+                no_flip
+            ),
             "the difference is to be divided by the temperature, not multiplied": (
                 lambda first, second, t, flip: Annotator(1 / t, flip).probability(first, second)
             ),
@@ -125,10 +129,10 @@ def invariances(answer: Any) -> Verdict:
         return np.asarray(scipy.special.expit(table[:, :, None] - table[:, None, :]))
 
     changed = [rewards + 3, rewards + np.array([[10.0], [0.0]]), 2 * rewards, rewards + 0.1 * words]
-    kept = [bool(np.allclose(predictions(table), predictions(rewards))) for table in changed]
+    unchanged = [bool(np.allclose(predictions(table), predictions(rewards))) for table in changed]
     return compare(
         answer,
-        kept,
+        unchanged,
         mistakes={
             "doubling keeps which answer is better, but makes every preference surer": (
                 [True, True, True, False]

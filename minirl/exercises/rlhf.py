@@ -78,23 +78,25 @@ def shaped_rewards(answer: Callable[..., Any]) -> Verdict:
     cases, exact = [], {}
     for beta in (0.3, 1.0):
         rollout = collect_episodes(envs, policy, None, rng, max_steps=6, seed=4)
-        theirs = reference(rollout.observations[:, 0]).log_prob(rollout.actions[:, 0])
-        cases.append((rollout.rewards, rollout.log_probs, theirs[:, None], beta))
+        log_reference = reference(rollout.observations[:, 0]).log_prob(rollout.actions[:, 0])
+        cases.append((rollout.rewards, rollout.log_probs, log_reference[:, None], beta))
         exact[beta] = ReferenceKL(reference, beta).transform(beta, rollout, policy)[1]
 
     def at_the_end(
-        rewards: np.ndarray, own: np.ndarray, theirs: np.ndarray, beta: float
+        rewards: np.ndarray, log_policy: np.ndarray, log_reference: np.ndarray, beta: float
     ) -> np.ndarray:
         last = np.arange(len(rewards))[:, None] == len(rewards) - 1
-        return np.asarray(rewards - last * beta * (own - theirs).sum(axis=0))
+        return np.asarray(rewards - last * beta * (log_policy - log_reference).sum(axis=0))
 
     return compare_function(
         answer,
-        lambda rewards, own, theirs, beta: exact[beta],
+        lambda rewards, log_policy, log_reference, beta: exact[beta],
         cases,
         mistakes={
             "the sign of the penalty: a token likelier than under the reference must cost": (
-                lambda rewards, own, theirs, beta: rewards + beta * (own - theirs)
+                lambda rewards, log_policy, log_reference, beta: (
+                    rewards + beta * (log_policy - log_reference)
+                )
             ),
             "the price of the whole sentence falls on its last token; each token should pay where "
             "it was chosen": at_the_end,

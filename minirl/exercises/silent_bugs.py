@@ -160,14 +160,14 @@ def gae_test(answer: Callable[[Callable[..., np.ndarray]], Any]) -> Verdict:
             return 1.0
         return 0.0
 
-    found = [catches(function) for function in (gae, *_BROKEN.values())]
+    caught = [catches(function) for function in (gae, *_BROKEN.values())]
     if not calls:
         return Verdict("unanswered", "Not answered yet: the test never calls the gae it is given.")
-    missed = [name for name, seen in zip(_BROKEN, found[1:], strict=True) if not seen]
+    missed = [name for name, seen in zip(_BROKEN, caught[1:], strict=True) if not seen]
     hint = f"the test does not see {' nor '.join(missed)}"
-    if found[0]:
+    if caught[0]:
         hint = "the test fails the healthy gae"
-    return compare(found, [0.0, 1.0, 1.0, 1.0], mistakes={hint: found})
+    return compare(caught, [0.0, 1.0, 1.0, 1.0], mistakes={hint: caught})
 
 
 # ---------------------------------------------------------------- the broken ones
@@ -212,10 +212,10 @@ def _with_reset_rows(rollout: Rollout, *estimates: np.ndarray, **options: Any) -
 
 
 def _shortest_step(
-    refuse: Callable[[float], str | None], *, shrink: float, tries: int
+    reason_to_reject: Callable[[float], str | None], *, shrink: float, tries: int
 ) -> LineSearchResult:
-    found = backtracking_line_search(refuse, shrink=shrink, tries=tries)
-    return found if found.fraction > 0 else found._replace(fraction=shrink ** (tries - 1))
+    result = backtracking_line_search(reason_to_reject, shrink=shrink, tries=tries)
+    return result if result.fraction > 0 else result._replace(fraction=shrink ** (tries - 1))
 
 
 def _square_loss(

@@ -31,14 +31,14 @@ def update_cost(answer: Callable[[int, int, int, int], Any]) -> Verdict:
     for rows, iterations, max_kl in ((30, 3, 1e-3), (30, 6, 3.0)):
         trpo = TRPO(max_kl=max_kl, damping=0.01, cg_iterations=iterations)
         policy, batch, rng = _small_problem(rows)
-        _, found = trpo.update(trpo.init(policy), batch, rng)
-        refused = round(np.log(found["accepted_fraction"]) / np.log(trpo.line_search_shrink))
-        counted[rows, 1, iterations, refused + 1] = found["gradient_equivalents"]
+        _, metrics = trpo.update(trpo.init(policy), batch, rng)
+        rejected = round(np.log(metrics["accepted_fraction"]) / np.log(trpo.line_search_shrink))
+        counted[rows, 1, iterations, rejected + 1] = metrics["gradient_equivalents"]
     for target_kl, forwards in ((None, 0), (1e9, 4)):
         ppo = PPO(epochs=4, minibatch_size=10, target_kl=target_kl)
         policy, batch, rng = _small_problem(50)
-        _, found = ppo.update(ppo.init(policy), batch, rng)
-        counted[50, 4, 0, forwards] = found["gradient_equivalents"]
+        _, metrics = ppo.update(ppo.init(policy), batch, rng)
+        counted[50, 4, 0, forwards] = metrics["gradient_equivalents"]
     return compare_function(
         answer,
         lambda *case: counted[case],

@@ -116,19 +116,19 @@ def compare_function(
     Not yet in case 2 of 2: off by up to 3.
     """
     cases = list(cases)
-    found = [answer(*deepcopy(case)) for case in cases]
-    if all(unanswered(value) for value in found):
+    answers = [answer(*deepcopy(case)) for case in cases]
+    if all(unanswered(value) for value in answers):
         return UNANSWERED
     complaints = [
         _difference(value, exact(*case), rtol, atol)
-        for value, case in zip(found, cases, strict=True)
+        for value, case in zip(answers, cases, strict=True)
     ]
     if not any(complaints):
         return RIGHT
     for message, mistaken in (mistakes or {}).items():
         if not any(
             _difference(value, mistaken(*case), rtol, atol)
-            for value, case in zip(found, cases, strict=True)
+            for value, case in zip(answers, cases, strict=True)
         ):
             return Verdict("wrong", f"Not yet: {message}.")
     number, complaint = next(
@@ -145,15 +145,16 @@ def _difference(answer: Any, exact: ArrayLike, rtol: float, atol: float) -> str 
         if not isinstance(answer, str):
             return f"the answer should be a word, it is {answer!r}"
         return None if answer == exact else f"{answer!r} is another word"
-    wanted = np.asarray(exact, np.float64)
+    expected = np.asarray(exact, np.float64)
     try:
-        found = np.asarray(answer, np.float64)
+        received = np.asarray(answer, np.float64)
     except (TypeError, ValueError):
         return f"the answer should be numbers, it is {answer!r}"
-    if found.shape != wanted.shape:
-        return f"the shape is {found.shape}, it should be {wanted.shape}"
-    if np.isnan(found).any() and not np.isnan(wanted).any():
-        return f"{np.count_nonzero(np.isnan(found))} of {found.size} numbers are not numbers (nan)"
-    if np.allclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True):
+    if received.shape != expected.shape:
+        return f"the shape is {received.shape}, it should be {expected.shape}"
+    if np.isnan(received).any() and not np.isnan(expected).any():
+        missing = np.count_nonzero(np.isnan(received))
+        return f"{missing} of {received.size} numbers are not numbers (nan)"
+    if np.allclose(received, expected, rtol=rtol, atol=atol, equal_nan=True):
         return None
-    return f"off by up to {np.nanmax(np.abs(found - wanted)):.3g}"
+    return f"off by up to {np.nanmax(np.abs(received - expected)):.3g}"

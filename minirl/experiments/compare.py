@@ -222,7 +222,7 @@ def compare(
         An evaluation episode is cut after this number of steps, which the table then says. Default:
         the environment's own time limit, or 1,000 if it has none.
     executor : concurrent.futures.Executor, optional
-        Where runs are computed, in processes of their own or one after the other; never shut down
+        Where runs are computed, in other processes or one after the other; never shut down
         here. Default: a process pool of `workers`, or this process if `workers` is 1.
     out : path, optional
         Folder for finished runs, `curves.png`, `runs.csv` and `summary.json`. A comparison that
@@ -446,10 +446,10 @@ def _json_ready(value: Any) -> Any:
 
 
 def footnote(items: Sequence[WorkItem]) -> str:
-    """What stands under the figure: what the algorithms share, and what is each one's own."""
+    """Text under the figure: the settings that all algorithms share, and that each has alone."""
     distinct = {item.name: item for item in items}
     shared = next(iter(distinct.values())).settings
-    own_settings = any(
+    differs = any(
         first_difference(
             {**describe(item.settings), "rollout_steps": 0},
             {**describe(shared), "rollout_steps": 0},
@@ -457,7 +457,7 @@ def footnote(items: Sequence[WorkItem]) -> str:
         for item in distinct.values()
     )
     lines = []
-    if own_settings:
+    if differs:
         lines.append("Each algorithm with settings of its own (see summary.json).")
     else:
         lines.append(

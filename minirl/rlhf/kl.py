@@ -185,8 +185,8 @@ class ReferenceKL:
         require_positive("state", state)
         if not ((rollout.done & rollout.valid).sum(axis=0) == 1).all():
             raise ValueError(
-                "ReferenceKL needs one whole sentence per column: Settings(whole_episodes=True), "
-                "and rollout_steps no less than the tokens of the longest sentence"
+                "ReferenceKL needs settings with one whole sentence per column: whole_episodes=True"
+                " and rollout_steps no less than the tokens of the longest sentence"
             )
         beta, contexts = state, rollout.observations[rollout.valid]
         along_prefixes = next_token_kl(policy, self.reference, contexts).sum()

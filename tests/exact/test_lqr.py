@@ -216,3 +216,8 @@ def test_horizons_and_environments_that_do_not_fit_are_named():
             expected_return_finite(default_problem(), [[0.0, 0.0]], [0.0], horizon)
     with pytest.raises(ValueError, match=r"lacks \['A', 'B'"):
         LQRProblem.from_gymnasium(gymnasium.make("CartPole-v1"), 0.9)
+
+
+def test_a_return_that_overflows_is_refused():
+    with pytest.raises(ValueError, match="gain is so large"):
+        expected_return_finite(default_problem(), [[1e300, 0.0]], [0.0], 3)

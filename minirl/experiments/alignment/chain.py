@@ -188,8 +188,8 @@ def run_online(
     after, measured = columns["episodes"], columns["exact_objective"]
     before, sentences = np.concatenate([[0], after[:-1]]), int(after[-1])
     final = objective.value(result.policy).objective
-    kept = ~np.isnan(measured)
-    curve = np.array([[*before[kept], sentences], [*measured[kept], final]])
+    was_measured = ~np.isnan(measured)
+    curve = np.array([[*before[was_measured], sentences], [*measured[was_measured], final]])
     return result.policy, sentences, curve
 
 
@@ -198,7 +198,7 @@ def run_offline(
 ) -> tuple[Policy, int, np.ndarray]:
     """A method that samples its pairs beforehand: policy, sentences, curve."""
     objective, steps = prepared.objective, DPO_STEPS[reward]
-    found = DPO(beta=objective.beta, loss=name, steps=steps).fit(  # type: ignore[arg-type]
+    fitted = DPO(beta=objective.beta, loss=name, steps=steps).fit(  # type: ignore[arg-type]
         objective.task,
         objective.reference,
         prepared.soft if reward == "gold" else prepared.hard,
@@ -206,9 +206,9 @@ def run_offline(
         measure=_sparsely(objective.measure, steps),
     )
     sentences = 2 * (len(prepared.soft) + prepared.pairs.identical)
-    measured = [row["exact_objective"] for row in found.rows if "exact_objective" in row]
-    measured.append(objective.value(found.policy).objective)
-    return found.policy, sentences, np.array([[sentences] * len(measured), measured])
+    measured = [row["exact_objective"] for row in fitted.rows if "exact_objective" in row]
+    measured.append(objective.value(fitted.policy).objective)
+    return fitted.policy, sentences, np.array([[sentences] * len(measured), measured])
 
 
 def _sparsely(measure: Measure, calls: int) -> Measure:
@@ -263,7 +263,7 @@ def overoptimise(prepared: Prepared, seed: int) -> Overoptimisation:
         measure=measure,
     )
     start = point(reference_log_probs)
-    found = {
+    measured_points = {
         "learned optimum": [
             start,
             *(point(optimum(beta)) for beta in OVEROPTIMISATION_BETAS),
@@ -278,7 +278,7 @@ def overoptimise(prepared: Prepared, seed: int) -> Overoptimisation:
         ],
     }
     paths = {}
-    for name, points in found.items():
+    for name, points in measured_points.items():
         kl, gold, learned_reward = np.array(points).T
         shift = start[1] - start[2]
         paths[name] = {"kl": kl, "gold": gold, "learned": learned_reward + shift}

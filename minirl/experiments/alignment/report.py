@@ -135,18 +135,18 @@ def samples_page(
 
 def describe_method(name: str, runs: Sequence[MethodRun], prepared: Prepared, reward: str) -> str:
     judged = [judge(run, prepared) for run in runs]
-    mean = {key: np.mean([found[key] for found in judged]) for key in judged[0]}
+    mean = {key: np.mean([judgement[key] for judgement in judged]) for key in judged[0]}
     shown = f"best of {REPORTED_BEST_OF}" if name == "best-of-n" else name
-    given = ""
+    labels_used = ""
     if name == "best-of-n":
-        given = " for each answer"
+        labels_used = " for each answer"
     elif name not in SENTENCES:
         labels = "the exact probabilities" if reward == "gold" else "one judgement"
-        given = f" beforehand, with {labels} of each pair"
+        labels_used = f" beforehand, with {labels} of each pair"
     return (
         f"    {shown:18}{mean['fraction_of_optimum']:6.1%} of the optimum   gold "
         f"{mean['gold_reward']:.3f}   KL {mean['kl_to_reference']:.2f} nats   "
-        f"{mean['seconds']:.1f} s   {mean['sentences']:>6,.0f} sentences{given}"
+        f"{mean['seconds']:.1f} s   {mean['sentences']:>6,.0f} sentences{labels_used}"
     )
 
 
@@ -157,7 +157,7 @@ def describe_answers(
     objective = prepared.objective
     prompt = objective.task.prompt("What is 2x4?")
     distributions = {"before": objective.reference_log_probs}
-    distributions |= {name: found[0].log_probs for name, found in runs.items()}
+    distributions |= {name: seeds[0].log_probs for name, seeds in runs.items()}
     lines = ["    answers to What is 2x4?"]
     for name, log_probs in distributions.items():
         (answers,) = _draw(log_probs[[prompt]], rng, 3)
@@ -188,8 +188,8 @@ def summarize(
 ) -> dict[str, Any]:
     objective = prepared.objective
     methods = {}
-    for name, found in runs.items():
-        judged = [judge(run, prepared) for run in found]
+    for name, seeds in runs.items():
+        judged = [judge(run, prepared) for run in seeds]
         methods[name] = {
             **{key: float(np.mean([run[key] for run in judged])) for key in judged[0]},
             "sentences": round(np.mean([run["sentences"] for run in judged])),
@@ -229,8 +229,8 @@ def draw_figures(
     reference_log_probs = objective.reference_log_probs
     rewards = training_rewards(prepared, reward)
     points = {
-        name: [kl_and_gold(run.log_probs, objective) for run in found]
-        for name, found in runs.items()
+        name: [kl_and_gold(run.log_probs, objective) for run in seeds]
+        for name, seeds in runs.items()
     }
     labels = {}
     if "best-of-n" in runs:
@@ -252,14 +252,14 @@ def draw_figures(
         path=folder / "frontier.png",
     )
     curves: dict[str, Any] = {
-        name: [tuple(run.curve) for run in found]
-        for name, found in runs.items()
+        name: [tuple(run.curve) for run in seeds]
+        for name, seeds in runs.items()
         if name != "best-of-n"
     }
     if curves:
         alignment_figures.plot_learning(
-            {name: found for name, found in curves.items() if name in SENTENCES},
-            offline={name: found for name, found in curves.items() if name not in SENTENCES},
+            {name: seeds for name, seeds in curves.items() if name in SENTENCES},
+            offline={name: seeds for name, seeds in curves.items() if name not in SENTENCES},
             reference_objective=objective.reference_value,
             optimal_objective=objective.optimum,
             title=f"Exact J = E[gold reward] \N{MINUS SIGN} {objective.beta:g} KL, {trained_on}",

@@ -145,7 +145,7 @@ def run_chain(
         draw_figures(folder, runs, followed, prepared, reward)
         sections = {
             "before: the reference": prepared.objective.reference_log_probs,
-            **{f"after: {name}": found[0].log_probs for name, found in runs.items()},
+            **{f"after: {name}": seeds[0].log_probs for name, seeds in runs.items()},
             **{f"hacked: {name}": log_probs for name, log_probs in followed.hacked.items()},
         }
         write_text(folder / "samples.md", samples_page(sections, prepared, text_rng))
