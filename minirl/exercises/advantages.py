@@ -148,7 +148,7 @@ def which_end(answer: Any) -> Verdict:
     minirl.envs.register_environments()
 
     def terminates(identifier: str, actions: list[Any], **options: Any) -> bool:
-        """What the environment itself says, stepping through `actions` over and over."""
+        """Whether the environment terminates when `actions` are repeated."""
         with gym.make(identifier, **options) as env:
             env.reset(seed=0)
             for step in range(1000):

@@ -1,4 +1,4 @@
-"""Checks of notebook 10: implicit reward, the DPO loss and its slope, what pi* can tell."""
+"""Checks of notebook 10: implicit reward, DPO loss and its slope, the reward of an optimum."""
 
 from collections.abc import Callable
 from typing import Any
@@ -89,7 +89,7 @@ def dpo_loss(answer: Callable[..., Any]) -> Verdict:
 
 
 def margin_slopes(answer: Callable[..., Any]) -> Verdict:
-    """`answer(margins, labels)`: the derivative of the DPO loss by each of M margins, (M,).
+    """`answer(margins, labels)`: the derivative of the DPO loss with respect to M margins (M,).
 
     `labels` (M,) in [0, 1] are the probabilities that the first answer is preferred.
     """

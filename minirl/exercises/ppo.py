@@ -53,7 +53,7 @@ def clipped_objective(answer: Callable[..., Any]) -> Verdict:
 
 
 def clipped_derivative(answer: Callable[..., Any]) -> Verdict:
-    """Check answer(ratio, advantages, epsilon): the derivative (N,) in log pi(a_i|s_i)."""
+    """Check answer(ratio, advantages, epsilon): the derivative with respect to log pi(a_i|s_i)."""
     return compare_function(
         answer,
         _derivative,

@@ -134,7 +134,7 @@ def soft_optimum(answer: Callable[..., Any]) -> Verdict:
 
 
 def k3_loss_gradient(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(policy, reference) -> gradient by the logits``, all (3,)."""
+    """Check ``answer(policy, reference) -> gradient with respect to the logits``, all (3,)."""
 
     def loss_gradient(
         slope: Callable[[np.ndarray], np.ndarray],

@@ -63,7 +63,7 @@ def critic_loss(answer: Callable[..., Any]) -> Verdict:
 
 
 def time_limit_error(answer: Callable[..., Any]) -> Verdict:
-    """True value minus what the bug makes of it, (limit,) at t = 0 .. limit - 1.
+    """True value minus the value with the bug, (limit,) at t = 0 .. limit - 1.
 
     From discount and limit, where every step earns 1 for ever and episodes are cut after `limit`.
     """
@@ -96,7 +96,7 @@ def time_limit_error(answer: Callable[..., Any]) -> Verdict:
 def mystery_run(letter: str, *, bugged: bool = True, seed: int = 6) -> dict[str, np.ndarray]:
     """Metrics over the updates of a TRPO run on the chain; "A", "B" and "C" have a bug each.
 
-    With ``bugged=False`` the same run in good health. max_kl is 0.01, discount 0.9.
+    With ``bugged=False`` the same run without the bug. max_kl is 0.01, discount 0.9.
     """
     settings = replace(
         preset("minirl/Chain-v0", "trpo").settings,
@@ -177,7 +177,7 @@ Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _gae_with(no_next_value: Mask, trace_stops: Mask) -> Callable[..., np.ndarray]:
-    """A gae whose two masks are made otherwise, from terminated and truncated (T, E)."""
+    """A gae with two other masks, made from terminated and truncated (T, E)."""
 
     def broken(
         rewards: np.ndarray,

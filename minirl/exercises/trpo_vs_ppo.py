@@ -1,4 +1,4 @@
-"""Checks of notebook 05: what updates cost, what a trust region can gain, what scores can tell."""
+"""Checks of notebook 05: costs of updates, gain within a trust region, comparison of scores."""
 
 from collections.abc import Callable
 from typing import Any
@@ -167,7 +167,7 @@ def cost_ratio(answer: Callable[[float, float, float, float, float], Any]) -> Ve
 
 
 def _small_problem(rows: int) -> tuple[Policy, Batch, np.random.Generator]:
-    """A policy, a batch whose advantages ask for a large change, and a generator."""
+    """A policy, a batch whose advantages lead to a large change, and a generator."""
     rng = np.random.default_rng(rows)
     network = MLP((3, 8, 2), dtype="float64")
     policy = Policy(network, Categorical, network.init(rng))

@@ -1,4 +1,4 @@
-"""An answer beside the exact one: right, not yet (and why), or not answered yet."""
+"""Comparison of an answer with the exact one: right, not yet (and why), or not answered."""
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
@@ -13,7 +13,7 @@ __all__ = ["Verdict", "compare", "compare_function", "unanswered"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of an answer; true only if the answer is right.
+    """The result of a check; true only if the answer is right.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def compare_function(
 
 
 def _difference(answer: Any, exact: ArrayLike, rtol: float, atol: float) -> str | None:
-    """What tells the answer from the exact one; None if nothing does."""
+    """How the answer differs from the exact one; None if it does not."""
     if answer is None or answer is ...:
         return "nothing is returned"
     if isinstance(exact, str):

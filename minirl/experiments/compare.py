@@ -1,4 +1,4 @@
-"""Several algorithms, several seeds, one environment: curves, tables and what they can tell."""
+"""Several algorithms with several seeds on one environment: curves, tables, comparisons."""
 
 import contextlib
 import json
@@ -261,7 +261,7 @@ def _all_runs(
     workers: int,
     progress: bool,
 ) -> dict[str, dict[int, Run]]:
-    """Name -> seed -> run, from the folder where it holds them; the others are computed, stored."""
+    """Name -> seed -> run: stored runs are loaded, the others are computed and stored."""
     runs: dict[tuple[str, int], Run] = {}
     if folder is not None:
         (folder / RUNS).mkdir(exist_ok=True)
@@ -474,7 +474,7 @@ def footnote(items: Sequence[WorkItem]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A dataclass as one readable phrase, without what is switched off."""
+    """A dataclass as a readable text, without the fields that are switched off."""
     if isinstance(value, LinearSchedule):
         return f"{value.start:g} annealed to {value.end:g}"
     if isinstance(value, Adam | SGD):

@@ -193,7 +193,7 @@ def _checked_columns(where: str, columns: Columns, needed: Sequence[str]) -> dic
 
 
 def _ranges_differ(runs: Mapping[str, Sequence[Mapping[str, Array]]], column: str) -> bool:
-    """Whether one algorithm gets more than five times as far along this axis as another."""
+    """Whether the ranges of two algorithms on this axis differ by more than a factor of five."""
     ends = np.array([max(seed[column].max() for seed in seeds) for seeds in runs.values()])
     known = ends[np.isfinite(ends)]
     return bool(known.size and 0 < LOG_IF_RANGES_DIFFER_BY * known.min() < known.max())

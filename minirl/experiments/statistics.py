@@ -1,4 +1,4 @@
-"""What a handful of seeds can say: interquartile means, bootstrap intervals, honest comparisons.
+"""Statistics of a few seeds: interquartile means, bootstrap intervals and comparisons.
 
 A training run is one draw from a distribution, and five seeds are five draws. Following Agarwal et
 al. (2021), "Deep reinforcement learning at the edge of the statistical precipice", the summaries
@@ -141,7 +141,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class PairComparison:
-    """How the scores of a first algorithm stand against those of a second.
+    """Comparison of the scores of a first algorithm with those of a second.
 
     Attributes
     ----------
@@ -379,7 +379,7 @@ def _resampled_interval(
     confidence: float,
     resamples: int,
 ) -> Any:
-    """Percentile bootstrap over the last axis, each group of samples redrawn on its own."""
+    """Percentile bootstrap over the last axis, each group redrawn independently."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: it must lie between 0 and 1, such as 0.95")
     interval = stats.bootstrap(

@@ -54,7 +54,7 @@ NEAR_FRACTION, NEAR_KL = 0.05, 0.25
 PATH_COLUMNS = ("kl", "gold", "learned")
 
 
-# What a nat of KL can buy
+# The frontier of reward and KL
 
 
 def plot_frontier(
@@ -68,7 +68,7 @@ def plot_frontier(
     title: str,
     path: str | Path | None = None,
 ) -> Figure:
-    """Expected gold reward against KL: the most that is possible, and how far each method got.
+    """Draw the exact frontier of expected gold reward against KL, and each method as a point.
 
     The line of equal objective touches the frontier at the optimum, and how far a point lies below
     the line is what its policy falls short of J*. At the right stand the neighbourhood of the
@@ -326,7 +326,7 @@ def plot_learning(
     title: str,
     path: str | Path | None = None,
 ) -> Figure:
-    """The exact objective against sentences sampled; beneath, what is missing to the optimum.
+    """Draw the exact objective, and below it the distance to the optimum, against sentences.
 
     A thick line for the mean over seeds, a thin one for each. A method that learns offline, from
     sentences sampled beforehand, stays at one place of the axis: a vertical line from where its
@@ -408,7 +408,7 @@ def _checked_curves(
 
 
 def _checked_ways(where: str, seeds: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Array]:
-    """Of each seed of one method the sentences and the objectives, (2, K)."""
+    """Sentences and objectives (2, K) for each seed of one method."""
     if not seeds:
         raise ValueError(f"{where} is empty: at least one seed is needed")
     ways = []
@@ -505,7 +505,7 @@ def _seeds_note(counts: Collection[int]) -> str:
 
 
 def _name_ends(figure: Figure, axes: Axes, ends: Mapping[str, float]) -> None:
-    """Names at the right, each as near to where its line ends as the others allow."""
+    """Write the names at the right, each as near to the end of its line as possible."""
     names = sorted((name for name in ends if ends[name] > 0), key=lambda name: ends[name])
     if not names:
         return
@@ -540,8 +540,8 @@ def plot_overoptimisation(
     """Gold and learned reward against d = sqrt(KL), one panel per method.
 
     The learned reward, which is optimised, keeps rising; the gold reward, what people want, rises
-    and then falls. The area between the two is shaded: the learned reward, which preferences tell
-    only up to a constant, should agree with gold at the reference.
+    and then falls. The area between the two is shaded: the learned reward, which preferences
+    determine up to a constant, should agree with gold at the reference.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the alignment chain prints, and what it saves: texts, summary, samples, figures."""
+"""The output of the alignment chain: printed texts, summary, samples and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +116,7 @@ def samples_page(
         f"beta = {objective.beta:g}.",
     ]
     for title, log_probs in sections.items():
-        # Adding 0 makes no -0.00 of a mean just below it.
+        # Adding 0 turns -0.00 into 0.00.
         means = [
             round(sequences.expected_reward(log_probs, rewards), 2) + 0.0
             for rewards in (gold, learned)
