@@ -21,6 +21,7 @@ from minirl.support.validation import (
 )
 from minirl.vector_env import step_limit
 
+FIRST_ROWS = 1000  # of whole episodes, for which memory is reserved
 RETURNED = "environment {} returned"
 
 
@@ -201,8 +202,11 @@ def _collect(
 ) -> tuple[Rollout, EnvState]:
     """Step until `steps` rows are full or, with `whole_episodes`, every first episode has ended."""
     to_environment = _action_converter(envs.single_action_space)
-    shape = steps, envs.num_envs
-    observations = np.empty((steps + 1, *state.observations.shape), state.observations.dtype)
+    # Whole episodes may end long before their limit, so memory for them grows when it is needed.
+    shape = min(steps, FIRST_ROWS) if whole_episodes else steps, envs.num_envs
+    # Some environments return other numbers from `step` than from `reset`: none may be cut off.
+    dtype = np.result_type(state.observations, envs.single_observation_space.dtype)
+    observations = np.empty((shape[0] + 1, *state.observations.shape), dtype)
     rewards, time = np.empty(shape), np.empty(shape, dtype=np.int64)
     terminated, truncated, valid = np.empty((3, *shape), dtype=bool)
     observations[0] = state.observations
@@ -214,7 +218,12 @@ def _collect(
         action = policy.act(observations[t], rng)
         _require_finite_row("the policy chose for environment {}", "action", action, state.rows + t)
         if t == 0:
-            actions = np.empty((steps, *action.shape), action.dtype)
+            actions = np.empty((shape[0], *action.shape), action.dtype)
+        if t == len(rewards):
+            observations, actions, rewards, time, terminated, truncated, valid = (
+                np.concatenate([column, np.empty_like(column)])
+                for column in (observations, actions, rewards, time, terminated, truncated, valid)
+            )
         try:
             step = envs.step(to_environment(action))
         except Exception as error:

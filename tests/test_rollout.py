@@ -346,3 +346,30 @@ def test_whole_episodes_are_listed_by_column_so_that_the_last_are_not_the_longes
         rollout.episode_returns, (rollout.rewards * rollout.valid).sum(axis=0)
     )
     np.testing.assert_array_equal(rollout.episode_ends, np.full(40, lengths.sum()))
+
+
+def test_whole_episodes_may_be_long_and_their_limit_far_away():
+    """Memory is reserved as episodes need it, not for the limit."""
+    envs = scripted(Scripted(2500), Scripted(3))
+    rollout = collect_episodes(
+        envs, random_policy(envs), CRITIC, np.random.default_rng(0), max_steps=10**12, seed=0
+    )
+    assert rollout.episode_lengths.tolist() == [2500, 3]
+    assert rollout.episode_returns.tolist() == [2500 * 2501 / 2, 6]
+    np.testing.assert_array_equal(rollout.observations[:, 0, 1], np.arange(2500))
+
+
+def test_observations_of_step_are_not_rounded_to_the_type_of_reset():
+    class WholeAtReset(SyncVectorEnv):
+        def reset(self, *, seed=None, options=None):
+            observations, infos = super().reset(seed=seed, options=options)
+            return observations.astype(np.int64), infos
+
+        def step(self, actions):
+            observations, *others = super().step(actions)
+            return observations + 0.5, *others
+
+    envs = WholeAtReset([lambda: Scripted(9)])
+    rng = np.random.default_rng(0)
+    rollout, _ = collect(envs, random_policy(envs), None, reset(envs, seed=0), rng, steps=4)
+    np.testing.assert_array_equal(rollout.observations[1:, 0, 1], [1.5, 2.5, 3.5])
