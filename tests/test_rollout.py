@@ -373,3 +373,17 @@ def test_observations_of_step_are_not_rounded_to_the_type_of_reset():
     rng = np.random.default_rng(0)
     rollout, _ = collect(envs, random_policy(envs), None, reset(envs, seed=0), rng, steps=4)
     np.testing.assert_array_equal(rollout.observations[1:, 0, 1], [1.5, 2.5, 3.5])
+
+
+def test_a_reward_paid_at_a_reset_row_belongs_to_no_episode():
+    class PaysAtReset(SyncVectorEnv):
+        def step(self, actions):
+            is_reset = self._autoreset_envs.copy()
+            observations, rewards, *others = super().step(actions)
+            return observations, rewards + 7.0 * is_reset, *others
+
+    envs = PaysAtReset([lambda: Scripted(2)])
+    rng = np.random.default_rng(0)
+    rollout, _ = collect(envs, random_policy(envs), None, reset(envs, seed=0), rng, steps=8)
+    assert rollout.rewards[2, 0] == 7.0
+    assert rollout.episode_returns.tolist() == [3, 3, 3]

@@ -59,7 +59,8 @@ def trust_region_search(
     """How much of `step` (P,) satisfies mean KL <= max_kl and improves L_old, equation (4).
 
     The fractions 1, shrink, shrink^2, ... are tried in this order, `tries` of them at most. The
-    fraction of the result is 0 if none of them is accepted.
+    fraction of the result is 0 if none of them is accepted. The log-probabilities of the batch must
+    be those of `policy`, which is the case if it collected the batch.
     """
     before = float(batch.weight @ batch.advantages)  # L_old at the old policy: all ratios are 1
 
