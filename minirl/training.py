@@ -1,7 +1,7 @@
 """The loop, for control and for language models alike, in three stages::
 
     rollout        the policy acts                                  -> Rollout (T, E)
-    evaluation     rewards are transformed, advantages estimated    -> Batch (N,)
+    advantages     rewards are transformed, advantages estimated    -> Batch (N,)
     optimisation   the critic is fitted, the policy updated         -> Learner
 
 and again, until the budget is spent.
@@ -169,10 +169,10 @@ def rollout_stage(
     return collect(envs, learner.policy, learner.critic, env_state, rng, steps=steps)
 
 
-def evaluation_stage(
+def advantage_stage(
     rollout: Rollout, learner: Learner, settings: Settings
 ) -> tuple[Batch, Learner, dict[str, float]]:
-    """Evaluate the actions: transform rewards, estimate advantages, keep the valid rows."""
+    """Transform the rewards, estimate the advantages and keep the valid rows."""
     metrics: dict[str, float] = {}
     shaped, transform = rollout, settings.reward_transform
     if transform:
@@ -361,8 +361,8 @@ def train(
                 measured = measure(run.learner.policy) if measure else {}
                 require_instance("the result of measure", measured, Mapping)
 
-                # (2) evaluation: rewards are transformed, advantages estimated
-                batch, run.learner, transformed = evaluation_stage(rollout, run.learner, settings)
+                # (2) advantages: rewards are transformed, advantages estimated
+                batch, run.learner, transformed = advantage_stage(rollout, run.learner, settings)
 
                 # (3) optimisation: the critic is fitted, the policy updated
                 run.learner, updated = optimisation_stage(

@@ -37,7 +37,7 @@ from minirl.rollout import reset
 from minirl.support.history import TOTALS
 from minirl.training import (
     _warn_of_collapse,
-    evaluation_stage,
+    advantage_stage,
     new_learner,
     optimisation_stage,
     rollout_stage,
@@ -621,7 +621,7 @@ def test_the_stages_by_hand_are_the_loop_bit_for_bit(name):
         for row in result.history.rows:
             acting = learner.policy
             rollout, position = rollout_stage(envs, learner, settings, position, action_rng)
-            batch, learner, judged = evaluation_stage(rollout, learner, settings)
+            batch, learner, judged = advantage_stage(rollout, learner, settings)
             assert learner.policy is acting  # nothing is learned before the last stage
             learner, learned = optimisation_stage(
                 batch,

@@ -8,7 +8,7 @@
 ``reward_model.py``    Bradley-Terry: a reward from preferences
 ``kl.py``              the KL to the reference: estimators, and the penalty in the reward
 ``objective.py``       the objective of RLHF and its optimum, computed exactly
-``align.py``           RLHF: rollout, evaluation, optimisation
+``align.py``           RLHF: rollout, advantages, optimisation
 ``dpo.py``             DPO and IPO: preferences without reward model and sampling
 ``best_of_n.py``       search instead of learning
 =====================  ==========================================================================

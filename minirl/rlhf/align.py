@@ -1,11 +1,11 @@
-"""RLHF: maximise E[r(x, y)] - beta KL(pi || pi_ref), in the three stages of every PPO trainer::
+"""RLHF: maximise E[r(x, y)] - beta KL(pi || pi_ref), in three stages::
 
     rollout        the policy answers prompts              `minirl.training.rollout_stage`
-    evaluation     the reward model scores each answer, minus beta times the KL to the reference;
-                   advantages                              `minirl.training.evaluation_stage`
+    advantages     the reward model scores each answer, minus beta times the KL to the reference;
+                   advantages are estimated                `minirl.training.advantage_stage`
     optimisation   critic and policy learn from the batch  `minirl.training.optimisation_stage`
 
-It is the same loop that learns CartPole. Only two of its inputs differ: the environment, which
+Texts on RLHF call the second stage *evaluation*. It is the same loop that learns CartPole. Only two of its inputs differ: the environment, which
 gives each sentence its reward, and the reward transform `ReferenceKL`.
 """
 

@@ -32,7 +32,7 @@ from minirl.rlhf.kl import ReferenceKL, log_ratios
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rollout import collect_episodes
 from minirl.settings import Settings
-from minirl.training import evaluation_stage, new_learner
+from minirl.training import advantage_stage, new_learner
 
 A, EIGHT, SORRY, EOS = 4, 2, 6, 8  # of the words 4 6 8 9 A: Great_question! sorry :) and EOS
 # Prompt 2 of 4, with 4681 contexts each: the contexts 0 "", 5 "A:", 8 5 + 1 + 2 "A: 8", 7 "sorry".
@@ -108,7 +108,7 @@ def evaluated(advantages, utility=gold_utility):
         critic_fit=TableFit(),
     )
     learner = new_learner(PolicyGradient(), settings, POLICY, critic())
-    return evaluation_stage(written(utility), learner, settings)
+    return advantage_stage(written(utility), learner, settings)
 
 
 def columns(*rows):

@@ -143,7 +143,7 @@ def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(
             settings.advantages(rollout), settings.advantages(truncated), strict=True
         ):
             np.testing.assert_array_equal(ended[rollout.valid], other[rollout.valid])
-        batch, learner, _ = training.evaluation_stage(rollout, learner, settings)
+        batch, learner, _ = training.advantage_stage(rollout, learner, settings)
         learner, _ = training.optimisation_stage(
             batch, learner, at_progress(algorithm, 0.0), settings, rng
         )
