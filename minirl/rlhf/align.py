@@ -5,8 +5,9 @@
                    advantages are estimated                `minirl.training.advantage_stage`
     optimisation   critic and policy learn from the batch  `minirl.training.optimisation_stage`
 
-Texts on RLHF call the second stage *evaluation*. It is the same loop that learns CartPole. Only two of its inputs differ: the environment, which
-gives each sentence its reward, and the reward transform `ReferenceKL`.
+Texts on RLHF call the second stage *evaluation*. It is the same loop that learns CartPole. Only two
+of its inputs differ: the environment, which gives each sentence its reward, and the reward
+transform `ReferenceKL`.
 """
 
 from dataclasses import replace
