@@ -1,8 +1,8 @@
 """Learning curves: one training run, or several algorithms with several seeds each.
 
 Everything is drawn on `matplotlib.figure.Figure` objects with the Agg canvas, without pyplot and
-its global state, so that it works without a screen and in worker processes. Files appear whole or
-not at all: each is written beside its destination and then moved there.
+its global state. It therefore works without a screen and in worker processes. A file appears only
+when it is complete: it is written beside its destination and then moved there.
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; line styles
 differ as well.
@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minirl.experiments.statistics import band
 from minirl.support.serialization import write_atomically
+from minirl.support.validation import require_columns
 
 __all__ = [
     "algorithm_styles",
@@ -95,34 +96,34 @@ def plot_comparison(
 ) -> Figure:
     """Return against environment steps, gradient-equivalents and CPU seconds, side by side.
 
-    Per algorithm a thick line for the interquartile mean over seeds, its 95 % bootstrap band and
-    a thin line for each seed; a single seed is just a line. The bands are resampled from a fixed
-    seed: the same curves give the same picture.
+    Each algorithm has a thick line for the interquartile mean over seeds, a band for its 95 %
+    bootstrap interval and a thin line for each seed. A single seed has one thick line. The bands
+    are resampled from a fixed seed, so the same curves give the same picture.
 
     Parameters
     ----------
     curves : dict
-        From the algorithm's name to one dict of columns per seed, each column an array with one
-        row per update: "environment_steps", "gradient_equivalents", "cpu_seconds" and
-        "mean_return", the mean over the last 100 finished episodes, nan before the first. An
-        algorithm without "gradient_equivalents" is left out of that panel.
+        From the algorithm's name to one dict of columns per seed. Each column is an array with one
+        entry per update: "environment_steps", "gradient_equivalents", "cpu_seconds" and
+        "mean_return", which is the mean over the last 100 finished episodes, nan before the first.
+        An algorithm without "gradient_equivalents" is absent from that panel.
     title : str
     threshold : float, optional
         The environment's reward threshold, drawn as a dashed line.
     footnote : str
-        Wrapped under the figure; its own line breaks are kept.
+        Text under the figure. Long lines are wrapped; its line breaks are kept.
     path : path, optional
-        Where to save the figure, as the format its suffix names.
+        Where to save the figure, in the format that its suffix names.
 
     Raises
     ------
     ValueError
-        If there are no curves, an algorithm has no seeds, or a column is missing or differs in
-        length.
+        If a column is missing, or columns differ in length.
     """
-    runs = {name: _checked_runs(name, seeds) for name, seeds in curves.items()}
-    if not runs:
-        raise ValueError("curves is empty: there is no algorithm to draw")
+    runs = {
+        name: [_run(f"curves[{name!r}][{i}]", columns) for i, columns in enumerate(seeds)]
+        for name, seeds in curves.items()
+    }
     styles = algorithm_styles(list(runs))
     figure = _agg_figure(12.5, 6.0)
     panels: list[Axes] = list(figure.subplots(1, len(PANELS), sharey=True))
@@ -144,8 +145,8 @@ def plot_comparison(
 def algorithm_styles(names: Sequence[str]) -> dict[str, tuple[str, Any]]:
     """Colour and line style of each algorithm.
 
-    The algorithms of the package always look the same. Other names take a style by their checksum,
-    the next free one if it is taken.
+    The algorithms of the package always have the same styles. The style of another name follows
+    from its checksum; if this style is taken, the name gets the next free one.
 
     Examples
     --------
@@ -166,30 +167,16 @@ def algorithm_styles(names: Sequence[str]) -> dict[str, tuple[str, Any]]:
     return styles
 
 
-def _checked_runs(name: str, seeds: Sequence[Columns]) -> list[dict[str, Array]]:
-    if not seeds:
-        raise ValueError(f"curves[{name!r}] is empty: at least one seed is needed")
+def _run(name: str, columns: Columns) -> dict[str, Array]:
+    """The columns of one seed that are drawn; an algorithm need not count its gradients."""
+    uncounted = np.full(np.shape(columns.get("mean_return", ())), np.nan)
     needed = [column for column, _, _ in PANELS] + ["mean_return"]
-    runs = []
-    for i, seed in enumerate(seeds):
-        # An algorithm need not count its gradients; it is then absent from that panel.
-        uncounted = np.full(np.shape(seed.get("mean_return", ())), np.nan)
-        run = {"gradient_equivalents": uncounted, **seed}
-        runs.append(_checked_columns(f"curves[{name!r}][{i}]", run, needed))
-    return runs
+    return _arrays(name, {"gradient_equivalents": uncounted, **columns}, needed)
 
 
-def _checked_columns(where: str, columns: Columns, needed: Sequence[str]) -> dict[str, Array]:
-    missing = [column for column in needed if column not in columns]
-    if missing:
-        raise ValueError(f"{where} has no column {missing[0]!r}; it needs {', '.join(needed)}")
-    arrays = {column: np.asarray(columns[column], dtype=np.float64) for column in needed}
-    shapes = {column: array.shape for column, array in arrays.items()}
-    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
-        raise ValueError(f"{where} has columns of unequal length: {shapes}")
-    if shapes[needed[0]] == (0,):
-        raise ValueError(f"{where} has no rows: at least one update is needed")
-    return arrays
+def _arrays(name: str, columns: Columns, needed: Sequence[str]) -> dict[str, Array]:
+    require_columns(name, columns, needed)
+    return {column: np.asarray(columns[column], dtype=np.float64) for column in needed}
 
 
 def _ranges_differ(runs: Mapping[str, Sequence[Mapping[str, Array]]], column: str) -> bool:
@@ -268,10 +255,11 @@ def _mark_threshold(axes: Axes, threshold: float | None, *, labelled: bool) -> N
 
 
 def _reading_aid(runs: Mapping[str, Sequence[Any]]) -> str:
-    counts = sorted({len(seeds) for seeds in runs.values()})
-    if counts == [1]:
+    counts = [len(seeds) for seeds in runs.values()]
+    fewest, most = min(counts), max(counts)
+    if most == 1:
         return "One seed per algorithm: a single draw, not a comparison."
-    seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
     return (
         f"Thick: interquartile mean over {seeds}, as far as all have come.  "
         "Shaded: its 95 % bootstrap interval.  Thin: each seed."
@@ -349,21 +337,21 @@ def plot_training(
     threshold: float | None = None,
     path: str | Path | None = None,
 ) -> Figure:
-    """Learning curve of a single run, with a few diagnostics beneath it.
+    """Draw the learning curve of a single run, with a few diagnostics beneath it.
 
     Parameters
     ----------
     columns : dict
-        One array per column, one row per update: "environment_steps" and "mean_return" (mean
-        over the last 100 finished episodes); drawn beneath if present and finite anywhere: "kl"
-        (nats), "entropy" (nats), "explained_variance".
+        Arrays with one entry per update: "environment_steps" and "mean_return" (mean over the
+        last 100 finished episodes). The diagnostics "kl" (nats), "entropy" (nats) and
+        "explained_variance" are drawn if they are present and finite anywhere.
     episodes : (end_steps, returns)
         The environment step at which each episode ended, and its return.
     title : str
     threshold : float, optional
         The environment's reward threshold, drawn as a dashed line.
     path : path, optional
-        Where to save the figure, as the format its suffix names.
+        Where to save the figure, in the format that its suffix names.
 
     Raises
     ------
@@ -372,14 +360,8 @@ def plot_training(
     """
     present = [(column, label) for column, label in DIAGNOSTICS if column in columns]
     needed = ["environment_steps", "mean_return", *(column for column, _ in present)]
-    run = _checked_columns("columns", columns, needed)
+    run = _arrays("columns", columns, needed)
     shown = [(column, label) for column, label in present if np.isfinite(run[column]).any()]
-    ends, returns = (np.asarray(part, dtype=np.float64) for part in episodes)
-    if ends.ndim != 1 or ends.shape != returns.shape:
-        raise ValueError(
-            f"episodes has end_steps of shape {ends.shape} and returns of shape {returns.shape}; "
-            "two arrays of one common length are needed"
-        )
     figure = _agg_figure(9.0, 6.4 if shown else 4.6)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     heading = figure.suptitle("", x=0.015, ha="left", fontsize=14, fontweight="bold", color=INK)
@@ -388,7 +370,7 @@ def plot_training(
         2 if shown else 1, max(len(shown), 1), height_ratios=[2.3, 1][: 1 + bool(shown)]
     )
     main = figure.add_subplot(grid[0, :])
-    _draw_returns(main, run, ends, returns)
+    _draw_returns(main, run, *episodes)
     _mark_threshold(main, threshold, labelled=True)
     for i, (column, label) in enumerate(shown):
         axes = figure.add_subplot(grid[1, i])
@@ -397,7 +379,9 @@ def plot_training(
     return _finished(figure, path)
 
 
-def _draw_returns(axes: Axes, run: Mapping[str, Array], ends: Array, returns: Array) -> None:
+def _draw_returns(
+    axes: Axes, run: Mapping[str, Array], ends: ArrayLike, returns: ArrayLike
+) -> None:
     _clean(axes)
     axes.plot(
         ends,

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -101,6 +101,22 @@ def require_rows(name: str, array: Any, shape: tuple[int, ...]) -> None:
     if array.shape[1:] != shape or not array.ndim:
         rows = ", ".join(["N", *map(str, shape)])
         raise ValueError(f"{name} must have shape ({rows}), got {array.shape}")
+
+
+def require_columns(name: str, columns: Mapping[str, Any], needed: Iterable[str]) -> None:
+    """Raise ValueError unless `columns` has all that are needed, of one length of at least 1.
+
+    >>> require_columns("run", {"kl": [0.1, 0.2], "entropy": [0.7]}, ["kl", "entropy"])
+    Traceback (most recent call last):
+    ValueError: run must have columns of one length of at least 1, got kl (2,), entropy (1,)
+    """
+    shapes = {c: np.shape(columns[c]) if c in columns else "missing" for c in needed}
+    distinct = set(shapes.values())
+    if len(distinct) != 1 or len(*distinct) != 1 or (0,) in distinct:
+        given = ", ".join(f"{column} {shape}" for column, shape in shapes.items())
+        raise ValueError(
+            f"{name} must have columns of one length of at least 1, got {given or 'none'}"
+        )
 
 
 def require_selection(name: str, value: Any) -> None:

@@ -1,7 +1,8 @@
 """The three figures of the alignment chain: frontier, learning curves, over-optimisation.
 
-In the style of `minirl.experiments.figures`. Rewards, objectives and KL are means over
-prompts, KL in nats per sentence; the objective is ``J = E[reward] - beta KL(policy || reference)``.
+Their style is that of `minirl.experiments.figures`. Rewards, objectives and KL are means over
+prompts, and the KL is in nats per sentence. The objective is
+``J = E[reward] - beta KL(policy || reference)``.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from scipy.optimize import isotonic_regression
 from minirl.exact.sequences import Frontier
 from minirl.experiments import figures
 from minirl.experiments.figures import BLUE, GREY, INK, ORANGE, Array
+from minirl.support.validation import require_columns, require_positive, require_rows
 
 __all__ = ["plot_frontier", "plot_learning", "plot_overoptimisation"]
 
 Point = tuple[float, float]
+Curve = tuple[ArrayLike, ArrayLike]
 
-# shape, and the size in points at which all look equally large
+# the marker's shape, and the size in points at which all markers look equally large
 MARKERS = {
     "policy-gradient": ("o", 8.0),
     "natural-gradient": ("s", 7.0),
@@ -51,7 +54,6 @@ BESIDE: dict[str, Any] = {"textcoords": "offset points", **NOTE}
 AXIS_LABEL: dict[str, Any] = {"fontsize": 11, "color": INK}
 
 NEAR_FRACTION, NEAR_KL = 0.05, 0.25
-PATH_COLUMNS = ("kl", "gold", "learned")
 
 
 # The frontier of reward and KL
@@ -70,15 +72,15 @@ def plot_frontier(
 ) -> Figure:
     """Draw the exact frontier of expected gold reward against KL, and each method as a point.
 
-    The line of equal objective touches the frontier at the optimum, and how far a point lies below
-    the line is what its policy falls short of J*. At the right stand the neighbourhood of the
-    optimum, enlarged, if any method came there, and each method's fraction of the optimum,
-    ``(J - J_ref) / (J* - J_ref)``, mean over its points.
+    The line of equal objective touches the frontier at the optimum. The vertical distance of a
+    point from this line is J* - J of its policy. The right side shows the neighbourhood of the
+    optimum, enlarged, if any method reached it. Below it is each method's fraction of the optimum,
+    ``(J - J_ref) / (J* - J_ref)``, as the mean over its points.
 
     Parameters
     ----------
     frontier : Frontier
-        Of 200 betas or more, or its chords show; in any order.
+        In any order. With fewer than 200 betas, the straight pieces between them are visible.
     points : dict
         From a method's name to its (KL, reward) for each seed.
     reference, optimum : (KL, reward)
@@ -86,35 +88,24 @@ def plot_frontier(
     beta : float
         In units of reward per nat.
     labels : dict, optional
-        From a name to one text for each of its points, written beside it. Such points are settings,
-        as the n of best-of-n, not seeds: the best of them counts, and they are not enlarged.
+        From a name to one text for each of its points, which is written beside the point. Such
+        points are settings, such as the n of best-of-n, and not seeds: the table shows the best of
+        them instead of their mean, and they do not affect which part is enlarged.
     title : str
     path : path, optional
-        Where to save the figure, as the format its suffix names.
+        Where to save the figure, in the format that its suffix names.
 
     Raises
     ------
     ValueError
-        If there are no points, a method has none, a point is no pair of finite numbers, labels do
-        not match the points, the frontier is empty or its columns differ in length, or the optimum
-        is no better than the reference.
+        If the points of a method are not pairs, or the optimum is no better than the reference.
     """
-    figures._checked_columns("frontier", frontier._asdict(), Frontier._fields)
-    methods = {name: _checked_points(name, pairs) for name, pairs in points.items()}
-    if not methods:
-        raise ValueError("points is empty: there is no method to draw")
+    methods = {name: np.asarray(pairs, dtype=np.float64) for name, pairs in points.items()}
+    for name, pairs in methods.items():
+        require_rows(f"points[{name!r}]", pairs, (2,))
     labels = labels or {}
-    for name, texts in labels.items():
-        if len(texts) != len(methods.get(name, ())):
-            raise ValueError(
-                f"labels[{name!r}] has {len(texts)} texts for {len(methods.get(name, ()))} points"
-            )
     gain = _objective(optimum, beta) - _objective(reference, beta)
-    if not gain > 0:
-        raise ValueError(
-            f"optimum must have a larger reward - {beta} KL than reference, got {optimum} and "
-            f"{reference}"
-        )
+    require_positive("J* - J_ref", gain)
 
     figure = figures._agg_figure(10.5, 6.2)
     _headed(figure, title)
@@ -138,18 +129,8 @@ def plot_frontier(
     return figures._finished(figure, path)
 
 
-def _checked_points(name: str, pairs: Sequence[Point]) -> Array:
-    array = np.asarray(pairs, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
-        raise ValueError(
-            f"points[{name!r}] must be at least one pair of finite numbers (KL, reward), got "
-            f"{array.tolist()}"
-        )
-    return array
-
-
 def _percent(fraction: float) -> str:
-    """A fraction in per cent; a huge one, as of a far too large beta, by its power of ten."""
+    """A fraction in per cent, with a power of ten if it is huge (beta is far too large)."""
     return f"{fraction:.1%}" if abs(fraction) < 100 else f"{100 * fraction:.1e} %"
 
 
@@ -166,12 +147,12 @@ def _draw_policies(
     optimum: Point,
     beta: float,
 ) -> None:
-    """The frontier and what lies beyond it, the line of equal objective, and every point."""
+    """Draw the frontier, the area beyond it, the line of equal objective, and every point."""
     figures._clean(axes)
     order = np.argsort(frontier.kls)
     kls = np.append(reference[0], frontier.kls[order])
     rewards = np.append(reference[1], frontier.rewards[order])
-    # Where the frontier ends, its last tangent bounds what can be.
+    # Beyond the end of the frontier, its last tangent is the bound.
     beyond = 10 * (kls[-1] + optimum[0])
     bound = frontier.objectives[order[-1]] + frontier.betas[order[-1]] * beyond
     axes.fill_between(
@@ -196,7 +177,7 @@ def _draw_policies(
 
 
 def _marker_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Each method's marker: hollow, so that those below show; best-of-n, which lies apart, full."""
+    """Each method's marker: hollow, so that markers below stay visible; best-of-n's is full."""
     styles = figures.algorithm_styles(names)
     others = [name for name in names if name not in MARKERS]
     markers = MARKERS | {n: OTHER_MARKERS[i % len(OTHER_MARKERS)] for i, n in enumerate(others)}
@@ -214,17 +195,16 @@ def _marker_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _frame_everything(axes: Axes, frontier: Frontier, places: Array) -> None:
-    """Limits that hold all places (n, 2), with room above the frontier, and names of the axes."""
+    """Set limits that include all places (n, 2), with room above the frontier; label the axes."""
     right, bottom = 1.12 * places[:, 0].max(), places[:, 1].min()
-    reached = frontier.rewards[frontier.kls <= right]
-    height = max(places[:, 1].max(), *reached) - bottom
+    height = np.append(frontier.rewards[frontier.kls <= right], places[:, 1]).max() - bottom
     axes.set(xlim=(-0.025 * right, right), ylim=(bottom - 0.1 * height, bottom + 1.22 * height))
     axes.set_xlabel("KL(policy || reference), nats per sentence", **AXIS_LABEL)
     axes.set_ylabel("expected gold reward", **AXIS_LABEL)
 
 
 def _name_places(axes: Axes, reference: Point, optimum: Point, beta: float) -> None:
-    """Words for the area, the line and the two points, where there is room for them."""
+    """Write the names of the area, the line and the two points where there is room for them."""
     best, right = _objective(optimum, beta), axes.get_xlim()[1]
     bottom, top = axes.get_ylim()
     line_is_low = best + 0.36 * beta * right < bottom + 0.86 * (top - bottom)
@@ -278,7 +258,7 @@ def _neighbourhood(
 
 
 def _enlarge(figure: Figure, main: Axes, zoom: Axes, xlim: Point, ylim: Point) -> None:
-    """Make `zoom` show this part of `main`, and draw lines from the one to the other."""
+    """Make `zoom` show this part of `main`, and connect the two with lines."""
     zoom.set(xlim=xlim, ylim=ylim)
     zoom.set_title("around the optimum, enlarged", loc="left", fontsize=10.5, color=INK)
     zoom.xaxis.set_major_locator(MaxNLocator(4, steps=figures.NEAT_STEPS))
@@ -295,7 +275,7 @@ def _enlarge(figure: Figure, main: Axes, zoom: Axes, xlim: Point, ylim: Point) -
 def _draw_key(
     axes: Axes, fractions: Mapping[str, Array], labelled: Collection[str], beta: float
 ) -> None:
-    """The legend as a table: marker, name, fraction of the optimum."""
+    """Draw the legend as a table: marker, name, fraction of the optimum."""
     axes.set(xlim=(0, 1), ylim=(max(len(fractions) + 3.3, 12.3), -0.2))
     axes.axis("off")
     small: dict[str, Any] = {"va": "center", "fontsize": 9.5, "color": GREY}
@@ -318,9 +298,9 @@ def _draw_key(
 
 
 def plot_learning(
-    curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]],
+    curves: Mapping[str, Sequence[Curve]],
     *,
-    offline: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]],
+    offline: Mapping[str, Sequence[Curve]],
     reference_objective: float,
     optimal_objective: float,
     title: str,
@@ -328,142 +308,101 @@ def plot_learning(
 ) -> Figure:
     """Draw the exact objective, and below it the distance to the optimum, against sentences.
 
-    A thick line for the mean over seeds, a thin one for each. A method that learns offline, from
-    sentences sampled beforehand, stays at one place of the axis: a vertical line from where its
-    first seed began to the mean of where the seeds ended, there a marker. Offline methods are drawn
-    a little aside of each other.
+    The mean over seeds is a thick line, and each seed a thin one. A method that learns offline has
+    sampled all its sentences beforehand. It is a vertical line from the start of its first seed to
+    a marker at the mean end of its seeds. Offline methods are drawn a little beside each other.
 
-    The lower panel shows ``(J* - J) / (J* - J_ref)`` on a logarithmic axis, where methods that all
-    come close to the optimum stay apart; what has reached it is not drawn there.
+    The lower panel shows ``(J* - J) / (J* - J_ref)`` on a logarithmic axis, which separates methods
+    that all come close to the optimum. Points that have reached it are not drawn there.
 
     Parameters
     ----------
-    curves : dict
+    curves, offline : dict
         From a method's name to, for each seed, the sentences sampled (U,) and the objective (U,).
-        The seeds of one method were measured after the same numbers of sentences.
-    offline : dict
-        From a method's name to, for each seed, the sentences used, one number or (K,), and the
-        objective (K,) on the way.
+        The seeds of one method have the same number U of points.
     reference_objective, optimal_objective : float
         J_ref and J*.
     title : str
     path : path, optional
-        Where to save the figure, as the format its suffix names.
+        Where to save the figure, in the format that its suffix names.
 
     Raises
     ------
     ValueError
-        If there is no method, a method has no seeds, shapes do not match, a number is not finite,
-        or J* is not above J_ref.
+        If the lengths within a method differ, or J* is not above J_ref.
     """
-    runs = {name: _checked_curves(f"curves[{name!r}]", seeds) for name, seeds in curves.items()}
-    ways = {name: _checked_ways(f"offline[{name!r}]", seeds) for name, seeds in offline.items()}
-    if not runs and not ways:
-        raise ValueError("curves and offline are empty: there is no method to draw")
+    online_seeds = {name: _seeds(f"curves[{name!r}]", seeds) for name, seeds in curves.items()}
+    offline_seeds = {name: _seeds(f"offline[{name!r}]", seeds) for name, seeds in offline.items()}
     gain = optimal_objective - reference_objective
-    if not gain > 0:
-        raise ValueError(
-            f"optimal_objective must be above reference_objective, got {optimal_objective} and "
-            f"{reference_objective}"
-        )
+    require_positive("J* - J_ref", gain)
 
     figure = figures._agg_figure(9.0, 8.6)
     _headed(figure, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.1, 1])
-    _draw_learning(figure, above, runs, ways)
+    _draw_learning(figure, above, online_seeds, offline_seeds)
     _label_objectives(above, reference_objective, optimal_objective)
 
-    def missing(objectives: Array) -> Array:
-        return (optimal_objective - objectives) / gain
+    def missing(seeds: Array) -> Array:
+        return np.stack([seeds[:, 0], (optimal_objective - seeds[:, 1]) / gain], axis=1)
 
-    runs = {name: (sentences, missing(seeds)) for name, (sentences, seeds) in runs.items()}
-    ways = {name: [np.array([x, missing(y)]) for x, y in seeds] for name, seeds in ways.items()}
-    _draw_learning(figure, below, runs, ways)
+    online_missing = {name: missing(seeds) for name, seeds in online_seeds.items()}
+    offline_missing = {name: missing(seeds) for name, seeds in offline_seeds.items()}
+    _draw_learning(figure, below, online_missing, offline_missing)
     _label_missing(below)
-    counts = [len(ys) for _, ys in runs.values()] + [len(seeds) for seeds in ways.values()]
+    counts = [len(seeds) for seeds in (*curves.values(), *offline.values())]
     below.set_xlim(left=0)
     below.set_xlabel(f"sentences sampled\n({_seeds_note(counts)})", **AXIS_LABEL)
     below.xaxis.set_major_formatter(FuncFormatter(figures._abbreviate))
-    figure.draw_without_rendering()  # the layout is needed, to know how high a line of text is
-    _name_ends(figure, below, {name: ys[:, -1].mean() for name, (_, ys) in runs.items()})
+    figure.draw_without_rendering()  # the layout determines the height of a line of text
+    ends = {name: seeds[:, 1, -1].mean() for name, seeds in online_missing.items()}
+    _name_ends(figure, below, ends)
     return figures._finished(figure, path)
 
 
-def _checked_curves(
-    where: str, seeds: Sequence[tuple[ArrayLike, ArrayLike]]
-) -> tuple[Array, Array]:
-    """The sentences (U,) and the objectives (seeds, U) of one method."""
-    if not seeds:
-        raise ValueError(f"{where} is empty: at least one seed is needed")
-    sentences = np.asarray(seeds[0][0], dtype=np.float64)
-    objectives = [np.asarray(y, dtype=np.float64) for _, y in seeds]
-    for i, y in enumerate(objectives):
-        if y.shape != sentences.shape or not np.array_equal(seeds[i][0], sentences):
-            raise ValueError(
-                f"{where}[{i}] must have the sentences of the first seed, shape {sentences.shape}, "
-                f"and as many objectives; got {np.shape(seeds[i][0])} and {y.shape}"
-            )
-        _require_finite_row(f"{where}[{i}]", y)
-    return sentences, np.array(objectives)
-
-
-def _checked_ways(where: str, seeds: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Array]:
-    """Sentences and objectives (2, K) for each seed of one method."""
-    if not seeds:
-        raise ValueError(f"{where} is empty: at least one seed is needed")
-    ways = []
-    for i, (used, objectives) in enumerate(seeds):
-        objectives = np.asarray(objectives, dtype=np.float64)
-        _require_finite_row(f"{where}[{i}]", objectives)
-        if np.shape(used) not in ((), objectives.shape):
-            raise ValueError(
-                f"{where}[{i}] must have one number of sentences or as many as objectives, "
-                f"{objectives.shape}, got {np.shape(used)}"
-            )
-        ways.append(np.array([np.broadcast_to(used, objectives.shape), objectives]))
-    return ways
-
-
-def _require_finite_row(where: str, numbers: Array) -> None:
-    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
-        raise ValueError(f"{where} must hold a row of finite numbers, got {numbers.tolist()}")
+def _seeds(name: str, curves: Sequence[Curve]) -> Array:
+    """The sentences and the objectives of one method, as an array (seeds, 2, U)."""
+    columns = {
+        f"{part} of seed {i}": numbers
+        for i, curve in enumerate(curves)
+        for part, numbers in zip(("sentences", "objective"), curve, strict=True)
+    }
+    require_columns(name, columns, columns)
+    return np.array(curves, dtype=np.float64)
 
 
 def _draw_learning(
-    figure: Figure,
-    axes: Axes,
-    runs: Mapping[str, tuple[Array, Array]],
-    offline: Mapping[str, Sequence[Array]],
+    figure: Figure, axes: Axes, online: Mapping[str, Array], offline: Mapping[str, Array]
 ) -> None:
+    """Draw the curves (seeds, 2, U) of each method and their means."""
     figures._clean(axes)
-    styles = figures.algorithm_styles([*runs, *offline])
-    looks = _marker_looks([*runs, *offline])
+    styles = figures.algorithm_styles([*online, *offline])
+    looks = _marker_looks([*online, *offline])
     thick: dict[str, Any] = {"linewidth": 2.2, "zorder": 4}
     thin: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.45, "zorder": 2}
-    for name, (sentences, seeds) in runs.items():
+    for name, seeds in online.items():
         color, line = styles[name]
-        if len(seeds) > 1:
-            axes.plot(sentences, seeds.T, color=color, **thin)
-        axes.plot(sentences, seeds.mean(axis=0), color=color, linestyle=line, label=name, **thick)
-    for i, (name, ways) in enumerate(offline.items()):
+        for curve in seeds if len(seeds) > 1 else ():
+            axes.plot(*curve, color=color, **thin)
+        axes.plot(*seeds.mean(axis=0), color=color, linestyle=line, label=name, **thick)
+    for i, (name, seeds) in enumerate(offline.items()):
         color, line = styles[name]
-        start, (mean_used, mean_end) = ways[0][1][0], np.mean([w[:, -1] for w in ways], axis=0)
+        start, (sentences, end) = seeds[0, 1, 0], seeds[:, :, -1].mean(axis=0)
         look = looks[name] | {"linestyle": line, "markerfacecolor": "white", "markevery": [1]}
         drawn = axes.plot(
-            [mean_used, mean_used],
-            [start, mean_end],
+            [sentences, sentences],
+            [start, end],
             color=color,
             label=f"{name} (sampled beforehand)",
             **look | thick,
         )
-        if len(ways) > 1:
-            drawn += [axes.plot(*way, color=color, **thin)[0] for way in ways]
-        for artist in drawn:  # afterwards, or the limits would not take notice of the line
+        if len(seeds) > 1:
+            drawn += [axes.plot(*curve, color=color, **thin)[0] for curve in seeds]
+        for artist in drawn:  # moved after plotting, so that the limits of the axes include it
             artist.set_transform(offset_copy(axes.transData, figure, x=5.0 * i, units="points"))
 
 
 def _label_objectives(axes: Axes, reference_objective: float, optimal_objective: float) -> None:
-    """The legend, the two dashed lines, and what the axis means."""
+    """Draw the legend, the two dashed lines, and the axis label."""
     axes.set_ylabel(f"exact objective J = reward {MINUS} beta KL", **AXIS_LABEL)
     axes.legend(
         loc="lower left",
@@ -482,7 +421,7 @@ def _label_objectives(axes: Axes, reference_objective: float, optimal_objective:
 
 
 def _write_beside(axes: Axes, height: float, text: str) -> None:
-    """At the right of the panel, at a height in its own units."""
+    """Write at the right of the panel, at a height in units of its axis."""
     place = blended_transform_factory(axes.transAxes, axes.transData)
     text = text.replace("-", MINUS)
     axes.text(1.015, height, text, transform=place, va="center", fontsize=10, color=GREY)
@@ -539,40 +478,41 @@ def plot_overoptimisation(
 ) -> Figure:
     """Gold and learned reward against d = sqrt(KL), one panel per method.
 
-    The learned reward, which is optimised, keeps rising; the gold reward, what people want, rises
-    and then falls. The area between the two is shaded: the learned reward, which preferences
-    determine up to a constant, should agree with gold at the reference.
+    The learned reward is optimised and keeps rising. The gold reward, which is what people want,
+    rises and then falls. The area between the two is shaded. Preferences determine the learned
+    reward only up to a constant, so it should be shifted to agree with gold at the reference.
 
     Parameters
     ----------
     paths : dict
-        From a method's name to columns (K,), in the order of its distance from the reference:
-        "kl" in nats per sentence, "gold" and "learned", expected rewards. The least KL of all is
-        taken for the reference's.
+        From a method's name to columns (K,), in the order of the distance from the reference:
+        "kl" in nats per sentence, and the expected rewards "gold" and "learned". The point with
+        the smallest KL of all paths is drawn as the reference.
     title : str
     path : path, optional
-        Where to save the figure, as the format its suffix names.
+        Where to save the figure, in the format that its suffix names.
 
     Raises
     ------
     ValueError
-        If there are no paths, a column is missing, columns differ in length or hold numbers that
-        are not finite, or a KL is below 0 by more than rounding.
+        If a column is missing, or columns differ in length.
 
     References
     ----------
     Gao, Schulman and Hilton, "Scaling laws for reward model overoptimization" (2022).
     """
-    methods = {name: _checked_path(name, columns) for name, columns in paths.items()}
-    if not methods:
-        raise ValueError("paths is empty: there is no method to draw")
+    methods = {}
+    for name, columns in paths.items():
+        arrays = figures._arrays(f"paths[{name!r}]", columns, ["kl", "gold", "learned"])
+        kl = np.maximum(arrays["kl"], 0.0)  # rounding can make a KL of 0 negative
+        methods[name] = np.sqrt(kl), arrays["gold"], arrays["learned"]
     _, reference = min(
         (distance.min(), gold[distance.argmin()]) for distance, gold, _ in methods.values()
     )
     figure = figures._agg_figure(max(3.5 * len(methods), 7.0), 4.6)
     _headed(figure, title)
     panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (name, columns) in zip(panels, methods.items(), strict=True):
+    for axes, (name, path_of_method) in zip(panels, methods.items(), strict=True):
         heading: dict[str, Any] = {
             "fontsize": 12,
             "fontweight": "bold",
@@ -580,7 +520,7 @@ def plot_overoptimisation(
             "parse_math": False,
         }
         axes.set_title(name, loc="left", pad=34, **heading)
-        _draw_rewards(axes, *columns)
+        _draw_rewards(axes, *path_of_method)
         axes.axhline(
             reference, color=GREY, linestyle=figures.DOTTED, linewidth=1.2, label="reference"
         )
@@ -594,18 +534,6 @@ def plot_overoptimisation(
         **AXIS_LABEL,
     )
     return figures._finished(figure, path)
-
-
-def _checked_path(name: str, columns: Mapping[str, ArrayLike]) -> tuple[Array, Array, Array]:
-    """Distance, gold and learned reward, each (K,)."""
-    where = f"paths[{name!r}]"
-    checked = figures._checked_columns(where, columns, PATH_COLUMNS)
-    for column, numbers in checked.items():
-        _require_finite_row(f"{where}[{column!r}]", numbers)
-    kl, gold, learned = (checked[column] for column in PATH_COLUMNS)
-    if kl.min() < -1e-9:
-        raise ValueError(f"{where}['kl'] must be at least 0, got {kl.min()}")
-    return np.sqrt(np.maximum(kl, 0.0)), gold, learned
 
 
 def _draw_rewards(axes: Axes, distance: Array, gold: Array, learned: Array) -> None:

@@ -252,9 +252,7 @@ def draw_figures(
         path=folder / "frontier.png",
     )
     curves: dict[str, Any] = {
-        name: [tuple(run.curve) for run in seeds]
-        for name, seeds in runs.items()
-        if name != "best-of-n"
+        name: [run.curve for run in seeds] for name, seeds in runs.items() if name != "best-of-n"
     }
     if curves:
         alignment_figures.plot_learning(
