@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import environments
+import gymnasium
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,7 +36,6 @@ from minirl.experiments.compare import (
     run_seed,
 )
 from minirl.experiments.jobs import Failure
-from minirl.experiments.runs import Run
 from minirl.settings import Settings
 from minirl.support.serialization import load_arrays, save_arrays
 from minirl.training import TrainingStopped
@@ -111,45 +111,23 @@ def finished(tmp_path_factory):
 
 def test_the_folder(finished):
     _, folder = finished
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "curves.png",
-        "experiment.json",
-        "runs",
-        "runs.csv",
-        "summary.json",
-    ]
-    assert stored(folder) == [
-        "policy-gradient-seed1.npz",
-        "policy-gradient-seed3.npz",
-        "ppo-seed1.npz",
-        "ppo-seed3.npz",
-    ]
+    files = ["curves.png", "experiment.json", "runs", "runs.csv", "summary.json"]
+    assert sorted(path.name for path in folder.iterdir()) == files
+    assert stored(folder) == [f"{name}-seed{seed}.npz" for name in TWO for seed in (1, 3)]
+    with Image.open(folder / "curves.png") as image:
+        assert image.size[0] > image.size[1] > 300
 
 
 def test_summary_json_has_the_promised_schema(finished):
     comparison, folder = finished
     summary = strict((folder / "summary.json").read_text())
     assert summary == comparison.summary
-    assert list(summary) == [
-        "env",
-        "total_steps",
-        "algorithms",
-        "comparisons",
-        "settings",
-        "versions",
-    ]
-    assert summary["env"] == "CartPole-v1"
-    assert summary["total_steps"] == 300
+    assert " ".join(summary) == "env total_steps algorithms comparisons settings versions"
+    assert (summary["env"], summary["total_steps"]) == ("CartPole-v1", 300)
     assert list(summary["algorithms"]) == ["policy-gradient", "ppo"]
     for entry in summary["algorithms"].values():
-        assert set(entry) == {
-            "final_training_return",
-            "evaluation_return",
-            "steps_to_threshold",
-            "cut_episodes",
-            "cpu_seconds",
-            "gradient_equivalents",
-        }
+        lists = {"steps_to_threshold", "cut_episodes", "cpu_seconds", "gradient_equivalents"}
+        assert set(entry) == {"final_training_return", "evaluation_return", *lists}
         for score in ("final_training_return", "evaluation_return"):
             assert set(entry[score]) == {"iqm", "ci95", "per_seed"}
             low, high = entry[score]["ci95"]
@@ -160,8 +138,8 @@ def test_summary_json_has_the_promised_schema(finished):
         assert len(entry["cpu_seconds"]) == len(entry["gradient_equivalents"]) == 2
         assert min(entry["cpu_seconds"] + entry["gradient_equivalents"]) > 0
     assert [(pair["first"], pair["second"], pair["metric"]) for pair in summary["comparisons"]] == [
-        ("policy-gradient", "ppo", "final_training_return"),
-        ("policy-gradient", "ppo", "evaluation_return"),
+        ("policy-gradient", "ppo", metric)
+        for metric in ("final_training_return", "evaluation_return")
     ]
     for pair in summary["comparisons"]:
         assert 0 <= pair["probability_of_improvement"] <= 1
@@ -185,6 +163,13 @@ def test_the_numbers_are_those_of_the_runs(finished):
         for column in ("cpu_seconds", "gradient_equivalents"):
             assert entry[column] == [run.columns[column][-1] for run in seeds.values()]
         assert comparison.summary["settings"]["seeds"] == list(seeds) == [3, 1]
+    first, second = (
+        np.array([run.evaluation_return for run in comparison.runs[name].values()]) for name in TWO
+    )
+    pair = comparison.summary["comparisons"][1]
+    improvement = statistics.probability_of_improvement(first, second)
+    assert pair["probability_of_improvement"] == improvement
+    assert pair["iqm_difference"] == pytest.approx(first.mean() - second.mean())
 
 
 def test_runs_csv_holds_every_update_of_every_run(finished):
@@ -203,11 +188,6 @@ def test_runs_csv_holds_every_update_of_every_run(finished):
     assert "nan" not in (folder / "runs.csv").read_text()
 
 
-def test_the_figure_is_a_picture(finished):
-    with Image.open(finished[1] / "curves.png") as image:
-        assert image.size[0] > image.size[1] > 300
-
-
 def test_the_table_names_algorithms_and_says_what_pairs_can_tell(finished):
     table = finished[0].table()
     lines = table.splitlines()
@@ -216,13 +196,6 @@ def test_the_table_names_algorithms_and_says_what_pairs_can_tell(finished):
     assert "0 of 2" in table  # nobody reached the threshold
     assert sum("policy-gradient" in line and "ppo" in line for line in lines) == 2
     assert "nan" not in table
-
-
-def test_a_names_order_is_the_callers(finished):
-    assert list(small(dict(reversed(TWO.items())), total_steps=1, seeds=1).runs) == [
-        "ppo",
-        "policy-gradient",
-    ]
 
 
 # The same again
@@ -244,10 +217,12 @@ def test_the_same_seeds_give_the_same_histories_whoever_computes_them(finished):
 
 def test_a_run_does_not_depend_on_its_company(finished):
     comparison, _ = finished
-    alone = small({"ppo": TWO["ppo"]}, seeds=[1])
-    np.testing.assert_array_equal(
-        alone.runs["ppo"][1].columns["kl"], comparison.runs["ppo"][1].columns["kl"]
-    )
+    others = small(dict(reversed(TWO.items())), seeds=[1])
+    assert list(others.runs) == ["ppo", "policy-gradient"]  # in the caller's order
+    for found in (others, small({"ppo": TWO["ppo"]}, seeds=[1])):
+        np.testing.assert_array_equal(
+            found.runs["ppo"][1].columns["kl"], comparison.runs["ppo"][1].columns["kl"]
+        )
 
 
 class Stops(ThreadPoolExecutor):
@@ -336,19 +311,19 @@ def test_what_is_stored_is_not_trained_again_and_what_is_missing_is(finished, tr
     comparison, _ = finished
     first = small(seeds=[3, 1], out=tmp_path)
     (tmp_path / "runs" / "ppo-seed1.npz").unlink()
-    for name in ("summary.json", "runs.csv", "curves.png"):
+    names = {"summary.json", "runs.csv", "curves.png"}
+    for name in names:
         (tmp_path / name).unlink()
     trained.clear()
     resumed = small(seeds=[3, 1], out=tmp_path)
     assert trained == [("ppo", 1)]
     assert timeless(resumed.summary) == timeless(comparison.summary)
     # the cost of a stored run is what it took when it was trained
-    name = "policy-gradient"
-    assert (
-        resumed.summary["algorithms"][name]["cpu_seconds"]
-        == first.summary["algorithms"][name]["cpu_seconds"]
+    before, after = (
+        found.summary["algorithms"]["policy-gradient"]["cpu_seconds"] for found in (first, resumed)
     )
-    assert {"summary.json", "runs.csv", "curves.png"} <= set(os.listdir(tmp_path))
+    assert before == after
+    assert names <= set(os.listdir(tmp_path))
 
     trained.clear()
     more = small(seeds=[3, 1, 0], out=tmp_path)  # more seeds of the same experiment
@@ -356,63 +331,47 @@ def test_what_is_stored_is_not_trained_again_and_what_is_missing_is(finished, tr
     assert list(more.runs["ppo"]) == [3, 1, 0]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
-def test_a_damaged_run_is_trained_again(damage, trained, tmp_path):
-    one = {"ppo": TWO["ppo"]}
-    first = small(one, seeds=1, total_steps=1, out=tmp_path)
-    path = tmp_path / "runs" / "ppo-seed0.npz"
-    whole = path.read_bytes()
-    middle = whole.index(b"header.npy") + 1000  # inside what is stored, not between
-    path.write_bytes(whole[:middle] if damage == "truncated" else b"")
-    if damage == "foreign":
-        np.savez(path, weights=np.arange(3))
-    trained.clear()
-    again = small(one, seeds=1, total_steps=1, out=tmp_path)
-    assert trained == [("ppo", 0)]
-    assert timeless(again.summary) == timeless(first.summary)
-    assert np.load(path)["header"]  # and stored whole
-    trained.clear()
-    small(one, seeds=1, total_steps=1, out=tmp_path)
-    assert trained == []
+def array_changed(**change):
+    """Store a run again, with these arrays instead of its own."""
+
+    def damage(path):
+        header, arrays = load_arrays(path, "minirl-run-1")
+        save_arrays(path, "minirl-run-1", header, arrays | change)
+
+    return damage
 
 
-def test_no_flipped_bit_changes_a_stored_run(tmp_path):
-    small({"ppo": TWO["ppo"]}, seeds=1, total_steps=1, out=tmp_path)
-    path = tmp_path / "runs" / "ppo-seed0.npz"
-    item = WorkItem("CartPole-v1", "ppo", TWO["ppo"], SMALL, 0, 1, 3)
+def truncated(path):
     whole = path.read_bytes()
-    assert Run.load(path, item.describe()) is not None
-    with open(path, "r+b", buffering=0) as file:
-        for position, byte in enumerate(whole):
-            file.seek(position)
-            file.write(bytes([byte ^ 1 << position % 8]))
-            assert Run.load(path, item.describe()) is None
-            file.seek(position)
-            file.write(bytes([byte]))
-    assert Run.load(path, item.describe()) is not None
+    path.write_bytes(whole[: whole.index(b"header.npy") + 1000])  # inside what is stored
 
 
 @pytest.mark.parametrize(
-    "change",
+    "damage",
     [
-        {"scores": np.zeros(2)},
-        {"kl": np.zeros(3)},
-        {"kl": np.zeros((1, 1))},
-        {"environment_steps": np.array(1.0)},
+        None,  # negative control
+        truncated,
+        lambda path: path.write_bytes(b""),
+        lambda path: np.savez(path, weights=np.arange(3)),
+        array_changed(scores=np.zeros(2)),
+        array_changed(kl=np.zeros(3)),
+        array_changed(kl=np.zeros((1, 1))),
+        array_changed(environment_steps=np.array(1.0)),
     ],
 )
-def test_a_run_whose_arrays_do_not_fit_is_trained_again(change, trained, tmp_path):
-    one = {"ppo": TWO["ppo"]}
-    small(one, seeds=1, total_steps=1, out=tmp_path)
+def test_a_damaged_run_is_trained_again(damage, trained, tmp_path):
+    arguments = {"algorithms": {"ppo": TWO["ppo"]}, "seeds": 1, "total_steps": 1, "out": tmp_path}
+    first = small(**arguments)
     path = tmp_path / "runs" / "ppo-seed0.npz"
-    header, arrays = load_arrays(path, "minirl-run-1")
+    (damage or array_changed())(path)
     trained.clear()
-    save_arrays(path, "minirl-run-1", header, arrays)
-    small(one, seeds=1, total_steps=1, out=tmp_path)
-    assert trained == []  # negative control
-    save_arrays(path, "minirl-run-1", header, {**arrays, **change})
-    small(one, seeds=1, total_steps=1, out=tmp_path)
-    assert trained == [("ppo", 0)]
+    again = small(**arguments)
+    assert trained == ([("ppo", 0)] if damage else [])
+    assert timeless(again.summary) == timeless(first.summary)
+    assert np.load(path)["header"]  # and stored whole
+    trained.clear()
+    small(**arguments)
+    assert trained == []
 
 
 # What may be compared
@@ -428,20 +387,16 @@ def test_two_names_of_one_kind_get_settings_of_their_own():
 
 
 def test_algorithms_of_ones_own(trained, tmp_path):
-    own = {"mine": environments.PlainClass(0.01), "twice": environments.PlainClass(0.02)}
-    arguments = {"env": environments.steady, "total_steps": 100, "out": tmp_path}
-    first = small(own, **arguments)
-    runs = first.runs
-    assert list(runs) == ["mine", "twice"]
-    assert not np.array_equal(runs["mine"][0].columns["kl"], runs["twice"][0].columns["kl"])
-    assert len(trained) == 4
-    # and it resumes: an equal object is the same algorithm
-    again = small(
-        {"mine": environments.PlainClass(0.01), "twice": environments.PlainClass(0.02)},
-        **arguments,
-    )
-    assert len(trained) == 4
-    assert timeless(again.summary) == timeless(first.summary)
+    def own():
+        algorithms = {"mine": environments.PlainClass(0.01), "twice": environments.PlainClass(0.02)}
+        return small(algorithms, environments.steady, total_steps=100, out=tmp_path)
+
+    first = own()
+    assert list(first.runs) == ["mine", "twice"]
+    mine, twice = (first.runs[name][0].columns["kl"] for name in first.runs)
+    assert not np.array_equal(mine, twice)
+    assert timeless(own().summary) == timeless(first.summary)
+    assert len(trained) == 4  # it resumed: an equal object is the same algorithm
 
 
 def test_the_environment_may_be_a_partial_function():
@@ -458,16 +413,6 @@ def test_names_may_hold_what_csv_must_quote(name, tmp_path):
     assert len(stored(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("name", ["a/b", "../up", "nul\0", ""])
-def test_names_that_are_no_file_names_are_refused_before_training(name, trained, tmp_path):
-    folder = tmp_path / "deep" / "results"
-    with pytest.raises(ValueError, match="name") as caught:
-        small({name: PolicyGradient()}, seeds=1, total_steps=1, out=folder)
-    assert repr(name) in str(caught.value)
-    assert trained == []
-    assert list(tmp_path.rglob("*.npz")) == []
-
-
 def test_settings_of_their_own_are_used_and_said_under_the_figure():
     other = Settings(num_envs=1, rollout_steps=64, hidden_sizes=(4,))
     comparison = small(settings={"ppo": other, "policy-gradient": SMALL}, seeds=1, total_steps=1)
@@ -477,20 +422,13 @@ def test_settings_of_their_own_are_used_and_said_under_the_figure():
     assert comparison.runs["ppo"][0].columns["environment_steps"][0] < 65
 
 
-def test_settings_for_an_algorithm_that_is_not_there_are_refused():
-    with pytest.raises(ValueError, match="pppo"):
-        small(settings={"pppo": SMALL, "policy-gradient": SMALL}, seeds=1, total_steps=1)
-
-
 def test_the_footnote_says_what_is_shared_and_what_is_not():
-    from minirl.experiments.compare import WorkItem
-
-    items = [
-        WorkItem("CartPole-v1", name, algorithm, SMALL, 0, 300, 3)
-        for name, algorithm in {"ppo": PPO(epochs=2), "trpo": TRPO(max_kl=0.02)}.items()
-    ]
-    text = footnote(items)
-    shared, ppo, trpo = text.splitlines()
+    shared, ppo, trpo = footnote(
+        [
+            WorkItem("CartPole-v1", name, algorithm, SMALL, 0, 300, 3)
+            for name, algorithm in {"ppo": PPO(epochs=2), "trpo": TRPO(max_kl=0.02)}.items()
+        ]
+    ).splitlines()
     assert "2 environments" in shared
     assert "lam 0.95" in shared
     assert "epochs 2" in ppo
@@ -514,35 +452,26 @@ def test_a_single_seed_has_no_interval(tmp_path):
 
 def test_without_a_finished_episode_there_is_no_training_return(tmp_path):
     comparison = small(env="Pendulum-v1", total_steps=1, out=tmp_path)
-    summary = strict((tmp_path / "summary.json").read_text())
-    for entry in summary["algorithms"].values():
-        assert entry["final_training_return"] == {
-            "iqm": None,
-            "ci95": [None, None],
-            "per_seed": [None, None],
-        }
+    nothing = {"iqm": None, "ci95": [None, None], "per_seed": [None, None]}
+    for entry in strict((tmp_path / "summary.json").read_text())["algorithms"].values():
+        assert entry["final_training_return"] == nothing
         assert None not in entry["evaluation_return"]["per_seed"]
         assert entry["steps_to_threshold"] == [None, None]
-    table = comparison.table()
-    assert "no episode ended" in table
-    assert not re.search(r"\b(nan|None|null)\b", table)
+    assert "no episode ended" in comparison.table()
+    assert not re.search(r"\b(nan|None|null)\b", comparison.table())
     assert (tmp_path / "curves.png").exists()
 
 
 @pytest.mark.parametrize(
     ("per_seed", "text"),
     [
-        ([None, None, None], "no episode ended"),
-        ([7.0, None, 9.0], "no episode: 1 of 3 seeds"),
-        ([7.0, None, None], "no episode: 2 of 3 seeds"),
+        ([np.nan] * 3, "no episode ended"),
+        ([7.0, np.nan, 9.0], "no episode: 1 of 3 seeds"),
+        ([7.0, np.nan, np.nan], "no episode: 2 of 3 seeds"),
     ],
 )
 def test_no_episode_ended_is_said_only_if_none_did(per_seed, text):
-    score = statistics.summarize(
-        [np.nan if s is None else s for s in per_seed], np.random.default_rng(0)
-    )
-    assert score["per_seed"] == per_seed
-    assert _score_text(score) == text
+    assert _score_text(statistics.summarize(per_seed, np.random.default_rng(0))) == text
 
 
 def test_an_algorithm_that_counts_no_gradient_equivalents(monkeypatch, tmp_path):
@@ -555,12 +484,6 @@ def test_an_algorithm_that_counts_no_gradient_equivalents(monkeypatch, tmp_path)
     algorithms = {"mine": Uncounted(0.01), "ppo": PPO()}
     small(algorithms, environments.steady, total_steps=1, out=tmp_path)
     strict((tmp_path / "summary.json").read_text())
-
-
-def test_a_function_that_ignores_its_argument_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"got 4 from env\(1\)"):
-        small(env=environments.four, out=tmp_path / "results")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_in_threads_at_the_same_time_are_refused():
@@ -647,18 +570,14 @@ def test_a_process_pool_of_the_caller_names_what_it_cannot_import(monkeypatch):
 
 
 def test_the_table_says_how_many_episodes_were_cut(tmp_path):
-    arguments = {"total_steps": 1, "out": tmp_path, "evaluation_episodes": 3}
-    comparison = small(env=environments.endless, **arguments)
-    again = small(env=environments.endless, **arguments)  # from the stored runs
-    for found in (comparison, again):
+    arguments = {"total_steps": 1, "out": tmp_path}
+    for _ in ("trained", "from the stored runs"):
+        found = small(env=environments.endless, **arguments)
         assert found.table().count("6 of 6 evaluation episodes had not ended and were cut") == 2
-        assert [entry["cut_episodes"] for entry in found.summary["algorithms"].values()] == [
-            [3, 3],
-            [3, 3],
-        ]
-    assert strict((tmp_path / "summary.json").read_text()) == again.summary
-    table = small(env=environments.steady, total_steps=1).table()
-    assert "were cut" not in table
+        for entry in found.summary["algorithms"].values():
+            assert entry["cut_episodes"] == [3, 3]
+    assert strict((tmp_path / "summary.json").read_text()) == found.summary
+    assert "were cut" not in small(env=environments.steady, total_steps=1).table()
 
 
 def test_evaluation_episodes_last_as_long_as_the_caller_says():
@@ -671,15 +590,12 @@ def test_evaluation_episodes_last_as_long_as_the_caller_says():
     assert comparison.summary["settings"]["max_steps"] == 1100
 
 
-def test_steps_to_the_threshold_are_whole_numbers():
-    import gymnasium
-
-    gymnasium.register("Solved-v0", environments.Steady, reward_threshold=0.0)
-    try:
-        comparison = small(env="Solved-v0", total_steps=600, seeds=2)
-    finally:
-        del gymnasium.registry["Solved-v0"]
-    for entry in comparison.summary["algorithms"].values():
+def test_steps_to_the_threshold_are_whole_numbers(monkeypatch):
+    spec = gymnasium.envs.registration.EnvSpec(
+        "Solved-v0", environments.Steady, reward_threshold=0.0
+    )
+    monkeypatch.setitem(gymnasium.registry, "Solved-v0", spec)
+    for entry in small(env="Solved-v0", total_steps=600).summary["algorithms"].values():
         # two environments in step, so the hundredth episode is the fiftieth of the second one
         assert entry["steps_to_threshold"] == [500, 500]
         assert [type(steps) for steps in entry["steps_to_threshold"]] == [int, int]
@@ -691,6 +607,11 @@ def test_steps_to_the_threshold_are_whole_numbers():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        *(({"algorithms": {x: PolicyGradient()}}, "name") for x in ("a/b", "../up", "nul\0", "")),
+        ({"settings": {"pppo": SMALL, "policy-gradient": SMALL}}, "pppo"),
+        ({"env": environments.four}, r"got 4 from env\(1\)"),
+        ({"out": Path(__file__) / "results"}, "can't be written"),
+        ({"seeds": 10**30}, "seeds must be at most 10,000, got 1,000,000"),
         ({"algorithms": ["ppo", "a2c"]}, "'a2c' is unknown.*trpo"),
         ({"algorithms": {}}, "at least one algorithm"),
         ({"max_steps": 0}, "max_steps must be a whole number of at least 1, got 0"),
@@ -708,63 +629,58 @@ def test_steps_to_the_threshold_are_whole_numbers():
         ({"env": "nowhere_to_be_found:Env-v0"}, "nowhere_to_be_found"),
     ],
 )
-def test_bad_arguments_are_named_and_leave_no_mark(arguments, words, tmp_path):
-    folder = tmp_path / "results"
+def test_bad_arguments_are_named_and_leave_no_mark(arguments, words, trained, tmp_path):
     with pytest.raises(ValueError, match=words) as caught:
-        small(**{"out": folder, **arguments})
+        small(**{"out": tmp_path / "results", **arguments})
     assert "\n" not in str(caught.value)
-    assert list(tmp_path.rglob("*.npz")) == []
+    assert trained == []
     # otherwise the comparison as it was meant would find "another experiment" there
-    assert not (folder / "experiment.json").exists()
+    assert list(tmp_path.rglob("*.*")) == []
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):
-    one = {"ppo": PPO()}
-    first = small(one, total_steps=np.int64(1), seeds=np.arange(2), out=tmp_path)
-    assert list(first.runs["ppo"]) == [0, 1]
-    strict((tmp_path / "summary.json").read_text())
-    small(one, total_steps=1, seeds=2, out=tmp_path)  # the same experiment
+    for total_steps, seeds in ((np.int64(1), np.arange(2)), (1, 2)):  # the same experiment
+        found = small({"ppo": PPO()}, total_steps=total_steps, seeds=seeds, out=tmp_path)
+        assert list(found.runs["ppo"]) == [0, 1]
+        strict((tmp_path / "summary.json").read_text())
 
 
-def test_a_folder_that_holds_another_experiment(finished):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"total_steps": 301}, "total_steps is 300 there, 301 here"),
+        ({"env": "Acrobot-v1"}, "env is 'CartPole-v1' there, 'Acrobot-v1' here"),
+        ({"algorithms": {"ppo": PPO(epochs=3)}, "seeds": [1]}, "epochs is 2 there, 3 here"),
+        ({"seeds": [1], "evaluation_episodes": 4}, "evaluation_episodes is 3 there, 4 here"),
+        ({"seeds": [1], "settings": Settings()}, "num_envs is 2 there, 8 here"),
+    ],
+)
+def test_a_folder_that_holds_another_experiment(changes, words, finished):
     _, folder = finished
     before = (folder / "summary.json").read_bytes()
-    with pytest.raises(ValueError, match="total_steps is 300 there, 301 here") as caught:
-        small(total_steps=301, out=folder)
+    with pytest.raises(ValueError, match=words) as caught:
+        small(**changes, out=folder)
     assert str(folder) in str(caught.value)
-    with pytest.raises(ValueError, match="env is 'CartPole-v1' there, 'Acrobot-v1' here"):
-        small(env="Acrobot-v1", out=folder)
-    with pytest.raises(ValueError, match="epochs is 2 there, 3 here"):
-        small({"ppo": PPO(epochs=3)}, seeds=[1], out=folder)
-    with pytest.raises(ValueError, match="evaluation_episodes is 3 there, 4 here"):
-        small(seeds=[1], evaluation_episodes=4, out=folder)
-    with pytest.raises(ValueError, match="num_envs is 2 there, 8 here"):
-        small(seeds=[1], settings=Settings(), out=folder)
     assert (folder / "summary.json").read_bytes() == before
-
-
-def test_a_folder_that_cannot_be_written(trained, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="can't be written"):
-        small(out=tmp_path / "file" / "results")
-    assert trained == []
 
 
 # What goes wrong underway
 
 
-@pytest.mark.parametrize("where", ["this process", "a user's executor"])
-def test_a_seed_that_fails_is_named(where, tmp_path):
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_seed_that_fails_is_named(threads, tmp_path):
     algorithms = {"good": PolicyGradient(), "bad": environments.Fails()}
-    with ThreadPoolExecutor(1) as threads:
-        executor = threads if where == "a user's executor" else None
-        with pytest.raises(TrainingStopped, match="ArithmeticError: the update") as caught:
-            small(algorithms, seeds=[4], total_steps=1, out=tmp_path, executor=executor)
-        assert threads.submit(int, 3).result() == 3
-    said = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-    assert "the update can't be done" in said
-    assert "bad" in said
-    assert "seed 4" in said
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(TrainingStopped, match="ArithmeticError: the update can't") as caught:
+            small(
+                *(algorithms, "CartPole-v1"),
+                seeds=[4],
+                total_steps=1,
+                out=tmp_path,
+                executor=executor if threads else None,
+            )
+        assert executor.submit(int, 3).result() == 3
+    assert caught.value.__notes__ == ["in bad, seed 4"]
     assert stored(tmp_path) == ["good-seed4.npz"]
 
 
@@ -813,10 +729,7 @@ def test_an_error_that_cannot_be_pickled_is_still_told(error):
     assert type(found) is RuntimeError
     assert str(found) == f"{type(error).__name__}: one, 2"
     assert str(error) in str(found.__cause__)
-
-
-def test_an_error_from_another_process_keeps_its_class_and_what_it_holds():
-    stopped = TrainingStopped("no more", "what was learned")
+    stopped = TrainingStopped("no more", "what was learned")  # others keep class and contents
     found = pickle.loads(pickle.dumps(Failure(stopped))).error
     assert type(found) is TrainingStopped
     assert (str(found), found.result) == ("no more", "what was learned")
@@ -830,51 +743,28 @@ def test_a_worker_that_dies_costs_only_what_was_not_finished(tmp_path):
         small(algorithms, workers=2, **arguments)
     assert stored(tmp_path) == ["good-seed0.npz"]  # whole, and nothing half written
     stored_at = good.stat().st_mtime_ns
-
-    small(algorithms, workers=1, **arguments)
+    small(algorithms, **arguments)
     assert stored(tmp_path) == ["dies-seed0.npz", "good-seed0.npz"]
     assert good.stat().st_mtime_ns == stored_at
-
-
-def test_the_scores_of_pairs_are_those_of_the_statistics(finished):
-    comparison, _ = finished
-    first, second = (
-        np.array([run.evaluation_return for run in comparison.runs[name].values()]) for name in TWO
-    )
-    pair = comparison.summary["comparisons"][1]
-    assert pair["probability_of_improvement"] == statistics.probability_of_improvement(
-        first, second
-    )
-    assert pair["iqm_difference"] == pytest.approx(first.mean() - second.mean())
-
-
-def test_more_seeds_than_memory_can_hold_are_refused():
-    with pytest.raises(ValueError, match="seeds must be at most 10,000, got 1,000,000"):
-        small(seeds=10**30)
 
 
 def test_a_seed_makes_two_vector_environments_and_one_policy(monkeypatch):
     """One to train in and one to evaluate in; before that, the entrance checks once."""
     made = Counter()
-
-    def counted(name):
+    for name in ("make_vector_env", "make_policy"):
         function = getattr(minirl, name)
 
-        def count(*arguments, **named):
+        def count(*arguments, name=name, function=function, **named):
             made[name] += 1
             return function(*arguments, **named)
 
         for module in list(sys.modules.values()):
             if module.__name__.startswith("minirl") and getattr(module, name, None) is function:
                 monkeypatch.setattr(module, name, count)
-
-    counted("make_vector_env")
-    counted("make_policy")
     totals = []
     for seeds in (1, 3):
         made.clear()
-        settings = {"seeds": seeds, "total_steps": 300, "evaluation_episodes": 2, "workers": 1}
-        compare("CartPole-v1", ["ppo"], **settings)
+        small(["ppo"], settings=None, seeds=seeds)
         totals.append(dict(made))
     for name, per_seed in (("make_vector_env", 2), ("make_policy", 1)):
         assert totals[1][name] - totals[0][name] == 2 * per_seed
