@@ -137,11 +137,10 @@ def test_summary_json_has_the_promised_schema(finished):
         assert entry["cut_episodes"] == [0, 0]
         assert len(entry["cpu_seconds"]) == len(entry["gradient_equivalents"]) == 2
         assert min(entry["cpu_seconds"] + entry["gradient_equivalents"]) > 0
-    assert [(pair["first"], pair["second"], pair["metric"]) for pair in summary["comparisons"]] == [
-        ("policy-gradient", "ppo", metric)
-        for metric in ("final_training_return", "evaluation_return")
-    ]
+    metrics = [pair["metric"] for pair in summary["comparisons"]]
+    assert metrics == ["final_training_return", "evaluation_return"]
     for pair in summary["comparisons"]:
+        assert (pair["first"], pair["second"]) == ("policy-gradient", "ppo")
         assert 0 <= pair["probability_of_improvement"] <= 1
         assert len(pair["probability_interval"]) == len(pair["difference_interval"]) == 2
         assert isinstance(pair["distinguishable"], bool)
@@ -607,7 +606,10 @@ def test_steps_to_the_threshold_are_whole_numbers(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        *(({"algorithms": {x: PolicyGradient()}}, "name") for x in ("a/b", "../up", "nul\0", "")),
+        *(
+            ({"algorithms": {name: PolicyGradient()}}, f"name.*{re.escape(repr(name))}")
+            for name in ("a/b", "../up", "nul\0", "")
+        ),
         ({"settings": {"pppo": SMALL, "policy-gradient": SMALL}}, "pppo"),
         ({"env": environments.four}, r"got 4 from env\(1\)"),
         ({"out": Path(__file__) / "results"}, "can't be written"),
