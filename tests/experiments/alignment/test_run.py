@@ -1,9 +1,7 @@
 """The chain as the command runs it: what it says, what it leaves, and that both are true.
 
-Three grounds to stand on. `chain` is one real run, recorded: what the learners were given, what
-they found, what was drawn. `rehearsal` is a run whose learners are stand-ins that always say one
-known sentence, so that every number and text follows by hand. And each learner is called alone,
-with `align` or `DPO` replaced, to see what it passes on. The oracle is plain enumeration.
+`chain` is one real run, recorded. `rehearsal` is a run whose learners are stand-ins that always
+say one known sentence. Each learner is also called alone. The oracle is plain enumeration.
 """
 
 import copy
@@ -14,6 +12,7 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import numpy.testing as npt
 import pytest
 from PIL import Image
 from scipy.special import expit, logsumexp
@@ -140,6 +139,13 @@ def require_typical(log_probs, prompts, responses):
 # ---------------------------------------------------------------- one real run, recorded
 
 
+def bound(function, args, keywords):
+    """The arguments of a call by their names, with the defaults."""
+    given = inspect.signature(function).bind(*args, **keywords)
+    given.apply_defaults()
+    return SimpleNamespace(**given.arguments)
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """`run_chain`, once: what went in and out of each part, and what is left."""
@@ -149,21 +155,18 @@ def chain(tmp_path_factory):
 
     def recorded(name, original):
         def call(*args, **keywords):
-            given = inspect.signature(original).bind(*args, **keywords)
-            given.apply_defaults()
-            rng = copy.deepcopy(given.arguments.get("rng"))
-            result = original(*args, **keywords)
-            calls[name].append(SimpleNamespace(**given.arguments | {"rng": rng}, result=result))
-            return result
+            given = bound(original, args, keywords)
+            given.rng = copy.deepcopy(getattr(given, "rng", None))
+            given.result = original(*args, **keywords)
+            calls[name].append(given)
+            return given.result
 
         return call
 
     def recorded_dpo(**settings):
-        method = DPO(**settings)
-
         def fit(*args, **keywords):
-            fits.append((method, method.fit(*args, **keywords)))
-            return fits[-1][1]
+            fits.append(DPO(**settings).fit(*args, **keywords))
+            return fits[-1]
 
         return SimpleNamespace(fit=fit)
 
@@ -177,30 +180,15 @@ def chain(tmp_path_factory):
     prepared = calls["prepare"][0].result
     log_reference = enumerated(prepared.tuned.policy)
     trpo, ppo = calls["align"]
-    log_probs = {
-        "trpo": enumerated(trpo.result.policy),
-        "dpo": enumerated(fits[0][1].policy),
-        "ipo": enumerated(fits[1][1].policy),
-        "best-of-n": best_of(log_reference, GOLD, 16),
+    policies = {"trpo": trpo.result.policy, "dpo": fits[0].policy, "ipo": fits[1].policy}
+    log_probs = {name: enumerated(policy) for name, policy in policies.items()}
+    log_probs["best-of-n"] = best_of(log_reference, GOLD, 16)
+    hacked = {
+        HACKED[0]: enumerated(ppo.result.policy),
+        HACKED[1]: tilted(log_reference, prepared.learned, 0.02)[0],
     }
-    return SimpleNamespace(
-        out=out,
-        summary=summary,
-        said="\n".join(said),
-        calls=calls,
-        fits=fits,
-        prepared=prepared,
-        learned=prepared.learned,
-        log_reference=log_reference,
-        trpo=trpo,
-        ppo=ppo,
-        log_probs=log_probs,
-        hacked={
-            HACKED[0]: enumerated(ppo.result.policy),
-            HACKED[1]: tilted(log_reference, prepared.learned, 0.02)[0],
-        },
-        page=(out / "samples.md").read_text(),
-    )
+    texts, page = "\n".join(said), (out / "samples.md").read_text()
+    return SimpleNamespace(**locals())
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +202,14 @@ def log_reference(chain):
 
 
 def test_preferences_are_bradley_terry_of_gold_and_the_held_out_ones_are_fresh(chain, prepared):
-    def margins(pairs):
-        return GOLD[pairs.prompts, pairs.first] - GOLD[pairs.prompts, pairs.second]
-
     soft, hard, held_out = prepared.soft, prepared.hard, prepared.held_out
-    for preferences, drawn in zip((soft, held_out), chain.calls["sample_pairs"], strict=True):
-        np.testing.assert_allclose(preferences.labels, expit(margins(preferences)), rtol=1e-12)
+    for found, drawn in zip((soft, held_out), chain.calls["sample_pairs"], strict=True):
+        margins = GOLD[found.prompts, found.first] - GOLD[found.prompts, found.second]
+        npt.assert_allclose(found.labels, expit(margins), rtol=1e-12)
         for name in ("prompts", "first", "second"):
-            np.testing.assert_array_equal(getattr(preferences, name), getattr(drawn.result, name))
+            npt.assert_array_equal(getattr(found, name), getattr(drawn.result, name))
     for name in ("prompts", "first", "second"):
-        np.testing.assert_array_equal(getattr(hard, name), getattr(soft, name))
+        npt.assert_array_equal(getattr(hard, name), getattr(soft, name))
     assert (len(soft), len(held_out)) == (500, 5_000)
     assert set(hard.labels) == {0.0, 1.0}
     spread = np.sqrt((soft.labels * (1 - soft.labels)).sum())
@@ -231,17 +217,16 @@ def test_preferences_are_bradley_terry_of_gold_and_the_held_out_ones_are_fresh(c
     assert abs(agreed.sum()) < 4 * spread
     one, other = (call.rng for call in chain.calls["sample_pairs"])
     assert one.random() != other.random()
-    shorter = held_out.rows(slice(0, 500))
-    assert not np.array_equal(shorter.first, soft.first)
+    assert not np.array_equal(held_out.rows(slice(0, 500)).first, soft.first)
 
 
 def test_the_reward_model_is_fitted_to_single_judgements_and_centred(prepared, log_reference):
     wanted = fit_reward_model(bag_of_words(TASK), prepared.hard)
-    np.testing.assert_allclose(prepared.model.weights, wanted.weights, rtol=1e-9)
+    npt.assert_allclose(prepared.model.weights, wanted.weights, rtol=1e-9)
     shifts = wanted.rewards() - prepared.learned
-    np.testing.assert_allclose(shifts, shifts[:, :1] + np.zeros_like(shifts), atol=1e-9)
+    npt.assert_allclose(shifts, shifts[:, :1] + np.zeros_like(shifts), atol=1e-9)
     means = (np.exp(log_reference) * prepared.learned).sum(axis=1)
-    np.testing.assert_allclose(means, 0, atol=1e-9)
+    npt.assert_allclose(means, 0, atol=1e-9)
 
 
 def test_the_summary_is_true(chain, prepared, log_reference):
@@ -249,73 +234,63 @@ def test_the_summary_is_true(chain, prepared, log_reference):
     written = json.loads((chain.out / "summary.json").read_text())
     assert written == chain.summary
     j_star = tilted(log_reference, GOLD, BETA)[1]
-    np.testing.assert_allclose(written["j_ref"], expected(log_reference, GOLD), rtol=1e-10)
-    np.testing.assert_allclose(written["j_star"], j_star, rtol=1e-10)
+    npt.assert_allclose(written["j_ref"], expected(log_reference, GOLD), rtol=1e-10)
+    npt.assert_allclose(written["j_star"], j_star, rtol=1e-10)
     assert list(written["methods"]) == CHOSEN
     sampled = 2 * (500 + prepared.pairs.identical)
     assert sampled > 1_000
     sentences = {"trpo": 61_440, "dpo": sampled, "ipo": sampled, "best-of-n": 16}
     for name, numbers in written["methods"].items():
-        truth = judged(chain.log_probs[name], log_reference, chain.learned)
+        truth = judged(chain.log_probs[name], log_reference, chain.prepared.learned)
         for key, value in truth.items():
-            np.testing.assert_allclose(numbers[key], value, rtol=1e-8, err_msg=f"{name} {key}")
+            npt.assert_allclose(numbers[key], value, rtol=1e-8, err_msg=f"{name} {key}")
         assert numbers["fraction_of_optimum_per_seed"] == [numbers["fraction_of_optimum"]]
         assert numbers["fraction_of_optimum"] < 1
         assert numbers["sentences"] == sentences[name]
         assert 0 <= numbers["seconds"] < 600
-        assert set(numbers) == {
-            *truth,
-            "fraction_of_optimum_per_seed",
-            "sentences",
-            "seconds",
-        }
+        assert {*numbers} == {*truth, "fraction_of_optimum_per_seed", "sentences", "seconds"}
     assert written["methods"]["trpo"]["fraction_of_optimum"] > 0.9
     told = {"beta": 0.3, "reward": "gold", "labels": 500, "seeds": 1, "seed": 5}
     assert {key: written[key] for key in told} == told
     assert written["best_of_n"] == 16
     assert "minirl-numpy" in written["versions"]
+    for name in ("frontier", "learning", "overoptimisation"):
+        with Image.open(chain.out / f"{name}.png") as picture:
+            assert min(picture.width / 2, picture.height) > 400
 
 
 def test_the_reward_model_is_judged_on_fresh_pairs(chain):
     """Accuracy, ceiling and calibration again, from the tables and the second draw of pairs."""
-    found, learned = chain.summary["reward_model"], chain.learned
-    _, fresh = (call.result for call in chain.calls["sample_pairs"])
+    found, fresh = chain.summary["reward_model"], chain.calls["sample_pairs"][1].result
     gold, model = (
         expit(table[fresh.prompts, fresh.first] - table[fresh.prompts, fresh.second])
-        for table in (GOLD, learned)
+        for table in (GOLD, chain.prepared.learned)
     )
     model = model.round(12)  # a pair the model can't tell apart is 0.5 sharp
-    right = np.select([model > 0.5, model < 0.5], [gold, 1 - gold], 0.5)
-    error = 0.0
-    for low in range(10):
-        here = (model * 10).astype(int) == low
-        error += abs((model - gold)[here].sum()) / 5_000
+    bins = np.bincount((model * 10).astype(int), model - gold)
     wanted = {
-        "accuracy": right.mean(),
+        "accuracy": np.select([model > 0.5, model < 0.5], [gold, 1 - gold], 0.5).mean(),
         "bayes_ceiling": np.maximum(gold, 1 - gold).mean(),
-        "calibration_error": error,
+        "calibration_error": abs(bins).sum() / 5_000,
     }
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
-        np.testing.assert_allclose(found[key], value, atol=1e-9, err_msg=key)
+        npt.assert_allclose(found[key], value, atol=1e-9, err_msg=key)
     assert 0.7 < found["accuracy"] <= found["bayes_ceiling"] < 0.9
-    (line,) = [line for line in chain.said.splitlines() if "Bayes ceiling" in line]
+    (line,) = [line for line in chain.texts.splitlines() if "Bayes ceiling" in line]
     assert f"fresh pairs {found['accuracy']:.1%}" in line
     assert f"(Bayes ceiling {found['bayes_ceiling']:.1%})" in line
     assert f"calibration error {found['calibration_error']:.3f}" in line
 
 
-def test_over_optimisation_follows_the_learned_reward_and_nothing_else(chain, prepared):
-    ppo = chain.ppo
+def test_over_optimisation_follows_the_learned_reward_alone_and_is_drawn_truly(
+    chain, log_reference
+):
+    learned, ppo = chain.prepared.learned, chain.ppo
     assert (ppo.algorithm, ppo.beta, ppo.seed, ppo.sentences) == ("ppo", None, 5, 51_200)
-    assert ppo.settings is None
-    assert ppo.reference is prepared.tuned.policy
-    np.testing.assert_array_equal(ppo.rewards, prepared.learned)
-    assert ppo.result.description["settings"]["reward_transform"] is None
-
-
-def test_over_optimisation_is_drawn_truly(chain, log_reference):
-    learned = chain.learned
+    assert ppo.settings is ppo.result.description["settings"]["reward_transform"] is None
+    assert ppo.reference is chain.prepared.tuned.policy
+    npt.assert_array_equal(ppo.rewards, learned)
     shift = expected(log_reference, GOLD)
 
     def truth(log_probs):
@@ -328,40 +303,40 @@ def test_over_optimisation_is_drawn_truly(chain, log_reference):
         for name, columns in drawn.paths.items()
     }
     for path in points.values():  # all begin at the reference, with one reward
-        np.testing.assert_allclose(path[0], (0, shift, shift), atol=1e-9)
+        npt.assert_allclose(path[0], (0, shift, shift), atol=1e-9)
     betas = np.geomspace(20.0, 0.02, 80)
     assert points[OPTIMUM].shape == (81, 3)
     for i in [0, 10, 40, 60, 79]:
         wanted = truth(tilted(log_reference, learned, betas[i])[0])
-        np.testing.assert_allclose(points[OPTIMUM][i + 1], wanted, atol=1e-7)
+        npt.assert_allclose(points[OPTIMUM][i + 1], wanted, atol=1e-7)
     assert points[BEST_OF_N].shape == (13, 3)
     for i in [1, 4, 12]:
         wanted = truth(best_of(log_reference, learned, 2**i))
-        np.testing.assert_allclose(points[BEST_OF_N][i], wanted, atol=1e-7)
+        npt.assert_allclose(points[BEST_OF_N][i], wanted, atol=1e-7)
     rows = chain.ppo.result.history.rows
     assert len(points[PPO]) == len(rows) + 1
-    np.testing.assert_allclose(points[PPO][-1], truth(chain.hacked[HACKED[0]]), atol=1e-8)
+    npt.assert_allclose(points[PPO][-1], truth(chain.hacked[HACKED[0]]), atol=1e-8)
     told = chain.ppo.measure(chain.trpo.result.policy)
     wanted = truth(chain.log_probs["trpo"])
     names = ["exact_reference_kl", "exact_gold_reward", "exact_reward"]
     # Recorded as it is; only the drawn path is shifted.
     unshifted = np.array([0, 0, shift])
-    np.testing.assert_allclose([told[name] for name in names], wanted - unshifted, atol=1e-8)
+    npt.assert_allclose([told[name] for name in names], wanted - unshifted, atol=1e-8)
     recorded = np.array([[row[name] for name in names] for row in rows])
-    np.testing.assert_array_equal(points[PPO][:-1, :2], recorded[:, :2])
-    np.testing.assert_allclose(points[PPO][:-1, 2], recorded[:, 2] + shift, rtol=0, atol=1e-12)
+    npt.assert_array_equal(points[PPO][:-1, :2], recorded[:, :2])
+    npt.assert_allclose(points[PPO][:-1, 2], recorded[:, 2] + shift, rtol=0, atol=1e-12)
     for name, path in points.items():
         found = chain.summary["overoptimisation"][name]
         _, gold, model = path.T
         assert found["highest_gold_reward"] == gold.max()
         assert found["last_gold_reward"] == gold[-1]
-        np.testing.assert_allclose(found["last_learned_reward"], model[-1] - shift, atol=1e-9)
+        npt.assert_allclose(found["last_learned_reward"], model[-1] - shift, atol=1e-9)
         assert model[-1] > gold[-1]
         line = (
             f"gold {gold[0]:.2f} -> {gold.max():.2f} -> {gold[-1]:.2f} while learned "
             f"{model[0]:.2f} -> {model[-1]:.2f}"
         )
-        assert line in chain.said
+        assert line in chain.texts
     assert list(chain.summary["overoptimisation"]) == PATHS
 
 
@@ -372,18 +347,18 @@ def test_the_frontier_is_drawn_truly(chain, log_reference):
     wanted["best-of-n"] = [place(best_of(log_reference, GOLD, n), log_reference) for n in numbers]
     assert list(drawn.points) == CHOSEN
     for name, points in wanted.items():
-        np.testing.assert_allclose(drawn.points[name], points, atol=1e-8, err_msg=name)
+        npt.assert_allclose(drawn.points[name], points, atol=1e-8, err_msg=name)
     assert drawn.labels == {"best-of-n": [f"n = {n}" for n in numbers]}
-    np.testing.assert_allclose(drawn.reference, place(log_reference, log_reference), atol=1e-9)
+    npt.assert_allclose(drawn.reference, place(log_reference, log_reference), atol=1e-9)
     optimum = tilted(log_reference, GOLD, BETA)[0]
-    np.testing.assert_allclose(drawn.optimum, place(optimum, log_reference), atol=1e-9)
+    npt.assert_allclose(drawn.optimum, place(optimum, log_reference), atol=1e-9)
     assert drawn.beta == BETA
     assert "gold reward" in drawn.title
-    np.testing.assert_allclose(drawn.frontier.betas[[0, -1]], [100.0, 0.03])
+    npt.assert_allclose(drawn.frontier.betas[[0, -1]], [100.0, 0.03])
     for i in range(0, 300, 23):
         best, _ = tilted(log_reference, GOLD, drawn.frontier.betas[i])
         found = drawn.frontier.kls[i], drawn.frontier.rewards[i]
-        np.testing.assert_allclose(found, place(best, log_reference), atol=1e-9)
+        npt.assert_allclose(found, place(best, log_reference), atol=1e-9)
 
 
 def test_learning_is_drawn_truly(chain, prepared, log_reference):
@@ -391,8 +366,8 @@ def test_learning_is_drawn_truly(chain, prepared, log_reference):
     assert list(drawn.curves) == ["trpo"]
     assert list(drawn.offline) == ["dpo", "ipo"]
     j_ref, j_star = expected(log_reference, GOLD), tilted(log_reference, GOLD, BETA)[1]
-    np.testing.assert_allclose(drawn.reference_objective, j_ref, rtol=1e-10)
-    np.testing.assert_allclose(drawn.optimal_objective, j_star, rtol=1e-10)
+    npt.assert_allclose(drawn.reference_objective, j_ref, rtol=1e-10)
+    npt.assert_allclose(drawn.optimal_objective, j_star, rtol=1e-10)
 
     def objective(name):
         kl, reward = place(chain.log_probs[name], log_reference)
@@ -405,23 +380,16 @@ def test_learning_is_drawn_truly(chain, prepared, log_reference):
             wanted.append((before, row["exact_objective"]))
         before = row["episodes"]
     wanted.append((61_440, objective("trpo")))
-    np.testing.assert_allclose(np.array([sentences, objectives]).T, wanted, rtol=1e-9)
+    npt.assert_allclose(np.array([sentences, objectives]).T, wanted, rtol=1e-9)
     assert sentences[0] == 0
-    np.testing.assert_allclose(objectives[0], j_ref, rtol=1e-9)
-    for name, (_, found) in zip(["dpo", "ipo"], chain.fits, strict=True):
+    npt.assert_allclose(objectives[0], j_ref, rtol=1e-9)
+    for name, found in zip(["dpo", "ipo"], chain.fits, strict=True):
         ((sentences, objectives),) = drawn.offline[name]
         measured = [row["exact_objective"] for row in found.rows if "exact_objective" in row]
         assert len(measured) == 50
-        np.testing.assert_allclose(objectives, [*measured, objective(name)], rtol=1e-9)
-        np.testing.assert_allclose(objectives[0], j_ref, rtol=1e-9)
+        npt.assert_allclose(objectives, [*measured, objective(name)], rtol=1e-9)
+        npt.assert_allclose(objectives[0], j_ref, rtol=1e-9)
         assert set(sentences) == {2 * (500 + prepared.pairs.identical)}
-
-
-def test_the_figures_are_pictures(chain):
-    for name in ("frontier", "learning", "overoptimisation"):
-        with Image.open(chain.out / f"{name}.png") as picture:
-            assert picture.width > 800
-            assert picture.height > 400
 
 
 def test_the_texts_are_those_of_their_policies_and_show_their_true_rewards(chain, log_reference):
@@ -434,15 +402,15 @@ def test_the_texts_are_those_of_their_policies_and_show_their_true_rewards(chain
     assert list(sections) == list(truth)
     for title, (averages, rows) in sections.items():
         log_probs = truth[title]
-        means = [expected(log_probs, rewards) for rewards in (GOLD, chain.learned)]
+        means = [expected(log_probs, rewards) for rewards in (GOLD, chain.prepared.learned)]
         told = re.fullmatch(
             r"On average, over all answers: gold (-?\d+\.\d\d), learned (-?\d+\.\d\d)\.", averages
         )
-        np.testing.assert_allclose([float(mean) for mean in told.groups()], means, atol=0.00501)
+        npt.assert_allclose([float(mean) for mean in told.groups()], means, atol=0.00501)
         assert [prompt for prompt, *_ in rows] == sorted([0, 1, 2, 3] * 4)
         for prompt, response, gold, learned in rows:
             assert gold == f"{GOLD[prompt, response]:.2f}"
-            assert learned == f"{chain.learned[prompt, response]:.2f}"
+            assert learned == f"{chain.prepared.learned[prompt, response]:.2f}"
         prompts, responses = [row[0] for row in rows], [row[1] for row in rows]
         assert (log_probs[prompts, responses] > -12).all()
         require_typical(log_probs, prompts, responses)
@@ -452,17 +420,9 @@ def test_the_texts_are_those_of_their_policies_and_show_their_true_rewards(chain
 
 
 def test_every_stage_is_told_in_order(chain):
-    said, summary = chain.said, chain.summary
-    order = [
-        "1. Supervised fine-tuning",
-        "2. Preferences",
-        "3. Reward model",
-        "4. Learning",
-        "trpo  ",
-        "best of 16  ",
-        "answers to What is 2x4?",
-        "5. Over-optimisation",
-    ]
+    said, summary = chain.texts, chain.summary
+    order = ["1. Supervised fine-tuning", "2. Preferences", "3. Reward model", "4. Learning"]
+    order += ["trpo  ", "best of 16  ", "answers to What is 2x4?", "5. Over-optimisation"]
     places = [said.index(words) for words in order]
     assert places == sorted(places)
     assert f"J of the reference {summary['j_ref']:.3f}, J* {summary['j_star']:.3f}" in said
@@ -487,54 +447,54 @@ def test_another_experiment_is_not_overwritten(chain):
 # ---------------------------------------------------------------- each learner, replaced
 
 
+def require_run(run, after, measure, reference, chain, wanted_curve):
+    """The run is that of method `after`; its curve ends at the objective of that policy."""
+    kl, gold = place(chain.log_probs[after], chain.log_reference)
+    final = gold - BETA * kl
+    npt.assert_allclose(run.curve, [wanted_curve[0], [*wanted_curve[1], final]], rtol=1e-9)
+    npt.assert_allclose(run.log_probs, chain.log_probs[after], atol=1e-9)
+    assert run.sentences == wanted_curve[0][-1]
+    npt.assert_allclose(measure(chain.policies[after])["exact_objective"], final, rtol=1e-9)
+    assert reference is chain.prepared.tuned.policy
+
+
 @pytest.mark.parametrize("reward", ["gold", "learned"])
 @pytest.mark.parametrize("name", REINFORCED)
 def test_what_a_method_that_samples_is_given(monkeypatch, chain, name, reward):
     """The rewards, the seed, the price; its curve is told at the sentences before each update."""
-    prepared, after = chain.prepared, chain.trpo.result.policy
     columns = {
         "episodes": np.array([128, 256, 384, 512]),
         "exact_objective": np.array([-1.0, np.nan, 0.25, np.nan]),
     }
-    seen = []
+    seen, original = [], stages.align
 
     def stand_in(*args, **keywords):
-        given = inspect.signature(original).bind(*args, **keywords)
-        given.apply_defaults()
-        seen.append(SimpleNamespace(**given.arguments))
-        return SimpleNamespace(policy=after, history=SimpleNamespace(columns=lambda: columns))
+        seen.append(bound(original, args, keywords))
+        history = SimpleNamespace(columns=lambda: columns)
+        return SimpleNamespace(policy=chain.policies["trpo"], history=history)
 
-    original = stages.align
     monkeypatch.setattr(stages, "align", stand_in)
-    run = run_method(name, prepared, reward, 11)
+    run = run_method(name, chain.prepared, reward, 11)
     (given,) = seen
-    np.testing.assert_array_equal(given.rewards, GOLD if reward == "gold" else prepared.learned)
+    npt.assert_array_equal(given.rewards, GOLD if reward == "gold" else chain.prepared.learned)
     assert (given.algorithm, given.beta, given.seed, given.settings) == (name, BETA, 11, None)
-    assert given.reference is prepared.tuned.policy
     assert given.sentences == stages.SENTENCES[name]
-    kl, gold = place(chain.log_probs["trpo"], chain.log_reference)
-    final = gold - BETA * kl
-    np.testing.assert_allclose(run.curve, [[0, 256, 512], [-1.0, 0.25, final]], rtol=1e-9)
-    np.testing.assert_allclose(run.log_probs, chain.log_probs["trpo"], atol=1e-9)
-    assert run.sentences == 512
-    np.testing.assert_allclose(given.measure(after)["exact_objective"], final, rtol=1e-9)
+    curve = [0, 256, 512], [-1.0, 0.25]
+    require_run(run, "trpo", given.measure, given.reference, chain, curve)
 
 
 @pytest.mark.parametrize(("reward", "steps"), [("gold", 600), ("learned", 150)])
 @pytest.mark.parametrize("name", ["dpo", "ipo"])
 def test_what_a_method_that_learns_from_pairs_is_given(monkeypatch, chain, name, reward, steps):
     """Gold: the exact probabilities and 600 steps; learned: one judgement a pair and 150."""
-    prepared, after = chain.prepared, chain.fits[0][1].policy
-    seen = []
+    prepared, seen = chain.prepared, []
 
     def stand_in(**settings):
         def fit(*args, **keywords):
-            given = inspect.signature(DPO.fit).bind(method, *args, **keywords)
-            seen.append(SimpleNamespace(**given.arguments))
+            seen.append(bound(DPO.fit, (DPO(**settings), *args), keywords))
             rows = [{"loss": 1.0, "exact_objective": -2.0}, {"loss": 0.5}]
-            return SimpleNamespace(policy=after, rows=rows)
+            return SimpleNamespace(policy=chain.policies["dpo"], rows=rows)
 
-        method = DPO(**settings)
         return SimpleNamespace(fit=fit)
 
     monkeypatch.setattr(stages, "DPO", stand_in)
@@ -542,22 +502,16 @@ def test_what_a_method_that_learns_from_pairs_is_given(monkeypatch, chain, name,
     (given,) = seen
     assert given.self == DPO(beta=BETA, loss=name, steps=steps)
     assert given.preferences is (prepared.soft if reward == "gold" else prepared.hard)
-    assert given.reference is prepared.tuned.policy
     assert given.rng.random() == np.random.default_rng(11).random()
-    kl, gold = place(chain.log_probs["dpo"], chain.log_reference)
-    final = gold - BETA * kl
-    sampled = 2 * (500 + prepared.pairs.identical)
-    np.testing.assert_allclose(run.curve, [[sampled] * 2, [-2.0, final]], rtol=1e-9)
-    np.testing.assert_allclose(run.log_probs, chain.log_probs["dpo"], atol=1e-9)
-    assert run.sentences == sampled
-    np.testing.assert_allclose(given.measure(after)["exact_objective"], final, rtol=1e-9)
+    curve = [2 * (500 + prepared.pairs.identical)] * 2, [-2.0]
+    require_run(run, "dpo", given.measure, given.reference, chain, curve)
 
 
 @pytest.mark.parametrize("reward", ["gold", "learned"])
 def test_best_of_n_takes_the_best_by_the_reward_it_is_given(prepared, log_reference, reward):
     run = run_method("best-of-n", prepared, reward, 0)
     wanted = best_of(log_reference, GOLD if reward == "gold" else prepared.learned, 16)
-    np.testing.assert_allclose(np.exp(run.log_probs), np.exp(wanted), atol=1e-10)
+    npt.assert_allclose(np.exp(run.log_probs), np.exp(wanted), atol=1e-10)
     assert run.sentences == 16
     assert run.curve.shape == (2, 0)
 
@@ -588,10 +542,7 @@ def rehearse(patch, prepared, out, **arguments):
     """`run_chain` with stand-ins for all that learns or draws."""
     seen = SimpleNamespace(prepare=[], runs=[], over=[], drawn={}, said=[])
     path = {"kl": np.zeros(2), "gold": np.array([1.0, 0.5]), "learned": np.array([1.0, 3.0])}
-
-    def stand_in_prepare(**given):
-        seen.prepare.append(given)
-        return prepared
+    hacked = {name: always(text) for name, text in HACKED_SAYINGS.items()}
 
     def stand_in_run(name, given, reward, seed):
         assert given is prepared
@@ -602,10 +553,9 @@ def rehearse(patch, prepared, out, **arguments):
     def stand_in_over(given, seed):
         assert given is prepared
         seen.over.append(seed)
-        hacked = {name: always(text) for name, text in HACKED_SAYINGS.items()}
         return stages.Overoptimisation({"a path": path}, hacked)
 
-    patch.setattr(alignment, "prepare", stand_in_prepare)
+    patch.setattr(alignment, "prepare", lambda **given: seen.prepare.append(given) or prepared)
     patch.setattr(alignment, "run_method", stand_in_run)
     patch.setattr(alignment, "overoptimise", stand_in_over)
     for name in PLOTS:
@@ -644,28 +594,20 @@ def test_each_method_is_run_once_a_seed_and_the_seed_is_recorded(rehearsal):
 
 def test_the_summary_holds_means_over_seeds(rehearsal, prepared, log_reference):
     for name, numbers in rehearsal.summary["methods"].items():
-        runs = [
+        one, other = (
             judged(always(SAYINGS[name, seed]), log_reference, prepared.learned) for seed in (7, 8)
-        ]
-        for key in runs[0]:
-            mean = (runs[0][key] + runs[1][key]) / 2
-            np.testing.assert_allclose(numbers[key], mean, rtol=1e-8, err_msg=f"{name} {key}")
-        np.testing.assert_allclose(
-            numbers["fraction_of_optimum_per_seed"],
-            [run["fraction_of_optimum"] for run in runs],
-            rtol=1e-8,
         )
+        for key in one:
+            mean = (one[key] + other[key]) / 2
+            npt.assert_allclose(numbers[key], mean, rtol=1e-8, err_msg=f"{name} {key}")
+        fractions = [one["fraction_of_optimum"], other["fraction_of_optimum"]]
+        npt.assert_allclose(numbers["fraction_of_optimum_per_seed"], fractions, rtol=1e-8)
         assert (numbers["sentences"], numbers["seconds"]) == (750, 7.5)
         (line,) = [line for line in rehearsal.said if f"{numbers['gold_reward']:.3f} " in line]
         assert f"{numbers['fraction_of_optimum']:.1%} of the optimum" in line
         assert ("with one judgement of each pair" in line) == (name == "dpo")
-    assert rehearsal.summary["overoptimisation"] == {
-        "a path": {
-            "highest_gold_reward": 1.0,
-            "last_gold_reward": 0.5,
-            "last_learned_reward": 2.0,
-        }
-    }
+    ends = {"highest_gold_reward": 1.0, "last_gold_reward": 0.5, "last_learned_reward": 2.0}
+    assert rehearsal.summary["overoptimisation"] == {"a path": ends}
 
 
 def test_the_figures_show_every_seed_and_judge_by_gold(rehearsal, prepared, log_reference):
@@ -673,25 +615,25 @@ def test_the_figures_show_every_seed_and_judge_by_gold(rehearsal, prepared, log_
     (_, points), keywords = rehearsal.drawn["plot_frontier"]
     for name in ("ppo", "dpo"):
         wanted = [place(always(SAYINGS[name, seed]), log_reference) for seed in (7, 8)]
-        np.testing.assert_allclose(points[name], wanted, rtol=1e-9)
+        npt.assert_allclose(points[name], wanted, rtol=1e-9)
     wanted = [
         place(best_of(log_reference, prepared.learned, n), log_reference) for n in (2, 4, 8, 16, 64)
     ]
-    np.testing.assert_allclose(points["best-of-n"], wanted, atol=1e-8)
+    npt.assert_allclose(points["best-of-n"], wanted, atol=1e-8)
     assert "learned reward" in keywords["title"]
     (curves,), keywords = rehearsal.drawn["plot_learning"]
     assert "learned reward" in keywords["title"]
     wanted = [[[0, seed], [seed, 2 * seed]] for seed in (7, 8)]
     assert list(curves) == ["ppo"]
-    np.testing.assert_array_equal(curves["ppo"], wanted)
+    npt.assert_array_equal(curves["ppo"], wanted)
     assert list(keywords["offline"]) == ["dpo"]
-    np.testing.assert_array_equal(keywords["offline"]["dpo"], wanted)
+    npt.assert_array_equal(keywords["offline"]["dpo"], wanted)
     (paths,), keywords = rehearsal.drawn["plot_overoptimisation"]
     assert list(paths) == ["a path"]
     assert "500 labels" in keywords["title"]
 
 
-def test_the_texts_are_those_of_the_first_run(rehearsal):
+def test_the_texts_are_those_of_the_first_run_and_before_of_the_reference(rehearsal, log_reference):
     sections = sections_of(rehearsal.page)
     sayings = {f"after: {name}": SAYINGS[name, 7] for name in ("ppo", "dpo", "best-of-n")}
     sayings |= {f"hacked: {name}": text for name, text in HACKED_SAYINGS.items()}
@@ -705,14 +647,9 @@ def test_the_texts_are_those_of_the_first_run(rehearsal):
     for name, line in zip(("ppo", "dpo", "best-of-n"), after, strict=True):
         quoted = f'"{SAYINGS[name, 7]}"'
         assert line == f"      {name:18}{quoted}   {quoted}   {quoted}"
-
-
-def test_the_answers_before_are_those_of_the_reference(rehearsal, log_reference):
-    (told,) = [text for text in rehearsal.said if "answers to What is 2x4?" in text]
-    texts = told.splitlines()[1].removeprefix("      before").strip().split("   ")
+    answers = before.removeprefix("      before").strip().split("   ")
     prompt = TASK.prompt("What is 2x4?")
-    assert len(texts) == 3
-    require_typical(log_reference, [prompt] * 3, [spoken(text) for text in texts])
+    require_typical(log_reference, [prompt] * 3, [spoken(text) for text in answers])
 
 
 def test_best_of_n_alone_has_no_learning_curve(monkeypatch, tmp_path, prepared):
@@ -749,10 +686,10 @@ def test_a_few_labels_are_enough_to_describe_the_preparation(labels):
 
 
 def test_the_preparation_is_described_truly(chain, prepared, log_reference):
-    require_judgements_told(chain.said, prepared, 4)
-    assert f"the reference earns {expected(log_reference, GOLD):.3f} (gold)" in chain.said
-    assert f"{prepared.pairs.identical} with the same answer" in chain.said
-    lines = re.findall(r"^ +(What is \S+)  ([^>\n]+)$", chain.said.split("2. ")[0], re.MULTILINE)
+    require_judgements_told(chain.texts, prepared, 4)
+    assert f"the reference earns {expected(log_reference, GOLD):.3f} (gold)" in chain.texts
+    assert f"{prepared.pairs.identical} with the same answer" in chain.texts
+    lines = re.findall(r"^ +(What is \S+)  ([^>\n]+)$", chain.texts.split("2. ")[0], re.MULTILINE)
     assert [TASK.prompt(prompt) for prompt, _ in lines] == [0, 1, 2, 3]
     responses = [spoken(text) for _, texts in lines for text in texts.strip().split("   ")]
     require_typical(log_reference, [0, 0, 1, 1, 2, 2, 3, 3], responses)
@@ -760,10 +697,10 @@ def test_the_preparation_is_described_truly(chain, prepared, log_reference):
 
 def test_another_seed_prepares_other_pairs_and_the_same_seed_the_same(prepared):
     again, other = (prepare(beta=0.3, labels=500, seed=seed) for seed in (5, 6))
-    np.testing.assert_array_equal(again.hard.first, prepared.hard.first)
-    np.testing.assert_array_equal(again.hard.labels, prepared.hard.labels)
-    np.testing.assert_array_equal(again.held_out.first, prepared.held_out.first)
-    np.testing.assert_array_equal(again.learned, prepared.learned)
+    npt.assert_array_equal(again.hard.first, prepared.hard.first)
+    npt.assert_array_equal(again.hard.labels, prepared.hard.labels)
+    npt.assert_array_equal(again.held_out.first, prepared.held_out.first)
+    npt.assert_array_equal(again.learned, prepared.learned)
     assert not np.array_equal(other.hard.first, prepared.hard.first)
     assert not np.array_equal(other.tuned.policy.parameters, prepared.tuned.policy.parameters)
 
@@ -789,55 +726,55 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def handed_on(monkeypatch):
-    """The arguments that the command hands to `run_chain`, which does nothing."""
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("", {}),
+        ("--methods all", {}),
+        ("--methods all ppo", {}),
+        ("--methods ppo all", {}),
+        (
+            "--beta 0.5 --reward learned --methods ppo dpo --labels 300 --seeds 3 --seed 7",
+            {
+                "beta": 0.5,
+                "reward": "learned",
+                "methods": ["ppo", "dpo"],
+                "labels": 300,
+                "seeds": 3,
+                "seed": 7,
+            },
+        ),
+    ],
+)
+def test_the_command_hands_its_arguments_on(words, given, monkeypatch, tmp_path, capsys):
     seen = {}
     monkeypatch.setattr(alignment, "run_chain", lambda out, **rest: seen.update(out=out, **rest))
-    return seen
-
-
-def test_the_command_has_the_defaults_of_the_function(handed_on, tmp_path, capsys):
     (tmp_path / "frontier.png").touch()
-    assert main(["rlhf", "--out", str(tmp_path)]) == 0
-    for name, parameter in inspect.signature(run_chain).parameters.items():
-        if name not in ("out", "say", "progress"):
-            assert handed_on[name] == parameter.default, name
-    assert handed_on["methods"] == METHODS == (*REINFORCED, "dpo", "ipo", "best-of-n")
-    assert (handed_on["beta"], handed_on["reward"], handed_on["labels"]) == (0.3, "gold", 3_000)
-    assert (handed_on["seeds"], handed_on["seed"]) == (2, 2)
+    assert main(["rlhf", "--out", str(tmp_path), *words.split()]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: frontier.png\n"
+    seen.pop("say")("a stage")
+    assert capsys.readouterr().out == "a stage\n"
+    parameters = inspect.signature(run_chain).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "say"}
+    assert seen == defaults | {"out": str(tmp_path), "progress": True} | given
+    assert defaults["methods"] == METHODS == (*REINFORCED, "dpo", "ipo", "best-of-n")
+    assert [defaults[name] for name in ("beta", "reward", "labels")] == [0.3, "gold", 3_000]
+    assert (defaults["seeds"], defaults["seed"]) == (2, 2)
 
 
-def test_the_command_hands_its_arguments_on(handed_on, tmp_path, capsys):
-    arguments = "--beta 0.5 --reward learned --methods ppo dpo --labels 300 --seeds 3 --seed 7"
-    assert main(["rlhf", "--out", str(tmp_path), *arguments.split()]) == 0
-    say = handed_on.pop("say")
-    assert handed_on == {
-        "out": str(tmp_path),
-        "beta": 0.5,
-        "reward": "learned",
-        "methods": ["ppo", "dpo"],
-        "labels": 300,
-        "seeds": 3,
-        "seed": 7,
-        "progress": True,
-    }
-    say("a stage")
-    assert capsys.readouterr().out.endswith("a stage\n")
-
-
-@pytest.mark.parametrize("methods", [["all"], ["all", "ppo"], ["ppo", "all"]])
-def test_all_means_all(handed_on, tmp_path, methods):
-    assert main(["rlhf", "--out", str(tmp_path), "--methods", *methods]) == 0
-    assert handed_on["methods"] == METHODS
-
-
-def test_an_unknown_method_is_one_line_on_stderr(tmp_path, capsys):
+def test_a_command_that_fails_or_is_interrupted_says_so_in_one_line(monkeypatch, tmp_path, capsys):
     assert main(["rlhf", "--out", str(tmp_path / "x"), "--methods", "magic"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("minirl: methods must be")
     assert error.count("\n") == 1
+
+    def interrupted(*args, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(alignment, "run_chain", interrupted)
+    assert main(["rlhf", "--out", str(tmp_path)]) == 130
+    kept = "finished runs are kept, and the same command continues from them"
+    assert capsys.readouterr() == ("", f"minirl: interrupted; {kept}\n")
 
 
 def texts(said):
@@ -872,7 +809,7 @@ def test_a_chain_that_is_interrupted_goes_on_with_equal_results(chain, tmp_path,
     said = []
     summary = run_chain(folder, methods=CHOSEN, labels=500, seeds=1, seed=5, say=said.append)
     assert again == ["ipo"]
-    assert texts(said) == texts([chain.said])
+    assert texts(said) == texts([chain.texts])
     assert timeless(summary) == timeless(chain.summary)
     assert timeless(json.loads((folder / "summary.json").read_text())) == timeless(chain.summary)
     for name in ["trpo", "dpo", "best-of-n"]:
@@ -936,13 +873,3 @@ def test_a_chain_that_fails_at_once_frees_its_folder(stand_ins, tmp_path):
     with pytest.raises(ValueError, match="fine-tuning"):
         run_chain(tmp_path, methods=["ppo"], say=say)
     run_chain(tmp_path, methods=["dpo"], say=lambda text: None)
-
-
-def test_an_interrupted_command_says_so_in_one_line(monkeypatch, tmp_path, capsys):
-    def interrupted(*args, **keywords):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(alignment, "run_chain", interrupted)
-    assert main(["rlhf", "--out", str(tmp_path)]) == 130
-    kept = "finished runs are kept, and the same command continues from them"
-    assert capsys.readouterr() == ("", f"minirl: interrupted; {kept}\n")
