@@ -66,14 +66,16 @@ VALID = np.array([[True, True], [True, False], [False, True], [True, False]])
 TIME = np.array([[0, 4], [1, 5], [0, 0], [0, 1]])
 
 
-def test_weights_average_over_transitions_or_over_episodes():
+def test_weights_average_over_transitions_or_over_episodes_whose_rows_know_their_episode():
     """Five valid rows in two columns."""
     rollout = make_rollout(VALID, TIME)
     signal = np.zeros(VALID.shape)
     batch = flatten(rollout, signal, signal, dtype="float64")
     np.testing.assert_allclose(batch.weight, [1 / 5] * 5, rtol=1e-15)
+    assert batch.episodes is None
     batch = flatten(rollout, signal, signal, per="episode", dtype="float64")
     np.testing.assert_array_equal(batch.weight, [1 / 2] * 5)
+    assert batch.episodes.tolist() == [0, 1, 0, 1, 0]
     batch = flatten(rollout, signal, signal, per="episode", state_discount=0.5, dtype="float64")
     np.testing.assert_array_equal(batch.weight, [1 / 2, 1 / 32, 1 / 4, 1 / 2, 1 / 2])
 
@@ -89,20 +91,12 @@ def test_signals_take_the_dtype_observations_and_actions_keep_theirs():
         assert batch.actions.dtype == int
 
 
-def test_rows_know_their_episode_only_where_weights_are_per_episode():
-    """Column 0 has ended after two steps, column 1 after one, column 2 after three."""
-    valid = np.array([[True, True, True], [True, False, True], [False, False, True]])
-    signal = np.zeros(valid.shape)
-    batch = flatten(make_rollout(valid), signal, signal, per="episode", dtype="float64")
-    assert batch.episodes.tolist() == [0, 1, 2, 0, 2, 2]
-    assert np.bincount(batch.episodes, batch.weight).tolist() == [2 / 3, 1 / 3, 3 / 3]
-    assert flatten(make_rollout(valid), signal, signal).episodes is None
-
-
-def test_a_rollout_without_valid_rows_is_refused():
+def test_no_valid_row_and_a_wrong_per_are_refused():
     signal = np.zeros((2, 2))
     with pytest.raises(ValueError, match="no valid transition"):
-        flatten(make_rollout(np.zeros((2, 2), dtype=bool)), signal, signal)
+        flatten(make_rollout(signal > 0), signal, signal)
+    with pytest.raises(ValueError, match="per must be .* got 'Episode'"):
+        flatten(make_rollout(signal == 0), signal, signal, per="Episode")
 
 
 @pytest.mark.parametrize("episodes", [None, np.array([0, 1, 2, 0, 2, 2])])
@@ -139,38 +133,18 @@ def test_one_epoch_has_every_row_once_in_near_equal_parts(n, size):
         np.testing.assert_allclose(part.weight, batch.weight[rows] * n / len(rows), rtol=1e-15)
 
 
-@pytest.mark.parametrize(("n", "size"), [(12, 4), (12, 12), (12, 100), (12, 1)])
-def test_the_mean_over_equal_parts_is_the_whole_batchs_sum(n, size):
-    batch = make_batch(n)
-    parts = [part for _, part in batch.minibatches(size, np.random.default_rng(1))]
-    sums = [part.weight @ part.advantages for part in parts]
-    np.testing.assert_allclose(np.mean(sums), batch.weight @ batch.advantages, rtol=1e-12)
+@pytest.mark.parametrize("episodes", [None, np.arange(50)])
+def test_the_order_is_random_and_seeded(episodes):
+    batch = make_batch(50, episodes=episodes)
 
+    def drawn(rng):
+        return [part.actions.tolist() for _, part in batch.minibatches(25, rng)]
 
-class FixedOrder:
-    """A generator whose permutation is the given one."""
-
-    def __init__(self, order):
-        self.order = np.array(order)
-
-    def permutation(self, n):
-        assert n == len(self.order)
-        return self.order
-
-
-def test_the_order_is_random_and_seeded():
-    batch = make_batch(50)
-
-    def rows(seed):
-        parts = batch.minibatches(10, np.random.default_rng(seed))
-        return np.concatenate([rows for rows, _ in parts])
-
-    np.testing.assert_array_equal(rows(0), rows(0))
-    assert (rows(0) != rows(1)).any()
-    assert (rows(0) != np.arange(50)).any()
+    first, again, other = (drawn(np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first == again != other
+    assert sorted(first[0]) != sorted(batch.actions[:25])
     rng = np.random.default_rng(0)
-    first, second = ([part.actions for _, part in batch.minibatches(25, rng)] for _ in range(2))
-    assert (first[0] != second[0]).any()  # each epoch has its own
+    assert drawn(rng) != drawn(rng)  # each epoch has its own
 
 
 @pytest.mark.parametrize("episodes", [None, np.array([0, 1, 2, 2, 0])])
@@ -216,44 +190,6 @@ def test_every_episode_is_whole_in_exactly_one_part(lengths, size):
             np.testing.assert_array_equal(getattr(part, name), getattr(batch, name)[rows])
         scaled = batch.weight[rows] * len(lengths) / count
         np.testing.assert_allclose(part.weight, scaled, rtol=1e-14)
-
-
-def test_the_mean_over_parts_of_equally_many_episodes_is_the_whole_sum():
-    """Though the parts differ in rows: lengths 1 to 6, three parts of two episodes."""
-    batch = episode_batch([1, 2, 3, 4, 5, 6])
-    parts = [part for _, part in batch.minibatches(2, np.random.default_rng(1))]
-    assert len(parts) == 3
-    assert len({len(part) for part in parts}) > 1
-    sums = [part.weight @ part.advantages for part in parts]
-    np.testing.assert_allclose(np.mean(sums), batch.weight @ batch.advantages, rtol=1e-12)
-
-
-@pytest.mark.parametrize("batch", [make_batch(5), episode_batch([3, 1, 4, 2, 2])])
-def test_each_minibatch_alone_is_unbiased_for_the_whole_sum(batch):
-    """Exactly: over all 120 orders of 5 rows, or of 5 unequal episodes, in parts of 2 and 3."""
-    sums = np.array(
-        [
-            [part.weight @ part.advantages for _, part in batch.minibatches(2, FixedOrder(order))]
-            for order in itertools.permutations(range(5))
-        ]
-    )
-    assert sums.shape == (120, 2)
-    assert np.ptp(sums) > 0.1
-    whole = batch.weight @ batch.advantages
-    np.testing.assert_allclose(sums.mean(axis=0), [whole, whole], rtol=1e-12)
-
-
-def test_the_order_of_episodes_is_random_and_seeded():
-    batch = episode_batch([2] * 30)
-
-    def drawn(rng):
-        return [part.episodes.tolist() for _, part in batch.minibatches(10, rng)]
-
-    first, again, other = (drawn(np.random.default_rng(seed)) for seed in (0, 0, 1))
-    assert first == again != other
-    assert sorted(first[0]) != sorted([*range(10), *range(10)])  # not simply the first ten
-    rng = np.random.default_rng(0)
-    assert drawn(rng) != drawn(rng)  # each epoch has its own
 
 
 def test_the_rows_of_an_episode_stay_in_order_of_time():
@@ -359,12 +295,6 @@ def test_minibatches_of_whole_episodes_have_means_per_episode():
     batch = batch_of_episodes("episode", 0.5)
     for _, part in batch.minibatches(1, np.random.default_rng(0)):
         np.testing.assert_allclose(part.mean_weight.sum(), len(part), rtol=1e-14)
-
-
-def test_a_wrong_per_is_an_error():
-    rollout, signal = make_rollout(np.ones((2, 1), dtype=bool)), np.zeros((2, 1))
-    with pytest.raises(ValueError, match="per must be .* got 'Episode'"):
-        flatten(rollout, signal, signal, per="Episode")
 
 
 # ------------------------------------------------------------ shapes

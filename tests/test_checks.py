@@ -185,31 +185,13 @@ def test_z_scores_by_hand():
     assert three_sigma(samples, 1.0, sigmas=z) == z  # the bound itself is inside
 
 
-def test_each_entry_has_its_own_mean_and_spread():
+def test_each_entry_has_its_own_mean_and_spread_and_one_that_is_wrong_is_enough():
     """Entries 1, 2, 3 and 10, 20, 30: standard errors 1 / sqrt(3) and 10 / sqrt(3)."""
-    samples = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
-    np.testing.assert_allclose(three_sigma(samples, [2.0, 10.0]), [0.0, np.sqrt(3)], rtol=1e-14)
-
-
-def test_one_wrong_entry_of_many_is_enough():
-    samples = np.random.default_rng(3).normal(size=(1000, 2, 3))
-    z = three_sigma(samples, np.zeros((2, 3)), sigmas=4.0)
-    assert z.shape == (2, 3)
-    wrong = np.zeros((2, 3))
-    wrong[1, 2] = 0.5
+    samples = np.array([[[1.0, 10.0]], [[2.0, 20.0]], [[3.0, 30.0]]])
+    z = three_sigma(samples, [[2.0, 10.0]])
+    np.testing.assert_allclose(z, [[0.0, np.sqrt(3)]], rtol=1e-14)
     with pytest.raises(AssertionError, match="standard errors"):
-        three_sigma(samples, wrong, sigmas=4.0)
-
-
-def test_three_sigma_keeps_its_promise_of_one_false_alarm_in_370():
-    rng = np.random.default_rng(4)
-    alarms = 0
-    for _ in range(2000):
-        try:
-            three_sigma(rng.normal(size=200), 0.0)
-        except AssertionError:
-            alarms += 1
-    assert 0 < alarms < 20  # 5.4 expected
+        three_sigma(samples, [[2.0, 0.0]])
 
 
 @pytest.mark.parametrize("distance", [0.5, 10.0, 1e6])

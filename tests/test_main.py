@@ -78,7 +78,7 @@ def trained(tmp_path_factory):
 
 def test_train_leaves_policy_history_and_curve(run, tmp_path):
     command = ["train", "CartPole-v1", "--algorithm", "trpo", "--total-steps", 300, "--seed", 3]
-    more = ["--set", "max_kl=0.02", *QUICK, "--out", tmp_path / "results"]
+    more = ["--set", " max_kl = 0.02 ", *QUICK, "--out", tmp_path / "results"]
     status, out, err = run(*command, *more)
     assert (status, err) == (0, [])
     assert names_in(tmp_path / "results") == SAVED
@@ -95,17 +95,6 @@ def test_train_leaves_policy_history_and_curve(run, tmp_path):
     assert 300 <= float(rows[-1]["environment_steps"]) <= 364
     with Image.open(tmp_path / "results" / "curve.png") as image:
         assert image.format == "PNG"
-
-
-def test_the_same_command_gives_the_same_history(run, trained, tmp_path):
-    command = ["train", "CartPole-v1", "--total-steps", "300", "--seed", "4", *QUICK]
-    assert run(*command, "--out", tmp_path)[0] == 0
-
-    def timeless(folder):
-        with open(folder / "history.csv") as file:
-            return [{**row, "cpu_seconds": None} for row in csv.DictReader(file)]
-
-    assert timeless(tmp_path) == timeless(trained)
 
 
 def files_in(folder):
@@ -194,7 +183,7 @@ def test_training_without_a_finished_episode_has_no_mean_to_report(run, tmp_path
 # evaluate and watch
 
 
-def test_evaluate_prints_mean_and_interval(run, trained):
+def test_evaluate_prints_mean_and_interval_which_one_episode_does_not_have(run, trained):
     status, out, err = run("evaluate", trained / "policy.npz", "--episodes", 10)
     assert (status, err) == (0, [])
     mean, low, high = map(
@@ -202,6 +191,9 @@ def test_evaluate_prints_mean_and_interval(run, trained):
     )
     assert low <= mean <= high
     assert "10 greedy episodes" in out
+    status, out, _ = run("evaluate", trained / "policy.npz", "--episodes", 1)
+    assert status == 0
+    assert "nan" not in out
 
 
 def test_evaluate_samples_and_seeds_as_asked(run, tmp_path):
@@ -233,18 +225,10 @@ def test_evaluate_says_how_many_episodes_were_cut(run, tmp_path, register):
     name = register("Endless-v0", length=0)
     policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
     save_policy(policy, tmp_path / "policy.npz", {"env": name})
-    status, out, _ = run("evaluate", tmp_path / "policy.npz", "--episodes", 2)
-    assert status == 0
-    assert "2 episodes had not ended after 1000 steps and were cut; --max-steps" in out
-    arguments = ("--episodes", 2, "--max-steps", 1200)
-    _, out, _ = run("evaluate", tmp_path / "policy.npz", *arguments)
-    assert "2 episodes had not ended after 1200 steps" in out
-
-
-def test_one_episode_has_no_interval_to_print(run, trained):
-    status, out, _ = run("evaluate", trained / "policy.npz", "--episodes", 1)
-    assert status == 0
-    assert "nan" not in out
+    for more, steps in (((), 1000), (("--max-steps", 1200), 1200)):
+        status, out, _ = run("evaluate", tmp_path / "policy.npz", "--episodes", 2, *more)
+        assert status == 0
+        assert f"2 episodes had not ended after {steps} steps and were cut; --max-steps" in out
 
 
 def test_watch_saves_a_gif(run, trained, tmp_path):
@@ -420,15 +404,10 @@ def test_evaluate_refuses_in_one_line(arguments, words, fails, trained):
     assert re.search(words, fails("evaluate", trained / "policy.npz", *arguments))
 
 
-def test_spaces_around_a_name_and_its_value_are_no_part_of_them(run, tmp_path):
-    arguments = [*QUICK, "--set", " learning_rate = 0.01 ", "--out", tmp_path]
-    assert run("train", "CartPole-v1", "--total-steps", 64, *arguments)[0] == 0
-    _, description = load_policy(tmp_path / "policy.npz")
-    assert description["algorithm"]["learning_rate"] == 0.01
-
-
-def test_a_policy_without_a_name_is_named(fails):
+def test_paths_that_do_not_exist(fails, trained, tmp_path):
     assert "path must name a file" in fails("evaluate", "")
+    line = fails("watch", trained / "policy.npz", "--out", tmp_path / "missing" / "agent.gif")
+    assert "missing" in line
 
 
 def test_memory_that_is_not_enough_is_one_line(fails, monkeypatch, tmp_path):
@@ -444,11 +423,6 @@ def test_a_policy_whose_environment_is_not_known_asks_for_it(fails, tmp_path):
     policy = Policy(Table(16, 4), Categorical, np.zeros(64))
     save_policy(policy, tmp_path / "policy.npz", {})  # from Python, with another description
     assert "--env" in fails("evaluate", tmp_path / "policy.npz")
-
-
-def test_watch_where_nothing_can_be_written(fails, trained, tmp_path):
-    line = fails("watch", trained / "policy.npz", "--out", tmp_path / "missing" / "agent.gif")
-    assert "missing" in line
 
 
 # An environment or a policy that breaks underway
@@ -479,13 +453,6 @@ def test_a_number_that_is_not_finite_stops_training_and_keeps_what_was_learned(
     np.testing.assert_array_equal(
         policy.parameters, load_policy(short / "policy.npz")[0].parameters
     )
-
-
-def test_a_number_that_is_not_finite_in_the_first_rollout(fails, register, tmp_path):
-    name = register("Broken-v0", broken="reward", bad_step=3)
-    line = fails("train", name, "--total-steps", 1000, *QUICK, "--out", tmp_path)
-    assert "non-finite reward" in line
-    load_policy(tmp_path / "policy.npz")  # as it was initialised
 
 
 def test_a_number_that_is_not_finite_in_a_comparison(fails, register, tmp_path):

@@ -27,10 +27,10 @@ each_network = pytest.mark.parametrize("network", NETWORKS, ids=repr)
 
 
 def inputs_of(network, rng):
-    """Six rows; for a table, states that repeat, one of them never visited."""
+    """Six rows; for a table, states that repeat, and others, among them the last, never visited."""
     core = network.mean if isinstance(network, WithLogStd) else network
     if isinstance(core, Table):
-        return np.array([0, 2, 2, 4, 2, 0])
+        return np.array([0, 2, 2, 3, 2, 0])
     width = core.sizes[0] if isinstance(core, MLP) else core.inputs
     return rng.normal(size=(6, width))
 
@@ -89,30 +89,12 @@ def test_derivatives_equal_central_differences(network):
 
 
 @each_network
-def test_vjp_is_the_adjoint_of_jvp(network):
-    """<dy, J v> = <J^T dy, v>."""
-    theta, x, rng = random_point(network)
-    y, cache = network.forward(theta, x)
-    for _ in range(3):
-        dy, v = rng.normal(size=y.shape), rng.normal(size=theta.shape)
-        forward, backward = (dy * network.jvp(cache, v)).sum(), network.vjp(cache, dy) @ v
-        np.testing.assert_allclose(forward, backward, rtol=1e-12)
-
-
-def test_table_vjp_adds_up_repeated_states():
-    network = Table(3, 2)
-    dy = np.array([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
-    _, cache = network.forward(np.zeros(6), np.array([2, 0, 2]))
-    np.testing.assert_array_equal(network.vjp(cache, dy), [3.0, 4.0, 0.0, 0.0, 11.0, 22.0])
-    _, cache = network.forward(np.zeros(6), np.array([1, 0, 1]))  # never in the last state
-    np.testing.assert_array_equal(network.vjp(cache, dy), [3.0, 4.0, 11.0, 22.0, 0.0, 0.0])
-
-
-@each_network
-def test_one_cache_serves_any_number_of_products(network):
+def test_one_cache_serves_any_number_of_products_and_no_argument_is_changed(network):
     theta, x, rng = random_point(network)
     y, cache = network.forward(theta, x)
     dy, v = rng.normal(size=y.shape), rng.normal(size=theta.shape)
+    arrays = theta, x, dy, v
+    copies = [array.copy() for array in arrays]
     fresh = network.vjp(network.forward(theta, x)[1], dy)
     fresh_jvp = network.jvp(network.forward(theta, x)[1], v)
     for _ in range(3):
@@ -121,18 +103,6 @@ def test_one_cache_serves_any_number_of_products(network):
         np.testing.assert_array_equal(network.vjp(cache, dy), fresh)
         network.jvp(cache, rng.normal(size=theta.shape))
         network.vjp(cache, rng.normal(size=y.shape))
-
-
-@each_network
-def test_nothing_handed_in_is_changed(network):
-    theta, x, rng = random_point(network)
-    dy = rng.normal(size=network.forward(theta, x)[0].shape)
-    v = rng.normal(size=theta.shape)
-    arrays = theta, x, dy, v
-    copies = [array.copy() for array in arrays]
-    y, cache = network.forward(theta, x)
-    network.vjp(cache, dy)
-    network.jvp(cache, v)
     y += 1.0  # nor does writing to the output reach theta
     for array, copy in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
@@ -245,16 +215,6 @@ def test_float32_is_kept(network):
     assert y.dtype == np.float32
     assert network.vjp(cache, np.ones_like(y)).dtype == np.float32
     assert network.jvp(cache, theta.astype("float32")).dtype == np.float32
-
-
-def test_float32_agrees_with_float64():
-    short, long = MLP((3, 16, 2)), MLP((3, 16, 2), dtype="float64")
-    theta, x, _ = random_point(long)
-    y, cache = long.forward(theta, x)
-    short_y, short_cache = short.forward(theta.astype("float32"), x)
-    np.testing.assert_allclose(short_y, y, rtol=1e-4, atol=1e-5)
-    gradient = short.vjp(short_cache, np.ones_like(short_y))
-    np.testing.assert_allclose(gradient, long.vjp(cache, np.ones_like(y)), rtol=1e-4, atol=1e-4)
 
 
 # ------------------------------------------------------------ errors

@@ -80,38 +80,13 @@ def test_adam_is_bit_for_bit_the_formula_in_textbook_order(dtype, settings_):
             assert found.tobytes() == truth.tobytes()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_adam_starts_with_zero_moments_of_every_parameter(dtype):
-    state = Adam().init(np.ones(3, dtype=dtype))
-    for moment in (state.mean, state.square):
-        assert moment.dtype == dtype
-        assert moment.tolist() == [0.0, 0.0, 0.0]
-    assert state.steps == 0
-
-
 def test_sgd_goes_down_the_gradient():
-    state, theta = SGD().step(SGD().init(np.ones(2)), np.ones(2), np.array([2.0, -4.0]), 0.25)
+    theta, gradient = np.ones(2, "float32"), np.array([2.0, -4.0], "float32")
+    state, new = SGD().step(SGD().init(theta), theta, gradient, 0.25)
     assert state is None
-    np.testing.assert_array_equal(theta, [0.5, 2.0])
-
-
-@pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=repr)
-def test_a_step_changes_nothing_in_place_and_keeps_float32(optimizer):
-    rng = np.random.default_rng(1)
-    theta, gradient = rng.normal(size=(2, 3)).astype("float32")
-    state, theta = optimizer.step(optimizer.init(theta), theta, gradient, 0.1)
-    arrays_ = [theta, gradient, *(state[:2] if state is not None else ())]
-    copies = [array.copy() for array in arrays_]
-    new_state, new_theta = optimizer.step(state, theta, gradient, 0.1)
-    again_state, again = optimizer.step(state, theta, gradient, 0.1)
-    for array, copy in zip(arrays_, copies, strict=True):
-        np.testing.assert_array_equal(array, copy)
-    np.testing.assert_array_equal(new_theta, again)
-    assert not np.shares_memory(new_theta, theta)
-    assert new_theta.dtype == np.float32
-    for moment in (new_state or ())[:2]:
-        assert moment.dtype == np.float32
-    assert (new_state is None) == (again_state is None)
+    assert new.dtype == np.float32
+    assert new.tolist() == [0.5, 2.0]
+    assert (theta.tolist(), gradient.tolist()) == ([1, 1], [2, -4])
 
 
 # ------------------------------------------------------------ gradient norm

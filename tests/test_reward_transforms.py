@@ -72,20 +72,6 @@ def test_equals_the_loop_over_rollouts_that_continue_each_other():
     assert state.moments.count == valid.sum()
 
 
-def test_by_hand():
-    """Rewards 1, 1 | end | reset row | 3 at discount 1/2: sums 1, 1.5, 3, of variance 13/18."""
-    column = np.array([[1.0], [1.0], [50.0], [3.0]])
-    done = np.array([[False], [True], [False], [False]])
-    valid = np.array([[True], [True], [False], [True]])
-    scaling = ReturnScaling(discount=0.5)
-    rollout = make_rollout(column, done, valid)
-    state, scaled, metrics = scaling.transform(scaling.init(1), rollout, POLICY)
-    scale = math.sqrt(13 / 18)
-    np.testing.assert_allclose(metrics["reward_scale"], scale, rtol=1e-7)
-    np.testing.assert_allclose(scaled[[0, 1, 3], 0], [1 / scale, 1 / scale, 3 / scale], rtol=1e-7)
-    np.testing.assert_array_equal(state.sums, [3.0])
-
-
 @pytest.mark.parametrize("truncated", [False, True])
 def test_an_end_in_the_last_row_starts_the_next_rollout_afresh(truncated):
     """Also where no reset row follows, as between rollouts of whole episodes."""

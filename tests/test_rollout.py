@@ -98,14 +98,6 @@ def test_next_values_are_the_values_of_what_followed_even_at_an_end():
     assert not rollout.terminated.any()
 
 
-def test_an_end_in_the_last_row_makes_the_next_rollouts_first_row_the_reset_row():
-    first, second = collected(Scripted(3), steps=3, times=2)
-    assert first.valid.all()
-    assert first.terminated[-1, 0]
-    assert second.valid[:, 0].tolist() == [False, True, True]
-    assert second.observations[0, 0].tolist() == [0, 3]
-
-
 @settings(derandomize=True, max_examples=30, deadline=None, database=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.lists(st.integers(1, 7), min_size=1, max_size=3))
 def test_finished_episodes_equal_a_plain_loop_over_each_environment(steps, times, lengths):
@@ -137,6 +129,8 @@ def test_log_probs_are_those_of_the_stored_actions():
     envs = scripted(Scripted(3), Scripted(4))
     policy = random_policy(envs)
     rollout, _ = collect(envs, policy, None, reset(envs, seed=0), np.random.default_rng(2), steps=5)
+    assert not rollout.values.any()  # without a critic
+    assert not rollout.next_values.any()
     for t in range(5):
         distribution = policy(rollout.observations[t])
         assert np.allclose(rollout.log_probs[t], distribution.log_prob(rollout.actions[t]))
@@ -160,12 +154,6 @@ def test_the_environment_receives_actions_of_its_own_type():
     policy = random_policy(envs)  # in float64
     collect(envs, policy, None, reset(envs, seed=0), np.random.default_rng(0), steps=2)
     assert {action.dtype for action in environment.received} == {np.dtype("float32")}
-
-
-def test_without_a_critic_values_are_zero():
-    (rollout,) = collected(Scripted(2), steps=3, critic=None)
-    assert not rollout.values.any()
-    assert not rollout.next_values.any()
 
 
 def test_whole_episodes_one_a_column():
@@ -214,15 +202,6 @@ def test_groups_begin_alike_and_go_their_own_ways(sentences):
     assert (rollout.done & rollout.valid).sum(axis=0).tolist() == [1] * 24
 
 
-def test_without_groups_every_sentence_has_its_own_prompt(sentences):
-    rollout = collect_episodes(
-        sentences, random_policy(sentences), None, np.random.default_rng(0), max_steps=3, seed=1
-    )
-    assert rollout.group is None
-    first = rollout.observations[0].reshape(6, 4)
-    assert (first != first[:, :1]).any()
-
-
 def test_without_a_seed_the_next_episodes_are_others(sentences):
     def prompts(seed):
         rollout = collect_episodes(
@@ -256,13 +235,6 @@ def test_episodes_longer_than_max_steps_are_cut_without_an_end():
     assert rollout.valid.sum() == 4
     assert not rollout.done.any()
     assert len(rollout.episode_returns) == 0
-
-
-def test_without_a_generator_the_mode_is_taken():
-    envs = scripted(Scripted(4))
-    policy = random_policy(envs)
-    rollout = collect_episodes(envs, policy, None, None, max_steps=4)
-    assert np.array_equal(rollout.actions[:, 0], policy.act(rollout.observations[:, 0]))
 
 
 @pytest.mark.parametrize("where", ["reward", "observation"])

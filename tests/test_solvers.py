@@ -51,23 +51,6 @@ def test_singular_systems_give_the_least_norm_solution_in_rank_iterations(rank, 
     np.testing.assert_allclose(free.x, truth, rtol=1e-7, atol=1e-9)
 
 
-def test_a_softmax_tables_fisher_is_such_a_singular_system():
-    """diag(p) - p p^T loses the constant direction; a score-like right side stays in its range."""
-    p = np.array([0.5, 0.3, 0.2])
-    fisher = np.diag(p) - np.outer(p, p)
-    b = p * (np.array([1.0, -2.0, 0.5]) - p @ [1.0, -2.0, 0.5])
-    result = conjugate_gradient(fisher.dot, b, iterations=2)
-    np.testing.assert_allclose(result.x, np.linalg.pinv(fisher) @ b, rtol=1e-10)
-    np.testing.assert_allclose(result.x.sum(), 0.0, atol=1e-12)
-
-
-def test_two_distinct_eigenvalues_take_two_iterations():
-    rng = np.random.default_rng(0)
-    matrix = semidefinite(rng, np.array([1.0, 1.0, 1.0, 4.0, 4.0]))
-    result = conjugate_gradient(matrix.dot, rng.normal(size=5), iterations=10)
-    assert len(result.residual_norms) - 1 == 2
-
-
 def test_the_residual_history_is_that_of_the_iterates():
     rng = np.random.default_rng(1)
     matrix = semidefinite(rng, np.geomspace(0.1, 10, 6))

@@ -131,27 +131,6 @@ def test_dropping_the_state_discount_estimates_another_gradient(rollouts):
     assert z_scores(rollouts["right"], estimator, TRUE_GRADIENT, 1.0).max() > 10
 
 
-def test_the_state_visitation_is_what_episodes_visit(rollouts):
-    rollout = rollouts["right"]
-    states, episodes = rollout.observations[rollout.valid], np.nonzero(rollout.valid)[1]
-    weight = DISCOUNT ** rollout.time[rollout.valid]
-    counts = np.zeros((EPISODES, 5))
-    np.add.at(counts, (episodes, states), weight)
-    error = counts.std(axis=0, ddof=1) / np.sqrt(EPISODES)
-    z = (counts.mean(axis=0) - tabular.state_visitation(MDP, PROBS)) / error
-    assert np.abs(z).max() < 4
-
-
-def test_returns_have_the_exact_mean(rollouts):
-    rollout = rollouts["right"]
-    weight = DISCOUNT**rollout.time * rollout.valid
-    returns = (rollout.rewards * weight).sum(axis=0)
-    z = (returns.mean() - tabular.expected_return(MDP, PROBS)) / (
-        returns.std(ddof=1) / np.sqrt(EPISODES)
-    )
-    assert abs(z) < 4
-
-
 # ------------------------------------------------------------ sentences in groups of 4
 
 TASK = describe_the_cat()

@@ -58,25 +58,6 @@ def test_the_product_is_the_second_derivative_of_the_mean_kl(action_space):
         assert np.allclose(found, truth, atol=1e-7)
 
 
-def test_the_product_equals_the_dense_jacobian_form():
-    rng = RNG(2)
-    policy = make_policy(
-        spaces.Box(-1, 1, (3,)), spaces.Discrete(3), rng, hidden_sizes=(4,), dtype="float64"
-    )
-    policy = policy.with_parameters(rng.standard_normal(policy.network.size))
-    observations, weight = rng.standard_normal((6, 3)), rng.uniform(0.1, 1, 6)
-    distribution, cache = policy.forward(observations)
-    # J (N, A, P) column by column; M (N, A, A) by enumeration of the score over all actions.
-    jacobian = np.stack([policy.jvp(cache, unit) for unit in np.eye(policy.network.size)], axis=-1)
-    scores = [distribution.grad_log_prob(np.full(6, action)) for action in range(3)]
-    probs = distribution.probs
-    middle = sum(probs[:, a, None, None] * s[:, :, None] * s[:, None] for a, s in enumerate(scores))
-    dense = np.einsum("n,nap,nab,nbq->pq", weight, jacobian, middle, jacobian)
-    vector = rng.standard_normal(policy.network.size)
-    found = fisher_vector_product(policy, cache, distribution, weight, vector)
-    assert np.allclose(found, dense @ vector, atol=1e-12)
-
-
 @pytest.mark.parametrize("env", ["minirl/Chain-v0", "FrozenLake-v1", "minirl/GridWorld-v0"])
 def test_undamped_converged_direction_is_the_exact_natural_gradient(env):
     mdp = FiniteMDP.from_gymnasium(gym.make(env), 0.9)
@@ -115,21 +96,6 @@ def test_one_update_is_one_step_of_fixed_size():
     truth = 0.3 * tabular.natural_gradient(mdp, logits_of(mdp, policy))
     assert np.allclose(step, truth, atol=1e-8)
     assert metrics["cg_residual"] < 1e-6
-
-
-@pytest.mark.parametrize("env", ["FrozenLake-v1", "minirl/GridWorld-v0"])
-def test_exact_weights_close_the_value_gap_in_fifty_steps(env):
-    """The same code that learns from samples, fed with exact weights, is exact policy ascent."""
-    mdp = FiniteMDP.from_gymnasium(gym.make(env), 0.9)
-    optimum = mdp.start @ tabular.optimal_values(mdp)[0]
-    algorithm = NaturalGradient(
-        step_size=100.0, damping=1e-12, cg_iterations=100, normalize_advantages=False
-    )
-    state = algorithm.init(table_policy(mdp, RNG(5), scale=0.0))
-    for _ in range(50):
-        state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0))
-    probs = tabular.softmax_policy(logits_of(mdp, state.policy))
-    assert optimum - tabular.expected_return(mdp, probs) < 1e-6
 
 
 def test_zero_advantages_move_nothing():

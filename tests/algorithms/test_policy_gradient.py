@@ -10,7 +10,6 @@ from helpers import (
     exact_batch,
     learning_problem,
     logits_of,
-    make_batch,
     table_policy,
 )
 
@@ -20,9 +19,7 @@ from minirl.algorithms.policy_gradient import entropy_bonus, policy_gradient_los
 from minirl.checks import finite_difference
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.exact import FiniteMDP, tabular
-from minirl.networks import MLP
 from minirl.optimizers import SGD
-from minirl.policy import Policy
 
 RNG = np.random.default_rng
 
@@ -38,32 +35,6 @@ def test_exact_weights_of_all_pairs_give_the_exact_gradient(env):
     policy = table_policy(mdp, RNG(0))
     truth = tabular.policy_gradient(mdp, logits_of(mdp, policy))
     assert np.allclose(gradient(policy, exact_batch(mdp, policy)), truth.ravel(), atol=1e-12)
-
-
-def test_through_a_network_it_is_the_derivative_of_the_exact_return():
-    mdp = chain_mdp()
-    features = RNG(2).standard_normal((5, 3))
-    network = MLP((3, 4, 2), dtype="float64")
-    policy = Policy(network, Categorical, network.init(RNG(3)))
-
-    def exact_return(theta):
-        distribution, _ = policy.with_parameters(theta).forward(features)
-        return tabular.expected_return(mdp, distribution.probs)
-
-    distribution = policy(features)
-    probs = distribution.probs
-    pairs = np.indices(probs.shape).reshape(2, -1)
-    batch = make_batch(
-        10,
-        observations=features[pairs[0]],
-        actions=pairs[1],
-        advantages=tabular.advantages(mdp, probs).ravel(),
-        weight=(tabular.state_visitation(mdp, probs)[:, None] * probs).ravel(),
-    )
-    truth = [
-        finite_difference(exact_return, policy.parameters, unit) for unit in np.eye(network.size)
-    ]
-    assert np.allclose(gradient(policy, batch), truth, atol=1e-8)
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -111,17 +82,6 @@ def test_one_update_is_one_sgd_step_up_the_gradient():
     assert np.allclose(state.policy.parameters, expected, atol=1e-15)
     assert np.isclose(metrics["gradient_norm"], np.linalg.norm(gradient(policy, batch)))
     assert metrics["gradient_equivalents"] == len(batch)
-
-
-def test_exact_gradient_ascent_improves_the_exact_return():
-    mdp = chain_mdp()
-    algorithm = PolicyGradient(learning_rate=1.0, optimizer=SGD(), normalize_advantages=False)
-    state, returns = algorithm.init(table_policy(mdp, RNG(7))), []
-    for _ in range(50):
-        probs = tabular.softmax_policy(logits_of(mdp, state.policy))
-        returns.append(tabular.expected_return(mdp, probs))
-        state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0))
-    assert np.all(np.diff(returns) > 0)
 
 
 def test_without_an_entropy_bonus_an_action_may_be_ruled_out():

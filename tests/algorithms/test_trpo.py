@@ -60,16 +60,6 @@ def test_the_full_step_meets_the_quadratic_model_of_the_kl():
         assert np.isclose(0.5 * step @ fisher, 0.02, rtol=1e-9)
 
 
-def test_the_kl_of_a_small_step_approaches_the_bound():
-    policy, batch = learning_problem(2)
-    ratios = []
-    for max_kl in (1e-2, 1e-4, 1e-6):
-        algorithm = TRPO(max_kl=max_kl, line_search_shrink=0.999, line_search_tries=200)
-        _, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0))
-        ratios.append(metrics["kl"] / max_kl)
-    assert ratios[-1] > 0.99
-
-
 def test_undamped_exact_weights_step_along_the_exact_natural_gradient():
     mdp = chain_mdp()
     policy = table_policy(mdp, RNG(3))
@@ -79,18 +69,6 @@ def test_undamped_exact_weights_step_along_the_exact_natural_gradient():
     truth = tabular.natural_gradient(mdp, logits_of(mdp, policy)).ravel()
     cosine = step @ truth / np.linalg.norm(step) / np.linalg.norm(truth)
     assert cosine > 1 - 1e-10
-
-
-def test_exact_trpo_never_lowers_the_exact_return():
-    mdp = chain_mdp()
-    algorithm = TRPO(max_kl=0.05, damping=1e-6, cg_iterations=20)
-    state, returns = algorithm.init(table_policy(mdp, RNG(4))), []
-    for _ in range(12):
-        probs = tabular.softmax_policy(logits_of(mdp, state.policy))
-        returns.append(tabular.expected_return(mdp, probs))
-        state, _ = algorithm.update(state, exact_batch(mdp, state.policy), RNG(0))
-    assert np.all(np.diff(returns[:8]) > 0)
-    assert np.all(np.diff(returns) >= -1e-12)  # at the optimum there is nothing to improve
 
 
 def test_a_refused_search_leaves_the_parameters_unchanged():
@@ -133,14 +111,3 @@ def test_constant_advantages_and_batches_of_one_move_nothing_and_stay_finite(n):
     state, metrics = algorithm.update(algorithm.init(policy), batch, RNG(0))
     assert state.policy.parameters is policy.parameters
     assert np.isfinite(list(metrics.values())).all()
-
-
-def test_the_step_does_not_depend_on_the_scale_of_the_advantages():
-    policy, batch = learning_problem(7)
-    scaled = replace(batch, advantages=1000 * batch.advantages)
-    algorithm = TRPO()
-    steps = [
-        algorithm.update(algorithm.init(policy), some, RNG(0))[0].policy.parameters
-        for some in (batch, scaled)
-    ]
-    assert np.allclose(*steps, atol=1e-10)

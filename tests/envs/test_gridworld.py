@@ -35,24 +35,6 @@ def test_default_world_by_hand(state, action, expected):
     assert outcomes(GridWorld(), state, action) == pytest.approx(expected)
 
 
-def test_steps_are_drawn_from_the_table():
-    env, draws = GridWorld(slip=0.4), 2000
-    env.reset(seed=0)
-    for state, action in [(2, RIGHT), (6, DOWN), (8, UP), (10, UP), (0, LEFT)]:
-        counts: Counter = Counter()
-        for _ in range(draws):
-            env.state = state
-            observation, reward, terminated, truncated, _ = env.step(action)
-            assert not truncated
-            assert env.state == observation
-            counts[observation, round(reward, 12), terminated] += 1
-        expected = outcomes(env, state, action)
-        assert set(counts) == set(expected)
-        for outcome, probability in expected.items():
-            sigma = np.sqrt(draws * probability * (1 - probability))
-            assert abs(counts[outcome] - draws * probability) < 4 * sigma
-
-
 def test_one_of_several_starts_is_drawn():
     env = GridWorld("S.G\n..S")
     np.testing.assert_array_equal(env.initial_state_distrib, [0.5, 0, 0, 0, 0, 0.5])

@@ -126,14 +126,6 @@ def test_discounting_alone_can_make_a_gain_stable():
     assert expected_return(walk, [[0.0]], [-np.inf]) == pytest.approx(-4.0)
 
 
-def test_without_a_future_only_the_first_step_counts():
-    """Discount 0: from a state of variance 3, the action -s/2 + noise of variance 1/4."""
-    one = [[1.0]]
-    problem = LQRProblem(one, one, [[2.0]], [[4.0]], one, [[3.0]], discount=0.0)
-    expected = -(2 + 4 / 4) * 3 - 4 * 1 / 4
-    assert expected_return(problem, [[-0.5]], [np.log(0.5)]) == pytest.approx(expected)
-
-
 def test_a_gain_on_the_edge_of_stability_has_no_finite_return():
     """A state that doubles in every step, at discount 1/4: each step costs as much as the last."""
     one = [[1.0]]

@@ -1,7 +1,7 @@
 """`align` against the loop written out."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -157,44 +157,38 @@ def test_the_adaptive_coefficient_brings_the_kl_to_its_target():
 # ---------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("beta", [0, 0.0, -0.3, math.nan, math.inf])
-def test_beta_must_be_above_zero(beta):
-    message = "beta must be a finite number above 0, got"
-    with pytest.raises(ValueError, match=message):
-        align(CAT, REFERENCE, UTILITIES, "ppo", sentences=10, beta=beta)
-    with pytest.raises(ValueError, match=message):
-        Objective(CAT, REFERENCE, UTILITIES, beta)
-
-
-@pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_a_reward_that_is_no_number_names_its_text(value):
+def with_one(value):
     rewards = UTILITIES.copy()
     rewards[1, CAT.response("soft dog")] = value
-    message = f"rewards must be finite numbers, got {value} for 'soft dog' to 'Describe the dog'"
+    return rewards
+
+
+@pytest.mark.parametrize(
+    ("rewards", "beta", "message"),
+    [
+        (UTILITIES, 0, "beta must be a finite number above 0, got"),
+        (UTILITIES, math.nan, "beta must be a finite number above 0, got"),
+        (with_one(math.nan), 0.3, "finite numbers, got nan for 'soft dog' to 'Describe the dog'"),
+        (with_one(-math.inf), 0.3, "finite numbers, got -inf for 'soft dog' to 'Describe the dog'"),
+        (np.zeros((2, 39)), 0.3, r"rewards must have shape \(2, 40\), got"),
+        (np.zeros((40, 2)), 0.3, r"rewards must have shape \(2, 40\), got"),
+        (np.zeros(80), 0.3, r"rewards must have shape \(2, 40\), got"),
+    ],
+)
+def test_bad_rewards_and_betas_are_named(rewards, beta, message):
     with pytest.raises(ValueError, match=message):
-        align(CAT, REFERENCE, rewards, "ppo", sentences=10)
+        align(CAT, REFERENCE, rewards, "ppo", sentences=10, beta=beta)
     with pytest.raises(ValueError, match=message):
-        Objective(CAT, REFERENCE, rewards, 0.3)
+        Objective(CAT, REFERENCE, rewards, beta)
 
 
-@pytest.mark.parametrize("shape", [(2, 39), (1, 40), (40, 2), (80,)])
-def test_rewards_of_the_wrong_shape_are_named(shape):
-    with pytest.raises(ValueError, match=r"rewards must have shape \(2, 40\), got"):
-        align(CAT, REFERENCE, np.zeros(shape), "ppo", sentences=10)
-    with pytest.raises(ValueError, match=r"rewards must have shape \(2, 40\), got"):
-        Objective(CAT, REFERENCE, np.zeros(shape), 0.3)
-
-
-def test_a_reference_of_another_task_is_named():
+def test_a_reference_that_does_not_fit_or_excludes_a_token_is_named():
     large = arithmetic()
     with pytest.raises(ValueError, match="does not fit the observation space Discrete"):
         align(large, REFERENCE, large.utilities, "ppo", sentences=10)
     longer = replace(CAT, max_words=4)
     with pytest.raises(ValueError, match=r"states=27.*does not fit.*Discrete\(81\)"):
         align(longer, REFERENCE, longer.utilities, "ppo", sentences=10)
-
-
-def test_a_reference_that_excludes_a_token_is_named():
     log_probs = log_table(CAT, REFERENCE)
     log_probs[0, 0, 1] = -np.inf
     excluding = full_prefix_policy(CAT, log_softmax(log_probs, axis=2))
@@ -202,19 +196,17 @@ def test_a_reference_that_excludes_a_token_is_named():
         align(CAT, excluding, UTILITIES, "ppo", sentences=10)
 
 
-def test_unknown_algorithms_are_named():
-    with pytest.raises(ValueError, match="algorithm name 'dpo' is unknown; choose from the"):
-        align(CAT, REFERENCE, UTILITIES, "dpo", sentences=10)
-
-    @dataclass
-    class NoAlgorithm:
-        pass
-
-    with pytest.raises(
-        ValueError,
-        match="algorithm must be .* an object with init, update, got",
-    ):
-        align(CAT, REFERENCE, UTILITIES, NoAlgorithm(), sentences=10)
+@pytest.mark.parametrize(
+    ("algorithm", "sentences", "message"),
+    [
+        ("dpo", 10, "algorithm name 'dpo' is unknown; choose from the"),
+        (object(), 10, "algorithm must be .* an object with init, update, got"),
+        ("ppo", 0, "^sentences must be a whole number of at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(algorithm, sentences, message):
+    with pytest.raises(ValueError, match=message):
+        align(CAT, REFERENCE, UTILITIES, algorithm, sentences=sentences)
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
@@ -228,8 +220,3 @@ def test_a_beta_far_from_the_rewards_is_refused(unit, factor):
     for given in (beta, AdaptiveReferenceBeta(initial=beta)):
         with pytest.raises(ValueError, match=told):
             align(CAT, REFERENCE, rewards, "ppo", sentences=8, beta=given)
-
-
-def test_sentences_must_be_counted():
-    with pytest.raises(ValueError, match="^sentences must be a whole number of at least 1"):
-        align(CAT, REFERENCE, UTILITIES, "ppo", sentences=0)

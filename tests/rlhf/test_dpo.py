@@ -20,7 +20,6 @@ from minirl.rlhf.dpo import (
     dpo_loss,
     implicit_reward,
     ipo_loss,
-    path_log_probs,
     probability_masses,
 )
 from minirl.rlhf.language_model import full_prefix_policy, log_table
@@ -91,55 +90,18 @@ def loss_and_gradient(method, policy, preferences, reference=REFERENCE):
 # ---------------------------------------------------------------- the losses
 
 
-def test_dpo_loss_by_hand():
-    """-log(3/4) and -log(1/4) at a margin of log 3; half of each at a label of a half."""
-    loss, slopes = dpo_loss(np.log([3.0, 3.0]), np.array([1.0, 0.0]))
-    assert loss == pytest.approx((math.log(4 / 3) + math.log(4)) / 2, abs=1e-12)
-    close(slopes, [(0.75 - 1) / 2, 0.75 / 2], atol=1e-12)
-    loss, slopes = dpo_loss(np.log([3.0]), np.array([0.5]))
-    assert loss == pytest.approx((math.log(4 / 3) + math.log(4)) / 2, abs=1e-12)
-    close(slopes, [0.25], atol=1e-12)
-
-
-def test_ipo_loss_by_hand():
-    """beta 0.25: targets at m = +-2. A margin of 0.75 is m = 3: (3 - 2)^2 = 1, (3 + 2)^2 = 25."""
-    loss, slopes = ipo_loss(np.array([0.75, 0.75]), np.array([1.0, 0.0]), beta=0.25)
-    assert loss == pytest.approx((1 + 25) / 2, abs=1e-12)
-    close(slopes, [2 * 1 / 0.25 / 2, 2 * 5 / 0.25 / 2], atol=1e-12)
-    loss, slopes = ipo_loss(np.array([0.75]), np.array([0.75]), beta=0.25)
-    assert loss == pytest.approx(0.75 * 1 + 0.25 * 25, abs=1e-12)
-    close(slopes, [(0.75 * 2 * 1 + 0.25 * 2 * 5) / 0.25], atol=1e-12)
-
-
-def test_a_pair_whose_worse_answer_the_policy_excludes_costs_nothing():
+def test_margins_far_out_or_infinite_do_not_overflow():
+    """A pair whose worse answer the policy excludes costs nothing."""
+    loss, slopes = dpo_loss(np.array([-2000.0, 2000.0]), np.array([1.0, 0.0]))
+    assert loss == pytest.approx(2000)
+    close(slopes, [-0.5, 0.5], atol=1e-12)
     with np.errstate(all="raise"):
         loss, slopes = dpo_loss(np.array([-np.inf, np.inf]), np.array([0.0, 1.0]))
     assert loss == 0
     assert slopes.tolist() == [0, 0]
 
 
-def test_margins_far_out_do_not_overflow():
-    loss, slopes = dpo_loss(np.array([-2000.0, 2000.0]), np.array([1.0, 0.0]))
-    assert loss == pytest.approx(2000)
-    close(slopes, [-0.5, 0.5], atol=1e-12)
-
-
-def test_the_loss_starts_at_log_two_to_the_last_bit():
-    preferences = some_pairs(50, 3, "hard")
-    rows = DPO(steps=1).fit(CAT, REFERENCE, preferences, np.random.default_rng(0)).rows
-    assert rows[0]["loss"] == math.log(2)
-
-
 # ---------------------------------------------------------------- margins and gradients
-
-
-def test_log_probabilities_are_summed_over_the_tokens():
-    log_probs, table = response_log_probs(POLICY), log_table(CAT, POLICY)
-    prompts, responses = np.array([0, 1, 1]), np.array([0, CAT.response("soft dog"), 39])
-    found, _ = path_log_probs(POLICY, CAT.paths(prompts, responses))
-    close(found, log_probs[prompts, responses], atol=1e-12)
-    by_hand = table[1, 0, 2] + table[1, 3, 1] + table[1, 11, 3]  # soft, dog, EOS
-    assert found[1] == pytest.approx(by_hand, abs=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo"])
@@ -255,16 +217,6 @@ def test_the_implicit_reward_of_the_optimum_is_the_reward():
     assert constants[:, 0].mean() == pytest.approx(OBJECTIVE.optimum, abs=1e-9)
 
 
-@pytest.mark.parametrize("beta", [0.1, 0.3, 2.0])
-def test_every_policy_is_optimal_for_its_implicit_reward(beta):
-    for seed in range(3):
-        policy = random_policy(seed + 10)
-        rewards = implicit_reward(CAT, policy, REFERENCE, beta)
-        recovered = Objective(CAT, REFERENCE, rewards, beta).optimal_policy
-        close(response_log_probs(recovered), response_log_probs(policy), atol=1e-10)
-    close(implicit_reward(CAT, REFERENCE, REFERENCE, beta), 0.0, atol=0)
-
-
 # ---------------------------------------------------------------- fit
 
 
@@ -325,41 +277,32 @@ def test_an_epoch_sees_every_pair_once():
 
 
 def test_agreement_is_the_share_of_margins_with_the_sign_of_the_label():
+    """The last row of four steps is measured before the fourth: on what three steps return."""
     preferences = some_pairs(40, 13, "hard")
-    method = DPO(steps=4, learning_rate=0.1)
-    rows = method.fit(CAT, REFERENCE, preferences, np.random.default_rng(0)).rows
-    result = DPO(steps=3, learning_rate=0.1).fit(
-        CAT, REFERENCE, preferences, np.random.default_rng(0)
-    )
-    implicit = implicit_reward(CAT, result.policy, REFERENCE, 0.3)
-    agreed = sum(
-        implicit[x, chosen] > implicit[x, rejected]
-        for x, chosen, rejected in zip(
-            preferences.prompts, preferences.chosen, preferences.rejected, strict=True
+    of_three, of_four = (
+        DPO(steps=steps, learning_rate=0.1).fit(
+            CAT, REFERENCE, preferences, np.random.default_rng(0)
         )
+        for steps in (3, 4)
     )
-    assert rows[3]["agreement"] == agreed / 40
-    assert 0.6 < agreed / 40 < 1
+    implicit = implicit_reward(CAT, of_three.policy, REFERENCE, 0.3)
+    prompts = preferences.prompts
+    agreed = implicit[prompts, preferences.chosen] > implicit[prompts, preferences.rejected]
+    assert of_four.rows[3]["agreement"] == agreed.mean()
+    assert 0.6 < agreed.mean() < 1
 
 
-def test_the_same_seed_gives_the_same_policy_and_another_another():
-    preferences = some_pairs(60, 14, "soft")
-    method = DPO(steps=5, minibatch_size=20)
-    one, same, other = (
-        method.fit(CAT, REFERENCE, preferences, np.random.default_rng(seed)).policy.parameters
-        for seed in (0, 0, 1)
-    )
-    assert one.tobytes() == same.tobytes()
-    assert not np.array_equal(one, other)
-
-
-def test_progress_is_shown_in_steps_if_asked_for(capsys):
-    pairs, dpo = some_pairs(10, 3, "soft"), DPO(steps=3)
+def test_progress_is_shown_in_steps_if_asked_for_and_changes_nothing(capsys):
+    pairs, dpo = some_pairs(10, 3, "hard"), DPO(steps=3, minibatch_size=4)
     silent = dpo.fit(CAT, REFERENCE, pairs, np.random.default_rng(0))
+    assert silent.rows[0]["loss"] == math.log(2)  # to the last bit
     assert capsys.readouterr().err == ""
     shown = dpo.fit(CAT, REFERENCE, pairs, np.random.default_rng(0), progress=True)
     assert re.search(r"3/3 .*\dstep/s", capsys.readouterr().err)
     assert shown.rows == silent.rows
+    assert shown.policy.parameters.tobytes() == silent.policy.parameters.tobytes()
+    other = dpo.fit(CAT, REFERENCE, pairs, np.random.default_rng(1))
+    assert not np.array_equal(other.policy.parameters, silent.policy.parameters)
 
 
 def test_the_optimizer_begins_at_the_references_parameters():
@@ -454,8 +397,6 @@ def test_where_the_probability_goes_on_the_arithmetic_task(seed):
     ("changes", "message"),
     [
         ({"loss": "kto"}, 'loss must be "dpo" or "ipo", got \'kto\''),
-        ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0, got 0.0"),
-        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"minibatch_size": 1.5}, "minibatch_size must be a whole number of at least 1, got 1.5"),
     ],
 )
@@ -491,12 +432,9 @@ def test_a_reference_that_excludes_an_answer_is_named():
         DPO(steps=1).fit(CAT, excluding, preferences, np.random.default_rng(0))
 
 
-def test_soft_labels_have_no_chosen_answer():
+def test_probability_masses_need_hard_labels_and_implicit_rewards_a_reference_of_full_support():
     with pytest.raises(ValueError, match="only hard labels"):
         probability_masses(CAT, REFERENCE, some_pairs(10, 17, "soft"))
-
-
-def test_an_excluding_reference_has_no_implicit_reward():
     log_probs = log_table(CAT, REFERENCE)
     log_probs[1, 0, 0] = -np.inf
     excluding = full_prefix_policy(CAT, log_probs)

@@ -104,37 +104,30 @@ def test_a_model_of_another_task_is_refused_everywhere():
         DPO().fit(arithmetic_task, model, labels, rng)
 
 
-def test_an_unknown_prompt_is_refused():
-    cat = describe_the_cat()
-    model = full_prefix_policy(cat, np.log(np.full((2, 13, 4), 0.25)))
-    for prompt in (-1, 2):
-        with pytest.raises(ValueError, match=f"prompts must be whole numbers 0 .. 1, got {prompt}"):
-            sample_responses(cat, model, np.array([prompt]), np.random.default_rng(0))
+def with_context(value):
+    log_probs = RANDOM.copy()
+    log_probs[1, 4] = value
+    return log_probs
 
 
-def test_a_table_of_another_shape_is_refused():
-    with pytest.raises(
-        ValueError, match=r"log_probs must have shape \(2, 13, 4\), got \(2, 4, 4\)"
-    ):
-        full_prefix_policy(describe_the_cat(), np.zeros((2, 4, 4)))
-
-
-def test_probabilities_are_not_taken_for_their_logarithms():
-    """exp(p) is nearly uniform: a policy of .575 came out where .997 was meant."""
-    with pytest.raises(ValueError, match="got probabilities: .* pass their logarithm"):
-        full_prefix_policy(CAT, np.exp(RANDOM))
+@pytest.mark.parametrize(
+    ("log_probs", "message"),
+    [
+        (np.zeros((2, 4, 4)), r"log_probs must have shape \(2, 13, 4\), got \(2, 4, 4\)"),
+        # exp(p) is nearly uniform: a policy of .575 came out where .997 was meant
+        (np.exp(RANDOM), "got probabilities: .* pass their logarithm"),
+        (with_context(np.nan), "for prompt 1, context 4"),
+        (with_context(np.inf), "for prompt 1, context 4"),
+        (with_context(-np.inf), "for prompt 1, context 4"),
+    ],
+)
+def test_what_is_no_table_of_log_probabilities_is_refused(log_probs, message):
+    with pytest.raises(ValueError, match=message):
+        full_prefix_policy(CAT, log_probs)
     assert full_prefix_policy(CAT, RANDOM.tolist()).parameters.shape == (27 * 4,)
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_a_context_without_a_finite_number_is_named(wrong):
-    log_probs = RANDOM.copy()
-    log_probs[1, 4] = wrong
-    with pytest.raises(ValueError, match="for prompt 1, context 4"):
-        full_prefix_policy(CAT, log_probs)
-
-
-def test_a_list_of_prompts_or_of_their_texts():
+def test_prompts_are_numbers_or_texts_of_the_task():
     policy = full_prefix_policy(CAT, RANDOM)
     sampled = [
         sample_responses(CAT, policy, prompts, np.random.default_rng(5))
@@ -142,6 +135,9 @@ def test_a_list_of_prompts_or_of_their_texts():
     ]
     np.testing.assert_array_equal(sampled[0], sampled[1])
     np.testing.assert_array_equal(sampled[0], sampled[2])
+    for prompt in (-1, 2):
+        with pytest.raises(ValueError, match=f"prompts must be whole numbers 0 .. 1, got {prompt}"):
+            sample_responses(CAT, policy, np.array([prompt]), np.random.default_rng(0))
 
 
 def test_an_exact_function_says_how_a_policy_becomes_a_table():

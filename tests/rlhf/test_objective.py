@@ -96,20 +96,3 @@ def test_the_fraction_reached_by_a_value():
     assert OBJECTIVE.fraction_reached(start) == 0.0
     assert OBJECTIVE.fraction_reached(best) == 1.0
     assert OBJECTIVE.fraction_reached(0.75 * start + 0.25 * best) == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
-@pytest.mark.parametrize("factor", [1e-7, 1e4])
-def test_within_the_range_the_gain_is_exact(unit, factor):
-    objective = Objective(CAT, REFERENCE, unit * UTILITIES, factor * unit)
-    log_ratios = UTILITIES / factor
-    theirs = objective.reference_log_probs.astype(np.longdouble)
-    best = log_ratios.max(axis=1, keepdims=True)
-    means = (np.exp(theirs) * log_ratios).sum(axis=1)
-    if factor < 1:
-        totals = best[:, 0] + np.log((np.exp(theirs + log_ratios - best)).sum(axis=1)) - means
-    else:
-        totals = np.log1p((np.exp(theirs) * np.expm1(log_ratios - means[:, None])).sum(axis=1))
-    gain = float(factor * unit * totals.mean())
-    assert objective.optimum - objective.reference_value == pytest.approx(gain, rel=1e-5)
-    assert objective.fraction_of_optimum(objective.optimal_policy) == 1.0
