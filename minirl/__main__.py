@@ -37,7 +37,7 @@ from minirl.training import Result, TrainingStopped, require_trainable, train
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
-    main = argparse.ArgumentParser(prog="python -m minirl", description="The textbook that runs.")
+    main = argparse.ArgumentParser(prog="python -m minirl", description="Train and compare policies.")
     shown = argparse.ArgumentDefaultsHelpFormatter
     commands = main.add_subparsers(dest="command", required=True)
     names = ", ".join(ALGORITHMS)
@@ -46,22 +46,22 @@ def parser() -> argparse.ArgumentParser:
         "learning_rate=LinearSchedule(1e-3); may be repeated"
     )
     max_steps_help = (
-        "an evaluation episode is cut after this number of steps; None: after the environment's "
-        "own time limit, or 1000 steps if it has none"
+        "number of steps after which an evaluation episode is cut; None: the environment's own "
+        "time limit, or 1000 if it has none"
     )
 
     command = commands.add_parser("train", help="train one policy", formatter_class=shown)
     command.add_argument("env", help="Gymnasium id, e.g. CartPole-v1")
     command.add_argument("--algorithm", default="ppo", help=names)
     command.add_argument("--total-steps", type=int, default=100_000, help="environment steps")
-    command.add_argument("--num-envs", type=int, help="parallel environments; None: the preset's")
+    command.add_argument("--num-envs", type=int, help="parallel environments; None: as in the preset")
     command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=set_help)
     command.add_argument(
         "--stop-at",
         type=float,
         metavar="RETURN",
-        help="stop as soon as the mean return of the last 100 episodes is at least this",
+        help="stop as soon as the mean return of the last 100 episodes is at least RETURN",
     )
     command.add_argument(
         "--evaluate-every",
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=shown,
     )
     command.add_argument(
-        "--beta", type=float, default=0.3, help="price of the KL, in reward per nat"
+        "--beta", type=float, default=0.3, help="coefficient of the KL, in reward per nat"
     )
     command.add_argument(
         "--reward",
@@ -127,8 +127,8 @@ def parser() -> argparse.ArgumentParser:
         "--seed",
         type=int,
         default=2,
-        help="seed of all randomness; with 5 of 8 seeds, 2 among them, over-optimisation lowers "
-        "PPO's gold reward",
+        help="seed of all randomness; over-optimisation lowers PPO's gold reward with 5 of 8 "
+        "seeds, including 2",
     )
     command.add_argument(
         "--out",
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
         "evaluate", help="evaluate a saved policy on fresh episodes", formatter_class=shown
     )
     command.add_argument("policy", help="policy.npz of a training run")
-    command.add_argument("--env", help="environment; None: the one it was trained on")
+    command.add_argument("--env", help="environment; None: that of the training run")
     command.add_argument("--episodes", type=int, default=100, help="number of episodes")
     command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     command.add_argument(
@@ -155,14 +155,14 @@ def parser() -> argparse.ArgumentParser:
         "watch", help="save one episode of a saved policy as a GIF", formatter_class=shown
     )
     command.add_argument("policy", help="policy.npz of a training run")
-    command.add_argument("--env", help="environment; None: the one it was trained on")
+    command.add_argument("--env", help="environment; None: that of the training run")
     command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
-    command.add_argument("--out", required=True, help="e.g. agent.gif")
+    command.add_argument("--out", required=True, help="GIF file that is written, e.g. agent.gif")
     return main
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    """Train, save, print the file names; a run that is already finished is not repeated."""
+    """Train, save, and print the file names; a finished run is not repeated."""
     num_envs = [] if arguments.num_envs is None else [f"num_envs={arguments.num_envs}"]
     chosen = with_overrides(preset(arguments.env, arguments.algorithm), [*arguments.set, *num_envs])
     require_trainable(
@@ -265,7 +265,7 @@ def _summary(result: Result) -> list[str]:
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
-    """Compare, save, print the table."""
+    """Compare, save, and print the table."""
     comparison = compare(
         arguments.env,
         arguments.algorithms,
@@ -280,8 +280,8 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 
 def run_rlhf(arguments: argparse.Namespace) -> None:
-    """Run the alignment chain, print the names of its files."""
-    # Imported here, because they load much of SciPy.
+    """Run the alignment chain and print the names of its files."""
+    # Imported here because these modules load much of SciPy.
     with hold_interrupts():  # a signal would break the import of a compiled module
         from minirl.experiments.alignment.chain import METHODS
         from minirl.experiments.alignment.run import run_chain
@@ -297,7 +297,7 @@ def run_rlhf(arguments: argparse.Namespace) -> None:
         say=partial(tqdm.write, file=sys.stdout),
         progress=True,
     )
-    # Hidden files may remain of a run that was killed.
+    # Hidden files may remain from a run that was killed.
     names = sorted(path.name for path in Path(arguments.out).glob("[!.]*"))
     print(f"{arguments.out}: {', '.join(names)}")
 
@@ -309,7 +309,7 @@ def _trained_on(description: dict[str, Any], path: str) -> str:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    """Load, evaluate, print mean and interval."""
+    """Load a policy, evaluate it, and print mean and interval."""
     policy, description = load_policy(arguments.policy)
     evaluation = evaluate(
         arguments.env or _trained_on(description, arguments.policy),
@@ -323,7 +323,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     interval = "" if math.isnan(low) else f", 95 % interval [{low:.2f}, {high:.2f}]"
     if description.get("partial", False):
         print(
-            "the policy of a training run that stopped early, after "
+            "the policy comes from a training run that stopped early, after "
             f"{description['environment_steps']:,} environment steps"
         )
     how = "sampled" if arguments.sampled else "greedy"
@@ -340,7 +340,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def run_watch(arguments: argparse.Namespace) -> None:
-    """Load, draw one episode, print its return."""
+    """Load a policy, draw one episode, and print its return."""
     policy, description = load_policy(arguments.policy)
     env = arguments.env or _trained_on(description, arguments.policy)
     total = watch(env, policy, arguments.out, seed=arguments.seed)
@@ -363,8 +363,8 @@ def _warnings_as_lines() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors become one line on stderr and a non-zero exit status.
 
-    Output that cannot be printed does not stop a command, as when its reader has ended
-    (`| head -1`): the results are in files, and the command completes them.
+    Output that cannot be printed does not stop a command, for example when the reader of a pipe
+    has ended (`| head -1`). The results are in files, and the command completes them.
     """
     commands = {
         "train": run_train,

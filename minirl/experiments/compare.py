@@ -47,7 +47,7 @@ SCORES = ("final_training_return", "evaluation_return")
 
 @dataclass(frozen=True)
 class WorkItem:
-    """One seed of one algorithm: everything a worker needs, picklable."""
+    """One seed of one algorithm: everything that a worker needs, in a form that can be pickled."""
 
     env: MakeEnv
     name: str
@@ -68,7 +68,7 @@ class WorkItem:
 
 
 def run_seed(item: WorkItem) -> Run:
-    """Train and evaluate one seed (the function that workers run).
+    """Train and evaluate one seed; this is the function that workers run.
 
     Raises
     ------
@@ -141,10 +141,10 @@ class Comparison:
         seeds = len(next(iter(self.runs.values())))
         lines += [
             "",
-            f"Returns: interquartile mean over {seeds} seeds [95 % bootstrap interval]; training: "
-            "last 100 episodes, evaluation:",
-            "fresh greedy episodes. Steps, CPU seconds (one core) and gradient-equivalents: "
-            "medians.",
+            f"Returns are interquartile means over {seeds} seeds with their 95 % bootstrap "
+            "intervals: training returns of the last",
+            "100 episodes, evaluation returns of fresh greedy episodes. Steps, CPU seconds (one "
+            "core) and gradient-equivalents are medians.",
             "",
         ]
         lines += self._cut_episodes()
@@ -156,7 +156,7 @@ class Comparison:
         episodes = self.summary["settings"]["evaluation_episodes"]
         lines = [
             f"{name}: {sum(cut)} of {len(cut) * episodes} evaluation episodes had not ended and "
-            "were cut; their returns so far are counted (max_steps allows longer episodes)."
+            "were cut; the returns up to the cut are counted (max_steps allows longer episodes)."
             for name, entry in self.summary["algorithms"].items()
             if sum(cut := entry["cut_episodes"])
         ]
@@ -212,31 +212,32 @@ def compare(
     total_steps : int
         Environment steps of each run.
     seeds : int or sequence of int
-        How many (0, 1, ...), or which.
+        The number of seeds (0, 1, ...), or the seeds themselves.
     settings : Settings or mapping, optional
-        For all algorithms, or name -> settings. Default: each algorithm's preset; on control
-        tasks these differ in `rollout_steps` only.
+        For all algorithms, or name -> settings. Default: those of each algorithm's preset, which
+        differ only in `rollout_steps` on control tasks.
     evaluation_episodes : int
         Fresh greedy episodes of each trained policy.
     max_steps : int, optional
-        An evaluation episode is cut after this number of steps, which the table then says. Default:
+        Number of steps after which an evaluation episode is cut; the table then says so. Default:
         the environment's own time limit, or 1,000 if it has none.
     executor : concurrent.futures.Executor, optional
-        Where runs are computed, in other processes or one after the other; never shut down
-        here. Default: a process pool of `workers`, or this process if `workers` is 1.
+        Computes the runs, in other processes or one after the other. It is never shut down here.
+        Default: a process pool of `workers` processes, or this process if `workers` is 1.
     out : path, optional
         Folder for finished runs, `curves.png`, `runs.csv` and `summary.json`. A comparison that
-        was interrupted goes on from the runs it finds there.
+        was interrupted continues from the runs in this folder.
     progress : bool
         Show a progress bar.
 
     Raises
     ------
     ValueError
-        For bad arguments, or a folder that can't be written or belongs to another experiment.
+        For wrong arguments, or a folder that can't be written or belongs to another experiment.
     RuntimeError
-        If two runs meet in threads of one process, a worker process dies, or `executor` loses a run
-        (Dask: its workers died too often, or the cluster is gone). Finished seeds stay in `out`.
+        If two runs are computed at once in threads of one process, a worker process dies, or
+        `executor` loses a run (with Dask: its workers died too often, or the cluster has gone).
+        Finished seeds stay in `out`.
     """
     require_count("workers", workers)
     items = _work_items(
@@ -278,7 +279,7 @@ def _all_runs(
         disable=not progress,
         desc=str(items[0].env),
     )
-    # Closing: worker processes end before an error here goes on to its handlers.
+    # Closing `computed` ends the worker processes before an error here reaches its handlers.
     computed = compute(run_seed, missing, workers=workers, executor=executor)
     with bar, contextlib.closing(computed) as finished:
         for item, run in finished:
@@ -340,7 +341,7 @@ def _work_items(
         given = settings.get(name) if isinstance(settings, Mapping) else settings
         presets[name] = resolve(env, algorithm, given)
         require_trainable(env, presets[name].algorithm, total_steps, 0, presets[name].settings)
-    # Seed by seed, so that an interrupted comparison has something of every algorithm.
+    # Seed by seed, so that an interrupted comparison has runs of every algorithm.
     return [
         WorkItem(
             env,
@@ -437,7 +438,7 @@ def _summary(scores: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _json_ready(value: Any) -> Any:
-    """NaN as None, all the way down: JSON has no NaN."""
+    """The value with None for every NaN in it, because JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _json_ready(item) for key, item in value.items() if key != "type"}
     if isinstance(value, list | tuple):
@@ -446,7 +447,7 @@ def _json_ready(value: Any) -> Any:
 
 
 def footnote(items: Sequence[WorkItem]) -> str:
-    """Text under the figure: the settings that all algorithms share, and that each has alone."""
+    """Text under the figure: the settings that all algorithms share, then those of each."""
     distinct = {item.name: item for item in items}
     shared = next(iter(distinct.values())).settings
     differs = any(
@@ -458,10 +459,10 @@ def footnote(items: Sequence[WorkItem]) -> str:
     )
     lines = []
     if differs:
-        lines.append("Each algorithm with settings of its own (see summary.json).")
+        lines.append("The settings differ between the algorithms (see summary.json).")
     else:
         lines.append(
-            f"Same for all: {shared.num_envs} environments, {_short(shared.advantages)}, hidden "
+            f"All algorithms: {shared.num_envs} environments, {_short(shared.advantages)}, hidden "
             f"{'x'.join(map(str, shared.hidden_sizes))}, observations "
             f"{'normalised' if shared.normalize_observations else 'raw'}, rewards "
             f"{_short(shared.reward_transform) if shared.reward_transform else 'raw'}, "
@@ -469,12 +470,14 @@ def footnote(items: Sequence[WorkItem]) -> str:
             f"{_short(shared.critic_fit)}."
         )
     for name, item in distinct.items():
-        lines.append(f"{name}: {item.settings.rollout_steps} steps each, {_short(item.algorithm)}")
+        lines.append(
+            f"{name}: rollouts of {item.settings.rollout_steps} steps, {_short(item.algorithm)}"
+        )
     return "\n".join(lines)
 
 
 def _short(value: Any) -> str:
-    """A dataclass as a readable text, without the fields that are switched off."""
+    """A readable text of a dataclass, without the fields that are None, False or 0."""
     if isinstance(value, LinearSchedule):
         return f"{value.start:g} annealed to {value.end:g}"
     if isinstance(value, Adam | SGD):
@@ -492,7 +495,7 @@ def _short(value: Any) -> str:
 
 
 def runs_csv(runs: Mapping[str, Mapping[int, Run]]) -> str:
-    """All histories as CSV text: algorithm, seed, then the columns of the metrics glossary."""
+    """All histories as CSV text: algorithm, seed, and the columns of the metrics glossary."""
     names = dict.fromkeys(
         column for seeds in runs.values() for run in seeds.values() for column in run.columns
     )

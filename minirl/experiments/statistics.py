@@ -1,15 +1,16 @@
 """Statistics of a few seeds: interquartile means, bootstrap intervals and comparisons.
 
-A training run is one draw from a distribution, and five seeds are five draws. Following Agarwal et
-al. (2021), "Deep reinforcement learning at the edge of the statistical precipice", the summaries
-here are the interquartile mean (the mean of the middle half: neither a lucky nor a collapsed seed
-moves it much) with a percentile bootstrap interval over seeds, and, for two algorithms, the
-probability that a run of the one beats a run of the other.
+A training run is one draw from a distribution, and five seeds are five draws. The summaries are
+those of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical
+precipice". One algorithm is summarised by the interquartile mean, which is the mean of the middle
+half, with a percentile bootstrap interval over seeds. Neither a lucky nor a collapsed seed changes
+it much. Two algorithms are compared by the probability that a run of the first has a higher score
+than a run of the second.
 
-A warning that belongs to every figure drawn with them: bootstrap intervals of few seeds are too
-narrow. For normal scores the nominal 95 % interval of the interquartile mean covers the truth in
-about 74 % of the cases with 3 seeds, 90 % with 5, 94 % with 10 and 95 % with 40 (6000 simulated
-experiments each).
+Bootstrap intervals of few seeds are too narrow, also in every figure drawn with them. For normal
+scores the nominal 95 % interval of the interquartile mean covers the true value in about 74 % of
+the cases with 3 seeds, 90 % with 5, 94 % with 10 and 95 % with 40 (6000 simulated experiments
+each).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ NO_INTERVAL: Interval = (float("nan"), float("nan"))
 def interquartile_mean(scores: ArrayLike, axis: int = -1) -> Any:
     """Mean of the middle half of the scores: a quarter is cut off at each end.
 
-    The number cut is rounded down, so with fewer than four scores this is the plain mean. A nan
-    among the scores gives nan.
+    The number of scores cut off is rounded down, so this is the plain mean of fewer than four
+    scores. It is nan if any score is nan.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def interquartile_mean(scores: ArrayLike, axis: int = -1) -> Any:
 
     Returns
     -------
-    float, or an array without `axis` if `scores` has more axes than one.
+    float, or an array without `axis` if `scores` has more than one axis.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def interquartile_mean(scores: ArrayLike, axis: int = -1) -> Any:
 
     Examples
     --------
-    One seed collapsed, one was lucky; the middle three decide, (10 + 20 + 30) / 3:
+    One seed collapsed and one was lucky. The result is the mean of the others, (10 + 20 + 30) / 3:
 
     >>> interquartile_mean([10.0, -500.0, 30.0, 20.0, 900.0])
     20.0
@@ -94,17 +95,17 @@ def bootstrap_interval(
         From scores to a number; if it takes `axis`, all resamples are computed at once.
     confidence : float in (0, 1)
     resamples : int
-        Number of times the seeds are drawn anew, with replacement.
+        Number of times that the seeds are drawn again, with replacement.
 
     Returns
     -------
     (low, high) : floats
-        Both nan with fewer than two scores, where there is no interval, or if one is not finite.
+        Both nan if there are fewer than two scores or one is not finite: there is no interval.
 
     Raises
     ------
     ValueError
-        If `scores` is not one-dimensional, or `confidence` not between 0 and 1.
+        If `scores` is not one-dimensional, or `confidence` is not between 0 and 1.
     """
     samples = _one_dimensional("scores", scores)
     if samples.size < 2 or not np.isfinite(samples).all():
@@ -113,10 +114,10 @@ def bootstrap_interval(
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
-    """Probability that a run drawn from `x` beats one drawn from `y`: P(X > Y) + P(X = Y) / 2.
+    """Probability that a run of `x` has a higher score than one of `y`: P(X > Y) + P(X = Y) / 2.
 
     This is the Mann-Whitney statistic U divided by the number of pairs. 1/2 means that neither is
-    ahead; it says how often, not by how much.
+    ahead. The probability says how often a run is better, not by how much.
 
     Parameters
     ----------
@@ -148,11 +149,11 @@ class PairComparison:
     probability_of_improvement : float
         P(first > second) + P(first = second) / 2.
     probability_interval : (float, float)
-        Its bootstrap interval; nan where there is none.
+        Its bootstrap interval; nan if there is none.
     iqm_difference : float
         Interquartile mean of the first minus that of the second, in the unit of the scores.
     difference_interval : (float, float)
-        Its bootstrap interval; nan where there is none.
+        Its bootstrap interval; nan if there is none.
     distinguishable : bool
         True only if `difference_interval` excludes 0 and a permutation test agrees at 5 %.
     seeds : (int, int)
@@ -174,7 +175,7 @@ class PairComparison:
         interval = interval_text(*self.difference_interval, ".1f")
         return (
             f"{first} vs {second}: probability of improvement {probability}; "
-            f"IQM difference {self.iqm_difference:+.1f}{interval}: {self._verdict(first, second)}"
+            f"IQM difference {self.iqm_difference:+.1f}{interval}, {self._verdict(first, second)}"
         )
 
     def _verdict(self, first: str, second: str) -> str:
@@ -182,11 +183,11 @@ class PairComparison:
         seeds = f"{n} and {m} seeds" if n != m else f"{n} seeds" if n > 1 else "1 seed"
         if self.distinguishable:
             ahead = first if self.iqm_difference > 0 else second
-            return f"{seeds} tell them apart, {ahead} is ahead"
+            return f"significant with {seeds}: {ahead} is ahead"
         low, high = self.difference_interval
         if low > 0 or high < 0:
-            return f"{seeds} cannot tell them apart: a permutation test does not bear it out"
-        return f"{seeds} cannot tell them apart"
+            return f"not significant with {seeds} according to a permutation test"
+        return f"not significant with {seeds}"
 
 
 def compare_scores(
@@ -202,8 +203,8 @@ def compare_scores(
     intervals (nan) and the two are never distinguishable.
 
     Bootstrap intervals of few seeds are too narrow (see the top of this file), so a two-sided
-    permutation test of the same difference must agree: with 3 against 3 seeds it never does, since
-    only 20 ways exist to deal six scores into two hands.
+    permutation test of the same difference must agree. With 3 against 3 seeds it never does,
+    because there are only 20 ways to divide six scores into two groups of three.
 
     Parameters
     ----------
@@ -216,7 +217,7 @@ def compare_scores(
     Raises
     ------
     ValueError
-        If one of them is empty or not one-dimensional, or `confidence` not between 0 and 1.
+        If one of them is empty or not one-dimensional, or `confidence` is not between 0 and 1.
 
     Examples
     --------
@@ -246,7 +247,7 @@ def compare_scores(
 
 
 def summarize(scores: ArrayLike, rng: np.random.Generator) -> dict[str, Any]:
-    """Scores of one algorithm, ready for JSON: numbers that are not finite become None.
+    """Summary of the scores of one algorithm for JSON: numbers that are not finite become None.
 
     Parameters
     ----------
@@ -316,8 +317,8 @@ def band(
 ) -> tuple[Array, Array, Array]:
     """Interquartile mean over seeds and its bootstrap interval, along a curve.
 
-    Each seed's curve is interpolated linearly between its finite points and never continued
-    beyond them. One resample draws whole seeds, the same ones at all grid points.
+    Each seed's curve is interpolated linearly between its finite points and not extrapolated. One
+    resample draws whole seeds, the same ones at all grid points.
 
     Parameters
     ----------
@@ -331,7 +332,7 @@ def band(
     Returns
     -------
     iqm, low, high : arrays, shape (G,)
-        nan wherever a seed is undefined; `low` and `high` nan everywhere for a single seed.
+        nan where a seed is undefined; `low` and `high` are nan everywhere for a single seed.
 
     Raises
     ------
@@ -379,7 +380,7 @@ def _resampled_interval(
     confidence: float,
     resamples: int,
 ) -> Any:
-    """Percentile bootstrap over the last axis, each group redrawn independently."""
+    """Percentile bootstrap over the last axis; each group is drawn independently."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: it must lie between 0 and 1, such as 0.95")
     interval = stats.bootstrap(
@@ -397,9 +398,9 @@ def _resampled_interval(
 
 
 def _permutation_p(x: Array, y: Array, rng: np.random.Generator) -> float:
-    """Two-sided p-value of the IQM difference if group labels were dealt at random.
+    """Two-sided p-value of the IQM difference if the group of each score were random.
 
-    Exact when there are at most 10,000 ways to deal them.
+    It is exact if there are at most 10,000 ways to assign the groups.
     """
 
     def difference(x: Array, y: Array, axis: int) -> Array:
@@ -412,7 +413,7 @@ def _permutation_p(x: Array, y: Array, rng: np.random.Generator) -> float:
 
 
 def _win_fraction(x: Array, y: Array, axis: int = -1) -> Any:
-    """Mean over all pairs of 1 for a win, 1/2 for a tie, 0 for a loss; nan if a score is."""
+    """Mean over all pairs of 1 for a win, 1/2 for a tie, 0 for a loss; nan if a score is nan."""
     first, second = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
     signs = np.sign(first[..., :, None] - second[..., None, :])
     return (1 + signs.mean(axis=(-2, -1))) / 2

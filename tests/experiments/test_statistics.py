@@ -145,10 +145,10 @@ def test_separated_groups_are_distinguishable():
     assert result.iqm_difference == 470.0
     low, high = result.difference_interval
     assert 450.0 <= low < 470.0 < high <= 490.0
-    assert result.describe("ppo", "pg").endswith("5 seeds tell them apart, ppo is ahead")
+    assert result.describe("ppo", "pg").endswith("significant with 5 seeds: ppo is ahead")
     reverse = compare_scores(low_scores, high_scores, rng())
     assert reverse.distinguishable
-    assert reverse.describe("pg", "ppo").endswith("5 seeds tell them apart, ppo is ahead")
+    assert reverse.describe("pg", "ppo").endswith("significant with 5 seeds: ppo is ahead")
 
 
 def test_three_seeds_never_tell_two_algorithms_apart():
@@ -201,12 +201,12 @@ def test_describe_is_one_plain_sentence():
     result = PairComparison(0.72, (0.4, 0.96), 12.3, (-3.1, 30.2), False, (5, 5))
     assert result.describe("ppo", "trpo") == (
         "ppo vs trpo: probability of improvement 0.72 [0.40, 0.96]; "
-        "IQM difference +12.3 [-3.1, 30.2]: 5 seeds cannot tell them apart"
+        "IQM difference +12.3 [-3.1, 30.2], not significant with 5 seeds"
     )
     single = compare_scores([3.0], [4.0, 5.0], rng()).describe("a", "b")
     assert single == (
         "a vs b: probability of improvement 0.00; "
-        "IQM difference -1.5: 1 and 2 seeds cannot tell them apart"
+        "IQM difference -1.5, not significant with 1 and 2 seeds"
     )
 
 
