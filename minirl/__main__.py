@@ -37,7 +37,9 @@ from minirl.training import Result, TrainingStopped, require_trainable, train
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
-    main = argparse.ArgumentParser(prog="python -m minirl", description="Train and compare policies.")
+    main = argparse.ArgumentParser(
+        prog="python -m minirl", description="Train, compare, evaluate and watch policies."
+    )
     shown = argparse.ArgumentDefaultsHelpFormatter
     commands = main.add_subparsers(dest="command", required=True)
     names = ", ".join(ALGORITHMS)
@@ -54,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("env", help="Gymnasium id, e.g. CartPole-v1")
     command.add_argument("--algorithm", default="ppo", help=names)
     command.add_argument("--total-steps", type=int, default=100_000, help="environment steps")
-    command.add_argument("--num-envs", type=int, help="parallel environments; None: as in the preset")
+    command.add_argument(
+        "--num-envs", type=int, help="number of parallel environments; None: as in the preset"
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=set_help)
     command.add_argument(

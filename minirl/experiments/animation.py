@@ -30,13 +30,13 @@ Frame = NDArray[np.uint8]
 
 MOST_FRAMES = 250
 _CANNOT_RENDER = (
-    "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' brings what Gymnasium's "
-    "own environments need, and without a screen MuJoCo's need the variable MUJOCO_GL=egl"
+    "{env} can't be rendered: {error}; pip install 'minirl-numpy[render]' installs what Gymnasium "
+    "needs for this, and MuJoCo without a screen needs the environment variable MUJOCO_GL=egl"
 )
 
 
 def watch(env: MakeEnv, policy: Policy, path: Path | str, *, seed: int = 0) -> float:
-    """Save one greedy episode as an animated GIF; returns the return of the episode.
+    """Save one greedy episode as an animated GIF, and return the episode's return.
 
     minirl draws CartPole itself. Other environments render themselves, which needs the `[render]`
     extra.
@@ -76,13 +76,15 @@ def _rendering_env(env: str) -> VectorEnv:
     )
     plain.close()
     if "rgb_array" not in modes:
-        raise ValueError(f"{env} draws no pictures: its render modes are {modes}, not rgb_array")
+        raise ValueError(
+            f"{env} can't be drawn: rgb_array is not among its render modes, which are {modes}"
+        )
 
     class Drawn(gym.Wrapper[Any, Any, Any, Any]):
         def render(self) -> Any:
             try:
                 return super().render()
-            except Exception as error:  # each renderer has errors of its own
+            except Exception as error:  # each renderer raises its own errors
                 raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
 
     def make() -> gym.Env[Any, Any]:
@@ -118,8 +120,8 @@ def cartpole_frames(
     ----------
     observations : array_like, shape (T, 4)
         Cart position (m), velocity, pole angle (rad, clockwise from upright) and its velocity;
-        row t is the state in which step t + 1 is taken. The reward is 1 per step, so the number of
-        steps is also the return.
+        row t is the state before step t + 1. The reward is 1 per step, so the number of steps is
+        also the return.
     title : str
     stride : int
 
@@ -169,7 +171,7 @@ PIVOT_HEIGHT = WHEEL_RADIUS + CART_HEIGHT
 
 
 def _cartpole_scene(figure: Any, title: str) -> tuple[Any, list[Any], Any, Any]:
-    """Draw the track; returns cart, wheels, pole and counter, which the caller moves."""
+    """Draw the track; return cart, wheels, pole and counter, which the caller moves."""
     from matplotlib.patches import Circle, FancyBboxPatch
 
     from minirl.experiments.figures import BLUE, GREY, INK, VERMILLION, _abbreviate
@@ -229,8 +231,8 @@ def animate_cartpole(
     path : path
     title : str
     fps : float
-        Environment steps per second; 50 is CartPole's own time. Long episodes show every second
-        step, or fewer, at the same pace. The last picture is shown for one second.
+        Environment steps per second; 50 is real time for CartPole. In a long episode only every
+        second step, or fewer, is drawn, at the same speed. The last picture is shown for a second.
 
     Raises
     ------
@@ -246,7 +248,7 @@ def animate_cartpole(
 
 
 def save_gif(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
-    """Save pictures as a GIF that repeats for ever.
+    """Save pictures as a GIF that repeats without end.
 
     Parameters
     ----------
@@ -254,7 +256,8 @@ def save_gif(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
         RGB, such as those of an environment with `render_mode="rgb_array"`.
     path : path
     fps : float
-        Frames per second. A GIF counts in hundredths of a second, and viewers show at most 50.
+        Frames per second. A GIF stores durations in hundredths of a second, and viewers show at
+        most 50 frames per second.
 
     Raises
     ------
@@ -274,7 +277,7 @@ def save_gif(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
             )
         if picture.shape != pictures[0].shape:
             raise ValueError(f"frames[{i}] has shape {picture.shape}, not {pictures[0].shape}")
-    # One palette for all pictures, or colours would flicker: taken from at most eight of them.
+    # One palette for all pictures, made from at most eight of them; otherwise colours flicker.
     sample = pictures[:: -(-len(pictures) // 8)]
     palette = Image.fromarray(np.concatenate(sample)).quantize(255, Image.Quantize.FASTOCTREE)
     images = [

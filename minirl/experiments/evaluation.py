@@ -1,4 +1,4 @@
-"""How good a policy is: the returns of fresh episodes."""
+"""Evaluation of a policy: the returns of fresh episodes."""
 
 import warnings
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from minirl.vector_env import MakeEnv, make_vector_env
 
 # Attributes of Gymnasium's wrappers, and what to do instead.
 RUNNING_STATISTICS = {
-    "obs_rms": "NormalizeObservation inside the environment starts with fresh statistics here, not "
-    "with those that the policy was trained with; train with Settings(normalize_observations=True) "
-    "instead, whose statistics belong to the policy",
-    "return_rms": "NormalizeReward inside the environment scales the returns by statistics that "
-    "start fresh here; train with Settings(reward_transform=ReturnScaling(discount)) instead, "
-    "which leaves reported returns as they are",
+    "obs_rms": "NormalizeObservation inside the environment starts with new statistics here, and "
+    "not with those of the training; train with Settings(normalize_observations=True) instead, "
+    "which stores the statistics in the policy",
+    "return_rms": "NormalizeReward inside the environment divides the returns by statistics that "
+    "are new here; train with Settings(reward_transform=ReturnScaling(discount)) instead, which "
+    "does not change the reported returns",
 }
 
 
@@ -35,8 +35,8 @@ class Evaluation:
     lengths : ndarray (episodes,)
         Steps.
     cut : int
-        Episodes that had not ended after the largest number of steps, see `evaluate`; their returns
-        so far are counted.
+        Number of episodes that were cut because they had not ended, see `evaluate`. Their returns
+        up to the cut are counted.
     """
 
     returns: np.ndarray
@@ -65,20 +65,20 @@ def evaluate(
     greedy: bool = True,
     max_steps: int | None = None,
 ) -> Evaluation:
-    """Run a policy for fresh episodes, with its observation statistics as they stand.
+    """Run a policy for fresh episodes; its observation statistics do not change.
 
     Parameters
     ----------
     env : str or callable
         As for `train`.
     episodes : int
-        All in parallel, one environment each.
+        Number of episodes. All run in parallel, each in its own environment.
     seed : int
-        Of the environments and of sampled actions.
+        Seed of the environments and of sampled actions.
     greedy : bool
         Take the most probable action (the mean of a Gaussian) instead of sampling.
     max_steps : int, optional
-        An episode is cut after this number of steps. Default: the environment's own time limit, or
+        Number of steps after which an episode is cut. Default: the environment's own time limit, or
         1,000 if it has none.
     """
     require_count("episodes", episodes, most=MOST_ENVIRONMENTS)
@@ -100,9 +100,9 @@ def evaluate(
 
 
 def _warn_of_running_statistics(envs: VectorEnv) -> None:
-    """Warn if a wrapper inside the environment learns statistics, which are fresh in new episodes.
+    """Warn if a wrapper in the environment learns statistics: those of training are not used here.
 
-    A wrapper whose statistics are frozen (`update_running_mean = False`) is left alone.
+    There is no warning for a wrapper with frozen statistics (`update_running_mean = False`).
     """
     learning = set()
     while isinstance(envs, VectorWrapper):

@@ -143,7 +143,7 @@ def plot_comparison(
 
 
 def algorithm_styles(names: Sequence[str]) -> dict[str, tuple[str, Any]]:
-    """Colour and line style of each algorithm.
+    """The colour and the line style of each algorithm.
 
     The algorithms of the package always have the same styles. The style of another name follows
     from its checksum; if this style is taken, the name gets the next free one.
@@ -258,10 +258,10 @@ def _reading_aid(runs: Mapping[str, Sequence[Any]]) -> str:
     counts = [len(seeds) for seeds in runs.values()]
     fewest, most = min(counts), max(counts)
     if most == 1:
-        return "One seed per algorithm: a single draw, not a comparison."
+        return "One seed per algorithm, which is too few for a comparison."
     seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
     return (
-        f"Thick: interquartile mean over {seeds}, as far as all have come.  "
+        f"Thick: interquartile mean over {seeds}, where all of them have a value.  "
         "Shaded: its 95 % bootstrap interval.  Thin: each seed."
     )
 
@@ -276,7 +276,7 @@ def _legend_lines(styles: Mapping[str, tuple[str, Any]]) -> list[Line2D]:
 def _arrange(
     figure: Figure, title: str, aid: str, legend_lines: list[Line2D], footnote: str
 ) -> None:
-    """Stack title, reading aid, legend, panels and footnote, giving each the height it needs."""
+    """Stack title, reading aid, legend, panels and footnote, each with the height it needs."""
     margin, gap, left, right, panel_height, label_height = 0.15, 0.1, 0.85, 0.95, 3.5, 0.8
     width = figure.get_size_inches()[0]
     style: dict[str, Any] = {"va": "top", "linespacing": 1.35, "color": GREY}
@@ -398,7 +398,7 @@ def _draw_returns(
         *_finite_points(run["environment_steps"], run["mean_return"], False),
         color=BLUE,
         linewidth=2.4,
-        label="mean of the last 100",
+        label="mean of the last 100 episodes",
     )
     _label_effort(axes, "environment steps", None)
     axes.set_ylabel("episode return", fontsize=11, color=INK)
@@ -421,7 +421,7 @@ def _draw_diagnostic(axes: Axes, steps: Array, values: Array, column: str, label
     _clean(axes)
     axes.plot(*_finite_points(steps, values, False), color=INK, linewidth=1.1)
     if column == "explained_variance" and np.nanmin(values) < -1:
-        axes.set_ylim(-1.0, 1.05)  # an untrained critic can be at minus hundreds
+        axes.set_ylim(-1.0, 1.05)  # an untrained critic can have a value of minus several hundred
         label += ", cut at -1"
     axes.set_title(label, fontsize=10, color=INK, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=NEAT_STEPS))
@@ -434,13 +434,13 @@ def _draw_diagnostic(axes: Axes, steps: Array, values: Array, column: str, label
 
 def _agg_figure(width: float, height: float, dpi: float = DPI) -> Figure:
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    figure.set_layout_engine("none")  # the layout is ours, whatever the reader's style says
+    figure.set_layout_engine("none")  # otherwise a user's Matplotlib settings could choose one
     FigureCanvasAgg(figure)  # registers itself as the figure's canvas
     return figure
 
 
 def _clean(axes: Axes) -> None:
-    """No box, a faint grid, quiet ticks."""
+    """Remove the box; draw a faint grid and unobtrusive ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.grid(True, color="#e6e6e6", linewidth=0.7)
@@ -450,7 +450,7 @@ def _clean(axes: Axes) -> None:
 
 
 def _abbreviate(value: float, position: object = None) -> str:
-    """Tick label: 20000 is 20k, 1500000 is 1.5M."""
+    """The label of a tick: "20k" for 20000, "1.5M" for 1500000."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.6g}{suffix}".replace("-", "\N{MINUS SIGN}")
@@ -458,7 +458,7 @@ def _abbreviate(value: float, position: object = None) -> str:
 
 
 def _wrap(figure: Figure, text: Text, string: str, width: float) -> float:
-    """Fill a text with lines that fit into `width` inches as rendered; return its height."""
+    """Break a string into lines of at most `width` inches, set the text, return its height."""
     text.set_parse_math(False)
     for characters in range(260, 20, -4):
         lines = [textwrap.wrap(line, characters) or [""] for line in string.splitlines()]

@@ -1,8 +1,8 @@
 """Independent jobs: function(item) for many items, in this process, in a pool or on any executor.
 
-An item is anything that can be pickled; `str(item)` names it in messages. What the function raises
-is raised here too, with a note that says for which item. What the executor itself raises means that
-a result was lost, and becomes a RuntimeError.
+An item is anything that can be pickled; `str(item)` is its name in messages. An exception of the
+function is raised here too, with a note that names the item. An exception of the executor itself
+means that a result was lost, and becomes a RuntimeError.
 """
 
 import contextlib
@@ -32,13 +32,14 @@ STORED = "call again: finished runs that were stored are not repeated"
 
 
 class Failure:
-    """An error of a job, returned as a value: an executor's own errors are the ones it raises."""
+    """An error of a job, returned as a value, so that raised errors are those of the executor."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
     def __getstate__(self) -> tuple[bytes, str]:
-        # Pickled here, and tried: an error that can't be pickled would look like the executor's.
+        # Pickling is tried here, because an error that can't be pickled would look like one of the
+        # executor.
         pickler = sys.modules.get("cloudpickle", pickle)  # Dask's; it can send classes of a script
         try:
             data = pickler.dumps(self.error)
@@ -64,8 +65,8 @@ def attempt(
 ) -> Success[Result] | Failure:
     """The outcome of function(item).
 
-    `call` is different in each call of `compute`: Dask identifies a job by its function and
-    arguments, and would answer a repeated job with the error that it remembers.
+    `call` is different in each call of `compute`. Dask identifies a job by its function and its
+    arguments, and would return the stored error of an earlier job with the same ones.
     """
     try:
         return Success(function(item))
@@ -95,8 +96,8 @@ def compute(
 ) -> Generator[tuple[Item, Result]]:
     """Each item with function(item), in the order in which they finish.
 
-    Close the generator to end it early (`contextlib.closing`): jobs that have not begun are then
-    cancelled, and worker processes started here have ended.
+    To stop early, close the generator (`contextlib.closing`). Jobs that have not begun are then
+    cancelled, and worker processes that were started here have ended.
 
     Parameters
     ----------
@@ -160,8 +161,8 @@ def _computed_in_pool(
         # Not cancelled first: the pool's thread must find its futures unchanged.
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-        # A worker that ended while it sent a result would leave the pool's thread waiting for the
-        # rest of it, for as long as this process could still write to the same pipe.
+        # If a worker ended while it sent a result, the pool's thread would wait for the rest of it
+        # as long as this process could still write to the same pipe.
         with contextlib.suppress(AttributeError, OSError):
             pool._result_queue._writer.close()  # type: ignore[attr-defined]
         raise
@@ -190,10 +191,10 @@ def _pickled(function: Callable[[Item], Result], items: Sequence[Item]) -> list[
 
 
 def _prepare_worker() -> None:
-    """Set up a worker process: it ends when its parent does, even if the parent was killed."""
+    """Set up a worker process that ends with its parent, even if the parent is killed."""
     import multiprocessing
 
-    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which a killed worker leaks
+    tqdm.set_lock(threading.RLock())  # a killed worker would leak tqdm's own lock, a semaphore
     parent = multiprocessing.parent_process()
     threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""`NAME=VALUE` overrides of a preset, as the command line takes them after `--set`."""
+"""`NAME=VALUE` overrides of a preset: the option `--set` of the command line."""
 
 import ast
 import reprlib
@@ -40,12 +40,14 @@ SHORTENED.maxstring = 200  # characters of a value in a message
 
 
 def parse_value(text: str) -> Any:
-    """A number, string, tuple, True, False, None or one of `CONSTRUCTORS`, e.g. "FixedKL(0.5)".
+    """The value of a literal or of a call of one of `CONSTRUCTORS`, such as "FixedKL(0.5)".
+
+    No other code is executed.
 
     Raises
     ------
     ValueError
-        If the text is none of these; nothing else is ever executed.
+        If the text is neither of the two.
     """
 
     def build(node: ast.expr) -> Any:
@@ -61,7 +63,7 @@ def parse_value(text: str) -> Any:
     try:
         return build(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else str(error) or "it is too deep"
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or "nested too deeply"
         raise ValueError(
             f"value {SHORTENED.repr(text)} is not understood: {reason}; give a Python literal or "
             f"one of {', '.join(CONSTRUCTORS)}"
@@ -74,7 +76,7 @@ def with_overrides(preset: Preset, overrides: Sequence[str]) -> Preset:
     Parameters
     ----------
     overrides : sequence of str
-        "NAME=VALUE", with a value that `parse_value` understands. The last one for a name is used.
+        Texts "NAME=VALUE", with a value for `parse_value`. The last text of a name is used.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def with_overrides(preset: Preset, overrides: Sequence[str]) -> Preset:
                 f"{', '.join(names['algorithm'])}; settings have {', '.join(names['settings'])}"
             )
         values[parts[0]][name] = parse_value(text)
-    # All at once: values that are valid only together must not depend on their order.
+    # All at once, because some values are only valid together, in whatever order they are given.
     return Preset(
         replace(algorithm, **values["algorithm"]),
         replace(preset.settings, **values["settings"]),

@@ -41,9 +41,10 @@ class Run:
     evaluation_return : float
         Mean return of fresh greedy episodes.
     steps_to_threshold : float
-        Environment steps when the 100-episode mean first reached the threshold; nan if never.
+        Environment steps when the 100-episode mean first reached the threshold; nan if it never
+        did.
     cut_episodes : int
-        Evaluation episodes that had not ended after the largest number of steps, see `evaluate`.
+        Number of evaluation episodes that were cut, see `evaluate`.
     """
 
     columns: dict[str, np.ndarray]
@@ -53,7 +54,7 @@ class Run:
     cut_episodes: int = 0
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
-        """Write the run, and what makes it this run, to a file."""
+        """Write the run and its identity to a file."""
         scores = [getattr(self, name) for name in SCORES]
         save_arrays(path, FORMAT, identity, {"scores": np.array(scores), **self.columns})
 
@@ -82,9 +83,9 @@ class Run:
 def claim_folder(folder: Path | str, identity: dict[str, Any]) -> Path:
     """Create an output folder, and make sure that no other experiment uses it.
 
-    The identity is stored as `experiment.json`; the same experiment may use the folder again. A
-    file `experiment.json` that is empty or damaged is replaced, because the file of each finished
-    run contains its identity too.
+    The identity is stored as `experiment.json`, and the same experiment may use the folder again.
+    An empty or damaged `experiment.json` is replaced, because the file of each finished run also
+    contains its identity.
 
     Raises
     ------
@@ -122,8 +123,8 @@ def saved_description(folder: Path) -> dict[str, Any] | None:
 def _require_no_policy(path: Path) -> None:
     if (path / "policy.npz").exists():
         raise ValueError(
-            f"{path / MARKER} is damaged, and {path / 'policy.npz'} could be another experiment's; "
-            "choose another folder, or delete one of these files"
+            f"{path / MARKER} is damaged, so {path / 'policy.npz'} could belong to another "
+            "experiment; choose another folder, or delete one of these files"
         )
 
 
@@ -131,7 +132,7 @@ def _require_no_policy(path: Path) -> None:
 def claimed_folder(folder: Path | str, identity: dict[str, Any]) -> Iterator[Path]:
     """`claim_folder` for a block. If the block fails before it stores anything, the claim ends.
 
-    The corrected command can then use the same folder.
+    A corrected command can then use the same folder.
 
     Raises
     ------
@@ -169,7 +170,7 @@ def load_run(
         return None
     try:
         stored, arrays = load_arrays(path, file_format)
-    except Exception:  # whatever the damage is, the run is computed again
+    except Exception:  # a damaged run is computed again, whatever the damage
         return None
     difference = first_difference(stored, identity)
     if difference:

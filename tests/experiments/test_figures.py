@@ -262,7 +262,7 @@ def test_training_draws_episodes_their_mean_and_the_finite_diagnostics():
     main, *diagnostics = figure.axes
     np.testing.assert_array_equal(labelled(main, "one episode").get_xdata(), ends)
     np.testing.assert_array_equal(labelled(main, "one episode").get_ydata(), returns)
-    mean = labelled(main, "mean of the last 100")
+    mean = labelled(main, "mean of the last 100 episodes")
     np.testing.assert_array_equal(mean.get_xdata(), columns["environment_steps"][1:])
     np.testing.assert_array_equal(mean.get_ydata(), columns["mean_return"][1:])
     assert labelled(main, "threshold").is_dashed()

@@ -1,8 +1,8 @@
 """The stages of alignment: fine-tuning, preferences, reward model, learning, over-optimisation.
 
 Every method starts from the same reference. An online method samples while it learns, an offline
-one learns from pairs sampled before, and best-of-n does not learn. Whatever a method learned from,
-it is judged by the gold rewards, which are what the human wants:
+method learns from pairs that were sampled beforehand, and best-of-n does not learn. Every method is
+judged by the gold rewards, which are what the human wants, even if it learned from other rewards:
 
     J = E[gold reward] - beta KL(pi || pi_ref), exact over all responses.
 """
@@ -42,7 +42,7 @@ SENTENCES = {
 METHODS = (*SENTENCES, "dpo", "ipo", "best-of-n")
 DEMONSTRATIONS = 2_000
 HELD_OUT_PAIRS = 5_000
-# Labels drawn once are noise to a table that can learn each of them by heart: stop early.
+# A table could memorise labels that were drawn once, noise included, so DPO stops early on them.
 DPO_STEPS = {"gold": 600, "learned": 150}
 MEASUREMENTS = 50  # points of a learning curve
 BEST_OF = (2, 4, 8, 16, 64)
@@ -54,7 +54,7 @@ FRONTIER_BETAS = np.geomspace(100.0, 0.03, 300)
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything that the learning methods start from.
+    """The common starting point of all methods.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class MethodRun:
     log_probs : ndarray (X, N)
         Of every response.
     sentences : int
-        Sampled to get there; for best-of-n, for one answer.
+        Number of sentences sampled while learning; for best-of-n, per answer.
     curve : ndarray (2, U)
         Sentences sampled before each measurement, and J then.
     seconds : float
@@ -111,7 +111,7 @@ def prepare(*, beta: float, labels: int, seed: int) -> Prepared:
     Raises
     ------
     ValueError
-        If beta is outside the range in which the exact numbers mean something (`Objective`).
+        If beta is outside the range in which the exact numbers are accurate (see `Objective`).
     """
     task = arithmetic()
     streams = np.random.SeedSequence(seed).spawn(3)
@@ -161,7 +161,7 @@ def training_rewards(prepared: Prepared, reward: str) -> np.ndarray:
 
 
 def run_best_of_n(prepared: Prepared, reward: str) -> tuple[np.ndarray, int, np.ndarray]:
-    """Best-of-n: log-probabilities, sentences for one answer, no curve."""
+    """Best-of-n: log-probabilities, sentences per answer, and an empty curve."""
     log_probs = sequences.best_of_n(
         prepared.objective.reference_log_probs, training_rewards(prepared, reward), REPORTED_BEST_OF
     )
@@ -212,20 +212,20 @@ def run_offline(
 
 
 def _sparsely(measure: Measure, calls: int) -> Measure:
-    """`measure`, evaluated about `MEASUREMENTS` times only, spread over all calls."""
+    """`measure`, but evaluated in only about `MEASUREMENTS` of all calls, evenly spaced."""
     every, counter = max(1, calls // MEASUREMENTS), itertools.count()
     return lambda policy: measure(policy) if next(counter) % every == 0 else {}
 
 
 @dataclass(frozen=True, eq=False)
 class Overoptimisation:
-    """Three ways to follow the learned reward ever further from the reference.
+    """Three ways to increase the learned reward, further and further from the reference.
 
     Parameters
     ----------
     paths : dict
-        Name -> "kl" (nats), "gold" and "learned" reward, from the reference on. The learned reward
-        is shifted to begin where the gold one does, which no preference can tell apart.
+        Name -> "kl" (nats), "gold" and "learned" reward, starting at the reference. The learned
+        reward is shifted to start at the gold reward; no preference depends on this shift.
     hacked : dict
         Name -> log-probabilities (X, N) of the responses at the end of two of the paths.
     """
@@ -235,7 +235,7 @@ class Overoptimisation:
 
 
 def overoptimise(prepared: Prepared, seed: int) -> Overoptimisation:
-    """Follow the reward model by the exact optimum, by best-of-n and by PPO without a penalty."""
+    """Maximise the learned reward with the exact optimum, best-of-n and PPO without a penalty."""
     objective, learned = prepared.objective, prepared.learned
     task, reference_log_probs = objective.task, objective.reference_log_probs
 

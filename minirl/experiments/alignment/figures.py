@@ -280,7 +280,7 @@ def _draw_key(
     axes.axis("off")
     small: dict[str, Any] = {"va": "center", "fontsize": 9.5, "color": GREY}
     axes.plot([0.0, 0.1], [0, 0], color=INK, linewidth=2.2)
-    axes.text(0.14, 0, "frontier: the most reward for each KL", **small)
+    axes.text(0.14, 0, "frontier: the largest reward for each KL", **small)
     axes.text(0.14, 1, f"J = reward {MINUS} {beta:g} KL", **small)
     axes.text(1.0, 2.1, f"(J {MINUS} {J_REF}) / (J* {MINUS} {J_REF})", ha="right", **small)
     row: dict[str, Any] = {"va": "center", "fontsize": 10.5, "color": INK}
@@ -392,7 +392,7 @@ def _draw_learning(
             [sentences, sentences],
             [start, end],
             color=color,
-            label=f"{name} (sampled beforehand)",
+            label=f"{name} (offline)",
             **look | thick,
         )
         if len(seeds) > 1:
@@ -432,7 +432,7 @@ def _label_missing(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    label = f"still missing: (J* {MINUS} J) / (J* {MINUS} {J_REF})"
+    label = f"missing fraction (J* {MINUS} J) / (J* {MINUS} {J_REF})"
     axes.set_ylabel(label, **AXIS_LABEL)
 
 
@@ -530,7 +530,7 @@ def plot_overoptimisation(
     _write_beside(panels[-1], reference, f"reference\n{reference:.2f}")
     figure.supxlabel(
         "sqrt(KL(policy || reference)), square root of nats per sentence\n"
-        "(gold: what people want; learned: the reward model's, shifted to begin at gold)",
+        "(gold: what people want; learned: the reward model's, shifted to equal gold at the start)",
         **AXIS_LABEL,
     )
     return figures._finished(figure, path)

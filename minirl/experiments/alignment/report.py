@@ -36,13 +36,13 @@ def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
         "blocks",
         f"    {tuned.lost_context:.1%} of the response tokens lost their prompt; perplexity "
         f"{tuned.perplexity:.2f} (lowest possible {tuned.lowest_perplexity:.2f})",
-        f"    the reference earns {objective.reference_value:.3f} (gold); samples:",
+        f"    mean gold reward of the reference {objective.reference_value:.3f}; samples:",
         *(
             f"      {task.prompts[prompt]}  " + "   ".join(_quoted(task.text(r)) for r in responses)
             for prompt, responses in enumerate(_draw(objective.reference_log_probs, rng, 2))
         ),
-        f"2. Preferences: {len(prepared.hard):,} pairs, {pairs.identical} with the same answer "
-        f"twice dropped, {pairs.tied(gold).sum()} tied in utility kept",
+        f"2. Preferences: {len(prepared.hard):,} pairs, of which {pairs.tied(gold).sum()} have "
+        f"equal utilities; {pairs.identical} pairs of identical answers were dropped",
     ]
     for row in range(min(4, len(prepared.hard))):
         pair = prepared.hard.rows(slice(row, row + 1))
@@ -53,7 +53,7 @@ def describe_preparation(prepared: Prepared, rng: np.random.Generator) -> str:
             probability = 1 - probability
         lines.append(
             f"      {task.prompts[prompt]}  {_quoted(won)} > {_quoted(lost)}   "
-            f"(so judged with probability {probability:.0%})"
+            f"(probability of this judgement {probability:.0%})"
         )
     judged = judge_reward_model(prepared)
     lines += [
@@ -89,7 +89,7 @@ def judge_reward_model(prepared: Prepared) -> dict[str, float]:
 
 
 def judge(run: MethodRun, prepared: Prepared) -> dict[str, float]:
-    """A run as `summary.json` contains it; rewards and KL are exact and per sentence."""
+    """The entry of a run in `summary.json`; rewards and KL are exact and per sentence."""
     objective = prepared.objective
     kl, gold = kl_and_gold(run.log_probs, objective)
     return {
@@ -111,9 +111,9 @@ def samples_page(
     lines = [
         "# Texts before and after",
         "",
-        "Sampled, not chosen; `...` marks an answer that was cut at its longest. Gold is what the "
-        "human wants; learned is the reward model's opinion, 0 on average under the reference. "
-        f"beta = {objective.beta:g}.",
+        "All texts are random samples. `...` marks an answer that was cut at the largest length. "
+        "Gold is the human's utility. Learned is the reward of the reward model; its mean under "
+        f"the reference is 0. beta = {objective.beta:g}.",
     ]
     for title, log_probs in sections.items():
         # Adding 0 turns -0.00 into 0.00.
@@ -122,7 +122,7 @@ def samples_page(
             for rewards in (gold, learned)
         ]
         lines += ["", f"## {title}", ""]
-        lines += ["On average, over all answers: gold {:.2f}, learned {:.2f}.".format(*means), ""]
+        lines += ["Mean over all answers: gold {:.2f}, learned {:.2f}.".format(*means), ""]
         lines += ["| prompt | text | gold | learned |", "|---|---|---|---|"]
         for prompt, responses in enumerate(_draw(log_probs, rng, 4)):
             lines += [
@@ -134,15 +134,16 @@ def samples_page(
 
 
 def describe_method(name: str, runs: Sequence[MethodRun], prepared: Prepared, reward: str) -> str:
+    """One line: means over a method's runs, and the sentences that a run needed."""
     judged = [judge(run, prepared) for run in runs]
     mean = {key: np.mean([judgement[key] for judgement in judged]) for key in judged[0]}
     shown = f"best of {REPORTED_BEST_OF}" if name == "best-of-n" else name
     labels_used = ""
     if name == "best-of-n":
-        labels_used = " for each answer"
+        labels_used = " per answer"
     elif name not in SENTENCES:
-        labels = "the exact probabilities" if reward == "gold" else "one judgement"
-        labels_used = f" beforehand, with {labels} of each pair"
+        labels = "exact probabilities" if reward == "gold" else "one judgement per pair"
+        labels_used = f" sampled beforehand, labelled with {labels}"
     return (
         f"    {shown:18}{mean['fraction_of_optimum']:6.1%} of the optimum   gold "
         f"{mean['gold_reward']:.3f}   KL {mean['kl_to_reference']:.2f} nats   "
@@ -158,7 +159,7 @@ def describe_answers(
     prompt = objective.task.prompt("What is 2x4?")
     distributions = {"before": objective.reference_log_probs}
     distributions |= {name: seeds[0].log_probs for name, seeds in runs.items()}
-    lines = ["    answers to What is 2x4?"]
+    lines = ['    answers to "What is 2x4?"']
     for name, log_probs in distributions.items():
         (answers,) = _draw(log_probs[[prompt]], rng, 3)
         texts = "   ".join(_quoted(objective.task.text(answer)) for answer in answers)
@@ -167,15 +168,16 @@ def describe_answers(
 
 
 def describe_overoptimisation(followed: Overoptimisation) -> str:
+    """One line per path: the gold reward at its start, peak and end, and the learned reward."""
     lines = [
-        "5. Over-optimisation: following the reward model ever further (its reward shifted to "
-        "begin at the gold one)"
+        "5. Over-optimisation: the learned reward, shifted to equal gold at the reference, is "
+        "increased further and further"
     ]
     for name, path in followed.paths.items():
         gold, learned = path["gold"], path["learned"]
         lines.append(
-            f"    {name:18}gold {gold[0]:.2f} -> {gold.max():.2f} -> {gold[-1]:.2f} while learned "
-            f"{learned[0]:.2f} -> {learned[-1]:.2f}"
+            f"    {name:18}gold {gold[0]:.2f} -> {gold.max():.2f} (peak) -> {gold[-1]:.2f}, "
+            f"learned {learned[0]:.2f} -> {learned[-1]:.2f}"
         )
     return "\n".join(lines)
 
@@ -186,6 +188,7 @@ def summarize(
     followed: Overoptimisation,
     prepared: Prepared,
 ) -> dict[str, Any]:
+    """The content of `summary.json`; the numbers of a method are means over its seeds."""
     objective = prepared.objective
     methods = {}
     for name, seeds in runs.items():
@@ -221,9 +224,9 @@ def draw_figures(
     prepared: Prepared,
     reward: str,
 ) -> None:
-    from minirl.experiments.alignment import (
-        figures as alignment_figures,  # matplotlib is loaded only to draw
-    )
+    """Draw frontier.png, learning.png (if a method learned) and overoptimisation.png."""
+    # Imported here because Matplotlib is loaded only to draw.
+    from minirl.experiments.alignment import figures as alignment_figures
 
     objective = prepared.objective
     reference_log_probs = objective.reference_log_probs
@@ -248,7 +251,7 @@ def draw_figures(
         reference=(0.0, objective.reference_value),
         optimum=(optimum.kl, optimum.reward),
         beta=objective.beta,
-        title=f"What each method pays in KL for its reward ({trained_on})",
+        title=f"Reward and KL of each method, {trained_on}",
         path=folder / "frontier.png",
     )
     curves: dict[str, Any] = {
@@ -265,6 +268,6 @@ def draw_figures(
         )
     alignment_figures.plot_overoptimisation(
         followed.paths,
-        title=f"A reward model of {len(prepared.hard):,} labels, followed too far",
+        title=f"Over-optimisation of a reward model with {len(prepared.hard):,} labels",
         path=folder / "overoptimisation.png",
     )

@@ -37,11 +37,11 @@ FORMAT = "minirl-method-run-1"  # of the files of finished runs
 def _stored_run(
     folder: Path, name: str, prepared: Prepared, arguments: dict[str, Any], seed: int
 ) -> MethodRun:
-    """`run_method`, or the run that an earlier call has stored in `folder`."""
+    """The run that an earlier call stored in `folder`, or else that of `run_method`."""
     identity = {"method": name, "seed": seed, "chain": arguments, "source": source_hash()}
     path = folder / RUNS / f"{name}-seed{seed}.npz"
     stored = None
-    with contextlib.suppress(ValueError):  # made by other code: it is run again
+    with contextlib.suppress(ValueError):  # a run of other code is not used
         stored = load_run(path, FORMAT, identity)
     if stored is not None:
         sentences, seconds = int(stored["sentences"]), float(stored["seconds"])
@@ -66,40 +66,44 @@ def run_chain(
     say: Callable[[str], None] = print,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Run all stages on "What is 2x4?", report each as it ends, write figures, texts, a summary.
+    """Run all stages on "What is 2x4?", report each, and write figures, texts and a summary.
 
-    Finished runs are stored in `out/runs`. After an interruption, the same call goes on from them,
-    with the results and the text of an uninterrupted one; `seconds` are those of the first time.
+    Finished runs are stored in `out/runs`. After an interruption, the same call continues from
+    them, and its results and texts equal those of an uninterrupted call. `seconds` are those of
+    the call that computed the run.
 
     Parameters
     ----------
     out : path
-        Folder for frontier.png, learning.png (unless best-of-n is alone: it does not learn),
-        overoptimisation.png, samples.md and summary.json.
+        Folder for frontier.png, learning.png (unless best-of-n is the only method, because it does
+        not learn), overoptimisation.png, samples.md and summary.json.
     beta : float
-        Of the KL penalty, in units of reward per nat; about 1e-7 to 1e6, see `Objective`.
+        Coefficient of the KL penalty, in units of reward per nat; about 1e-7 to 1e6, see
+        `Objective`.
     reward : {"gold", "learned"}
-        What the methods learn from: the gold utilities (DPO: soft labels), or the reward model
-        (DPO: the hard labels that the model was fitted to). They are judged by gold.
+        The reward that the methods learn from: the gold utilities (DPO: soft labels), or the reward
+        model (DPO: the hard labels to which the model was fitted). All are judged by gold.
     methods : sequence of str
-        Of `METHODS`.
+        Names from `METHODS`.
     labels : int
-        Preference pairs.
+        Number of preference pairs.
     seeds : int
-        Runs of each method; corpus and preferences are those of `seed` throughout.
+        Number of runs per method. All of them use the corpus and the preferences of `seed`.
     seed : int
-        Of everything.
+        Seed of all randomness.
     say : callable
         Receives each stage's text.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
-    dict : the content of summary.json; per method the means over seeds.
+    dict : the content of summary.json, with the means over seeds of each method.
 
     Raises
     ------
     ValueError
-        For an argument out of its range, or a folder that can't be used.
+        For an argument outside its range, or a folder that can't be used.
     """
     require_positive("beta", beta)
     for name, count in (("labels", labels), ("seeds", seeds)):
@@ -110,7 +114,7 @@ def run_chain(
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods or len(set(methods)) < len(methods):
         raise ValueError(
-            f"methods must be different ones of {', '.join(METHODS)}, got {', '.join(methods)}"
+            f"methods must be different names from {', '.join(METHODS)}, got {', '.join(methods)}"
         )
     arguments = {
         "beta": float(beta),

@@ -340,7 +340,7 @@ def test_offline_methods_rise_at_their_place_to_the_mean_of_their_seeds():
     above, below = figure.axes
     for axes, start, ends in ((above, 1.0, (2.85, 1.5)), (below, 1.0, (0.075, 0.75))):
         for name, used, end in zip(("dpo", "ipo"), (6000, 6200), ends, strict=True):
-            line = labelled(axes, f"{name} (sampled beforehand)")
+            line = labelled(axes, f"{name} (offline)")
             np.testing.assert_allclose(line.get_xydata(), [(used, start), (used, end)])
             assert line.get_marker() == alignment_figures.MARKERS[name][0]
             assert line.get_markevery() == [1]

@@ -333,8 +333,8 @@ def test_over_optimisation_follows_the_learned_reward_alone_and_is_drawn_truly(
         npt.assert_allclose(found["last_learned_reward"], model[-1] - shift, atol=1e-9)
         assert model[-1] > gold[-1]
         line = (
-            f"gold {gold[0]:.2f} -> {gold.max():.2f} -> {gold[-1]:.2f} while learned "
-            f"{model[0]:.2f} -> {model[-1]:.2f}"
+            f"gold {gold[0]:.2f} -> {gold.max():.2f} (peak) -> {gold[-1]:.2f}, "
+            f"learned {model[0]:.2f} -> {model[-1]:.2f}"
         )
         assert line in chain.texts
     assert list(chain.summary["overoptimisation"]) == PATHS
@@ -404,7 +404,7 @@ def test_the_texts_are_those_of_their_policies_and_show_their_true_rewards(chain
         log_probs = truth[title]
         means = [expected(log_probs, rewards) for rewards in (GOLD, chain.prepared.learned)]
         told = re.fullmatch(
-            r"On average, over all answers: gold (-?\d+\.\d\d), learned (-?\d+\.\d\d)\.", averages
+            r"Mean over all answers: gold (-?\d+\.\d\d), learned (-?\d+\.\d\d)\.", averages
         )
         npt.assert_allclose([float(mean) for mean in told.groups()], means, atol=0.00501)
         assert [prompt for prompt, *_ in rows] == sorted([0, 1, 2, 3] * 4)
@@ -422,7 +422,7 @@ def test_the_texts_are_those_of_their_policies_and_show_their_true_rewards(chain
 def test_every_stage_is_told_in_order(chain):
     said, summary = chain.texts, chain.summary
     order = ["1. Supervised fine-tuning", "2. Preferences", "3. Reward model", "4. Learning"]
-    order += ["trpo  ", "best of 16  ", "answers to What is 2x4?", "5. Over-optimisation"]
+    order += ["trpo  ", "best of 16  ", 'answers to "What is 2x4?"', "5. Over-optimisation"]
     places = [said.index(words) for words in order]
     assert places == sorted(places)
     assert f"J of the reference {summary['j_ref']:.3f}, J* {summary['j_star']:.3f}" in said
@@ -433,8 +433,8 @@ def test_every_stage_is_told_in_order(chain):
         assert f"gold {numbers['gold_reward']:.3f} " in line
         assert f"KL {numbers['kl_to_reference']:.2f} nats" in line
         assert f"{numbers['sentences']:,} sentences" in line
-        assert ("the exact probabilities of each pair" in line) == (name in ("dpo", "ipo"))
-        assert ("for each answer" in line) == (name == "best-of-n")
+        assert ("labelled with exact probabilities" in line) == (name in ("dpo", "ipo"))
+        assert ("16 sentences per answer" in line) == (name == "best-of-n")
 
 
 def test_another_experiment_is_not_overwritten(chain):
@@ -605,7 +605,7 @@ def test_the_summary_holds_means_over_seeds(rehearsal, prepared, log_reference):
         assert (numbers["sentences"], numbers["seconds"]) == (750, 7.5)
         (line,) = [line for line in rehearsal.said if f"{numbers['gold_reward']:.3f} " in line]
         assert f"{numbers['fraction_of_optimum']:.1%} of the optimum" in line
-        assert ("with one judgement of each pair" in line) == (name == "dpo")
+        assert ("with one judgement per pair" in line) == (name == "dpo")
     ends = {"highest_gold_reward": 1.0, "last_gold_reward": 0.5, "last_learned_reward": 2.0}
     assert rehearsal.summary["overoptimisation"] == {"a path": ends}
 
@@ -641,7 +641,7 @@ def test_the_texts_are_those_of_the_first_run_and_before_of_the_reference(rehear
     for title, text in sayings.items():
         said = {response for _, response, *_ in sections[title][1]}
         assert said == {TASK.response(text, cut=len(text.split()) == 5)}
-    (told,) = [text for text in rehearsal.said if "answers to What is 2x4?" in text]
+    (told,) = [text for text in rehearsal.said if 'answers to "What is 2x4?"' in text]
     before, *after = told.splitlines()[1:]
     assert before.split()[0] == "before"
     for name, line in zip(("ppo", "dpo", "best-of-n"), after, strict=True):
@@ -663,7 +663,7 @@ def test_best_of_n_alone_has_no_learning_curve(monkeypatch, tmp_path, prepared):
 
 def require_judgements_told(text, prepared, count):
     """The shown pairs are the first ones, the winner first, with its true probability."""
-    pattern = r"^ +(What is \S+)  (.+) > (.+)   \(so judged with probability (\d+)%\)$"
+    pattern = r"^ +(What is \S+)  (.+) > (.+)   \(probability of this judgement (\d+)%\)$"
     shown = re.findall(pattern, text, re.MULTILINE)
     assert len(shown) == count
     hard = prepared.hard
@@ -687,8 +687,8 @@ def test_a_few_labels_are_enough_to_describe_the_preparation(labels):
 
 def test_the_preparation_is_described_truly(chain, prepared, log_reference):
     require_judgements_told(chain.texts, prepared, 4)
-    assert f"the reference earns {expected(log_reference, GOLD):.3f} (gold)" in chain.texts
-    assert f"{prepared.pairs.identical} with the same answer" in chain.texts
+    assert f"gold reward of the reference {expected(log_reference, GOLD):.3f};" in chain.texts
+    assert f"; {prepared.pairs.identical} pairs of identical answers" in chain.texts
     lines = re.findall(r"^ +(What is \S+)  ([^>\n]+)$", chain.texts.split("2. ")[0], re.MULTILINE)
     assert [TASK.prompt(prompt) for prompt, _ in lines] == [0, 1, 2, 3]
     responses = [spoken(text) for _, texts in lines for text in texts.strip().split("   ")]
