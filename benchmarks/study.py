@@ -223,3 +223,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], rule: str = 
 def titled(tables: Mapping[str, str]) -> str:
     """Tables below their titles."""
     return "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
+
+
+def clean(axes: Any, title: str, x_label: str, y_label: str) -> None:
+    """The titles of a panel, which gets a faint grid and no box."""
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,7 @@
 
     .venv-peers/bin/python -m benchmarks.speed.scaling    (measures; without PyTorch it only prints)
     python -m benchmarks.speed.scaling --table            (the tables of speed-scaling.md)
-    python -m benchmarks.speed.scaling --figure           (docs/results/scaling.png)
+    python -m benchmarks.speed.scaling --figure docs/results/scaling.png
 
 About three minutes of CPU time; `make bench-peers` sets up .venv-peers. minirl is compared with a
 bound (the bare matrix products, the environments alone, Adam alone) and, where it can be imported,
@@ -13,32 +13,26 @@ quartiles of CPU time, and of the ratio to minirl's time in the same turn.
 """
 
 import argparse
-import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import minirl
 from benchmarks import study
+from benchmarks.speed import bounds
 from benchmarks.speed.alignment import adam_alone
-from benchmarks.speed.bounds import (
-    cartpole_networks,
-    fisher_product,
-    ppo_step,
-    random_batch,
-    random_vector,
-)
 from benchmarks.speed.timing import Work, cpu_seconds, machine
 from minirl import rlhf
 from minirl.exact import sequences
+from minirl.experiments import figures
 from minirl.experiments.statistics import with_interval
 from minirl.networks import MLP
 from minirl.presets import preset
@@ -46,9 +40,14 @@ from minirl.rlhf.align import ENVIRONMENT
 from minirl.rollout import collect, reset
 from minirl.support.machine import one_core
 
-FIGURE = study.RESULTS.parents[1] / "docs" / "results" / "scaling.png"
+try:
+    import torch
+except ImportError:
+    torch = None
+
 WIDTHS = (64, 128, 256, 512)
 ROWS = (64, 256, 1024, 4096)
+UNITS = "hidden units per layer"
 KERNELS = [(width, rows) for width in (64, 512) for rows in (256, 4096)]
 ENVIRONMENTS = (8, 32, 128, 512, 1024)
 STEPS = 32  # per environment, in one rollout
@@ -63,8 +62,7 @@ PRODUCT, TANH = "matrix product alone", "tanh alone"
 ALIGN_PPO, ALIGN_TRPO, OPTIMUM = "align PPO", "align TRPO", "exact optimum"
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One line of the file; times in microseconds, ratios to minirl's time, sizes 0 if unused."""
 
     work: str
@@ -81,7 +79,7 @@ class Measurement:
     ratio_upper: float
 
 
-COLUMNS = tuple(field.name for field in fields(Measurement))
+COLUMNS = Measurement._fields
 STUDY = study.Study(study.RESULTS / "scaling.csv", COLUMNS[:6], COLUMNS[6:])
 
 
@@ -114,21 +112,12 @@ def measurements(
 
 def torch_ppo_step(width: int, rows: int) -> Work:
     """The same step: one backward pass of the joint loss, one fused Adam over both networks."""
-    import torch
-
-    policy, critic = map(torch_network, cartpole_networks(width))
+    policy, critic = map(torch_network, bounds.cartpole_networks(width))
     optimizer = torch.optim.Adam([*policy.parameters(), *critic.parameters()], 3e-4, fused=True)
-    batch = random_batch(rows)
-    observations, actions, old_log_probs, advantages, returns = (
-        torch.from_numpy(column)
-        for column in (
-            batch.observations,
-            batch.actions[:, None],
-            batch.log_probs,
-            batch.advantages,
-            batch.returns,
-        )
-    )
+    batch = bounds.random_batch(rows)
+    observations, old_log_probs = map(torch.from_numpy, (batch.observations, batch.log_probs))
+    advantages, returns = map(torch.from_numpy, (batch.advantages, batch.returns))
+    actions = torch.from_numpy(batch.actions[:, None])
 
     def step() -> tuple[Any, Any]:
         log_probs = torch.log_softmax(policy(observations), 1).gather(1, actions)[:, 0]
@@ -146,17 +135,15 @@ def torch_ppo_step(width: int, rows: int) -> Work:
 
 def torch_fisher_product(width: int, rows: int) -> Work:
     """F v as sb3-contrib does it: the gradient of (grad KL . v), on a graph that is kept."""
-    import torch
-
-    ours, _ = cartpole_networks(width)
+    ours, _ = bounds.cartpole_networks(width)
     policy = torch_network(ours)
     parameters = list(policy.parameters())
-    observations = torch.from_numpy(random_batch(rows).observations)
+    observations = torch.from_numpy(bounds.random_batch(rows).observations)
     log_probs = torch.log_softmax(policy(observations), 1)
     old = log_probs.detach()
     kl = (old.exp() * (old - log_probs)).sum(1).mean()
     flat = torch.cat([g.ravel() for g in torch.autograd.grad(kl, parameters, create_graph=True)])
-    vector = torch_vector(ours.network, random_vector(len(flat)))
+    vector = torch_vector(ours.network, bounds.random_vector(len(flat)))
 
     def product() -> torch.Tensor:
         gradient = torch.autograd.grad((flat * vector).sum(), parameters, retain_graph=True)
@@ -180,51 +167,23 @@ def torch_network(ours: minirl.Policy | minirl.Critic) -> Any:
 
 def torch_arrays(network: MLP, theta: np.ndarray) -> list[Any]:
     """minirl's flat vector in the shapes of PyTorch's parameters, which hold transposed weights."""
-    import torch
-
     return [torch.tensor(array.T) for layer in network.layers(theta) for array in layer]
 
 
 def torch_vector(network: MLP, theta: np.ndarray) -> Any:
     """minirl's flat vector in PyTorch's order."""
-    import torch
-
     return torch.cat([array.ravel() for array in torch_arrays(network, theta)])
 
 
-def kernel_arrays(width: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A hidden layer's input, its weights, and an array for the result."""
+def kernel(library: Any, name: str, width: int, rows: int) -> Work:
+    """A hidden layer's matrix product, or "tanh" of its input, into a ready-made array."""
     rng = np.random.default_rng(0)
     layer, weights = rng.standard_normal((rows, width)), rng.standard_normal((width, width))
-    return layer.astype("float32"), weights.astype("float32"), np.empty((rows, width), "float32")
-
-
-def matrix_product(width: int, rows: int) -> tuple[Work]:
-    """NumPy's matrix product, into a ready-made array."""
-    layer, weights, result = kernel_arrays(width, rows)
-    return (lambda: np.matmul(layer, weights, out=result),)
-
-
-def torch_matrix_product(width: int, rows: int) -> Work:
-    """PyTorch's matrix product, into a ready-made array."""
-    import torch
-
-    layer, weights, result = map(torch.from_numpy, kernel_arrays(width, rows))
-    return lambda: torch.mm(layer, weights, out=result)
-
-
-def tanh(width: int, rows: int) -> tuple[Work]:
-    """NumPy's tanh, into a ready-made array."""
-    layer, _, result = kernel_arrays(width, rows)
-    return (lambda: np.tanh(layer, out=result),)
-
-
-def torch_tanh(width: int, rows: int) -> Work:
-    """PyTorch's tanh, into a ready-made array."""
-    import torch
-
-    layer, _, result = map(torch.from_numpy, kernel_arrays(width, rows))
-    return lambda: torch.tanh(layer, out=result)
+    inputs = [layer] if name == "tanh" else [layer, weights]
+    arrays: list[Any] = [array.astype("float32") for array in (*inputs, layer)]
+    if library is torch:
+        arrays = [torch.from_numpy(array) for array in arrays]
+    return partial(getattr(library, name), *arrays[:-1], out=arrays[-1])
 
 
 # Environments
@@ -233,7 +192,7 @@ def torch_tanh(width: int, rows: int) -> Work:
 def rollout(width: int, environments: int) -> tuple[Work, Work]:
     """`STEPS` steps of every environment, with log-probabilities and values; the steps alone."""
     rng = np.random.default_rng(0)
-    policy, critic = cartpole_networks(width)
+    policy, critic = bounds.cartpole_networks(width)
     envs = minirl.make_vector_env("CartPole-v1", environments)
     position = reset(envs, seed=0)
 
@@ -254,9 +213,7 @@ def rollout(width: int, environments: int) -> tuple[Work, Work]:
 
 def torch_rollout(width: int, environments: int) -> Work:
     """The same in PyTorch: the loop computes actions only, one pass afterwards the rest."""
-    import torch
-
-    policy, critic = map(torch_network, cartpole_networks(width))
+    policy, critic = map(torch_network, bounds.cartpole_networks(width))
     envs = minirl.make_vector_env("CartPole-v1", environments)
     current = np.array(envs.reset(seed=0)[0])
 
@@ -325,16 +282,28 @@ def sentence_works(words: int, length: int) -> dict[str, dict[str, Callable[[], 
 # Measuring
 
 
-GRIDS = (
-    (PPO_STEP, ppo_step, torch_ppo_step, [(width, rows) for width in WIDTHS for rows in ROWS]),
-    (FISHER, fisher_product, torch_fisher_product, [(w, rows) for w in WIDTHS for rows in ROWS]),
-    (PRODUCT, matrix_product, torch_matrix_product, KERNELS),
-    (TANH, tanh, torch_tanh, KERNELS),
+NETWORKS = [(width, rows) for width in WIDTHS for rows in ROWS]
+# The work, minirl with its bound if it has one, the same in PyTorch, and the sizes.
+GRIDS: tuple[tuple[Any, ...], ...] = (
+    (PPO_STEP, bounds.ppo_step, torch_ppo_step, NETWORKS),
+    (FISHER, bounds.fisher_product, torch_fisher_product, NETWORKS),
+    (
+        PRODUCT,
+        lambda *size: (kernel(np, "matmul", *size),),
+        lambda *size: kernel(torch, "mm", *size),
+        KERNELS,
+    ),
+    (
+        TANH,
+        lambda *size: (kernel(np, "tanh", *size),),
+        lambda *size: kernel(torch, "tanh", *size),
+        KERNELS,
+    ),
     (ROLLOUT, rollout, torch_rollout, [(64, environments) for environments in ENVIRONMENTS]),
 )
 
 
-def measure(with_torch: bool) -> Iterator[Measurement]:
+def measure() -> Iterator[Measurement]:
     """Every point in each of the rounds; the turns of all rounds are put together."""
     turns: dict[tuple[Any, ...], list[np.ndarray]] = {}
     points = sum(len(grid) for *_, grid in GRIDS) + len(SENTENCES)
@@ -343,7 +312,7 @@ def measure(with_torch: bool) -> Iterator[Measurement]:
             for work, ours, twin, grid in GRIDS:
                 for width, rows in grid:
                     contenders = dict(zip((MINIRL, BOUND), ours(width, rows), strict=False))
-                    if with_torch:
+                    if torch:
                         contenders[TORCH] = twin(width, rows)
                     point = work, (width, rows, 0, 0), tuple(contenders)
                     turns.setdefault(point, []).append(take_turns(list(contenders.values())))
@@ -363,16 +332,13 @@ def measure(with_torch: bool) -> Iterator[Measurement]:
 
 def cells(line: Measurement) -> list[str]:
     """A row of the file; four digits are more than the machine repeats."""
-    return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in astuple(line)]
+    return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in line]
 
 
 def from_rows(rows: Iterable[study.Row]) -> list[Measurement]:
     """The measurements that rows of the file contain."""
-    kinds = {field.name: field.type for field in fields(Measurement)}
-    return [
-        Measurement(**{name: kinds[name](value) for name, value in row.items()})  # type: ignore
-        for row in rows
-    ]
+    kinds = Measurement.__annotations__
+    return [Measurement(**{name: kinds[name](cell) for name, cell in row.items()}) for row in rows]
 
 
 # Tables and the figure
@@ -381,6 +347,11 @@ def from_rows(rows: Iterable[study.Row]) -> list[Measurement]:
 def select(measured: Sequence[Measurement], work: str, contender: str) -> list[Measurement]:
     """The lines of one work and one contender, in the file's order."""
     return [line for line in measured if (line.work, line.contender) == (work, contender)]
+
+
+def square(line: Measurement) -> str:
+    """The widths of both hidden layers."""
+    return f"{line.width}x{line.width}"
 
 
 def three_digits(value: float) -> str:
@@ -437,10 +408,6 @@ def tables(measured: Sequence[Measurement]) -> list[str]:
     """The tables of docs/results/speed-scaling.md, in its order."""
     beside_torch, beside_bound = (partial(ratio_cell, measured, one) for one in (TORCH, BOUND))
     rows = "rows", 0, attrgetter("rows")
-
-    def square(line: Measurement) -> str:
-        return f"{line.width}x{line.width}"
-
     network = [
         ("hidden layers", 0, square),
         rows,
@@ -448,7 +415,7 @@ def tables(measured: Sequence[Measurement]) -> list[str]:
         ("PyTorch / minirl", 0, beside_torch),
         ("bare products / minirl", 0, beside_bound),
     ]
-    kernel = [
+    kernels = [
         ("hidden layer", 0, square),
         rows,
         ("product in NumPy, us", 0, time_cell),
@@ -456,13 +423,13 @@ def tables(measured: Sequence[Measurement]) -> list[str]:
         ("tanh in NumPy, us", 1, time_cell),
         ("PyTorch / NumPy", 1, beside_torch),
     ]
-    environment = [
+    environments = [
         ("environments", 0, attrgetter("rows")),
         ("minirl, us per transition", 0, time_cell),
         ("PyTorch / minirl", 0, beside_torch),
         ("environments alone / minirl", 0, beside_bound),
     ]
-    sentence = [
+    sentences = [
         ("words", 0, attrgetter("words")),
         ("longest sentence", 0, attrgetter("length")),
         ("contexts", 0, lambda line: f"{contexts(line):,}"),
@@ -475,25 +442,36 @@ def tables(measured: Sequence[Measurement]) -> list[str]:
     return [
         size_table(measured, [PPO_STEP], network),
         size_table(measured, [FISHER], network),
-        size_table(measured, [PRODUCT, TANH], kernel),
-        size_table(measured, [ROLLOUT], environment),
-        size_table(measured, [ALIGN_PPO, ALIGN_TRPO, OPTIMUM], sentence),
+        size_table(measured, [PRODUCT, TANH], kernels),
+        size_table(measured, [ROLLOUT], environments),
+        size_table(measured, [ALIGN_PPO, ALIGN_TRPO, OPTIMUM], sentences),
     ]
+
+
+STYLES = {
+    MINIRL: (figures.VERMILLION, figures.SOLID, "o"),
+    TORCH: (figures.BLUE, figures.DASHED, "s"),
+    BOUND: (figures.BLACK, figures.DOTTED, "."),
+}
+SENTENCE_STYLES = {
+    ALIGN_PPO: ("PPO, one update", (figures.GREEN, figures.DASH_DOT, "D")),
+    ALIGN_TRPO: ("TRPO, one update", (figures.PURPLE, figures.LONG_DASHED, "v")),
+    OPTIMUM: ("exact optimum", (figures.ORANGE, figures.DOTTED, "^")),
+}
+# Work, the size that varies, the size that is fixed and its value, title, label, unit of the time.
+PANELS = (
+    (PPO_STEP, "width", "rows", 256, "PPO minibatch step, 256 rows", UNITS, "step"),
+    (PPO_STEP, "rows", "width", 64, "PPO minibatch step, 64x64", "rows of the minibatch", "step"),
+    (FISHER, "width", "rows", 1024, "Fisher-vector product, 1024 rows", UNITS, "product"),
+    (FISHER, "rows", "width", 64, "Fisher-vector product, 64x64", "rows of the batch", "product"),
+    (ROLLOUT, "rows", "width", 64, "rollout, CartPole-v1, 64x64", "environments", "transition"),
+)
 
 
 def draw(measured: Sequence[Measurement], path: Path) -> None:
     """Six panels of time against size, both logarithmic."""
-    from matplotlib.figure import Figure
-
-    from minirl.experiments import figures
-
-    styles = {
-        MINIRL: (figures.VERMILLION, figures.SOLID, "o"),
-        TORCH: (figures.BLUE, figures.DASHED, "s"),
-        BOUND: (figures.BLACK, figures.DOTTED, "."),
-    }
     figure = Figure(figsize=(11.4, 6.6), layout="constrained", facecolor="white")
-    panels = figure.subplots(2, 3)
+    *panels, last = figure.subplots(2, 3).flat
 
     def curve(axes: Any, lines: list[Measurement], of: Callable[..., float], style: Any) -> None:
         color, stroke, marker = style
@@ -502,54 +480,26 @@ def draw(measured: Sequence[Measurement], path: Path) -> None:
         axes.plot(x, middle, color=color, linestyle=stroke, marker=marker, markersize=5)
         axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
-    def panel(axes: Any, title: str, x_label: str, y_label: str) -> None:
-        axes.set(xscale="log", yscale="log", title=title, xlabel=x_label, ylabel=y_label)
-        axes.grid(color="#DDDDDD", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-
-    def of_size(lines: list[Measurement], name: str, size: int) -> list[Measurement]:
-        return [line for line in lines if getattr(line, name) == size]
-
-    grown = [
-        (PPO_STEP, "width", "rows", 256, "PPO minibatch step, 256 rows", "hidden units per layer"),
-        (PPO_STEP, "rows", "width", 64, "PPO minibatch step, 64x64", "rows of the minibatch"),
-        (
-            FISHER,
-            "width",
-            "rows",
-            1024,
-            "Fisher-vector product, 1024 rows",
-            "hidden units per layer",
-        ),
-        (FISHER, "rows", "width", 64, "Fisher-vector product, 64x64", "rows of the batch"),
-        (ROLLOUT, "rows", "width", 64, "rollout, CartPole-v1, 64x64", "environments"),
-    ]
-    one = {PPO_STEP: "step", FISHER: "product", ROLLOUT: "transition"}
-    for axes, (work, x_name, fixed, size, title, x_label) in zip(panels.flat, grown, strict=False):
-        for contender, style in styles.items():
-            lines = of_size(select(measured, work, contender), fixed, size)
-            if lines:
-                curve(axes, lines, lambda line, name=x_name: getattr(line, name), style)
-        sizes = sorted({getattr(line, x_name) for line in select(measured, work, MINIRL)})
-        panel(axes, title, x_label, f"CPU µs per {one[work]}")
+    for axes, (work, size, fixed, value, title, x_label, unit) in zip(panels, PANELS, strict=True):
+        for contender, style in STYLES.items():
+            lines = select(measured, work, contender)
+            if lines := [line for line in lines if getattr(line, fixed) == value]:
+                curve(axes, lines, attrgetter(size), style)
+        study.clean(axes, title, x_label, f"CPU µs per {unit}")
+        axes.set(xscale="log", yscale="log")
+        sizes = sorted({getattr(line, size) for line in select(measured, work, MINIRL)})
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-    last = panels.flat[-1]
-    for work, label, style in (
-        (ALIGN_PPO, "PPO, one update", (figures.GREEN, figures.DASH_DOT, "D")),
-        (ALIGN_TRPO, "TRPO, one update", (figures.PURPLE, figures.LONG_DASHED, "v")),
-        (OPTIMUM, "exact optimum", (figures.ORANGE, figures.DOTTED, "^")),
-    ):
-        by_size = sorted(select(measured, work, MINIRL), key=entries)
-        curve(last, by_size, entries, style)
+    for work, (label, style) in SENTENCE_STYLES.items():
+        curve(last, sorted(select(measured, work, MINIRL), key=entries), entries, style)
         last.lines[-1].set_label(label)
-    panel(last, "token task, minirl only", "table entries", "CPU ms")
+    study.clean(last, "token task, minirl only", "table entries", "CPU ms")
+    last.set(xscale="log", yscale="log")
     last.legend(loc="upper left", frameon=False)
     names = {MINIRL: "minirl", TORCH: "PyTorch, eager", BOUND: "bound (products; environments)"}
     handles = [
         last.plot([], [], color=color, linestyle=stroke, marker=marker, label=names[contender])[0]
-        for contender, (color, stroke, marker) in styles.items()
+        for contender, (color, stroke, marker) in STYLES.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
@@ -559,24 +509,20 @@ def main() -> None:
     """Measure, or show the stored measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the stored tables")
-    parser.add_argument("--figure", action="store_true", help=f"draw {FIGURE.name}")
+    parser.add_argument("--figure", type=Path, help="draw the stored runs into this file")
     arguments = parser.parse_args()
+    measured = from_rows(STUDY.rows())
     if arguments.figure:
-        draw(from_rows(STUDY.rows()), FIGURE)
+        draw(measured, arguments.figure)
         return
-    if arguments.table:
-        measured = from_rows(STUDY.rows())
-    else:
-        with_torch = importlib.util.find_spec("torch") is not None
-        if with_torch:
-            import torch
-
+    if not arguments.table:
+        if torch:
             torch.set_num_threads(1)
         with one_core():
-            rows = [cells(line) for line in measure(with_torch)]
-        measured = from_rows(dict(zip(COLUMNS, row, strict=True)) for row in rows)
-        if with_torch:
-            study.write(STUDY.path, COLUMNS, rows)
+            measured = list(measure())
+        if torch:
+            study.write(STUDY.path, COLUMNS, map(cells, measured))
+            measured = from_rows(STUDY.rows())
     print("\n\n".join(tables(measured)))
     print(f"\n{machine()}")
 

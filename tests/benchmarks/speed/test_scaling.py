@@ -54,8 +54,8 @@ def torch():
 
 
 def test_the_twin_networks_have_minirls_outputs(script, torch):
-    policy, critic = script.cartpole_networks(8)
-    observations = script.random_batch(16).observations
+    policy, critic = script.bounds.cartpole_networks(8)
+    observations = script.bounds.random_batch(16).observations
     twins = [
         script.torch_network(ours)(torch.from_numpy(observations)) for ours in (policy, critic)
     ]
@@ -64,7 +64,7 @@ def test_the_twin_networks_have_minirls_outputs(script, torch):
 
 
 def test_the_twin_step_has_minirls_gradients(script, torch):
-    ours, _ = script.ppo_step(8, 16)
+    ours, _ = script.bounds.ppo_step(8, 16)
     (policy, *_), (critic, *_) = ours()
     twins = script.torch_ppo_step(8, 16)()
     for twin, network, adam in [
@@ -77,6 +77,6 @@ def test_the_twin_step_has_minirls_gradients(script, torch):
 
 
 def test_the_twin_has_minirls_fisher_vector_product(script, torch):
-    ours, _ = script.fisher_product(8, 16)
-    network = script.cartpole_networks(8)[0].network
+    ours, _ = script.bounds.fisher_product(8, 16)
+    network = script.bounds.cartpole_networks(8)[0].network
     assert_same(script.torch_fisher_product(8, 16)(), script.torch_vector(network, ours()).numpy())
