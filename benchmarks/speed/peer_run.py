@@ -82,8 +82,9 @@ class Task:
     def settings_of(self, library: str) -> Any:
         return self.other_settings.get(library.removesuffix("-sync"), self.settings)
 
-    def steps_of(self, library: str) -> int:
-        return self.fewer_steps.get(library, self.total_steps)
+    @property
+    def simulates_apart(self) -> bool:
+        return self.kind == "apart from simulation"
 
 
 PPO_COMMON = PPOSettings(
@@ -100,19 +101,13 @@ RL_ZOO = PPOSettings(
     clip_falls=True,
 )
 PPO_CONTINUOUS = PPOSettings(
-    num_envs=1,
-    rollout_steps=2048,
-    epochs=10,
-    minibatch_size=64,
-    learning_rate=3e-4,
-    normalize=True,
+    num_envs=1, rollout_steps=2048, epochs=10, minibatch_size=64, learning_rate=3e-4, normalize=True
 )
 TRPO_COMMON = TRPOSettings()
 TRPO_RL_ZOO = replace(TRPO_COMMON, critic_minibatch_size=512)
 PRESET = "preset"  # minirl's own defaults for the environment
 
 PPO_LIBRARIES = ("minirl", "minirl-sync", "stable-baselines3", "sbx", "tianshou")
-CONTINUOUS = ("minirl", "stable-baselines3")
 TASKS = {
     "ppo-cartpole": Task(
         "PPO on CartPole-v1, 200,000 steps (tianshou: 40,960)",
@@ -152,22 +147,17 @@ TASKS = {
         475.0,
         {"minirl": PRESET},
     ),
-    "ppo-halfcheetah": Task(
-        "PPO on HalfCheetah-v5, 10,240 steps, training apart from simulation",
-        "apart from simulation",
-        "HalfCheetah-v5",
-        10_240,
-        CONTINUOUS,
-        PPO_CONTINUOUS,
-    ),
-    "ppo-hopper": Task(
-        "PPO on Hopper-v5, 10,240 steps, training apart from simulation",
-        "apart from simulation",
-        "Hopper-v5",
-        10_240,
-        CONTINUOUS,
-        PPO_CONTINUOUS,
-    ),
+    **{
+        f"ppo-{name.lower()}": Task(
+            f"PPO on {name}-v5, 10,240 steps, training apart from simulation",
+            "apart from simulation",
+            f"{name}-v5",
+            10_240,
+            ("minirl", "stable-baselines3"),
+            PPO_CONTINUOUS,
+        )
+        for name in ("HalfCheetah", "Hopper")
+    },
 }
 
 
@@ -186,10 +176,6 @@ class Run:
     episode_ends: list[int]
     episode_returns: list[float]
     simulation_seconds: float | None = None
-
-
-def rows_per_update(settings: PPOSettings | TRPOSettings) -> int:
-    return settings.num_envs * settings.rollout_steps
 
 
 def clock() -> tuple[float, float]:
@@ -215,32 +201,28 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def timed_environment(name: str, seconds: list[float]) -> Any:
-    """The environment, with CPU seconds of each step and reset added to `seconds[0]`."""
+def environment_maker(task: Task, simulation: list[float]) -> Callable[[], Any]:
+    """A function that makes one environment.
+
+    Where simulation is subtracted, it adds the CPU seconds of steps and resets to `simulation[0]`.
+    """
     import gymnasium as gym
 
     class Timed(gym.Wrapper):
         def step(self, action: Any) -> Any:
-            began = time.process_time()
-            outcome = self.env.step(action)
-            seconds[0] += time.process_time() - began
-            return outcome
+            return self.timed(self.env.step, action)
 
         def reset(self, **options: Any) -> Any:
+            return self.timed(self.env.reset, **options)
+
+        def timed(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
             began = time.process_time()
-            outcome = self.env.reset(**options)
-            seconds[0] += time.process_time() - began
+            outcome = call(*arguments, **options)
+            simulation[0] += time.process_time() - began
             return outcome
 
-    return Timed(gym.make(name))
-
-
-def environment_maker(task: Task, simulation: list[float]) -> Callable[[], Any]:
-    """A function that makes one environment, timed if simulation is subtracted."""
-    import gymnasium as gym
-
-    if task.kind == "apart from simulation":
-        return partial(timed_environment, task.environment, simulation)
+    if task.simulates_apart:
+        return lambda: Timed(gym.make(task.environment))
     return partial(gym.make, task.environment)
 
 
@@ -280,10 +262,9 @@ def minirl_choices(task: Task) -> tuple[Any, Any]:
         "max_gradient_norm": chosen.gradient_norm,
         "optimizer": minirl.Adam(epsilon=1e-5),
     }
+    clip = minirl.LinearSchedule(chosen.clip) if chosen.clip_falls else chosen.clip
     ppo = minirl.PPO(
-        objective=minirl.Clipped(
-            minirl.LinearSchedule(chosen.clip) if chosen.clip_falls else chosen.clip
-        ),
+        objective=minirl.Clipped(clip),
         normalize_advantages=True,
         entropy_coefficient=chosen.entropy,
         **shared,
@@ -299,11 +280,7 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
 
     simulation = [0.0]
     make = environment_maker(task, simulation)
-
-    def synchronous(num_envs: int) -> Any:
-        return gym.vector.SyncVectorEnv([make] * num_envs)
-
-    chosen_by_gymnasium = library == "minirl" and task.kind != "apart from simulation"
+    chosen_by_gymnasium = library == "minirl" and not task.simulates_apart
     algorithm, settings = minirl_choices(task)
     rollouts_ended = []
 
@@ -313,7 +290,9 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
 
     began = clock()
     history = minirl.train(
-        task.environment if chosen_by_gymnasium else synchronous,
+        task.environment
+        if chosen_by_gymnasium
+        else lambda num_envs: gym.vector.SyncVectorEnv([make] * num_envs),
         algorithm,
         total_steps=task.total_steps,
         seed=seed,
@@ -334,7 +313,7 @@ def run_minirl(task: Task, library: str, seed: int) -> Run:
         *seconds,
         history.episode_ends[:episodes].tolist(),
         history.episode_returns[:episodes].tolist(),
-        simulation[0] if task.kind == "apart from simulation" else None,
+        simulation[0] if task.simulates_apart else None,
     )
 
 
@@ -368,15 +347,14 @@ def stable_baselines_model(task: Task, library: str, seed: int, envs: Any) -> An
     else:
         from stable_baselines3 import PPO
 
-    def clip(remaining: float) -> float:
-        return chosen.clip * remaining
-
     return PPO(
         **common,
         batch_size=chosen.minibatch_size,
         n_epochs=chosen.epochs,
         learning_rate=lambda remaining: chosen.learning_rate * remaining,
-        clip_range=clip if chosen.clip_falls else chosen.clip,
+        clip_range=(lambda remaining: chosen.clip * remaining)
+        if chosen.clip_falls
+        else chosen.clip,
         ent_coef=chosen.entropy,
         max_grad_norm=chosen.gradient_norm,
     )
@@ -426,20 +404,18 @@ def run_stable_baselines(task: Task, library: str, seed: int) -> Run:
     model.learn(task.total_steps, watch)
     seconds = since(watch.began)
     # All environments step together, so an episode ends at its row times their number.
-    episodes = sorted(
-        (int(row) * chosen.num_envs, score)
-        for monitor in monitors
-        for row, score in zip(
-            np.cumsum(monitor.get_episode_lengths()), monitor.get_episode_rewards(), strict=True
-        )
-    )
+    episodes = []
+    for monitor in monitors:
+        ends = chosen.num_envs * np.cumsum(monitor.get_episode_lengths())
+        episodes += zip(ends.tolist(), map(float, monitor.get_episode_rewards()), strict=True)
+    episodes.sort()
     return Run(
         model.num_timesteps - watch.steps_before,
         since(built, watch.began)[0],
         *seconds,
         [end for end, _ in episodes],
-        [float(score) for _, score in episodes],
-        simulation[0] if task.kind == "apart from simulation" else None,
+        [score for _, score in episodes],
+        simulation[0] if task.simulates_apart else None,
     )
 
 
@@ -461,7 +437,7 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
     np.random.seed(seed)  # noqa: NPY002 - tianshou shuffles minibatches with it
     chosen = task.settings_of(library)
     make = environment_maker(task, [0.0])
-    batch = rows_per_update(chosen)
+    batch = chosen.num_envs * chosen.rollout_steps
     ends: list[int] = []
     returns: list[float] = []
 
@@ -473,31 +449,21 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
             return stats
 
     began = clock()
-    steps_began = []
-
-    def note_time(epoch: int, steps: int) -> None:
-        steps_began.append((clock(), steps))
-
     envs = DummyVectorEnv([make] * chosen.num_envs)
     envs.seed(seed)
 
-    def network() -> Any:
-        return Net(
-            state_shape=envs.observation_space[0].shape,
-            hidden_sizes=(64, 64),
-            activation=torch.nn.Tanh,
-        )
-
-    actor = DiscreteActor(
-        preprocess_net=network(), action_shape=envs.action_space[0].n, softmax_output=False
-    )
+    observations, actions = envs.observation_space[0], envs.action_space[0]
+    shape = {"state_shape": observations.shape, "hidden_sizes": (64, 64)}
+    network = partial(Net, **shape, activation=torch.nn.Tanh)
     optimizer = AdamOptimizerFactory(lr=chosen.learning_rate, eps=1e-5)
     algorithm = PPO(
         policy=DiscreteActorPolicy(
-            actor=actor,
+            actor=DiscreteActor(
+                preprocess_net=network(), action_shape=actions.n, softmax_output=False
+            ),
             dist_fn=lambda logits: torch.distributions.Categorical(logits=logits),
-            action_space=envs.action_space[0],
-            observation_space=envs.observation_space[0],
+            action_space=actions,
+            observation_space=observations,
         ),
         critic=DiscreteCritic(preprocess_net=network()),
         optim=optimizer.with_lr_scheduler_factory(
@@ -510,6 +476,7 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
         gamma=chosen.discount,
         max_batchsize=batch,
     )
+    steps_began: list[tuple[Any, int]] = []
     collector = Remembering(algorithm, envs, VectorReplayBuffer(batch, chosen.num_envs))
     algorithm.run_training(
         OnPolicyTrainerParams(
@@ -519,7 +486,7 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
             collection_step_num_env_steps=batch,
             batch_size=chosen.minibatch_size,
             update_step_num_repetitions=chosen.epochs,
-            training_fn=note_time,
+            training_fn=lambda epoch, steps: steps_began.append((clock(), steps)),
             show_progress=False,
             verbose=False,
         )
@@ -567,16 +534,20 @@ def main() -> None:
     arguments = parser.parse_args()
     task, library = TASKS[arguments.task], arguments.library
     settings = task.settings_of(library)
-    task = replace(task, total_steps=arguments.steps or task.steps_of(library))
-    if settings != PRESET and task.total_steps < (least := 2 * rows_per_update(settings)):
-        parser.error(f"--steps must be {least} or more: the clock starts after the first update")
+    task = replace(
+        task, total_steps=arguments.steps or task.fewer_steps.get(library, task.total_steps)
+    )
+    if settings != PRESET:
+        least = 2 * settings.num_envs * settings.rollout_steps
+        if task.total_steps < least:
+            parser.error(f"--steps must be {least} or more: the clock starts after one update")
     began = clock()
     try:
         for module in LIBRARIES[library].modules:
             importlib.import_module(module)
         import_seconds = since(began)[0]
         import_memory_mb = peak_memory_mb()
-        if task.kind == "apart from simulation":
+        if task.simulates_apart:
             importlib.import_module("gymnasium.envs.mujoco")
     except Exception as error:  # whatever a broken installation raises
         print(json.dumps({"unavailable": f"{type(error).__name__}: {error}"}))
@@ -584,17 +555,13 @@ def main() -> None:
     result = LIBRARIES[library].run(task, library, arguments.seed)
     distributions = LIBRARIES[library].distributions
     versions = [f"{name} {importlib.metadata.version(name)}" for name in distributions]
-    print(
-        json.dumps(
-            {
-                "version": ", ".join(versions),
-                "import_seconds": import_seconds,
-                "import_memory_mb": import_memory_mb,
-                "peak_memory_mb": peak_memory_mb(),
-                **result.__dict__,
-            }
-        )
-    )
+    footprint = {
+        "version": ", ".join(versions),
+        "import_seconds": import_seconds,
+        "import_memory_mb": import_memory_mb,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    print(json.dumps({**footprint, **vars(result)}))
 
 
 if __name__ == "__main__":
