@@ -1,9 +1,10 @@
 """Ablations: a preset with one choice changed at a time, compared with the preset itself."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -25,8 +26,8 @@ class Choice:
         Class of the algorithm, in place of the preset's.
     changes, settings : dict
         Changed fields of the algorithm and of the settings.
-    during : callable
-        Returns a context manager within which the run is computed.
+    replaced : tuple, optional
+        A module or class, the name of its function, and the function that replaces it.
     """
 
     environment: str
@@ -35,12 +36,16 @@ class Choice:
     kind: type | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    during: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    replaced: tuple[Any, str, Callable[..., Any]] | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
         """Environment, algorithm and name, which identify the choice."""
         return self.environment, self.algorithm, self.name
+
+    def replacement(self) -> AbstractContextManager[Any]:
+        """A context in which the function is replaced; a run is computed within it."""
+        return mock.patch.object(*self.replaced) if self.replaced else nullcontext()
 
     def variant(self) -> tuple[Any, minirl.Settings]:
         """The algorithm and the settings of the preset, with the changes."""

@@ -1,16 +1,15 @@
-"""The effect of each silent choice of an implementation: one is changed at a time, ten seeds.
+"""The effect of implementation choices that papers leave open: one is changed at a time.
 
     python -m benchmarks.control.choices            (about half an hour on one core)
     python -m benchmarks.control.choices --table    (the table of docs/reference/choices.md)
     python -m benchmarks.control.choices --figure docs/reference/choices.png
 
-The score of a run is the mean over its environment steps of the 100-episode mean return. It
-depends on the speed of learning as well as on the final return. The figure also shows the choices
-on the token task, from rlhf/choices.py.
+Each choice is run on ten seeds. The score of a run is the mean over its environment steps of the
+100-episode mean return. It depends on the speed of learning as well as on the final return. The
+figure also shows the choices on the token task, from rlhf/choices.py.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 import minirl
 from benchmarks import study
@@ -29,6 +30,7 @@ from minirl.advantages import AdvantageEstimator
 from minirl.algorithms import trpo
 from minirl.algorithms.policy_gradient import step_report
 from minirl.batch import Batch, Rollout
+from minirl.experiments.figures import BLUE, GREY, VERMILLION
 from minirl.experiments.statistics import interquartile_mean
 
 STUDY = study.Study(
@@ -57,52 +59,47 @@ class TimeLimitIsDeath:
         )
 
 
-def patched(owner: Any, name: str, change: Callable[[Any], Any]) -> AbstractContextManager[Any]:
-    """A context in which the function `owner.name` is replaced by change(the function)."""
-    return mock.patch.object(owner, name, change(getattr(owner, name)))
+# TRPO's own functions, in whose place a run may use those below.
+SEARCH, FULL_STEP = trpo.trust_region_search, trpo.full_step
 
 
-def with_search_bound(factor: float) -> AbstractContextManager[Any]:
+def search_within(factor: float, *arguments: Any, max_kl: float, **others: Any) -> Any:
     """The line search accepts a KL of `factor` times TRPO's bound."""
-
-    def change(search: Any) -> Any:
-        def changed(*arguments: Any, max_kl: float, **others: Any) -> Any:
-            return search(*arguments, max_kl=factor * max_kl, **others)
-
-        return changed
-
-    return patched(trpo, "trust_region_search", change)
+    return SEARCH(*arguments, max_kl=factor * max_kl, **others)
 
 
-def with_failed_steps_taken() -> AbstractContextManager[Any]:
+def search_that_moves(*arguments: Any, shrink: float, tries: int, **others: Any) -> Any:
     """Where no try was accepted, the last and smallest one is taken nevertheless."""
-
-    def change(search: Any) -> Any:
-        def changed(*arguments: Any, shrink: float, tries: int, **others: Any) -> Any:
-            result = search(*arguments, shrink=shrink, tries=tries, **others)
-            smallest = shrink ** (tries - 1)
-            return result if result.fraction > 0 else result._replace(fraction=smallest)
-
-        return changed
-
-    return patched(trpo, "trust_region_search", change)
+    result = SEARCH(*arguments, shrink=shrink, tries=tries, **others)
+    return result if result.fraction > 0 else result._replace(fraction=shrink ** (tries - 1))
 
 
-def with_a_stray_minibatch() -> AbstractContextManager[Any]:
+def search_with_kl_reversed(*arguments: Any, **others: Any) -> Any:
+    """The line search bounds KL(new || old) instead of KL(old || new)."""
+    kl = minirl.Categorical.kl
+    with mock.patch.object(minirl.Categorical, "kl", lambda old, new: kl(new, old)):
+        return SEARCH(*arguments, **others)
+
+
+def damped_step(solution: Any, damping: float, max_kl: float) -> np.ndarray:
+    """The step's length is computed from the damped Fisher matrix, which makes it shorter."""
+    return FULL_STEP(solution, 0.0, max_kl)
+
+
+DAMPED_STEP = trpo, "full_step", damped_step
+
+
+def stray_minibatches(batch: Batch, size: int, rng: np.random.Generator) -> Iterator[Any]:
     """Minibatches of nearly the preset's number and size, and a short one of the rows left over.
 
     The last minibatch has `STRAY` rows or a few more. It moves policy and critic as much as any.
     """
-
-    def minibatches(batch: Batch, size: int, rng: np.random.Generator) -> Iterator[Any]:
-        order = rng.permutation(len(batch))
-        size = (len(batch) - STRAY) // max(1, round(len(batch) / size))
-        for first in range(0, len(batch), size):
-            rows = order[first : first + size]
-            part = batch.rows(rows)
-            yield rows, replace(part, weight=part.weight * (len(batch) / len(rows)))
-
-    return mock.patch.object(Batch, "minibatches", minibatches)
+    order = rng.permutation(len(batch))
+    size = (len(batch) - STRAY) // max(1, round(len(batch) / size))
+    for first in range(0, len(batch), size):
+        rows = order[first : first + size]
+        part = batch.rows(rows)
+        yield rows, replace(part, weight=part.weight * (len(batch) / len(rows)))
 
 
 def joint_stage(
@@ -135,33 +132,6 @@ def joint_stage(
     return learner, step_report(old, new, batch)
 
 
-def with_a_joint_loss() -> AbstractContextManager[Any]:
-    """Policy and critic are updated by `joint_stage`."""
-    return mock.patch.object(training, "optimisation_stage", joint_stage)
-
-
-def with_kl_reversed() -> AbstractContextManager[Any]:
-    """The line search bounds KL(new || old) instead of KL(old || new)."""
-
-    def change(search: Any) -> Any:
-        def changed(*arguments: Any, **others: Any) -> Any:
-            with patched(minirl.Categorical, "kl", lambda kl: lambda self, other: kl(other, self)):
-                return search(*arguments, **others)
-
-        return changed
-
-    return patched(trpo, "trust_region_search", change)
-
-
-def with_damping_in_the_step() -> AbstractContextManager[Any]:
-    """The step's length is computed from the damped Fisher matrix, which makes it shorter."""
-
-    def change(full_step: Any) -> Any:
-        return lambda solution, damping, max_kl: full_step(solution, 0.0, max_kl)
-
-    return patched(trpo, "full_step", change)
-
-
 @dataclass(frozen=True, kw_only=True)
 class WhitenedPerMinibatch(minirl.PPO):
     """Advantages normalised within each minibatch instead of the batch."""
@@ -183,80 +153,95 @@ class ClippedActions(minirl.PPO):
 
 def choices() -> list[Choice]:
     """Every choice, in the order of the table; the default of each preset comes first."""
+    cartpole_ppo, cartpole_trpo, cartpole_gradient = (
+        partial(Choice, "CartPole-v1", name) for name in ("ppo", "trpo", "policy-gradient")
+    )
+    pendulum_ppo, car_ppo = (
+        partial(Choice, env, "ppo") for env in ("Pendulum-v1", "MountainCarContinuous-v0")
+    )
+    raw = {"normalize_advantages": False}
+    normalised, discounted = {"normalize_observations": True}, {"discount_states": True}
     gae = minirl.GAE(discount=0.99, lam=0.95)
-    pendulum_gae = minirl.GAE(discount=0.9, lam=0.95)
-    fit = minirl.CriticFit()
-    listed = []
-
-    def add(environment: str, algorithm: str, name: str = DEFAULT, **others: Any) -> None:
-        listed.append(Choice(environment, algorithm, name, **others))
-
-    cartpole, pendulum = "CartPole-v1", "Pendulum-v1"
-    add(cartpole, "ppo")
-    add(cartpole, "ppo", "advantages not normalised", changes={"normalize_advantages": False})
-    add(cartpole, "ppo", "advantages whitened per minibatch", kind=WhitenedPerMinibatch)
-    add(cartpole, "ppo", "learning rate not annealed", changes={"learning_rate": 1e-3})
-    add(cartpole, "ppo", "entropy bonus 0.01", changes={"entropy_coefficient": 0.01})
-    add(cartpole, "ppo", "gradient norm at most 0.5", changes={"max_gradient_norm": 0.5})
-    add(cartpole, "ppo", "stops at a KL of 0.02", changes={"target_kl": 0.02})
-    add(cartpole, "ppo", "minibatches of 64", changes={"minibatch_size": 64})
-    add(cartpole, "ppo", "4 epochs", changes={"epochs": 4})
-    add(cartpole, "ppo", "no clipping", changes={"objective": minirl.Unclipped()})
-    clipped = {"critic_fit": replace(fit, value_clip=0.2)}
-    add(cartpole, "ppo", "value clipping 0.2", settings=clipped)
-    as_ppo = replace(fit, learning_rate=minirl.LinearSchedule(1e-3), minibatch_size=256)
-    add(cartpole, "ppo", "critic with PPO's minibatches and rate", settings={"critic_fit": as_ppo})
-    add(cartpole, "ppo", "critic in one joint loss", during=with_a_joint_loss)
-    add(cartpole, "ppo", "a stray short minibatch", during=with_a_stray_minibatch)
-    add(cartpole, "ppo", "lambda 1", settings={"advantages": replace(gae, lam=1.0)})
-    add(cartpole, "ppo", "lambda 0", settings={"advantages": replace(gae, lam=0.0)})
-    add(cartpole, "ppo", "time limit as death", settings={"advantages": TimeLimitIsDeath(gae)})
-    add(cartpole, "ppo", "observations normalised", settings={"normalize_observations": True})
-    add(cartpole, "ppo", "states discounted", settings={"discount_states": True})
-    add(cartpole, "ppo", "float64", settings={"dtype": "float64"})
-
-    add(cartpole, "trpo")
-    add(cartpole, "trpo", "advantages not normalised", changes={"normalize_advantages": False})
-    add(cartpole, "trpo", "damping 0.001", changes={"damping": 1e-3})
-    add(cartpole, "trpo", "damping 1", changes={"damping": 1.0})
-    add(cartpole, "trpo", "damping shortens the step", during=with_damping_in_the_step)
-    add(cartpole, "trpo", "3 CG iterations", changes={"cg_iterations": 3})
-    add(cartpole, "trpo", "max_kl 0.003", changes={"max_kl": 0.003})
-    add(cartpole, "trpo", "max_kl 0.03", changes={"max_kl": 0.03})
-    add(cartpole, "trpo", "line search without KL check", during=partial(with_search_bound, np.inf))
-    add(cartpole, "trpo", "line search accepts 1.5 max_kl", during=partial(with_search_bound, 1.5))
-    add(cartpole, "trpo", "failed search: last try taken", during=with_failed_steps_taken)
-    add(cartpole, "trpo", "KL(new || old) in the line search", during=with_kl_reversed)
-    add(cartpole, "trpo", "time limit as death", settings={"advantages": TimeLimitIsDeath(gae)})
-
-    add(cartpole, "policy-gradient")
-    unnormalised = {"normalize_advantages": False}
-    add(cartpole, "policy-gradient", "advantages not normalised", changes=unnormalised)
-    for baseline in (None, "batch", "critic"):
-        estimator = minirl.RewardToGo(discount=0.99, baseline=baseline)
-        label = f"reward-to-go, baseline {baseline}"
-        add(cartpole, "policy-gradient", label, settings={"advantages": estimator})
-    add(cartpole, "policy-gradient", "states discounted", settings={"discount_states": True})
-
-    add(pendulum, "ppo")
-    add(pendulum, "ppo", "rewards not scaled", settings={"reward_transform": None})
-    add(pendulum, "ppo", "observations normalised", settings={"normalize_observations": True})
-    death = {"advantages": TimeLimitIsDeath(pendulum_gae)}
-    add(pendulum, "ppo", "time limit as death", settings=death)
-    add(pendulum, "ppo", "log-probability of the clipped action", kind=ClippedActions)
+    death = {"advantages": TimeLimitIsDeath(gae)}
+    pendulum_death = {"advantages": TimeLimitIsDeath(minirl.GAE(discount=0.9, lam=0.95))}
     far = {"advantages": gae, "reward_transform": minirl.ReturnScaling(discount=0.99)}
-    add(pendulum, "ppo", "discount 0.99", settings=far)
-    fast, bound = {"learning_rate": 0.03}, {"min_log_std": -0.5}
-    add(pendulum, "ppo", "learning rate 0.03, not annealed", changes=fast)
-    add(pendulum, "ppo", "learning rate 0.03, log_std at least -0.5", changes=fast, settings=bound)
-    stop = {**fast, "target_kl": 0.02}
-    add(pendulum, "ppo", "learning rate 0.03, stops at a KL of 0.02", changes=stop)
-
-    car, from_zero = "MountainCarContinuous-v0", {"initial_log_std": 0.0}
-    add(car, "ppo")
-    add(car, "ppo", "log_std starts at 0", settings=from_zero)
-    add(car, "ppo", "log_std starts at 0, at least -0.5", settings={**from_zero, **bound})
-    return listed
+    fit = minirl.CriticFit()
+    as_ppo = replace(fit, learning_rate=minirl.LinearSchedule(1e-3), minibatch_size=256)
+    unchecked, looser, moving, reversed_kl = (
+        (trpo, "trust_region_search", search)
+        for search in (
+            partial(search_within, np.inf),
+            partial(search_within, 1.5),
+            search_that_moves,
+            search_with_kl_reversed,
+        )
+    )
+    joint = training, "optimisation_stage", joint_stage
+    stray = Batch, "minibatches", stray_minibatches
+    fast, bound, from_zero = (
+        {"learning_rate": 0.03},
+        {"min_log_std": -0.5},
+        {"initial_log_std": 0.0},
+    )
+    return [
+        cartpole_ppo(),
+        cartpole_ppo("advantages not normalised", changes=raw),
+        cartpole_ppo("advantages whitened per minibatch", kind=WhitenedPerMinibatch),
+        cartpole_ppo("learning rate not annealed", changes={"learning_rate": 1e-3}),
+        cartpole_ppo("entropy bonus 0.01", changes={"entropy_coefficient": 0.01}),
+        cartpole_ppo("gradient norm at most 0.5", changes={"max_gradient_norm": 0.5}),
+        cartpole_ppo("stops at a KL of 0.02", changes={"target_kl": 0.02}),
+        cartpole_ppo("minibatches of 64", changes={"minibatch_size": 64}),
+        cartpole_ppo("4 epochs", changes={"epochs": 4}),
+        cartpole_ppo("no clipping", changes={"objective": minirl.Unclipped()}),
+        cartpole_ppo("value clipping 0.2", settings={"critic_fit": replace(fit, value_clip=0.2)}),
+        cartpole_ppo("critic with PPO's minibatches and rate", settings={"critic_fit": as_ppo}),
+        cartpole_ppo("critic in one joint loss", replaced=joint),
+        cartpole_ppo("a stray short minibatch", replaced=stray),
+        cartpole_ppo("lambda 1", settings={"advantages": replace(gae, lam=1.0)}),
+        cartpole_ppo("lambda 0", settings={"advantages": replace(gae, lam=0.0)}),
+        cartpole_ppo("time limit as death", settings=death),
+        cartpole_ppo("observations normalised", settings=normalised),
+        cartpole_ppo("states discounted", settings=discounted),
+        cartpole_ppo("float64", settings={"dtype": "float64"}),
+        cartpole_trpo(),
+        cartpole_trpo("advantages not normalised", changes=raw),
+        cartpole_trpo("damping 0.001", changes={"damping": 1e-3}),
+        cartpole_trpo("damping 1", changes={"damping": 1.0}),
+        cartpole_trpo("damping shortens the step", replaced=DAMPED_STEP),
+        cartpole_trpo("3 CG iterations", changes={"cg_iterations": 3}),
+        cartpole_trpo("max_kl 0.003", changes={"max_kl": 0.003}),
+        cartpole_trpo("max_kl 0.03", changes={"max_kl": 0.03}),
+        cartpole_trpo("line search without KL check", replaced=unchecked),
+        cartpole_trpo("line search accepts 1.5 max_kl", replaced=looser),
+        cartpole_trpo("failed search: last try taken", replaced=moving),
+        cartpole_trpo("KL(new || old) in the line search", replaced=reversed_kl),
+        cartpole_trpo("time limit as death", settings=death),
+        cartpole_gradient(),
+        cartpole_gradient("advantages not normalised", changes=raw),
+        *(
+            cartpole_gradient(
+                f"reward-to-go, baseline {baseline}",
+                settings={"advantages": minirl.RewardToGo(discount=0.99, baseline=baseline)},
+            )
+            for baseline in (None, "batch", "critic")
+        ),
+        cartpole_gradient("states discounted", settings=discounted),
+        pendulum_ppo(),
+        pendulum_ppo("rewards not scaled", settings={"reward_transform": None}),
+        pendulum_ppo("observations normalised", settings=normalised),
+        pendulum_ppo("time limit as death", settings=pendulum_death),
+        pendulum_ppo("log-probability of the clipped action", kind=ClippedActions),
+        pendulum_ppo("discount 0.99", settings=far),
+        pendulum_ppo("learning rate 0.03, not annealed", changes=fast),
+        pendulum_ppo("learning rate 0.03, log_std at least -0.5", changes=fast, settings=bound),
+        pendulum_ppo(
+            "learning rate 0.03, stops at a KL of 0.02", changes={**fast, "target_kl": 0.02}
+        ),
+        car_ppo(),
+        car_ppo("log_std starts at 0", settings=from_zero),
+        car_ppo("log_std starts at 0, at least -0.5", settings={**from_zero, **bound}),
+    ]
 
 
 Key = tuple[str, str, str, int]
@@ -268,7 +253,7 @@ def run(item: Key) -> list[str]:
     choice = next(one for one in choices() if one.key == tuple(key))
     algorithm, settings = choice.variant()
     steps = STEPS[choice.environment]
-    with choice.during():
+    with choice.replacement():
         history = minirl.train(
             choice.environment, algorithm, total_steps=steps, seed=seed, settings=settings
         ).history
@@ -305,8 +290,7 @@ def signed(points: float) -> str:
     return f"{points:+.0f}" if abs(points) > 0.5 else f"{points:+.1g}"
 
 
-# Okabe and Ito's colours; each verdict has its own marker too.
-LOOKS = {"worse": ("#D55E00", "v"), "better": ("#0072B2", "^"), "cannot tell": ("#666666", "o")}
+LOOKS = {"worse": (VERMILLION, "v"), "better": (BLUE, "^"), "cannot tell": (GREY, "o")}
 ALL = "all"  # the token task has one panel for all algorithms
 PANELS = (
     [("CartPole-v1", "ppo")],
@@ -317,24 +301,21 @@ PANELS = (
 
 def draw(path: Path) -> None:
     """One figure of all effects, a panel per task and algorithm, each in its own units."""
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-
     panels: dict[tuple[str, str], list[Effect]] = {}
     for effect in [*stored_effects(), *rlhf_choices.stored_effects()]:
         environment, algorithm, name = effect.choice.key
         if name != DEFAULT:
             panel = environment, ALL if environment == rlhf_choices.ENVIRONMENT else algorithm
             panels.setdefault(panel, []).append(effect)
-    figure = plt.figure(figsize=(15, 7.5), layout="constrained")
+    figure = Figure(figsize=(15, 7.5), layout="constrained")
     for column, keys in zip(figure.subfigures(1, 3), PANELS, strict=True):
         heights = [len(panels[key]) + 1.5 for key in keys]
         grid = np.atleast_1d(column.subplots(len(keys), 1, height_ratios=heights))
         for axes, key in zip(grid, keys, strict=True):
             draw_panel(axes, key, panels[key])
     handles = [
-        Line2D([], [], color=colour, marker=marker, linestyle="none", label=verdict)
-        for verdict, (colour, marker) in LOOKS.items()
+        Line2D([], [], color=color, marker=marker, linestyle="none", label=verdict)
+        for verdict, (color, marker) in LOOKS.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(
@@ -349,10 +330,9 @@ def draw_panel(axes: Any, key: tuple[str, str], panel: list[Effect]) -> None:
     environment, algorithm = key
     token_task = algorithm == ALL
     for place, effect in enumerate(panel):
-        colour, marker = LOOKS[effect.verdict]
-        comparison = effect.comparison
-        axes.plot(comparison.difference_interval, [place, place], color=colour)
-        axes.plot(comparison.iqm_difference, place, color=colour, marker=marker)
+        color, marker = LOOKS[effect.verdict]
+        axes.plot(effect.comparison.difference_interval, [place, place], color=color)
+        axes.plot(effect.comparison.iqm_difference, place, color=color, marker=marker)
         prefix = f"{effect.choice.algorithm}: " if token_task else ""
         axes.annotate(
             prefix + effect.choice.name,
@@ -364,8 +344,8 @@ def draw_panel(axes: Any, key: tuple[str, str], panel: list[Effect]) -> None:
             va="center",
             fontsize=9,
         )
-    axes.axvline(0, color="black", linewidth=0.8)
     axes.set(yticks=[], ylim=(len(panel) - 0.4, -0.6))
+    axes.axvline(0, color="black", linewidth=0.8)
     axes.set_title("token task" if token_task else f"{environment}, {algorithm}", fontsize=10)
     score = "fraction of optimum\n(logarithmic beyond 0.01)" if token_task else "mean return"
     axes.set_xlabel(f"difference in {score}")

@@ -10,9 +10,10 @@ how many of twenty seeds learn it. It also runs minirl with damping that shorten
 sb3-contrib, and with a discount of 0.99.
 """
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 from scipy import stats
@@ -20,7 +21,7 @@ from scipy import stats
 import minirl
 from benchmarks import study
 from benchmarks.control import mujoco_tasks
-from benchmarks.control.choices import with_damping_in_the_step
+from benchmarks.control.choices import DAMPED_STEP
 from benchmarks.speed import peer_run
 from minirl.experiments.statistics import bootstrap_interval, with_interval
 
@@ -57,8 +58,7 @@ def choices(item: Item) -> tuple[minirl.TRPO, minirl.Settings]:
 def minirl_returns(item: Item) -> np.ndarray:
     """Returns of minirl's training episodes, in the order in which they ended."""
     algorithm, settings = choices(item)
-    damping = with_damping_in_the_step() if item.library == DAMPED else contextlib.nullcontext()
-    with damping:
+    with mock.patch.object(*DAMPED_STEP) if item.library == DAMPED else nullcontext():
         history = minirl.train(
             ENVIRONMENT, algorithm, total_steps=STEPS, seed=item.seed, settings=settings
         ).history

@@ -79,29 +79,27 @@ def test_damping_in_the_step_shortens_it(load):
     x = np.array([1.0, -1.0])
     found = solution(x=x, product=(matrix + damping * np.eye(2)) @ x, residual_norms=[1.0])
     plain = choices.trpo.full_step(found, damping, 0.01)
-    with choices.with_damping_in_the_step():
-        damped = choices.trpo.full_step(found, damping, 0.01)
+    damped = choices.damped_step(found, damping, 0.01)
     assert plain @ matrix @ plain / 2 == pytest.approx(0.01)
     assert damped @ (matrix + damping * np.eye(2)) @ damped / 2 == pytest.approx(0.01)
 
 
 def search_that_finds(fraction, monkeypatch, choices):
-    """Replace TRPO's search by one that only notes what it is given."""
+    """Replace TRPO's search by one that only stores its arguments."""
     given = {}
 
     def search(*_, **named):
         given.update(named)
         return choices.trpo.LineSearchResult(fraction, ())
 
-    monkeypatch.setattr(choices.trpo, "trust_region_search", search)
+    monkeypatch.setattr(choices, "SEARCH", search)
     return given
 
 
 def test_the_looser_bound_is_half_as_large_again(load, monkeypatch):
     choices = load("control.choices")
     given = search_that_finds(1.0, monkeypatch, choices)
-    with choices.with_search_bound(1.5):
-        choices.trpo.trust_region_search(max_kl=0.01, shrink=0.7, tries=10)
+    choices.search_within(1.5, max_kl=0.01, shrink=0.7, tries=10)
     assert given == {"max_kl": pytest.approx(0.015), "shrink": 0.7, "tries": 10}
 
 
@@ -109,8 +107,7 @@ def test_the_looser_bound_is_half_as_large_again(load, monkeypatch):
 def test_a_failed_search_takes_its_last_try(load, monkeypatch, found, taken):
     choices = load("control.choices")
     search_that_finds(found, monkeypatch, choices)
-    with choices.with_failed_steps_taken():
-        search = choices.trpo.trust_region_search(max_kl=0.01, shrink=0.5, tries=4)
+    search = choices.search_that_moves(max_kl=0.01, shrink=0.5, tries=4)
     assert search.fraction == taken
 
 
@@ -120,8 +117,8 @@ def test_a_failed_search_takes_its_last_try(load, monkeypatch, found, taken):
 )
 def test_the_stray_minibatch_is_short_and_the_others_keep_their_size(load, rows, size, lengths):
     _, batch = gaussian_batch(rows)
-    with load("control.choices").with_a_stray_minibatch():
-        parts = list(batch.minibatches(size, np.random.default_rng(0)))
+    stray_minibatches = load("control.choices").stray_minibatches
+    parts = list(stray_minibatches(batch, size, np.random.default_rng(0)))
     assert [len(chosen) for chosen, _ in parts] == lengths
     assert sorted(np.concatenate([chosen for chosen, _ in parts])) == list(range(rows))
     for chosen, part in parts:
@@ -134,8 +131,7 @@ def test_without_a_stray_row_the_minibatches_are_the_presets(load, monkeypatch):
     monkeypatch.setattr(choices, "STRAY", 0)
     _, batch = gaussian_batch(64)
     plain = list(batch.minibatches(16, np.random.default_rng(0)))
-    with choices.with_a_stray_minibatch():
-        exact = list(batch.minibatches(16, np.random.default_rng(0)))
+    exact = list(choices.stray_minibatches(batch, 16, np.random.default_rng(0)))
     for (rows, part), (others, other) in zip(plain, exact, strict=True):
         np.testing.assert_array_equal(rows, others)
         np.testing.assert_array_equal(part.weight, other.weight)
