@@ -1,4 +1,4 @@
-"""DPO, PPO and TRPO with equal numbers of sentences, equal numbers of labels, equal compute.
+"""DPO, PPO and TRPO with equal numbers of sentences, equal numbers of labels and equal compute.
 
     python -m benchmarks.rlhf.dpo_vs_ppo              (about 5 minutes of CPU time)
     python -m benchmarks.rlhf.dpo_vs_ppo --compute    (about 3 minutes of CPU time)
@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from operator import itemgetter
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,19 +71,9 @@ STUDY = study.Study(study.RESULTS / "dpo_vs_ppo.csv", KEY, VALUES)
 COMPUTE = study.Study(
     study.RESULTS / "dpo_vs_ppo_compute.csv", KEY, (*VALUES, "gradient_equivalents")
 )
-OF_SENTENCES = [
-    "PPO, preset",
-    "PPO, set",
-    "TRPO, preset",
-    "TRPO, set",
-    "DPO, probabilities",
-    "DPO, judgements",
-]
-FAMILIES = [
-    ("PPO, preset", "PPO, set"),
-    ("TRPO, preset", "TRPO, set"),
-    ("DPO, probabilities", "DPO, set"),
-]
+PPO, TRPO = ("PPO, preset", "PPO, set"), ("TRPO, preset", "TRPO, set")
+OF_SENTENCES = [*PPO, *TRPO, "DPO, probabilities", "DPO, judgements"]
+FAMILIES = [PPO, TRPO, ("DPO, probabilities", "DPO, set")]
 COMPUTES = {
     "gradient_equivalents": (100_000, 200_000, 500_000, 1_000_000, 3_000_000),
     "cpu_seconds": (0.15, 0.4, 0.8, 1.6, 3.0),
@@ -153,23 +143,22 @@ class Setup(Case):
         def log_ratio(policy: Policy) -> np.ndarray:
             return path_log_probs(policy, first)[0] - path_log_probs(policy, second)[0]
 
-        reference_log_ratio, calls = log_ratio(self.reference), 0
-        best = np.inf, self.reference
+        reference_log_ratio = log_ratio(self.reference)
+        steps, candidates = count(), []
 
-        def compare_with_best(policy: Policy) -> dict[str, float]:
-            nonlocal best, calls
-            if calls % 10 == 0:
-                margins = BETA * (log_ratio(policy) - reference_log_ratio)
-                loss, _ = dpo_loss(margins, held_out.labels)
-                best = min(best, (loss, policy), key=itemgetter(0))
-            calls += 1
+        def remember_every_tenth(policy: Policy) -> dict[str, float]:
+            if next(steps) % 10 == 0:
+                candidates.append(policy)
             return {}
 
+        def held_out_loss(policy: Policy) -> float:
+            margins = BETA * (log_ratio(policy) - reference_log_ratio)
+            return dpo_loss(margins, held_out.labels)[0]
+
         learned_from = preferences.rows(slice(pairs // HELD_OUT, None))
-        last = self.fit_dpo(rlhf.DPO(beta=BETA), learned_from, measure=compare_with_best)
-        calls = 0
-        compare_with_best(last)
-        return Learned(best[1], pairs, sentences, pairs, 600, 0.1)
+        last = self.fit_dpo(rlhf.DPO(beta=BETA), learned_from, measure=remember_every_tenth)
+        best = min([*candidates, last], key=held_out_loss)
+        return Learned(best, pairs, sentences, pairs, 600, 0.1)
 
     def reward_model(self, pairs: int) -> tuple[np.ndarray, int]:
         """Rewards of a model of hard labels, and the number of sentences sampled for them."""
@@ -190,46 +179,35 @@ class Setup(Case):
         """
         rewards, sampled = self.reward_model(pairs) if pairs else (self.gold, 0)
         size = min(512, sentences // 16)
-        ppo = preset(ENVIRONMENT, "ppo")
-        algorithm = replace(
-            ppo.algorithm, minibatch_size=size // 4, learning_rate=LinearSchedule(rate)
-        )
-        ppo = replace(ppo, algorithm=algorithm)
-        result = self.sample_and_learn(ppo, sentences, size, rewards)
+        changes = {"minibatch_size": size // 4, "learning_rate": LinearSchedule(rate)}
+        result = self.sample_and_learn("ppo", sentences, size, rewards, **changes)
         return result._replace(
             pairs=pairs, sentences=sampled + sentences, answers=pairs or sentences
         )
 
-    def trpo(self, sentences: int) -> Learned:
-        """TRPO on the gold reward with the preset's bound, on smaller rollouts."""
-        trpo = preset(ENVIRONMENT, "trpo")
-        return self.sample_and_learn(trpo, sentences, min(1_024, sentences // TRPO_UPDATES))
-
-    def trpo_set(self, sentences: int) -> Learned:
-        """TRPO on the gold reward with fewer and larger steps, chosen for the budget."""
-        trpo = preset(ENVIRONMENT, "trpo")
-        trpo = replace(trpo, algorithm=replace(trpo.algorithm, max_kl=MAX_KL_OF_TRPO[sentences]))
-        return self.sample_and_learn(trpo, sentences, min(1_024, sentences // 16))
+    def trpo(self, sentences: int, updates: int = TRPO_UPDATES, **changes: Any) -> Learned:
+        """TRPO on the gold reward, with at least this number of updates."""
+        size = min(1_024, sentences // updates)
+        return self.sample_and_learn("trpo", sentences, size, self.gold, **changes)
 
     def policy_gradient(self, sentences: int) -> Learned:
         """The policy gradient on the gold reward, with its preset."""
-        return self.sample_and_learn(preset(ENVIRONMENT, "policy-gradient"), sentences, 256)
+        return self.sample_and_learn("policy-gradient", sentences, 256, self.gold)
 
     def sample_and_learn(
-        self, chosen: Preset, sentences: int, size: int, rewards: np.ndarray | None = None
+        self, name: str, sentences: int, size: int, rewards: np.ndarray, **changes: Any
     ) -> Learned:
-        """An algorithm that samples while it learns, with rollouts of `size` sentences."""
+        """A preset that samples while it learns, with rollouts of `size` sentences."""
+        chosen = preset(ENVIRONMENT, name)
         result = self.align(
-            replace(chosen, settings=replace(chosen.settings, num_envs=size)),
-            rewards=self.gold if rewards is None else rewards,
+            Preset(replace(chosen.algorithm, **changes), replace(chosen.settings, num_envs=size)),
+            rewards=rewards,
             sentences=sentences,
             seed=self.seed + 1000 * self.repeat,
         )
         columns = result.history.columns()
-        sampled, work = (columns[name][-1] for name in ("episodes", "gradient_equivalents"))
-        return Learned(
-            result.policy, 0, int(sampled), int(sampled), gradient_equivalents=float(work)
-        )
+        sampled, work = int(columns["episodes"][-1]), float(columns["gradient_equivalents"][-1])
+        return Learned(result.policy, 0, sampled, sampled, gradient_equivalents=work)
 
 
 class Job(NamedTuple):
@@ -282,13 +260,14 @@ def compute_jobs() -> list[Job]:
         ("policy gradient, gold", partial(Setup.policy_gradient, sentences=51_200))
     ]
     for number in SENTENCES:
-        pairs, rate = round(number / SENTENCES_PER_PAIR), RATE_OF_PPO[number]
+        pairs = round(number / SENTENCES_PER_PAIR)
+        rate, max_kl = RATE_OF_PPO[number], MAX_KL_OF_TRPO[number]
         methods += [
             ("PPO, preset", partial(Setup.ppo, sentences=number)),
             ("TRPO, preset", partial(Setup.trpo, sentences=number)),
             ("DPO, probabilities", partial(Setup.dpo, pairs=pairs, kind="soft")),
             ("PPO, set", partial(Setup.ppo, sentences=number, rate=rate)),
-            ("TRPO, set", partial(Setup.trpo_set, sentences=number)),
+            ("TRPO, set", partial(Setup.trpo, sentences=number, updates=16, max_kl=max_kl)),
             ("DPO, judgements", partial(Setup.dpo, pairs=pairs, kind="hard", steps=150)),
         ]
     for steps, rate in RATE_OF_STEPS.items():
@@ -319,13 +298,10 @@ def run(job: Job) -> list[object]:
 
 def of_budgets(rows: Sequence[Row], method: str) -> list[list[Row]]:
     """The rows of a method in groups of one budget each, in the order of the file."""
-    budgets: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row["method"] == method:
-            # A budget of DPO is given by its pairs; its sentences differ from seed to seed.
-            budget = row["pairs"], row["steps"], "" if row["steps"] != "0" else row["sentences"]
-            budgets.setdefault(budget, []).append(row)
-    return list(budgets.values())
+    rows = [row for row in rows if row["method"] == method]
+    # A budget of DPO is given by its pairs; its sentences differ from seed to seed.
+    of_dpo = any(row["steps"] != "0" for row in rows)
+    return list(study.grouped(rows, "pairs", "steps" if of_dpo else "sentences").values())
 
 
 def fraction(rows: Sequence[Row]) -> tuple[float, float, float]:
@@ -356,12 +332,10 @@ def best_within(rows: Sequence[Row], methods: Sequence[str], column: str, budget
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
     """The tables of docs/results/rlhf.md that the runs of `--compute` make, by title."""
+    groups = [of_budgets(rows, name) for name in OF_SENTENCES]
     lines = [
-        [
-            f"{sentences:,}",
-            *(fraction_cell(of_budgets(rows, name)[place]) for name in OF_SENTENCES),
-        ]
-        for place, sentences in enumerate(SENTENCES)
+        [f"{sentences:,}", *map(fraction_cell, budget)]
+        for sentences, *budget in zip(SENTENCES, *groups, strict=True)
     ]
     by_title = {"Equal sentences": study.markdown(["sentences", *OF_SENTENCES], lines)}
     for column, budgets in COMPUTES.items():

@@ -20,15 +20,14 @@ A fraction of 0 is the reference. The figure also reads results/dpo_vs_ppo_compu
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
@@ -40,20 +39,9 @@ from benchmarks.rlhf.dpo_vs_ppo import COMPUTE, COMPUTES, NAMES, fraction, media
 from benchmarks.study import Row
 from minirl import rlhf
 from minirl.exact import sequences
+from minirl.experiments import figures
 from minirl.experiments.alignment.chain import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
 from minirl.experiments.alignment.figures import MARKERS, MINUS, OTHER_MARKERS
-from minirl.experiments.figures import (
-    BLACK,
-    BLUE,
-    DOTTED,
-    GREEN,
-    GREY,
-    KNOWN_STYLES,
-    ORANGE,
-    PURPLE,
-    SOLID,
-    VERMILLION,
-)
 from minirl.experiments.statistics import with_interval
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
@@ -160,33 +148,31 @@ class Setup(Case):
         if "annealed_from" in changes:
             changes["learning_rate"] = LinearSchedule(changes.pop("annealed_from"))
         chosen = preset(ENVIRONMENT, method)
-        began = time.process_time()
-        policy = self.align(
-            replace(chosen, algorithm=replace(chosen.algorithm, **changes)),
-            sentences=SENTENCES[method],
-            seed=1_000 * self.seed + self.corpus,
-        ).policy
-        seconds = time.process_time() - began
-        return self.outcome(policy, SENTENCES[method], SENTENCES[method], seconds)
+        chosen = replace(chosen, algorithm=replace(chosen.algorithm, **changes))
+        seed, count = 1_000 * self.seed + self.corpus, SENTENCES[method]
+        learn = partial(self.align, chosen, sentences=count, seed=seed)
+        return self.timed(lambda: learn().policy, count, count)
 
     def learn_from_pairs(self, method: str, changes: dict[str, float]) -> Outcome:
         """DPO or IPO on labelled pairs."""
         loss, pairs, kind, steps = PREFERENCES[method]
         preferences, sentences = self.labelled(int(changes.get("pairs", pairs)))
-        method_object = rlhf.DPO(
+        labelled = preferences[kind]
+        algorithm = rlhf.DPO(
             beta=self.objective.beta / changes.get("tau_divisor", 1),
-            loss=loss,  # type: ignore[arg-type]
+            loss=loss,
             steps=int(changes.get("steps", steps)),
             learning_rate=LinearSchedule(changes.get("annealed_from", 0.1)),
         )
         rng = np.random.default_rng([self.corpus, self.seed, 1])
-        began = time.process_time()
-        policy = self.fit(method_object, preferences[kind], rng)
-        seconds = time.process_time() - began
-        return self.outcome(policy, sentences, len(preferences[kind]), seconds)
+        learn = partial(self.fit, algorithm, labelled, rng)
+        return self.timed(learn, sentences, len(labelled))
 
-    def outcome(self, policy: Policy, sentences: int, labels: int, seconds: float) -> Outcome:
-        """The policy's exact distribution over responses, with what it used."""
+    def timed(self, learn: Callable[[], Policy], sentences: int, labels: int) -> Outcome:
+        """The exact distribution of the policy that is learned, with what learning used."""
+        began = time.process_time()
+        policy = learn()
+        seconds = time.process_time() - began
         log_probs = sequences.response_log_probs(log_table(self.task, policy))
         return Outcome(log_probs, sentences, labels, seconds)
 
@@ -383,6 +369,33 @@ def ipo(rows: Sequence[Row]) -> str:
 # ---------------------------------------------------------------- drawing
 
 
+# The upper panels: title -> methods.
+GROUPS = {
+    "Sampling while learning": tuple(SENTENCES),
+    "From pairs": tuple(PREFERENCES),
+    "Search": ("best-of-n",),
+}
+PREFERENCE_COLORS = dict(
+    zip(
+        PREFERENCES,
+        (figures.BLUE, figures.VERMILLION, figures.GREEN, figures.ORANGE, figures.PURPLE),
+        strict=True,
+    )
+)
+HOLLOW = {"markerfacecolor": "white"}
+# The lower panels: method -> color, marker, line.
+BUDGET_STYLES = {
+    "PPO, preset": (figures.VERMILLION, "D", figures.SOLID),
+    "PPO, set": (figures.VERMILLION, "D", figures.DOTTED),
+    "TRPO, preset": (figures.BLUE, "^", figures.SOLID),
+    "TRPO, set": (figures.BLUE, "^", figures.DOTTED),
+    "DPO, probabilities": (figures.BLACK, "P", figures.SOLID),
+    "DPO, set": (figures.BLACK, "P", figures.DOTTED),
+    "DPO, judgements": (figures.GREEN, "s", figures.SOLID),
+    "policy gradient, gold": (figures.ORANGE, "o", "none"),
+}
+
+
 def place(fractions: ArrayLike) -> np.ndarray:
     """Positions of fractions on an axis where 0.9, 0.99 and 0.999 are equally far apart."""
     return -np.log10(1 - np.asarray(fractions))
@@ -394,81 +407,59 @@ def fraction_axis(ax: Axes, shown: Sequence[float], lowest: float, highest: floa
     ax.set_ylim(place(lowest), place(highest))
 
 
-def curve(
-    ax: Axes, x: Sequence[float], points: Sequence[Summary], style: dict[str, Any], label: str
-) -> None:
+def curve(ax: Axes, x: Sequence[float], points: Sequence[Summary], **style: Any) -> None:
     """Interquartile means joined, with their intervals."""
     middle, low, high = place([point[:3] for point in points]).T
     error = np.maximum([middle - low, high - middle], 0)
-    ax.errorbar(x, middle, error, label=label, capsize=2, linewidth=1.4, **style)
+    ax.errorbar(x, middle, error, capsize=2, linewidth=1.4, **style)
 
 
 def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
     """Fractions against beta in three groups; against sentences and compute for three methods."""
     drawn = Figure(figsize=(11, 9), layout="constrained")
-    FigureCanvasAgg(drawn)
     upper, lower = drawn.subplots(2, 3, height_ratios=(1.15, 1))
-    preferences = dict(zip(PREFERENCES, (BLUE, VERMILLION, GREEN, ORANGE, PURPLE), strict=True))
-    titles = "Sampling while learning", "From pairs", "Search"
-    groups = tuple(SENTENCES), tuple(PREFERENCES), ("best-of-n",)
-    for ax, title, group in zip(upper, titles, groups, strict=True):
+    for ax, (title, group) in zip(upper, GROUPS.items(), strict=True):
+        study.clean(ax, title, "beta (reward per nat), log scale", "")
         for number, name in enumerate(group):
-            color, line = KNOWN_STYLES.get(name, (preferences.get(name, BLACK), SOLID))
+            known = PREFERENCE_COLORS.get(name, figures.BLACK), figures.SOLID
+            color, line = figures.KNOWN_STYLES.get(name, known)
             aside = 1.12 ** (number - (len(group) - 1) / 2)  # side by side
             marker = MARKERS.get(name, OTHER_MARKERS[number % len(OTHER_MARKERS)])[0]
             size = 10 if marker == "." else 5  # a dot is drawn half as large
             style = {"color": color, "marker": marker, "markersize": size}
             label = f"{name}, n = {REPORTED_BEST_OF}" if name == "best-of-n" else name
-            hollow = {"linestyle": "none", "markerfacecolor": "white"}
-            for summaries, look, text in (
-                (at_betas(rows, name), {"linestyle": line}, label),
-                (at_betas(rows, name, set_for_beta=True), hollow, "_"),
+            for summaries, look in (
+                (at_betas(rows, name), {"linestyle": line, "label": label}),
+                (at_betas(rows, name, set_for_beta=True), {"linestyle": "none", **HOLLOW}),
             ):
                 if summaries:
                     x = [beta * aside for beta in summaries]
-                    curve(ax, x, list(summaries.values()), {**style, **look}, text)
-        ax.set_title(title)
-        ax.set(xscale="log", xlabel="beta (reward per nat), log scale")
+                    curve(ax, x, list(summaries.values()), **style, **look)
+        ax.set_xscale("log")
         ax.set_xticks(BETAS, [f"{beta:g}" for beta in BETAS])
         ax.minorticks_off()
         fraction_axis(ax, UPPER_SHOWN, -30.0, 0.99995)
-        ax.plot([], [], "o", color=GREY, markerfacecolor="white", label="set for the beta")
+        ax.plot([], [], "o", color=figures.GREY, label="set for the beta", **HOLLOW)
         ax.legend(fontsize=8, loc="lower left")
-    lines = {
-        "PPO, preset": (VERMILLION, "D", SOLID),
-        "PPO, set": (VERMILLION, "D", DOTTED),
-        "TRPO, preset": (BLUE, "^", SOLID),
-        "TRPO, set": (BLUE, "^", DOTTED),
-        "DPO, probabilities": (BLACK, "P", SOLID),
-        "DPO, set": (BLACK, "P", DOTTED),
-        "DPO, judgements": (GREEN, "s", SOLID),
-        "policy gradient, gold": (ORANGE, "o", "none"),
-    }
-    for ax, column in zip(lower, ("sentences", *COMPUTES), strict=True):
-        for name, (color, marker, line) in lines.items():
+    titles = "Equal sentences", "Equal gradient-equivalents", "Equal CPU time"
+    for ax, title, column in zip(lower, titles, ("sentences", *COMPUTES), strict=True):
+        study.clean(ax, f"{title}, beta = 0.3", f"{NAMES.get(column, column)}, log scale", "")
+        for name, (color, marker, line) in BUDGET_STYLES.items():
             # As in the tables: one number of sentences for all set settings of DPO.
             if name == ("DPO, set" if column == "sentences" else "DPO, judgements"):
                 continue
-            groups_of_rows = of_budgets(compute, name)
+            budgets = of_budgets(compute, name)
             style = {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
-            if name.endswith(", set"):
-                style["markerfacecolor"] = "white"
-            at = [median(group, column) for group in groups_of_rows]
-            points = [Summary(*fraction(group), 0.0) for group in groups_of_rows]
-            curve(ax, at, points, style, name)
-        ax.set(xscale="log", xlabel=f"{NAMES.get(column, column)}, log scale")
+            hollow = HOLLOW if name.endswith(", set") else {}
+            at = [median(group, column) for group in budgets]
+            points = [Summary(*fraction(group), 0.0) for group in budgets]
+            curve(ax, at, points, label=name, **style, **hollow)
+        ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())
         fraction_axis(ax, LOWER_SHOWN, 0.6, 0.99995)
         ax.legend(fontsize=8, loc="upper left")
-    lower[0].set_title("Equal sentences, beta = 0.3")
-    lower[1].set_title("Equal gradient-equivalents, beta = 0.3")
-    lower[2].set_title("Equal CPU time, beta = 0.3")
     for ax in (upper[0], lower[0]):
         ax.set_ylabel("fraction of the optimum")
-    for ax in drawn.axes:
-        ax.grid(color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
     drawn.savefig(path, dpi=110)
 
 
