@@ -8,14 +8,14 @@ Scores are fractions of the optimum.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
 from benchmarks import study
-from benchmarks.ablation import DEFAULT, Choice, Effect, effects
+from benchmarks.ablation import Choice, Effect, effects
 from benchmarks.rlhf.case import Case
 from minirl import PPO, rlhf
 from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo, group_returns
@@ -128,13 +128,14 @@ class SparseAdam(PPO):
         table = state.policy.network
         visited = np.zeros((table.states, table.outputs), dtype=bool)
         visited[minibatch.observations] = True
-
-        def merged(after: np.ndarray, before: np.ndarray) -> np.ndarray:
-            return np.where(visited.ravel(), after, before)
-
-        mean = merged(stepped.optimizer.mean, state.optimizer.mean)
-        square = merged(stepped.optimizer.square, state.optimizer.square)
-        theta = merged(stepped.policy.parameters, state.policy.parameters)
+        mean, square, theta = (
+            np.where(visited.ravel(), after, before)
+            for after, before in (
+                (stepped.optimizer.mean, state.optimizer.mean),
+                (stepped.optimizer.square, state.optimizer.square),
+                (stepped.policy.parameters, state.policy.parameters),
+            )
+        )
         optimizer = stepped.optimizer._replace(mean=mean, square=square)
         policy = state.policy.with_parameters(theta)
         return replace(stepped, policy=policy, optimizer=optimizer), *numbers
@@ -163,37 +164,35 @@ class AveragedDPO(rlhf.DPO):
 
 def choices() -> list[Choice]:
     """Every choice, in the order of the table; the default of each algorithm comes first."""
-    listed = []
-
-    def add(algorithm: str, name: str = DEFAULT, **others: Any) -> None:
-        listed.append(Choice(ENVIRONMENT, algorithm, name, **others))
-
+    names = "ppo", "trpo", "policy-gradient", "grpo", "dpo"
+    ppo, trpo, gradient, grpo, dpo = (partial(Choice, ENVIRONMENT, name) for name in names)
     undivided = {"advantages": LeaveOneOut()}
-    add("ppo")
-    add("ppo", "constant learning rate 0.05", changes={"learning_rate": 0.05})
-    add("ppo", "advantages not whitened", changes={"normalize_advantages": False})
-    add("ppo", "lambda 1", settings={"advantages": GAE(discount=1.0, lam=1.0)})
-    add("ppo", "lambda 0", settings={"advantages": GAE(discount=1.0, lam=0.0)})
-    add("ppo", "not clipped", changes={"objective": Unclipped()})
-    add("ppo", "tokens averaged in a sentence", kind=AveragedTokens)
-    add("ppo", "KL in the loss", kind=KLInTheLoss)
-    add("ppo", "sparse Adam", kind=SparseAdam)
-    add("trpo")
-    add("trpo", "damping 0.1", changes={"damping": 0.1})
-    add("trpo", "max_kl 0.05", changes={"max_kl": 0.05})
-    add("policy-gradient")
-    add("policy-gradient", "no baseline", settings={"advantages": RewardToGo(discount=1.0)})
-    add("grpo")
-    add("grpo", "tokens averaged in a sentence", kind=AveragedTokens)
-    add("grpo", "KL in the loss", kind=KLInTheLoss)
-    add("grpo", "k3 in the loss", kind=K3InTheLoss)
-    add("grpo", "returns not divided", settings=undivided)
-    add("grpo", "KL in the loss, not divided", kind=KLInTheLoss, settings=undivided)
-    add("grpo", "k3 in the loss, not divided", kind=K3InTheLoss, settings=undivided)
-    add("grpo", "sample standard deviation", settings={"advantages": SampleDeviation()})
-    add("dpo", kind=rlhf.DPO)
-    add("dpo", "log-ratios averaged", kind=AveragedDPO)
-    return listed
+    return [
+        ppo(),
+        ppo("constant learning rate 0.05", changes={"learning_rate": 0.05}),
+        ppo("advantages not whitened", changes={"normalize_advantages": False}),
+        ppo("lambda 1", settings={"advantages": GAE(discount=1.0, lam=1.0)}),
+        ppo("lambda 0", settings={"advantages": GAE(discount=1.0, lam=0.0)}),
+        ppo("not clipped", changes={"objective": Unclipped()}),
+        ppo("tokens averaged in a sentence", kind=AveragedTokens),
+        ppo("KL in the loss", kind=KLInTheLoss),
+        ppo("sparse Adam", kind=SparseAdam),
+        trpo(),
+        trpo("damping 0.1", changes={"damping": 0.1}),
+        trpo("max_kl 0.05", changes={"max_kl": 0.05}),
+        gradient(),
+        gradient("no baseline", settings={"advantages": RewardToGo(discount=1.0)}),
+        grpo(),
+        grpo("tokens averaged in a sentence", kind=AveragedTokens),
+        grpo("KL in the loss", kind=KLInTheLoss),
+        grpo("k3 in the loss", kind=K3InTheLoss),
+        grpo("returns not divided", settings=undivided),
+        grpo("KL in the loss, not divided", kind=KLInTheLoss, settings=undivided),
+        grpo("k3 in the loss, not divided", kind=K3InTheLoss, settings=undivided),
+        grpo("sample standard deviation", settings={"advantages": SampleDeviation()}),
+        dpo(kind=rlhf.DPO),
+        dpo("log-ratios averaged", kind=AveragedDPO),
+    ]
 
 
 @cache
@@ -215,16 +214,15 @@ def prefer(choice: Choice, corpus: int) -> Policy:
     current, rng = case(corpus), np.random.default_rng([corpus, PAIRS])
     pairs = rlhf.sample_pairs(current.task, current.reference, PAIRS, rng)
     soft = rlhf.Annotator().soft(pairs, current.gold)
-    return current.fit(choice.kind(beta=BETA), soft, rng)  # type: ignore[misc]
+    return current.fit(choice.kind(beta=BETA), soft, rng)
 
 
 def reinforce(choice: Choice, corpus: int) -> Policy:
     """Reinforcement learning from the gold reward minus beta KL."""
     algorithm, settings = choice.variant()
     beta = None if isinstance(algorithm, KLInTheLoss) else BETA
-    sentences = SENTENCES[choice.algorithm]
-    options = {"sentences": sentences, "beta": beta, "seed": corpus, "settings": settings}
-    return case(corpus).align(algorithm, **options).policy
+    options = {"sentences": SENTENCES[choice.algorithm], "beta": beta, "seed": corpus}
+    return case(corpus).align(algorithm, settings=settings, **options).policy
 
 
 def wanted() -> list[tuple[str, str, int]]:
