@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 import minirl
 from benchmarks import study
 from benchmarks.control import runs
 from benchmarks.control.choices import TimeLimitIsDeath
+from minirl.experiments import figures
 from minirl.experiments.statistics import with_interval
 
 RESULTS = study.RESULTS / "mujoco"
@@ -94,14 +97,11 @@ def wanted(seeds: int) -> list[Item]:
 
 def choices(item: Item) -> tuple[minirl.Algorithm | str, minirl.Settings]:
     """Algorithm and settings of a run."""
+    algorithm: minirl.Algorithm | str = item.method.partition(", ")[0]
+    settings = minirl.preset(item.env, algorithm).settings
     if item.method.startswith(ZOO):
-        algorithm: minirl.Algorithm | str = replace(
-            ZOO_TRPO, max_kl=ZOO_MAX_KL.get(item.env, ZOO_TRPO.max_kl)
-        )
+        algorithm = replace(ZOO_TRPO, max_kl=ZOO_MAX_KL.get(item.env, ZOO_TRPO.max_kl))
         settings = ZOO_SETTINGS
-    else:
-        algorithm = item.method.partition(", ")[0]
-        settings = minirl.preset(item.env, algorithm).settings
     if item.method in UNCLIPPED:
         settings = replace(settings, critic_fit=replace(settings.critic_fit, value_clip=None))
     if item.method == DEATH:
@@ -136,16 +136,19 @@ def store(item: Item, values: tuple[list[str], list[list[str]]]) -> None:
     SCORES.append([[*item, *scores]])
 
 
-# Okabe and Ito's colours, as in minirl's other figures.
+# Color and line of each method.
 LOOKS = {
-    "ppo": ("#D55E00", "-"),
-    "trpo": ("#0072B2", "--"),
-    **dict(zip(FARSIGHTED, (("#E69F00", ":"), ("#56B4E9", ":")), strict=True)),
-    **dict(zip(UNCLIPPED, (("#E69F00", "-"), ("#56B4E9", "--")), strict=True)),
-    DEATH: ("#CC79A7", ":"),
-    ZOO: ("#009E73", "-."),
-    ZOO_NEARSIGHTED: ("black", ":"),
+    "ppo": (figures.VERMILLION, "-"),
+    "trpo": (figures.BLUE, "--"),
+    FARSIGHTED[0]: (figures.ORANGE, ":"),
+    FARSIGHTED[1]: (figures.SKY_BLUE, ":"),
+    UNCLIPPED[0]: (figures.ORANGE, "-"),
+    UNCLIPPED[1]: (figures.SKY_BLUE, "--"),
+    DEATH: (figures.PURPLE, ":"),
+    ZOO: (figures.GREEN, "-."),
+    ZOO_NEARSIGHTED: (figures.BLACK, ":"),
 }
+MARKERS = "osD"  # of the published results of an algorithm
 
 
 def title(method: str) -> str:
@@ -157,16 +160,15 @@ def title(method: str) -> str:
 def scores_table(score: str, greedy: bool) -> str:
     """Mean [smallest, largest] over seeds of a column of scores.csv; then published scores."""
     stored = study.grouped(SCORES.rows(), "method", "env")
+
+    def cell(method: str, env: str) -> str:
+        values = study.numbers(stored.get((method, env), []), score)
+        return with_interval(np.mean(values), min(values), max(values), ".0f") if values else ""
+
     lines = []
     for algorithm in ALGORITHMS:
         for method in (name for name in LOOKS if name.startswith(algorithm)):
-            cells = [
-                with_interval(np.mean(values), min(values), max(values), ".0f")
-                if (values := study.numbers(stored.get((method, env), []), score))
-                else ""
-                for env in ENVIRONMENTS
-            ]
-            lines.append([f"**{title(method)}**", *cells])
+            lines.append([f"**{title(method)}**", *(cell(method, env) for env in ENVIRONMENTS)])
         for source, published in PUBLISHED[algorithm].items():
             if source.endswith("greedy") == greedy:
                 lines.append([f"{algorithm.upper()}, {source}", *published])
@@ -175,33 +177,30 @@ def scores_table(score: str, greedy: bool) -> str:
 
 def table() -> str:
     """Both tables of docs/results/control.md."""
-    return (
-        "**The last 100 training episodes**\n\n"
-        + scores_table("final_training_return", greedy=False)
-        + "\n\n**Greedy episodes of the last policy**\n\n"
-        + scores_table("evaluation_return", greedy=True)
+    training = scores_table("final_training_return", greedy=False)
+    greedy = scores_table("evaluation_return", greedy=True)
+    return study.titled(
+        {
+            "**The last 100 training episodes**": training,
+            "**Greedy episodes of the last policy**": greedy,
+        }
     )
 
 
 def draw(path: Path) -> None:
     """Learning curves, thin per seed and thick for the mean; published scores at the right."""
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-
-    curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
-    for row in CURVES.rows():
-        seeds = curves.setdefault((row["env"], row["method"]), {})
-        point = (float(row["environment_steps"]) / 1e6, float(row["mean_return"]))
-        seeds.setdefault(row["seed"], []).append(point)
-    figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
-    for place, (axes, env) in enumerate(zip(grid.flat[:5], ENVIRONMENTS, strict=True)):
-        for method, (colour, line) in LOOKS.items():
-            seeds = [np.array(seed).T for seed in curves.get((env, method), {}).values()]
-            for steps, returns in seeds:
-                axes.plot(steps, returns, line, color=colour, linewidth=0.7, alpha=0.6)
+    rows = study.grouped(CURVES.rows(), "env", "method", "seed")
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    *panels, last = figure.subplots(2, 3).flat
+    for place, (axes, env) in enumerate(zip(panels, ENVIRONMENTS, strict=True)):
+        for method, (color, line) in LOOKS.items():
+            seeds = [run for key, run in rows.items() if key[:2] == (env, method)]
+            steps = [np.array(study.numbers(seed, "environment_steps")) / 1e6 for seed in seeds]
+            returns = [study.numbers(seed, "mean_return") for seed in seeds]
+            for curve in zip(steps, returns, strict=True):
+                axes.plot(*curve, line, color=color, linewidth=0.7, alpha=0.6)
             if seeds:
-                mean = np.mean([returns for _, returns in seeds], axis=0)
-                axes.plot(seeds[0][0], mean, line, color=colour, linewidth=2)
+                axes.plot(steps[0], np.mean(returns, axis=0), line, color=color, linewidth=2)
         for side, algorithm in enumerate(ALGORITHMS):
             for number, cells in enumerate(PUBLISHED[algorithm].values()):
                 middle, _, spread = cells[place].removeprefix("~").partition(" ± ")
@@ -211,33 +210,24 @@ def draw(path: Path) -> None:
                         float(middle),
                         float(spread or 0),
                         color=LOOKS[algorithm][0],
-                        marker="osD"[number],
+                        marker=MARKERS[number],
                         markersize=4,
                         clip_on=False,
                     )
-        axes.set_title(env)
-        axes.set_xlabel("million environment steps")
+        axes.set(title=env, xlabel="million environment steps", xticks=[0, 0.5, 1])
         axes.set_ylabel("mean return, last 100 episodes")
-        axes.set_xticks([0, 0.5, 1])
         axes.spines[["top", "right"]].set_visible(False)
-    legend = [
-        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=title(method))
-        for method, (colour, line) in LOOKS.items()
+    looks = [
+        {"label": title(method), "color": color, "linestyle": line, "linewidth": 2}
+        for method, (color, line) in LOOKS.items()
     ]
-    legend += [
-        Line2D(
-            [],
-            [],
-            color=LOOKS[name][0],
-            linestyle="none",
-            marker=marker,
-            label=f"{name.upper()}, {source}",
-        )
-        for name, sources in PUBLISHED.items()
-        for marker, source in zip("osD", sources, strict=False)
-    ]
-    grid.flat[5].axis("off")
-    grid.flat[5].legend(handles=legend, loc="center", frameon=False)
+    for name, sources in PUBLISHED.items():
+        for marker, source in zip(MARKERS, sources, strict=False):
+            label = f"{name.upper()}, {source}"
+            color = LOOKS[name][0]
+            looks.append({"label": label, "color": color, "linestyle": "none", "marker": marker})
+    last.axis("off")
+    last.legend(handles=[Line2D([], [], **look) for look in looks], loc="center", frameon=False)
     figure.savefig(path, dpi=110)
 
 
