@@ -10,9 +10,11 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 import minirl
@@ -22,7 +24,6 @@ from minirl.algorithms.natural_gradient import fisher_vector_product
 from minirl.algorithms.ppo import Clipped
 from minirl.batch import Batch
 from minirl.experiments.statistics import interval_text
-from minirl.presets import preset
 from minirl.support.machine import one_core
 
 HIDDEN = 64  # units of each of two layers
@@ -37,13 +38,11 @@ def medians(measure: Callable[[Any], float], things: Sequence[Any], repeats: int
 def cartpole_networks(width: int) -> tuple[minirl.Policy, minirl.Critic]:
     """A fresh policy and critic with two hidden layers, the same at every call."""
     rng = np.random.default_rng(0)
-    envs = minirl.make_vector_env("CartPole-v1", 1)
-    envs.close()
-    observations, actions = envs.single_observation_space, envs.single_action_space
+    env = gymnasium.make("CartPole-v1")
     hidden = (width, width)
     return (
-        minirl.make_policy(observations, actions, rng, hidden_sizes=hidden),
-        minirl.make_critic(observations, rng, hidden_sizes=hidden),
+        minirl.make_policy(env.observation_space, env.action_space, rng, hidden_sizes=hidden),
+        minirl.make_critic(env.observation_space, rng, hidden_sizes=hidden),
     )
 
 
@@ -144,33 +143,29 @@ def fisher_product(width: int, rows: int) -> tuple[Work, Work]:
     )
 
 
-def cartpole_ppo(
-    *,
-    clip: float | minirl.LinearSchedule,
-    rates: tuple[float, float],
-    epochs: int,
-    num_envs: int,
-    lam: float,
-) -> tuple[minirl.PPO, minirl.Settings]:
-    """PPO with these annealed learning rates of policy and critic, which share everything else."""
-    shared = {"epochs": epochs, "minibatch_size": 256, "max_gradient_norm": 0.5}
-    policy_rate, critic_rate = map(minirl.LinearSchedule, rates)
-    algorithm = minirl.PPO(
-        objective=Clipped(clip), learning_rate=policy_rate, normalize_advantages=True, **shared
-    )
-    settings = minirl.Settings(
-        num_envs=num_envs,
-        rollout_steps=32,
-        advantages=minirl.GAE(0.98, lam),
-        critic_fit=minirl.CriticFit(learning_rate=critic_rate, **shared),
-    )
-    return algorithm, settings
-
-
-RL_ZOO = cartpole_ppo(
-    clip=minirl.LinearSchedule(0.2), rates=(1e-3, 1e-3), epochs=20, num_envs=8, lam=0.8
+ZOO_RATE = minirl.LinearSchedule(1e-3)
+ZOO_STEPS = {"epochs": 20, "minibatch_size": 256, "max_gradient_norm": 0.5}
+ZOO_FIT = minirl.CriticFit(learning_rate=ZOO_RATE, **ZOO_STEPS)
+RL_ZOO = (
+    minirl.PPO(
+        objective=Clipped(minirl.LinearSchedule(0.2)),
+        learning_rate=ZOO_RATE,
+        normalize_advantages=True,
+        **ZOO_STEPS,
+    ),
+    minirl.Settings(
+        num_envs=8, rollout_steps=32, advantages=minirl.GAE(0.98, 0.8), critic_fit=ZOO_FIT
+    ),
 )
-FASTEST = cartpole_ppo(clip=0.3, rates=(5e-3, 1e-2), epochs=5, num_envs=32, lam=0.9)
+FASTEST = (
+    replace(RL_ZOO[0], objective=Clipped(0.3), learning_rate=minirl.LinearSchedule(5e-3), epochs=5),
+    replace(
+        RL_ZOO[1],
+        num_envs=32,
+        advantages=minirl.GAE(0.98, 0.9),
+        critic_fit=replace(ZOO_FIT, learning_rate=minirl.LinearSchedule(1e-2), epochs=5),
+    ),
+)
 
 
 def time_to_threshold(
@@ -183,31 +178,22 @@ def time_to_threshold(
             "CartPole-v1", algorithm, total_steps=total_steps, seed=seed, settings=settings
         ).history
         reached = history.steps_to(475)
-        if reached is None:
-            continue
-        columns = history.columns()
-        seconds.append(np.interp(reached, columns["environment_steps"], columns["cpu_seconds"]))
-        steps.append(reached)
+        if reached is not None:
+            columns = history.columns()
+            seconds.append(np.interp(reached, columns["environment_steps"], columns["cpu_seconds"]))
+            steps.append(reached)
+    count = f"reached in {len(seconds)} of {seeds} seeds"
     if not seconds:
-        return f"reached in 0 of {seeds} seeds"
-    return (
-        f"{median_seconds(seconds)}, "
-        f"{np.median(steps) / 1000:.0f}k steps, reached in {len(seconds)} of {seeds} seeds"
-    )
+        return count
+    return f"{median_seconds(seconds)}, {np.median(steps) / 1000:.0f}k steps, {count}"
 
 
 def trpo_seconds(seeds: int) -> str:
     """CPU seconds of 100,000 environment steps of TRPO at the common settings."""
-    seconds = [
-        minirl.train(
-            "CartPole-v1",
-            preset("CartPole-v1", "trpo"),
-            total_steps=100_000,
-            seed=seed,
-        ).history.rows[-1]["cpu_seconds"]
-        for seed in range(seeds)
-    ]
-    return median_seconds(seconds)
+    results = (
+        minirl.train("CartPole-v1", "trpo", total_steps=100_000, seed=seed) for seed in range(seeds)
+    )
+    return median_seconds([result.history.rows[-1]["cpu_seconds"] for result in results])
 
 
 def median_seconds(seconds: Sequence[float]) -> str:
@@ -239,24 +225,16 @@ def table(seeds: int, repeats: int) -> str:
             lines.append(ratio_row(name, ppo_step(HIDDEN, rows), repeats, aim))
         name = "Fisher-vector product, 2048 rows / bare products"
         lines.append(ratio_row(name, fisher_product(HIDDEN, 2048), repeats // 4, "1.8x"))
-    zoo, fastest = (
-        time_to_threshold(*RL_ZOO, 100_000, few),
-        time_to_threshold(*FASTEST, 300_000, seeds),
-    )
-    ours, others = medians(
-        import_seconds,
-        ["minirl", "numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"],
-        21,
-    )
+    zoo = time_to_threshold(*RL_ZOO, 100_000, few)
+    fastest = time_to_threshold(*FASTEST, 300_000, seeds)
+    dependencies = "numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"
+    ours, others = (1e3 * s for s in medians(import_seconds, ["minirl", dependencies], 21))
+    imports = f"{ours:.0f} ms / {others:.0f} ms = **{ours - others:+.0f} ms**"
     lines += [
         ["CartPole-v1 to 475, PPO, RL-Zoo settings", zoo, "3 s"],
         ["CartPole-v1 to 475, PPO, fast settings", fastest, "0.6 s"],
         ["TRPO, 100k CartPole-v1 steps", trpo_seconds(few), "3 s"],
-        [
-            "`import minirl` / its dependencies",
-            f"{ours * 1e3:.0f} ms / {others * 1e3:.0f} ms = **{(ours - others) * 1e3:+.0f} ms**",
-            "+50 ms",
-        ],
+        ["`import minirl` / its dependencies", imports, "+50 ms"],
     ]
     return study.markdown(["what", "measured", "aim"], lines)
 
