@@ -1,4 +1,4 @@
-"""Checks of notebook 2: TD errors, GAE with its two masks, and what ends an episode."""
+"""Checks of notebook 2: TD errors, GAE with its two masks, termination and truncation."""
 
 from collections.abc import Callable, Sized
 from typing import Any
@@ -32,10 +32,10 @@ def td_errors(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(rewards, values, next_values, terminated, discount) for discount in (0.9, 0.5)],
         mistakes={
-            "after a termination nothing is earned: mask the value of the next state": (
+            "no reward follows a termination: mask the value of the next state": (
                 lambda r, v, after, over, discount: exact(r, v, after, over & False, discount)
             ),
-            "the last reward is real: terminated masks the next value only": (
+            "the last reward counts: terminated masks only the next value": (
                 lambda r, v, after, over, discount: exact(r * ~over, v, after, over, discount)
             ),
             "the discount is missing": lambda r, v, after, over, _: exact(r, v, after, over, 1.0),
@@ -54,7 +54,7 @@ def gae(answer: Callable[..., Any]) -> Verdict:
         deltas = estimators.td_errors(r, v, after, over, decay[0])
         return estimators.discounted_sums(deltas, over, decay[0] * decay[1])
 
-    def limit_is_death(
+    def ends_at_truncation(
         r: Any, v: Any, after: Any, over: Any, cut: Any, *decay: float
     ) -> np.ndarray:
         return exact(r, v, after, over | cut, cut, *decay)
@@ -64,11 +64,11 @@ def gae(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(*_steps(), 0.9, 0.8), (*_steps(), 0.5, 0.3)],
         mistakes={
-            "a time limit is no death: after a truncation V(s') still counts": limit_is_death,
+            "a truncation is not a termination: V(s') still counts after it": ends_at_truncation,
             "the trace must stop at a truncation too: the next row is another episode": (
                 trace_runs_on
             ),
-            "the trace decays with the discount times lam": (
+            "the trace decays by the factor discount times lam": (
                 lambda r, v, after, over, cut, *decay: exact(r, v, after, over, cut, decay[0], 1.0)
             ),
         },
@@ -100,13 +100,13 @@ def lambda_returns(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(rewards, next_values, 0.9, 0.8), (rewards[:3], next_values[:3], 0.5, 0.3)],
         mistakes={
-            "the episode ends with the last row: nothing follows, whatever next_values says": (
+            "the episode ends with the last row: its next value is 0, whatever next_values is": (
                 bootstraps_at_the_end
             ),
-            "lam belongs to the return that follows, 1 - lam to the critic": (
+            "the weight of the following return is lam, that of the critic 1 - lam": (
                 lambda r, after, discount, lam: exact(r, after, discount, 1 - lam)
             ),
-            "this is the plain return: the critic takes the share 1 - lam of what follows": (
+            "this is the return without a critic; the critic has the weight 1 - lam": (
                 lambda r, after, discount, lam: exact(r, after, discount, 1.0)
             ),
         },
@@ -114,7 +114,7 @@ def lambda_returns(answer: Callable[..., Any]) -> Verdict:
 
 
 def constant_error(answer: Callable[..., Any]) -> Verdict:
-    """Bias of GAE in an endless task if the critic is c too high everywhere: f(c, gamma, lam)."""
+    """Bias of GAE in a task without end if the critic is V + c: answer(c, discount, lam)."""
 
     def exact(c: float, discount: float, lam: float) -> float:
         mdp = FiniteMDP.from_gymnasium(Chain(length=3, endless=True), discount)
@@ -128,13 +128,13 @@ def constant_error(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(1.0, 0.9, 0.5), (-0.3, 0.99, 0.95), (2.0, 0.5, 0.0)],
         mistakes={
-            "the sign is the other way round: the error of V(s_t) is subtracted": (
+            "the sign is wrong: V(s_t) is subtracted, and its error with it": (
                 lambda c, discount, lam: -exact(c, discount, lam)
             ),
-            "that is the bias of one TD error; GAE adds up many of them": (
+            "this is the bias of one TD error; GAE is a sum of many": (
                 lambda c, discount, lam: exact(c, discount, 0.0)
             ),
-            "that is lam = 1; for a smaller one the critic's later errors cancel a part": (
+            "this is the bias for lam = 1; for a smaller lam, later errors cancel a part": (
                 lambda c, discount, lam: exact(c, discount, 1.0)
             ),
         },
@@ -142,7 +142,7 @@ def constant_error(answer: Callable[..., Any]) -> Verdict:
 
 
 def which_end(answer: Any) -> Verdict:
-    """Four bools: termination or not, at the chain's exit, its limit, Pendulum's, a sentence's."""
+    """Four bools, True for a termination: the chain's exit, its limit, Pendulum's, a sentence's."""
     if not unanswered(answer) and not (isinstance(answer, Sized) and len(answer) == 4):
         return Verdict("wrong", "Not yet: give four answers, one for each end.")
     minirl.envs.register_environments()
@@ -168,8 +168,13 @@ def which_end(answer: Any) -> Verdict:
         answer,
         exact,
         mistakes={
-            "a limit that the experimenter sets is no death: the task would have gone on": [1] * 4,
-            "a sentence's longest length is part of its task: nothing can follow": [1, 0, 0, 0],
-            "this is the other way round: True stands for a termination": np.logical_not(exact),
+            "a limit set by the experimenter is no termination: the task can continue": [1] * 4,
+            "the largest length of a sentence is part of the task: no word can follow": [
+                1,
+                0,
+                0,
+                0,
+            ],
+            "the answers are inverted: True means a termination": np.logical_not(exact),
         },
     )

@@ -1,4 +1,4 @@
-"""Checks of notebook 10: implicit reward, DPO loss and its slope, the reward of an optimum."""
+"""Checks of notebook 10: implicit reward, DPO loss, its derivative, the reward of an optimum."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from minirl.rlhf import dpo
 __all__ = ["implicit_reward", "dpo_loss", "margin_slopes", "recovered_reward", "unchanged"]
 
 BETA = 0.3
-# Exercise 5: what each letter does to a table of rewards (X, N) and to beta.
+# Exercise 5: the change of a table of rewards (X, N) and of beta for each letter.
 CHANGES: dict[str, Callable[[np.ndarray, float], tuple[np.ndarray, float]]] = {
     "A": lambda rewards, beta: (rewards + np.arange(1.0, 1.0 + len(rewards))[:, None], beta),
     "B": lambda rewards, beta: (2 * rewards, beta),
@@ -44,13 +44,13 @@ def implicit_reward(answer: Callable[..., Any]) -> Verdict:
         lambda log_policy, reference, beta: beta * (log_policy - reference),
         [(np.log(rng.random(4)), np.log(rng.random(4)), beta) for beta in (0.1, 0.3, 2.0)],
         mistakes={
-            "the ratio is upside down: what the policy makes more likely has the higher reward": (
+            "the ratio is inverted: a response that becomes more likely has a higher reward": (
                 lambda log_policy, reference, beta: beta * (reference - log_policy)
             ),
             "beta is missing: the log-ratio alone is r / beta": lambda log_policy, ref, beta: (
                 log_policy - ref
             ),
-            "beta divides, it should multiply": lambda log_policy, ref, beta: (
+            "this divides by beta; it should multiply by beta": lambda log_policy, ref, beta: (
                 (log_policy - ref) / beta
             ),
         },
@@ -78,10 +78,10 @@ def dpo_loss(answer: Callable[..., Any]) -> Verdict:
             "this prefers the rejected answers": (
                 lambda chosen, rejected, beta: loss(beta * (rejected - chosen))
             ),
-            "this is the mean log-likelihood, the loss is minus that": (
+            "this is the mean log-likelihood; the loss is its negative": (
                 lambda chosen, rejected, beta: -loss(beta * (chosen - rejected))
             ),
-            "this is the sum over pairs, the loss is their mean": (
+            "this is the sum over pairs; the loss is the mean": (
                 lambda chosen, rejected, beta: -log_expit(beta * (chosen - rejected)).sum()
             ),
         },
@@ -99,13 +99,13 @@ def margin_slopes(answer: Callable[..., Any]) -> Verdict:
         lambda margins, labels: dpo.dpo_loss(margins, labels)[1],
         [(rng.normal(size=4), np.eye(4)[0]), (3 * rng.normal(size=6), rng.random(6))],
         mistakes={
-            "the sign is turned: along this the loss falls, the derivative points uphill": (
+            "the sign is wrong: the loss decreases along this vector": (
                 lambda margins, labels: -dpo.dpo_loss(margins, labels)[1]
             ),
-            "the loss is a mean: each pair has 1/M of the weight": (
+            "the loss is a mean: each pair has the weight 1/M": (
                 lambda margins, labels: expit(margins) - labels
             ),
-            "this takes every first answer for the chosen one; the labels must enter": (
+            "this treats every first answer as the chosen one; use the labels": (
                 lambda margins, labels: -expit(-margins) / len(margins)
             ),
         },
@@ -115,8 +115,8 @@ def margin_slopes(answer: Callable[..., Any]) -> Verdict:
 def recovered_reward(answer: Callable[..., Any]) -> Verdict:
     """`answer(log_optimum, log_reference, beta)`: rewards (X, N) of which pi* is the optimum.
 
-    Takes log pi*(y|x) and log pi_ref(y|x) of all responses, (X, N) each; the rewards are to have
-    mean 0 under pi_ref for each prompt.
+    The arguments are log pi*(y|x) and log pi_ref(y|x) of all responses, (X, N) each. The rewards
+    must have mean 0 under pi_ref for each prompt.
     """
     log_reference, rewards = _language()
     log_probs = sequences.response_log_probs(log_reference)
@@ -132,11 +132,11 @@ def recovered_reward(answer: Callable[..., Any]) -> Verdict:
         lambda *_: rewards - mean(rewards),
         [(_optimum(log_reference, rewards, beta), log_probs, beta) for beta in (BETA, 2.0)],
         mistakes={
-            "the constants are still in it: the mean under pi_ref is not 0": implicit,
-            "this is centred on the plain mean of the responses, not on that under pi_ref": (
+            "the constants are still included: the mean under pi_ref is not 0": implicit,
+            "this is centred on the unweighted mean; use the mean under pi_ref": (
                 lambda *case: implicit(*case) - implicit(*case).mean(axis=1, keepdims=True)
             ),
-            "one constant for all prompts will not do: Z depends on x": (
+            "this subtracts the same constant for all prompts, but Z depends on x": (
                 lambda *case: implicit(*case) - mean(implicit(*case)).mean()
             ),
         },
@@ -144,7 +144,7 @@ def recovered_reward(answer: Callable[..., Any]) -> Verdict:
 
 
 def unchanged(answer: Any) -> Verdict:
-    """Which changes of reward and beta leave pi* as it is: letters of `CHANGES`, such as "BC"."""
+    """Which changes of reward and beta do not change pi*: letters of `CHANGES`, such as "BC"."""
     log_reference, rewards = _language()
     before = _optimum(log_reference, rewards, BETA)
     after = {key: _optimum(log_reference, *CHANGES[key](rewards, BETA)) for key in CHANGES}
@@ -155,9 +155,9 @@ def unchanged(answer: Any) -> Verdict:
         return compare(answer, "")
     named = set(answer.upper()) - set(" ,")
     mistakes = {
-        "doubled rewards at the same beta make a nat of KL half as dear": "B" in named,
+        "twice the rewards at the same beta make the KL penalty half as important": "B" in named,
         "C adds something that differs between answers to one prompt": "C" in named,
-        "another change leaves every difference within a prompt, over beta, as it was": (
+        "one more change keeps every difference within a prompt, divided by beta": (
             named < unchanged
         ),
     }

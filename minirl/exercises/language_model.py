@@ -20,18 +20,18 @@ def _task(num_words: int, max_words: int) -> TokenTask:
 
 
 def num_responses(answer: Callable[[int, int], Any]) -> Verdict:
-    """`answer(W, L)`: the number of responses of at most L of W words."""
+    """`answer(W, L)`: the number of responses of at most L words from a vocabulary of W words."""
     return compare_function(
         answer,
         lambda W, L: _task(W, L).num_responses,
         [(2, 2), (8, 5), (3, 1), (1, 4)],
         mistakes={
-            "these are the longest responses only; shorter ones end with EOS": lambda W, L: W**L,
-            "these are the contexts; the responses of L words, which are cut, are missing": (
+            "this counts only the longest responses; shorter ones end with EOS": lambda W, L: W**L,
+            "this counts the contexts; the responses of L words, which are cut, are missing": (
                 lambda W, L: _task(W, L).num_contexts
             ),
-            "after EOS nothing follows, so it is not one more word": lambda W, L: (W + 1) ** L,
-            "the empty response, an EOS at once, is one too": (
+            "nothing follows EOS, so EOS is not one more word": lambda W, L: (W + 1) ** L,
+            "the empty response, which is EOS alone, is missing": (
                 lambda W, L: _task(W, L).num_responses - 1
             ),
         },
@@ -68,10 +68,10 @@ def sentence_log_prob(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "a response shorter than max_words ends with an EOS, which has its own factor": (
+            "a response shorter than max_words ends with EOS, whose probability is a factor": (
                 mistaken(eos=False, heap=True)
             ),
-            "every token has its own context; these are all from the empty one": (
+            "every token has its own context; this uses the empty one for all": (
                 mistaken(eos=True, heap=False)
             ),
         },
@@ -98,8 +98,8 @@ def packing_by_hand(answer: Any) -> Verdict:
         answer,
         [len(blocks), dropped, lost],
         mistakes={
-            "a tail shorter than a block makes no block, it is dropped": [len(blocks) + 1, 0, lost],
-            "what was dropped is in no block, so its tokens are not counted as lost": (
+            "a tail shorter than a block is dropped and is not counted": [len(blocks) + 1, 0, lost],
+            "dropped tokens are in no block, so they are not counted as lost": (
                 [len(blocks), dropped, lost + dropped]
             ),
             "the EOS that ends a response is a response token too": (
@@ -157,7 +157,7 @@ def perplexity(answer: Callable[[list[np.ndarray]], Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "every token weighs the same, so a mean of the sentences' means is another number": (
+            "every token has the same weight; do not average the means of sentences": (
                 lambda sentences: np.exp(-np.mean([sentence.mean() for sentence in sentences]))
             ),
             "this is the mean of the sentences' perplexities; take the exponential last": (

@@ -1,4 +1,4 @@
-"""Checks of notebook 09: best-of-n, the slope of gold, where to stop, a careful ensemble."""
+"""Checks of notebook 9: best-of-n, the slope of gold, where to stop, a careful ensemble."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["best_of_n", "gold_slope", "best_beta", "careful_reward"]
 
 
 def best_of_n(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(reference, rewards, n) -> probabilities``; arrays (N,), rewards all differ."""
+    """Check ``answer(reference, rewards, n) -> probabilities``, all (N,); no two rewards equal."""
 
     def exact(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
         return np.exp(sequences.best_of_n(np.log(reference)[None], rewards[None], n)[0])
@@ -29,7 +29,7 @@ def best_of_n(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "this is the chance that no draw is better; subtract that all are worse": at_most,
+            "no draw is better with this probability; subtract that of all being worse": at_most,
             "n p F^(n-1) holds for densities; here a response can be drawn twice": (
                 lambda p, rewards, n: n * p * at_most(p, rewards, 1) ** (n - 1)
             ),
@@ -65,8 +65,8 @@ def gold_slope(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "means are taken over all prompts together; a prompt has a policy of its own": pooled,
-            "this is how fast the learned reward rises": lambda p, r, u: exact(p, r, r),
+            "this takes means over all prompts together; take them for each prompt": pooled,
+            "this is the slope of the learned reward": lambda p, r, u: exact(p, r, r),
             "this is the sum over prompts, not their mean": lambda *case: 3 * exact(*case),
         },
         rtol=1e-5,
@@ -100,14 +100,14 @@ def best_beta(answer: Callable[..., Any]) -> Verdict:
         cases,
         mistakes={
             "this is t = 1 / beta": lambda *case: 1 / exact(*case),
-            "this is the largest beta, where the policy is still the reference": lambda *case: 20.0,
+            "this is the largest beta: the policy is nearly the reference": lambda *case: 20.0,
         },
         rtol=3e-3,
     )
 
 
 def careful_reward(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(members, log_ref) -> (X, N)``, members (K, X, N) not centred yet."""
+    """Check ``answer(members, log_ref) -> (X, N)``; the members (K, X, N) are not yet centred."""
 
     def uncentred(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
         return np.asarray(members.mean(axis=0) - members.std(axis=0))
@@ -127,8 +127,8 @@ def careful_reward(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "the members are not centred: their free constants count as disagreement": uncentred,
-            "centred by the plain mean over responses, not by the reference's": (
+            "the members are not centred: arbitrary constants count as disagreement": uncentred,
+            "this is centred on the unweighted mean; use the mean under the reference": (
                 lambda members, log_ref: exact(members, np.full(log_ref.shape, -np.log(4)))
             ),
         },

@@ -44,7 +44,7 @@ def discounted_returns(answer: Callable[..., Any]) -> Verdict:
             "the discount must count from t, not from the start of the episode": (
                 lambda r, discount: exact(r * discount ** np.arange(len(r)), 1.0)
             ),
-            "this is the whole return at every step; G_t leaves out the rewards before t": (
+            "this is the return of the whole episode; G_t excludes the rewards before t": (
                 lambda r, discount: np.full(len(r), exact(r, discount)[0])
             ),
         },
@@ -52,7 +52,7 @@ def discounted_returns(answer: Callable[..., Any]) -> Verdict:
 
 
 def softmax_score(answer: Callable[..., Any]) -> Verdict:
-    """d log pi(a) / d eta (A,) of a softmax, from its logits (A,) and the action."""
+    """d log pi(a) / d logits (A,) of a softmax, from its logits (A,) and the action."""
 
     def exact(logits: np.ndarray, action: int) -> np.ndarray:
         return Categorical(logits[None]).grad_log_prob(np.array([action]))[0]
@@ -62,10 +62,10 @@ def softmax_score(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(LOGITS, 0), (LOGITS, 2), (np.zeros(4), 1)],
         mistakes={
-            "this is the derivative of pi(a); divide by pi(a) for that of its logarithm": (
+            "this is the derivative of pi(a); divide it by pi(a) to get that of log pi(a)": (
                 lambda logits, a: exact(logits, a) * tabular.softmax_policy(logits[None])[0, a]
             ),
-            "the sign is the other way round": lambda logits, a: -exact(logits, a),
+            "the sign is wrong": lambda logits, a: -exact(logits, a),
             "the normalisation depends on every logit: something must be subtracted": (
                 lambda logits, a: np.eye(len(logits))[a]
             ),
@@ -88,13 +88,13 @@ def bandit_gradient(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(LOGITS, REWARDS), (np.zeros(2), np.array([1.0, 0.0]))],
         mistakes={
-            "adding a constant to all rewards must not change it: subtract the mean reward": (
+            "a constant added to all rewards must not matter: subtract the mean reward": (
                 lambda logits, rewards: probs(logits) * rewards
             ),
             "an action that is never taken has no influence: the factor pi(a) is missing": (
                 lambda logits, rewards: rewards - probs(logits) @ rewards
             ),
-            "the mean reward is the policy's, not that of all actions alike": (
+            "use the mean reward under the policy, not the unweighted mean": (
                 lambda logits, rewards: probs(logits) * (rewards - rewards.mean())
             ),
         },
@@ -128,17 +128,17 @@ def visitation(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(rollout, 0.9, 3), (rollout, 0.5, 4)],
         mistakes={
-            "later visits count for less: the factor discount**time is missing": (
+            "later visits have a smaller weight: the factor discount**time is missing": (
                 lambda rollout, discount, states: exact(rollout, 1.0, states)
             ),
-            "rows after an episode's end are counted too: keep the valid ones": all_rows,
+            "rows after the end of an episode are counted too: use only valid rows": all_rows,
             "divide by the number of episodes, not of rows: d is a count per episode": per_row,
         },
     )
 
 
 def best_baseline(answer: Callable[..., Any]) -> Verdict:
-    """The constant b of least variance of (r_a - b) score(a), from logits and rewards (A,)."""
+    """The constant b that minimises the variance of (r_a - b) score(a), from (A,) arrays."""
 
     def squared_scores(logits: np.ndarray) -> np.ndarray:
         every = np.arange(len(logits))
@@ -159,11 +159,11 @@ def best_baseline(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(LOGITS, REWARDS), (np.array([2.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0]))],
         mistakes={
-            "that is the mean reward; rewards with a long score must count more": (
+            "this is the mean reward; rewards with a longer score must have more weight": (
                 lambda logits, rewards: tabular.softmax_policy(logits[None])[0] @ rewards
             ),
-            "weigh with the squared length of the score": unsquared,
-            "actions count as often as they are taken: the factor pi(a) is missing": (
+            "the weight must contain the squared length of the score": unsquared,
+            "the weight must contain the probability of the action: pi(a) is missing": (
                 lambda logits, rewards: (
                     squared_scores(logits) @ rewards / squared_scores(logits).sum()
                 )

@@ -18,7 +18,7 @@ __all__ = [
     "far_but_free",
 ]
 
-# Of `far_but_free`; the advantages have mean 0 under the old policy.
+# The problem of `far_but_free`; the advantages have mean 0 under the old policy.
 OLD = np.array([0.2, 0.3, 0.5])
 ADVANTAGES = np.array([2.0, 1 / 3, -1.0])
 EPSILON = 0.2
@@ -31,18 +31,18 @@ def clipped_objective(answer: Callable[..., Any]) -> Verdict:
         _objective,
         _cases(),
         mistakes={
-            "that clips and leaves out the minimum, so that a ratio gone the wrong way gets no "
+            "this clips without the minimum; a ratio that moved in the wrong direction then has no "
             "gradient that leads back": lambda ratio, advantages, epsilon: (
                 np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
             ),
-            "that is the loss, which is minimised; the objective has the other sign": (
+            "this is the loss, which is minimised; the objective has the opposite sign": (
                 lambda *case: -_objective(*case)
             ),
-            "the minimum is taken of the ratios, before the advantage; for a negative advantage "
-            "that is the larger product": lambda ratio, advantages, epsilon: (
+            "the minimum is taken of the ratios instead of the products; for a negative advantage "
+            "this gives the larger product": lambda ratio, advantages, epsilon: (
                 np.minimum(ratio, np.clip(ratio, 1 - epsilon, 1 + epsilon)) * advantages
             ),
-            "that is the maximum; pessimism takes the smaller of the two": (
+            "this is the maximum; the objective is the smaller of the two products": (
                 lambda ratio, advantages, epsilon: np.maximum(
                     ratio * advantages, np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
                 )
@@ -59,16 +59,16 @@ def clipped_derivative(answer: Callable[..., Any]) -> Verdict:
         _derivative,
         _cases(),
         mistakes={
-            "that is the derivative in the ratio; d ratio / d log pi = ratio is missing": (
+            "this is the derivative with respect to the ratio: d ratio / d log pi is missing": (
                 lambda ratio, advantages, epsilon: (
                     advantages * (_derivative(ratio, advantages, epsilon) != 0)
                 )
             ),
-            "it vanishes on both sides; where the ratio has gone the wrong way the minimum keeps "
-            "the gradient": lambda ratio, advantages, epsilon: (
+            "this is 0 on both sides; where the ratio moved in the wrong direction, the minimum "
+            "keeps the gradient": lambda ratio, advantages, epsilon: (
                 ratio * advantages * (np.abs(ratio - 1) <= epsilon)
             ),
-            "nothing is clipped; where the minimum is the constant the derivative is 0": (
+            "nothing is clipped; where the minimum is the clipped term, the derivative is 0": (
                 lambda ratio, advantages, epsilon: ratio * advantages
             ),
         },
@@ -94,8 +94,8 @@ def next_beta(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "the wrong way round: a KL above the target calls for a higher price": turned,
-            "between target / 1.5 and 1.5 target it stays as it is": no_margin,
+            "this is inverted: a KL above the target must increase beta": turned,
+            "beta does not change between target / 1.5 and 1.5 target": no_margin,
         },
     )
 
@@ -107,11 +107,11 @@ def silent_fraction(answer: Callable[..., Any]) -> Verdict:
         lambda *case: np.mean(_derivative(*case) == 0),
         _cases(),
         mistakes={
-            "that is `clip_fraction`: of the ratios outside, those that have gone the wrong way "
+            "this is `clip_fraction`, which includes ratios that moved in the wrong direction and "
             "keep their gradient": lambda ratio, advantages, epsilon: np.mean(
                 np.abs(ratio - 1) > epsilon
             ),
-            "that is the number of them, not the fraction": lambda *case: np.count_nonzero(
+            "this is the number of transitions, not the fraction": lambda *case: np.count_nonzero(
                 _derivative(*case) == 0
             ),
         },
@@ -119,7 +119,7 @@ def silent_fraction(answer: Callable[..., Any]) -> Verdict:
 
 
 def far_but_free(answer: Any) -> Verdict:
-    """Check logits (3,) whose clipped gradient is zero and whose KL(old || new) exceeds 1 nat."""
+    """Check logits (3,) with a clipped gradient of zero and a KL(old || new) of at least 1 nat."""
     if unanswered(answer):
         return UNANSWERED
     try:
@@ -141,7 +141,7 @@ def far_but_free(answer: Any) -> Verdict:
 
 
 def _cases() -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Ratios on all sides, both signs of the advantage."""
+    """Ratios below, within and above the clipping range, with both signs of the advantage."""
     rng = np.random.default_rng(0)
     return [
         (np.exp(rng.uniform(-0.8, 0.8, 40)), rng.standard_normal(40), epsilon)
@@ -150,7 +150,7 @@ def _cases() -> list[tuple[np.ndarray, np.ndarray, float]]:
 
 
 def _batch(advantages: np.ndarray) -> Batch:
-    """Transitions of weight 1 with these advantages (N,); nothing else in them matters here."""
+    """Transitions of weight 1 with these advantages (N,); the other entries are not used here."""
     zeros = np.zeros(len(advantages))
     return Batch(zeros, zeros.astype(int), zeros, zeros, advantages, zeros, zeros + 1)
 

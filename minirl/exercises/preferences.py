@@ -32,10 +32,10 @@ def probability(answer: Callable[..., Any]) -> Verdict:
         ),
         cases,
         mistakes={
-            "a flipped label of the second answer is one for the first; this part is missing": (
+            "a flipped label for the second answer is one for the first: a term is missing": (
                 no_flip
             ),
-            "the difference is to be divided by the temperature, not multiplied": (
+            "divide the difference by the temperature instead of multiplying": (
                 lambda first, second, t, flip: Annotator(1 / t, flip).probability(first, second)
             ),
             "this is the probability that the second is preferred": (
@@ -57,13 +57,13 @@ def score(answer: Callable[[int, bool], Any]) -> Verdict:
         stack_exchange_score,
         cases,
         mistakes={
-            "an answer that people voted down has -1, accepted or not": (
+            "an answer with negative votes has the score -1, even if it is accepted": (
                 lambda v, accepted: (-1 if v < 0 else round(logarithm(v))) + accepted
             ),
             "the logarithm is rounded to the nearest whole number, not down": (
                 lambda v, accepted: -1 if v < 0 else int(logarithm(v)) + accepted
             ),
-            "votes below zero give -1, whatever their number": (
+            "negative votes give the score -1, whatever their number": (
                 lambda v, accepted: round(logarithm(v)) + accepted
             ),
         },
@@ -87,10 +87,10 @@ def gradient(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "the sign is that of ascent; the loss falls along minus its gradient": (
+            "the sign is wrong: the loss decreases along this vector": (
                 lambda w, d, labels: -exact(w, d, labels)
             ),
-            "the loss is a mean over pairs, this is a sum": (
+            "the loss is a mean over pairs; this is the gradient of a sum": (
                 lambda w, d, labels: len(labels) * exact(w, d, labels)
             ),
             "with the cross-entropy the factor p (1 - p) of the sigmoid cancels": squared,
@@ -99,18 +99,18 @@ def gradient(answer: Callable[..., Any]) -> Verdict:
 
 
 def ceiling(answer: Callable[[np.ndarray], Any]) -> Verdict:
-    """`answer(labels)`: the best accuracy that any model can have, for soft labels (M,)."""
+    """`answer(labels)`: the largest accuracy that a model can have, for soft labels (M,)."""
     rng = np.random.default_rng(2)
     return compare_function(
         answer,
         bayes_ceiling,
         [(rng.uniform(size=8),), (np.array([0.0, 1.0, 0.5]),)],
         mistakes={
-            "this is how often two labels of a pair agree; a model need not guess at random": (
+            "this is how often two random labels agree; a model can predict the likelier one": (
                 lambda p: np.mean(p**2 + (1 - p) ** 2)
             ),
-            "for a pair with p < 1/2 the best guess is the second answer": np.mean,
-            "also for a sure guess the label may differ, unless p is 0 or 1": (
+            "for a pair with p < 1/2, the best prediction is the second answer": np.mean,
+            "the label may differ from the best prediction, unless p is 0 or 1": (
                 lambda p: np.mean(p > 0.5)
             ),
         },
@@ -118,9 +118,9 @@ def ceiling(answer: Callable[[np.ndarray], Any]) -> Verdict:
 
 
 def invariances(answer: Any) -> Verdict:
-    """Four times True or False: does this change of a reward leave all probabilities the same?
+    """Four bools: whether a change of the reward leaves all preference probabilities the same.
 
-    In order: add a constant; add a constant to one prompt; double; add 0.1 for each word.
+    In order: add a constant; add a constant to one prompt; double; add 0.1 per word.
     """
     rng = np.random.default_rng(3)
     rewards, words = rng.normal(size=(2, 7)), np.array([0, 1, 1, 2, 2, 2, 2])
@@ -134,9 +134,7 @@ def invariances(answer: Any) -> Verdict:
         answer,
         unchanged,
         mistakes={
-            "doubling keeps which answer is better, but makes every preference surer": (
-                [True, True, True, False]
-            ),
+            "doubling makes every preference more certain": ([True, True, True, False]),
             "both answers of a pair have the same prompt, so its constant cancels": (
                 [True, False, False, False]
             ),

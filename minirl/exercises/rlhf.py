@@ -1,4 +1,4 @@
-"""Checks of notebook 08: the objective, the KL of a batch, shaped rewards, the optimum, k3."""
+"""Checks of notebook 8: the objective, the KL of a batch, shaped rewards, the optimum, k3."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ __all__ = ["objective", "sentence_kl", "shaped_rewards", "soft_optimum", "k3_los
 
 
 def objective(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(log_pi, log_ref, rewards, beta) -> J``; arrays (X, N), a number comes back."""
+    """Check ``answer(log_pi, log_ref, rewards, beta) -> J``, a number, from arrays (X, N)."""
 
     def exact(log_pi: np.ndarray, log_ref: np.ndarray, rewards: np.ndarray, beta: float) -> float:
         return sequences.expected_reward(log_pi, rewards) - beta * sequences.kl(log_pi, log_ref)
@@ -36,10 +36,10 @@ def objective(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "this is the KL of the reference from the policy; the mean is over the policy's "
-            "responses": backwards,
-            "this is the sum over prompts, J is their mean": lambda *case: 2 * exact(*case),
-            "the KL is added, it is a price": lambda p, q, r, beta: exact(p, q, r, -beta),
+            "this is KL(reference || policy); the mean in KL(policy || reference) is over the "
+            "policy's responses": backwards,
+            "this is the sum over prompts; J is the mean": lambda *case: 2 * exact(*case),
+            "the KL is added; it must be subtracted": lambda p, q, r, beta: exact(p, q, r, -beta),
         },
     )
 
@@ -58,10 +58,10 @@ def sentence_kl(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "this is nats per token: the tokens of a sentence are summed, sentences averaged": (
+            "this is in nats per token: sum over tokens, then average over sentences": (
                 lambda ratios, valid: ratios[valid].mean()
             ),
-            "rows after the end of a sentence are counted": (
+            "rows after the end of a sentence are counted too": (
                 lambda ratios, valid: ratios.sum(axis=0).mean()
             ),
         },
@@ -93,13 +93,13 @@ def shaped_rewards(answer: Callable[..., Any]) -> Verdict:
         lambda rewards, log_policy, log_reference, beta: exact[beta],
         cases,
         mistakes={
-            "the sign of the penalty: a token likelier than under the reference must cost": (
+            "the penalty has the wrong sign: it must lower the reward of likelier tokens": (
                 lambda rewards, log_policy, log_reference, beta: (
                     rewards + beta * (log_policy - log_reference)
                 )
             ),
-            "the price of the whole sentence falls on its last token; each token should pay where "
-            "it was chosen": at_the_end,
+            "the penalty of the whole sentence is subtracted at its last token; subtract the part "
+            "of each token where it was chosen": at_the_end,
         },
     )
 
@@ -123,10 +123,10 @@ def soft_optimum(answer: Callable[..., Any]) -> Verdict:
             "the reference is missing: this is softmax(rewards / beta)": (
                 lambda reference, rewards, beta: softmax(rewards / beta)
             ),
-            "rewards are multiplied by beta; a high price must keep the policy near": (
+            "the rewards are multiplied by beta; they must be divided by it": (
                 lambda reference, rewards, beta: exact(reference, rewards, 1 / beta)
             ),
-            "the weights are right, they do not sum to 1 yet": (
+            "the weights are right, but they do not sum to 1 yet": (
                 lambda reference, rewards, beta: reference * np.exp(rewards / beta)
             ),
         },
@@ -155,11 +155,13 @@ def k3_loss_gradient(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "this is the gradient of KL(policy || reference), which k2 has": (
+            "this is the gradient of KL(policy || reference), as for k2": (
                 loss_gradient(lambda u: u)
             ),
-            "the sign: a loss falls towards the reference": lambda p, q: -exact(p, q),
-            "that is k1: as a loss it has no gradient on average; k3 has one": (
+            "the sign is wrong: the loss decreases towards the reference": lambda p, q: (
+                -exact(p, q)
+            ),
+            "this is the gradient of k1, which is 0 on average; that of k3 is not": (
                 lambda policy, reference: np.zeros(3)
             ),
         },

@@ -1,6 +1,6 @@
-"""Checks of notebook 11: four bugs to mend, to measure, to recognise and to catch.
+"""Checks of notebook 11: correct a bug, measure one, recognise three, and test for three.
 
-`mystery_run` holds three bugs; whoever wants to guess reads it afterwards.
+`mystery_run` contains three bugs. Read it only after you have guessed which ones.
 """
 
 import warnings
@@ -36,7 +36,7 @@ BUGS = (
 
 
 def critic_loss(answer: Callable[..., Any]) -> Verdict:
-    """The mended loss: a float, from values (N, 1), returns (N,) and weight (N,)."""
+    """The corrected loss: a float, from values (N, 1), returns (N,) and weight (N,)."""
 
     def exact(values: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> float:
         nothing = np.zeros_like(returns)
@@ -54,7 +54,7 @@ def critic_loss(answer: Callable[..., Any]) -> Verdict:
         cases,
         mistakes={
             "every value is still compared with every return; print the shape of the error": square,
-            "the rows have weights of their own: sum weight times error squared": (
+            "each row has its own weight: sum the weight times the squared error": (
                 lambda v, r, w: 0.5 * np.mean((v[:, 0] - r) ** 2)
             ),
             "the factor 1/2 is missing": lambda v, r, w: 2 * exact(v, r, w),
@@ -65,7 +65,8 @@ def critic_loss(answer: Callable[..., Any]) -> Verdict:
 def time_limit_error(answer: Callable[..., Any]) -> Verdict:
     """True value minus the value with the bug, (limit,) at t = 0 .. limit - 1.
 
-    From discount and limit, where every step earns 1 for ever and episodes are cut after `limit`.
+    The arguments are discount and limit. Every step has the reward 1, the task has no end, and
+    episodes are cut after `limit` steps.
     """
 
     def exact(discount: float, limit: int) -> np.ndarray:
@@ -79,13 +80,13 @@ def time_limit_error(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(0.9, 4), (0.99, 50)],
         mistakes={
-            "this is the wrong value; the error is the true value minus it": (
+            "this is the value with the bug; subtract it from the true value": (
                 lambda discount, limit: 1 / (1 - discount) - exact(discount, limit)
             ),
-            "at time t there are limit - t steps left, the current one among them": (
+            "at time t, limit - t steps remain, including the current one": (
                 lambda discount, limit: exact(discount, limit) / discount
             ),
-            "this is the error of the first step only; the answer has one for each t": (
+            "this is only the error of the first step; the answer has one entry per t": (
                 lambda discount, limit: exact(discount, limit)[0]
             ),
         },
@@ -94,9 +95,9 @@ def time_limit_error(answer: Callable[..., Any]) -> Verdict:
 
 
 def mystery_run(letter: str, *, bugged: bool = True, seed: int = 6) -> dict[str, np.ndarray]:
-    """Metrics over the updates of a TRPO run on the chain; "A", "B" and "C" have a bug each.
+    """Metrics over the updates of a TRPO run on the chain; "A", "B" and "C" have one bug each.
 
-    With ``bugged=False`` the same run without the bug. max_kl is 0.01, discount 0.9.
+    With ``bugged=False``, the same run does not have the bug. max_kl is 0.01, discount 0.9.
     """
     settings = replace(
         preset("minirl/Chain-v0", "trpo").settings,
@@ -116,15 +117,15 @@ def diagnosis(answer: Mapping[str, Any]) -> Verdict:
     """Which of `BUGS` the mystery runs "A", "B" and "C" have: letter -> bug."""
     truth = {"A": "reset row", "B": "failed search kept", "C": "N x N critic loss"}
     symptoms = {
-        "time limit as death": "hardly any of these episodes reaches its limit of 100 steps",
+        "time limit as death": "hardly any episode here reaches the limit of 100 steps",
         "trace across episodes": "look at the counts and at explained_variance once more",
         "reset row": (
-            "critic_gradient_equivalents / 10 (its epochs) equals environment_steps here, as in "
-            "health"
+            "critic_gradient_equivalents / 10 (its epochs) equals environment_steps here, as "
+            "without the bug"
         ),
-        "N x N critic loss": "its critic would give one value to all, and explain nothing",
-        "KL direction": "kl would pass max_kl often and by little, not enormously or never",
-        "failed search kept": "here kl never passes max_kl",
+        "N x N critic loss": "the critic would have the same value everywhere, and explain nothing",
+        "KL direction": "kl would exceed max_kl often and slightly, not hugely or never",
+        "failed search kept": "kl never exceeds max_kl here",
     }
     if unanswered(answer):
         return UNANSWERED
@@ -141,7 +142,7 @@ def diagnosis(answer: Mapping[str, Any]) -> Verdict:
 
 
 def gae_test(answer: Callable[[Callable[..., np.ndarray]], Any]) -> Verdict:
-    """A test: takes a `gae`, and raises AssertionError if, and only if, it is broken."""
+    """The answer is a test: it takes a `gae` and raises AssertionError exactly if it is wrong."""
     if unanswered(answer):
         return UNANSWERED
     if not callable(answer):
@@ -164,20 +165,20 @@ def gae_test(answer: Callable[[Callable[..., np.ndarray]], Any]) -> Verdict:
     if not calls:
         return Verdict("unanswered", "Not answered yet: the test never calls the gae it is given.")
     missed = [name for name, seen in zip(_BROKEN, caught[1:], strict=True) if not seen]
-    hint = f"the test does not see {' nor '.join(missed)}"
+    hint = f"the test does not detect {' or '.join(missed)}"
     if caught[0]:
-        hint = "the test fails the healthy gae"
+        hint = "the test raises AssertionError for the correct gae"
     return compare(caught, [0.0, 1.0, 1.0, 1.0], mistakes={hint: caught})
 
 
-# ---------------------------------------------------------------- the broken ones
+# ---------------------------------------------------------------- functions with a bug
 
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _gae_with(no_next_value: Mask, trace_stops: Mask) -> Callable[..., np.ndarray]:
-    """A gae with two other masks, made from terminated and truncated (T, E)."""
+    """A gae with two other masks, computed from terminated and truncated (T, E)."""
 
     def broken(
         rewards: np.ndarray,
@@ -197,11 +198,11 @@ def _gae_with(no_next_value: Mask, trace_stops: Mask) -> Callable[..., np.ndarra
 
 
 _BROKEN: dict[str, Callable[..., np.ndarray]] = {
-    "a trace that runs on into the next episode": _gae_with(
+    "a trace that continues in the next episode": _gae_with(
         lambda terminated, _: terminated, lambda terminated, _: terminated & False
     ),
-    "a time limit treated as death": _gae_with(np.logical_or, np.logical_or),
-    "a value expected after death": _gae_with(
+    "a time limit treated as a termination": _gae_with(np.logical_or, np.logical_or),
+    "a value expected after a termination": _gae_with(
         lambda terminated, _: terminated & False, np.logical_or
     ),
 }

@@ -1,4 +1,4 @@
-"""Checks of notebook 05: costs of updates, gain within a trust region, comparison of scores."""
+"""Checks of notebook 5: costs of updates, gain within a trust region, comparison of scores."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +19,13 @@ __all__ = ["update_cost", "best_gain", "interquartile_mean", "verdict", "cost_ra
 
 
 def update_cost(answer: Callable[[int, int, int, int], Any]) -> Verdict:
-    """Gradient-equivalents of one update, counted from its settings.
+    """Number of gradient-equivalents of one update, computed from its settings.
 
     Parameters
     ----------
     answer : callable
-        (transitions, gradients, fisher_products, forwards) -> a number, each count in passes over
-        all transitions; compared with what real updates of TRPO and PPO report.
+        (transitions, gradients, fisher_products, forwards) -> a number. The last three are numbers
+        of passes over all transitions. The answer is compared with real updates of TRPO and PPO.
     """
     counted: dict[tuple[int, ...], float] = {}
     for rows, iterations, max_kl in ((30, 3, 1e-3), (30, 6, 3.0)):
@@ -44,13 +44,15 @@ def update_cost(answer: Callable[[int, int, int, int], Any]) -> Verdict:
         lambda *case: counted[case],
         counted,
         mistakes={
-            "a Fisher-vector product is one jvp and one vjp, of 2 each where a gradient is 3": (
+            "a Fisher-vector product is one jvp and one vjp, each 2/3 of a gradient": (
                 lambda n, g, products, f: n * (g + products + f / 3)
             ),
-            "a forward pass is a third of a gradient": (
+            "a forward pass costs a third of a gradient": (
                 lambda n, g, products, f: n * (g + 4 / 3 * products + f)
             ),
-            "a pass goes over all transitions": (lambda n, g, p, f: g + 4 / 3 * p + f / 3),
+            "multiply by the number of transitions: each pass covers all of them": (
+                lambda n, g, p, f: g + 4 / 3 * p + f / 3
+            ),
         },
     )
 
@@ -79,10 +81,10 @@ def best_gain(answer: Callable[[np.ndarray, np.ndarray, float], Any]) -> Verdict
         cases,
         mistakes={
             "the KL is half of s^T F s": lambda g, f, k: np.sqrt(k * g @ np.linalg.solve(f, g)),
-            "the ball is measured by F, not by the parameters' length": (
+            "the trust region is defined by F, not by the Euclidean length": (
                 lambda g, f, k: np.sqrt(2 * k * g @ g)
             ),
-            "this is F where its inverse belongs: little curvature lets a step go far": (
+            "this uses F instead of its inverse; small curvature allows a long step": (
                 lambda g, f, k: np.sqrt(2 * k * g @ f @ g)
             ),
         },
@@ -95,7 +97,7 @@ def interquartile_mean(answer: Callable[[np.ndarray], Any]) -> Verdict:
     Parameters
     ----------
     answer : callable
-        scores (n,) -> a number; floor(n / 4) scores are cut off at each end.
+        scores (n,) -> a number; floor(n / 4) scores are removed at each end.
     """
     rng = np.random.default_rng(0)
     return compare_function(
@@ -106,13 +108,13 @@ def interquartile_mean(answer: Callable[[np.ndarray], Any]) -> Verdict:
             "the scores must be sorted first": lambda s: s[
                 len(s) // 4 : len(s) - len(s) // 4
             ].mean(),
-            "that is the mean of all": np.mean,
+            "this is the mean of all scores": np.mean,
         },
     )
 
 
 def verdict(answer: Callable[[float, float], Any]) -> Verdict:
-    """Which of two algorithms is ahead, from the interval of first minus second.
+    """Which of two algorithms is better, from the interval of first minus second.
 
     Parameters
     ----------
@@ -132,10 +134,10 @@ def verdict(answer: Callable[[float, float], Any]) -> Verdict:
         lambda *interval: exact[interval],
         cases,
         mistakes={
-            "an interval that holds 0 tells nothing about the sign": (
+            "an interval that contains 0 does not determine the sign": (
                 lambda low, high: "first" if low + high > 0 else "second"
             ),
-            "it is first minus second, and more is better": (
+            "the interval is that of first minus second, and a higher score is better": (
                 lambda low, high: "second" if low > 0 else "first" if high < 0 else "cannot tell"
             ),
         },
@@ -143,7 +145,7 @@ def verdict(answer: Callable[[float, float], Any]) -> Verdict:
 
 
 def cost_ratio(answer: Callable[[float, float, float, float, float], Any]) -> Verdict:
-    """TRPO's cost over PPO's where a step of the environment costs c gradient-equivalents.
+    """TRPO's cost divided by PPO's, if an environment step costs c gradient-equivalents.
 
     Parameters
     ----------
@@ -156,10 +158,10 @@ def cost_ratio(answer: Callable[[float, float, float, float, float], Any]) -> Ve
         lambda t, t_work, p, p_work, c: t * (c + t_work) / (p * (c + p_work)),
         [(70e3, 15.0, 60e3, 10.0, 20.0), (50e3, 15.0, 60e3, 8.0, 1e6)],
         mistakes={
-            "the environment's own cost is missing": (
+            "the cost of the environment steps is missing": (
                 lambda t, t_work, p, p_work, c: t * t_work / (p * p_work)
             ),
-            "the work is per step: every step pays both": (
+            "the work is given per step: each step costs c plus its work": (
                 lambda t, t_work, p, p_work, c: (t * c + t_work) / (p * c + p_work)
             ),
         },
@@ -167,7 +169,7 @@ def cost_ratio(answer: Callable[[float, float, float, float, float], Any]) -> Ve
 
 
 def _small_problem(rows: int) -> tuple[Policy, Batch, np.random.Generator]:
-    """A policy, a batch whose advantages lead to a large change, and a generator."""
+    """A policy, a batch whose advantages cause a large change, and a generator."""
     rng = np.random.default_rng(rows)
     network = MLP((3, 8, 2), dtype="float64")
     policy = Policy(network, Categorical, network.init(rng))

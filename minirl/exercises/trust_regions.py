@@ -48,11 +48,11 @@ def bernoulli_kl(answer: Callable[..., Any]) -> Verdict:
             "the two directions are exchanged; KL(p || q) averages over p": lambda p, q: exact(
                 q, p
             ),
-            "the sum has two terms, action 0 has the probabilities 1 - p and 1 - q": lambda p, q: (
+            "the sum has two terms; action 0 has the probabilities 1 - p and 1 - q": lambda p, q: (
                 p * np.log(p / q),
                 q * np.log(q / p),
             ),
-            "that is in bits; nats use the natural logarithm": lambda p, q: tuple(
+            "this is in bits; nats use the natural logarithm": lambda p, q: tuple(
                 kl / np.log(2) for kl in exact(p, q)
             ),
         },
@@ -60,14 +60,14 @@ def bernoulli_kl(answer: Callable[..., Any]) -> Verdict:
 
 
 def accepted_fraction(answer: Callable[..., Any]) -> Verdict:
-    """Check the line search's decision, from a table of tries.
+    """Check which fraction of the step the line search accepts, from a table of tries.
 
     Parameters
     ----------
     answer : callable
         (fractions, kls, improvements, max_kl) -> the fraction that TRPO takes, 0 if none. The
-        first three are arrays (K,), longest step first: exact mean KL and improvement of the
-        surrogate at each fraction.
+        first three are arrays (K,), longest step first. They contain the fractions, and the exact
+        mean KL and the improvement of the surrogate at each of them.
     """
 
     def first(fractions: np.ndarray, accepted: np.ndarray) -> float:
@@ -81,7 +81,7 @@ def accepted_fraction(answer: Callable[..., Any]) -> Verdict:
         answer,
         lambda f, kls, gains, max_kl: first(f, (kls <= max_kl) & (gains > 0)),
         [
-            # A KL of just max_kl is accepted, an improvement of just 0 is not.
+            # A KL equal to max_kl is accepted; an improvement equal to 0 is not.
             (fractions, np.array([0.05, 0.012, 0.01, 0.001]), np.array([5, 4, 2, 3]), 0.01),
             (fractions, np.array([0.03, 0.009, 0.002, 0.001]), np.array([-2, 0, 1, 3]), 0.01),
             (fractions, np.array([0.03, 0.02, 0.013, 0.012]), np.array([1, 2, 3, 4]), 0.01),
@@ -89,7 +89,7 @@ def accepted_fraction(answer: Callable[..., Any]) -> Verdict:
         mistakes={
             "the surrogate must improve too": lambda f, kls, gains, m: first(f, kls <= m),
             "the KL must stay within max_kl too": lambda f, kls, gains, m: first(f, gains > 0),
-            "it takes the longest step that passes, not the one that improves most": (
+            "TRPO takes the longest step that passes, not the one with the best improvement": (
                 lambda f, kls, gains, m: float(
                     f[np.where(kls <= m, gains, -np.inf).argmax()] * (kls <= m).any()
                 )
@@ -134,9 +134,9 @@ def step_of_length(answer: Callable[..., Any]) -> Verdict:
             "the KL is half of s'Fs: a factor of 2 is missing": lambda g, fisher, max_kl: exact(
                 g, fisher, max_kl / 2
             ),
-            "the KL grows with the square of the step: take the root": squared,
+            "the KL grows with the square of the step: take the square root": squared,
             "the direction is that of F^-1 g, not of g": along_gradient,
-            "this scales x by its Euclidean length; the length that counts is x'Fx": euclidean,
+            "this scales x by its Euclidean length; use x'Fx instead": euclidean,
         },
     )
 
@@ -178,13 +178,13 @@ def fisher_product(answer: Callable[..., Any]) -> Verdict:
 
 
 def conjugate_gradient(answer: Callable[..., Any]) -> Verdict:
-    """Check conjugate gradient after one iteration, two, and so on.
+    """Check the result of conjugate gradient after 1, 2, 3 and 4 iterations.
 
     Parameters
     ----------
     answer : callable
-        (product, b, iterations) -> x (P,), where product is v -> A v for a symmetric matrix A that
-        is positive definite, and b (P,); starting at x = 0, with no test of convergence.
+        (product, b, iterations) -> x (P,), starting at x = 0, without a test of convergence.
+        product is v -> A v for a symmetric positive definite matrix A, and b has shape (P,).
     """
 
     def steepest(product: Callable[..., Any], b: np.ndarray, iterations: int) -> np.ndarray:
@@ -203,7 +203,7 @@ def conjugate_gradient(answer: Callable[..., Any]) -> Verdict:
         lambda product, b, n: solvers.conjugate_gradient(product, b, iterations=n).x,
         [(matrix.dot, b, iterations) for iterations in range(1, 5)],
         mistakes={
-            "that is steepest descent: the next direction is the new residual plus (new / old "
+            "this is steepest descent: the next direction is the new residual plus (new / old "
             "squared residual) times the old direction": steepest,
         },
     )

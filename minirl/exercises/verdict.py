@@ -1,4 +1,4 @@
-"""Comparison of an answer with the exact one: right, not yet (and why), or not answered."""
+"""Comparison of an answer with the exact one: right, wrong (with a hint), or not answered."""
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
@@ -37,7 +37,7 @@ UNANSWERED = Verdict("unanswered", "Not answered yet: put your answer in place o
 
 
 def unanswered(answer: Any) -> bool:
-    """Whether this is None, ``...``, or a list or tuple in which a ``...`` is left."""
+    """Whether this is None, ``...``, or a list or tuple that still contains a ``...``."""
     parts = answer if isinstance(answer, list | tuple) else [answer]
     return answer is None or any(part is ... for part in parts)
 
@@ -55,10 +55,10 @@ def compare(
     Parameters
     ----------
     answer : object
-        Not answered if `unanswered` says so.
+        It counts as not answered if `unanswered` returns True for it.
     exact : array_like or str
     mistakes : mapping, optional
-        From what to tell the reader to the answer that this mistake gives.
+        From a hint for the reader to the answer that results from this mistake.
     rtol, atol : float
         Differences up to ``atol + rtol |exact|`` are right.
 
@@ -69,7 +69,7 @@ def compare(
     >>> compare([1.0, 2.0], [1.0, 4.0], mistakes={"the discount is missing": [1.0, 2.0]})
     Not yet: the discount is missing.
     >>> compare([[1.0], [4.0]], [1.0, 4.0])
-    Not yet: the shape is (2, 1), it should be (2,).
+    Not yet: the shape is (2, 1), but it should be (2,).
     >>> compare(..., 0.5)
     Not answered yet: put your answer in place of the dots.
     """
@@ -98,15 +98,15 @@ def compare_function(
     Parameters
     ----------
     answer : callable
-        Returning None or ``...`` in every case counts as not answered; in some cases only, as
-        wrong. An exception is the reader's to see.
+        If it returns None or ``...`` in every case, it counts as not answered; if only in some
+        cases, as wrong. Its exceptions are not caught, so that the reader sees them.
     exact : callable
         Takes the same arguments.
     cases : iterable of tuple
-        Arguments, by position; copied before the answer gets them.
+        Positional arguments; the answer receives a copy.
     mistakes : mapping, optional
-        From what to tell the reader to the function with this mistake, which must agree with the
-        answer in every case.
+        From a hint for the reader to the function with this mistake. The hint is given if this
+        function agrees with the answer in every case.
     rtol, atol : float
         As for `compare`.
 
@@ -143,18 +143,18 @@ def _difference(answer: Any, exact: ArrayLike, rtol: float, atol: float) -> str 
         return "nothing is returned"
     if isinstance(exact, str):
         if not isinstance(answer, str):
-            return f"the answer should be a word, it is {answer!r}"
-        return None if answer == exact else f"{answer!r} is another word"
+            return f"the answer should be a word, but it is {answer!r}"
+        return None if answer == exact else f"{answer!r} is not the right word"
     expected = np.asarray(exact, np.float64)
     try:
         received = np.asarray(answer, np.float64)
     except (TypeError, ValueError):
-        return f"the answer should be numbers, it is {answer!r}"
+        return f"the answer should consist of numbers, but it is {answer!r}"
     if received.shape != expected.shape:
-        return f"the shape is {received.shape}, it should be {expected.shape}"
+        return f"the shape is {received.shape}, but it should be {expected.shape}"
     if np.isnan(received).any() and not np.isnan(expected).any():
         missing = np.count_nonzero(np.isnan(received))
-        return f"{missing} of {received.size} numbers are not numbers (nan)"
+        return f"{missing} of the {received.size} values are nan"
     if np.allclose(received, expected, rtol=rtol, atol=atol, equal_nan=True):
         return None
     return f"off by up to {np.nanmax(np.abs(received - expected)):.3g}"

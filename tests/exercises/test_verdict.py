@@ -37,13 +37,14 @@ def test_outcomes_of_a_number(answer, outcome):
 
 def test_words():
     assert compare("truncated", "truncated")
-    assert compare("terminated", "truncated").message == "Not yet: 'terminated' is another word."
+    wrong = compare("terminated", "truncated")
+    assert wrong.message == "Not yet: 'terminated' is not the right word."
 
 
 @pytest.mark.parametrize("answer", [np.ones(3), 1.0, ["truncated"]])
 def test_no_word_where_a_word_is_asked_for(answer):
     said = compare(answer, "truncated").message
-    assert said == f"Not yet: the answer should be a word, it is {answer!r}."
+    assert said == f"Not yet: the answer should be a word, but it is {answer!r}."
 
 
 def test_tolerances_are_the_callers():
