@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import mutation as driver
+
 ROOT = Path(__file__).parents[2]
 KINDS = "cost|default|distribution|equal|guard|memory|rounding|tie|tolerance|typing"
-
-
-@pytest.fixture
-def driver(load):
-    return load("mutation")
 
 
 def words(text):
@@ -30,7 +27,7 @@ def test_every_equivalent_mutant_changes_a_line_of_its_module_and_has_a_reason()
         assert re.match(rf"({KINDS}): \w", row["reason"]), row
 
 
-def test_modules_and_their_test_files_exist(driver):
+def test_modules_and_their_test_files_exist():
     for module in driver.MODULES:
         for path in (f"minirl/{module}.py", *driver.test_files(module)):
             assert (ROOT / path).is_file(), path
@@ -48,7 +45,7 @@ FILES = {
 
 
 @pytest.fixture
-def judged(driver, tmp_path, monkeypatch):
+def judged(tmp_path, monkeypatch):
     """The module in a small tree, with mutants "dies" and "lives"; its calls of `judge`."""
     calls = []
 

@@ -1,5 +1,6 @@
 """The stored runs: every run is stored once, and the pages show the tables made from them."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -51,16 +52,16 @@ PAGES = [
 
 
 @pytest.mark.parametrize(("name", "study", "items"), STUDIES)
-def test_every_run_is_stored_once(load, name, study, items):
-    script = load(name)
+def test_every_run_is_stored_once(name, study, items):
+    script = importlib.import_module(f"benchmarks.{name}")
     stored, wanted = getattr(script, study), list(items(script))
     assert stored.missing(wanted) == []
     assert len(stored.rows()) == len(wanted)
 
 
 @pytest.mark.parametrize(("page", "name", "tables"), PAGES)
-def test_the_page_shows_the_tables_of_the_stored_runs(load, page, name, tables):
+def test_the_page_shows_the_tables_of_the_stored_runs(page, name, tables):
     text = (DOCS / page).read_text()
-    for table in tables(load(name)):
+    for table in tables(importlib.import_module(f"benchmarks.{name}")):
         assert table
         assert table in text

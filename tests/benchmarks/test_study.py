@@ -2,29 +2,25 @@
 
 import math
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from benchmarks import study as studies
 
 
-def test_appended_lines_come_back_under_one_head(load, tmp_path):
-    study = load("study").Study(tmp_path / "new" / "runs.csv", ("env",), ("score",))
+def test_appended_lines_come_back_under_one_head(tmp_path):
+    study = studies.Study(tmp_path / "new" / "runs.csv", ("env",), ("score",))
     assert study.rows() == []
     study.append([["A, or so", "1.5"]])
     study.append([["B", ""], ["C", "2"]])
-    rows = [
-        {"env": "A, or so", "score": "1.5"},
-        {"env": "B", "score": ""},
-        {"env": "C", "score": "2"},
-    ]
-    assert study.rows() == rows
-    assert load("study").numbers(rows, "score") == [1.5, 2.0]
+    lines = [[*row.values()] for row in study.rows()]
+    assert lines == [["A, or so", "1.5"], ["B", ""], ["C", "2"]]
+    assert list(study.rows()[0]) == ["env", "score"]
+    assert studies.numbers(study.rows(), "score") == [1.5, 2.0]
 
 
-def test_only_missing_runs_are_computed(load, tmp_path, capsys):
-    study = load("study").Study(tmp_path / "runs.csv", ("x", "y"), ("distance",))
+def test_only_missing_runs_are_computed(tmp_path, capsys):
+    study = studies.Study(tmp_path / "runs.csv", ("x", "y"), ("distance",))
     study.append([[3, 4, "from an earlier call"]])
     items = [(3, 4), (5, 12), (8, 15)]
     assert study.missing(items) == items[1:]
@@ -39,29 +35,28 @@ def distance(item):
     return [math.hypot(*item)]
 
 
-def test_several_runs_of_one_key_and_runs_that_begin_alike(load, tmp_path):
-    study = load("study").Study(tmp_path / "runs.csv", ("method", "seed"), ("score",))
+def test_several_runs_of_one_key_and_runs_that_begin_alike(tmp_path):
+    study = studies.Study(tmp_path / "runs.csv", ("method", "seed"), ("score",))
     study.append([["ppo", 0, 1.0], ["ppo", 0, 2.0], ["trpo", 1, 3.0]])
     items = [("ppo", 0, steps) for steps in (10, 20, 30)] + [("trpo", 0, 10)]
     assert study.missing(items) == items[2:]
     assert study.missing([("ppo",), ("dpo",)]) == [("dpo",)]
 
 
-def test_without_workers_runs_are_computed_here_and_no_result_is_not_stored(load, tmp_path):
-    study = load("study").Study(tmp_path / "runs.csv", ("x",), ("square",))
+def test_without_workers_runs_are_computed_here_and_no_result_is_not_stored(tmp_path):
+    study = studies.Study(tmp_path / "runs.csv", ("x",), ("square",))
     study.complete(lambda item: [item[0] ** 2] if item[0] else None, [(3,), (0,), (2,)], 0)
     assert [(row["x"], row["square"]) for row in study.rows()] == [("3", "9"), ("2", "4")]
 
 
-def test_the_command_line_computes_prints_or_draws(load, monkeypatch, capsys, tmp_path):
-    study = load("study")
+def test_the_command_line_computes_prints_or_draws(monkeypatch, capsys, tmp_path):
     calls = []
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["script", *arguments])
-        study.main(
+        studies.main(
             "What it does.",
-            study.Study(tmp_path / "runs.csv", ("x", "y"), ("distance",)),
+            studies.Study(tmp_path / "runs.csv", ("x", "y"), ("distance",)),
             distance,
             lambda seeds: [(seed, 0) for seed in range(seeds)],
             lambda: "the table",
@@ -77,23 +72,22 @@ def test_the_command_line_computes_prints_or_draws(load, monkeypatch, capsys, tm
     assert capsys.readouterr().out == "the table\nthe table\n"
 
 
-def test_texts_of_numbers(load):
-    study = load("study")
-    assert study.cell(float("nan")) == ""
-    assert study.cell(123456.7) == "123457"
-    assert study.iqm_with_interval([3.0], ".0f") == "3"
-    assert study.iqm_with_interval([1.0, 1.0], ".0f") == "1 [1, 1]"
+def test_texts_of_numbers():
+    assert studies.cell(float("nan")) == ""
+    assert studies.cell(123456.7) == "123457"
+    assert studies.iqm_with_interval([3.0], ".0f") == "3"
+    assert studies.iqm_with_interval([1.0, 1.0], ".0f") == "1 [1, 1]"
     rows = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}, {"a": "1", "b": "y"}]
-    assert study.grouped(rows, "a") == {"1": [rows[0], rows[2]], "2": [rows[1]]}
-    assert list(study.grouped(rows, "a", "b")) == [("1", "x"), ("2", "y"), ("1", "y")]
+    assert studies.grouped(rows, "a") == {"1": [rows[0], rows[2]], "2": [rows[1]]}
+    assert list(studies.grouped(rows, "a", "b")) == [("1", "x"), ("2", "y"), ("1", "y")]
 
 
 def sleep(item):
     time.sleep(item[0])
 
 
-def test_an_error_ends_the_waiting_runs_too(load):
+def test_an_error_ends_the_waiting_runs_too():
     began = time.monotonic()
     with pytest.raises(ValueError, match="non-negative"):
-        list(load("study").computed(sleep, [(-1.0,)] + [(1.0,)] * 20, 1))
+        list(studies.computed(sleep, [(-1.0,)] + [(1.0,)] * 20, 1))
     assert time.monotonic() - began < 15  # a few may have been on their way

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import minirl
+from benchmarks.control import classic_control as script
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_an_unsolved_mountain_car_explores_nothing(load):
+def test_an_unsolved_mountain_car_explores_nothing():
     """A policy that is blind for the state: no success, no effect of velocity."""
-    script = load("control.classic_control")
     settings = minirl.Settings(num_envs=1, rollout_steps=200)
     result = minirl.train("MountainCar-v0", "ppo", total_steps=400, settings=settings)
     policy = result.policy

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import minirl
+from benchmarks.control import mujoco_tasks as script
 
 
-def test_what_explains_a_difference_changes_what_it_names(load):
-    script = load("control.mujoco_tasks")
+def test_what_explains_a_difference_changes_what_it_names():
     preset = {name: minirl.preset("Swimmer-v5", name).settings for name in ("ppo", "trpo")}
     for method in (*script.FARSIGHTED, *script.UNCLIPPED):
         algorithm, settings = script.choices(script.Item("Swimmer-v5", method, 0))
@@ -28,8 +28,7 @@ def test_what_explains_a_difference_changes_what_it_names(load):
     assert settings.advantages.estimator == preset["ppo"].advantages
 
 
-def test_no_mujoco_run_is_stored_twice(load):
-    script = load("control.mujoco_tasks")
+def test_no_mujoco_run_is_stored_twice():
     for study, lines in ((script.SCORES, 1), (script.CURVES, 25)):
         found = [script.Item(row["env"], row["method"], int(row["seed"])) for row in study.rows()]
         assert all(found.count(item) == lines for item in found)

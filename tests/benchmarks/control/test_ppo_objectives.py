@@ -3,12 +3,8 @@
 import pytest
 
 import minirl
+from benchmarks.control import ppo_objectives as script
 from minirl.rollout import NonFiniteError
-
-
-@pytest.fixture
-def script(load):
-    return load("control.ppo_objectives")
 
 
 def stopped_by(reason, monkeypatch):
@@ -22,19 +18,19 @@ def stopped_by(reason, monkeypatch):
     return result
 
 
-def test_a_policy_that_became_non_finite_is_stored(script, monkeypatch):
+def test_a_policy_that_became_non_finite_is_stored(monkeypatch):
     result = stopped_by(NonFiniteError("weights"), monkeypatch)
     score, *_ = script.run(script.Item(0, "CartPole-v1", "no clipping or penalty"))
     assert score == pytest.approx(result.history.final_return(), abs=1e-3)
 
 
-def test_an_interrupted_run_is_not(script, monkeypatch):
+def test_an_interrupted_run_is_not(monkeypatch):
     stopped_by(KeyboardInterrupt(), monkeypatch)
     with pytest.raises(minirl.TrainingStopped):
         script.run(script.Item(0, "CartPole-v1", "no clipping or penalty"))
 
 
-def test_scaled_scores_are_0_for_a_fresh_policy_and_1_for_the_best_objective(script):
+def test_scaled_scores_are_0_for_a_fresh_policy_and_1_for_the_best_objective():
     scores = script.normalised_scores(script.STUDY.rows())
     for task in range(len(script.STEPS)):
         means = [by_task[task].mean() for by_task in scores.values()]

@@ -1,21 +1,19 @@
 """What benchmarks/control/presets.py runs, and how it tabulates it."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 import minirl
+from benchmarks.control import presets
 from minirl.presets import PRESETS
-
-PAGE = Path(__file__).parents[3] / "docs" / "results" / "control.md"
 
 
 @pytest.fixture
-def script(load, monkeypatch, tmp_path):
-    module = load("control.presets")
-    monkeypatch.setattr(module, "STUDY", replace(module.STUDY, path=tmp_path / "presets.csv"))
-    return module
+def script(monkeypatch, tmp_path):
+    stored = replace(presets.STUDY, path=tmp_path / "presets.csv")
+    monkeypatch.setattr(presets, "STUDY", stored)
+    return presets
 
 
 def test_every_preset_and_algorithm_is_run_on_ten_seeds(script):

@@ -1,30 +1,25 @@
 """What benchmarks/control/swimmer.py does without MuJoCo and without sb3-contrib."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from benchmarks.control import swimmer as swimmer_script
 
 
 @pytest.fixture
-def swimmer(load, monkeypatch, tmp_path):
-    script = load("control.swimmer")
-    monkeypatch.setattr(script, "STUDY", replace(script.STUDY, path=tmp_path / "swimmer.csv"))
-    return script
-
-
-def store(script, library: str, scores: list[float]) -> None:
-    for seed, score in enumerate(scores):
-        blocks = [0.0] * (len(script.STUDY.values) - 1)
-        script.STUDY.append([[library, seed, *blocks, score]])
+def swimmer(monkeypatch, tmp_path):
+    stored = replace(swimmer_script.STUDY, path=tmp_path / "swimmer.csv")
+    monkeypatch.setattr(swimmer_script, "STUDY", stored)
+    return swimmer_script
 
 
 def test_the_table_counts_the_runs_above_the_bound_and_tests_the_difference(swimmer):
-    store(swimmer, "minirl", [350.0, 100.0, 120.0, 90.0])
-    store(swimmer, "sb3-contrib", [340.0] * 4)
+    blocks = [0.0] * (len(swimmer.STUDY.values) - 1)
+    for library, scores in (("minirl", [350, 100, 120, 90]), ("sb3-contrib", [340] * 4)):
+        for seed, score in enumerate(scores):
+            swimmer.STUDY.append([[library, seed, *blocks, float(score)]])
     table = swimmer.table()
     assert "| minirl | 1 of 4 |  | 165 [" in table
     # Fisher's exact test by hand: of C(8, 5) = 56 ways, 4 give 1 and 4, and 4 give 4 and 1.

@@ -6,26 +6,27 @@ import numpy as np
 import pytest
 
 import minirl
+from benchmarks.control import choices as choices_of_control
+from benchmarks.rlhf import choices as script
 from minirl.batch import Batch
 from minirl.optimizers import at_progress
 
 
-def test_averaged_tokens_make_every_sentence_weigh_the_same(load, monkeypatch):
-    kind = load("rlhf.choices").AveragedTokens
+def test_averaged_tokens_make_every_sentence_weigh_the_same(monkeypatch):
     seen = []
     monkeypatch.setattr(
         minirl.PPO, "update", lambda self, state, batch, *others: seen.append(batch) or (state, {})
     )
     _, batch = token_batch()
     batch = replace(batch, episodes=np.array([0, 0, 0, 1]))
-    kind().update(None, batch, np.random.default_rng(0))
+    script.AveragedTokens().update(None, batch, np.random.default_rng(0))
     sums = np.bincount(batch.episodes, seen[0].weight)
     np.testing.assert_allclose(sums, np.full(2, 0.5), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["KLInTheLoss", "K3InTheLoss"])
-def test_the_kl_in_the_loss_has_the_derivative_of_its_value(load, kind):
-    algorithm = getattr(load("rlhf.choices"), kind)()
+def test_the_kl_in_the_loss_has_the_derivative_of_its_value(kind):
+    algorithm = getattr(script, kind)()
     rng = np.random.default_rng(0)
     eta, other = rng.normal(size=(2, 6, 4))
     actions, weight = rng.integers(4, size=6), rng.random(6)
@@ -46,12 +47,17 @@ def test_the_kl_in_the_loss_has_the_derivative_of_its_value(load, kind):
         assert loss(eta)[1][place] == pytest.approx(slope, abs=1e-8)
 
 
+def tokens(num_envs, seed=0):
+    """The environment, a fresh policy, a fresh critic, and the generator that made them."""
+    envs = minirl.make_vector_env("minirl/TokenGeneration-v0", num_envs)
+    rng = np.random.default_rng(seed)
+    policy = minirl.make_policy(envs.single_observation_space, envs.single_action_space, rng)
+    return envs, policy, minirl.make_critic(envs.single_observation_space, rng), rng
+
+
 def token_batch():
     """A policy of random logits on two prompts, and a batch of whole sentences that it wrote."""
-    rng = np.random.default_rng(0)
-    space = minirl.make_vector_env("minirl/TokenGeneration-v0", 1)
-    policy = minirl.make_policy(space.single_observation_space, space.single_action_space, rng)
-    space.close()
+    _, policy, _, rng = tokens(1)
     policy = policy.with_parameters(rng.normal(size=policy.parameters.shape))
     contexts = np.array([0, 5, 0, 7])
     actions = policy.act(contexts, rng)
@@ -61,8 +67,7 @@ def token_batch():
     return policy, Batch(contexts, actions, log_probs, *signals, weight, np.array([0, 0, 1, 1]))
 
 
-def test_the_kl_in_the_loss_pulls_towards_where_learning_began(load, monkeypatch):
-    script = load("rlhf.choices")
+def test_the_kl_in_the_loss_pulls_towards_where_learning_began(monkeypatch):
     policy, batch = token_batch()
     plain, pulled = (
         kind(learning_rate=0.1, epochs=1, optimizer=minirl.SGD())
@@ -84,8 +89,7 @@ def test_the_kl_in_the_loss_pulls_towards_where_learning_began(load, monkeypatch
     assert kls[0] < kls[1]
 
 
-def test_beta_in_the_loss_is_divided_as_the_advantages_are(load, monkeypatch):
-    script = load("rlhf.choices")
+def test_beta_in_the_loss_is_divided_as_the_advantages_are(monkeypatch):
     policy, batch = token_batch()
     seen = []
     monkeypatch.setattr(
@@ -99,11 +103,9 @@ def test_beta_in_the_loss_is_divided_as_the_advantages_are(load, monkeypatch):
     assert seen == [0.3, pytest.approx(0.3 / batch.advantages.std())]
 
 
-def test_sparse_adam_leaves_alone_what_was_not_visited(load):
+def test_sparse_adam_leaves_alone_what_was_not_visited():
     policy, batch = token_batch()
-    dense, sparse = (
-        kind(learning_rate=0.1) for kind in (minirl.PPO, load("rlhf.choices").SparseAdam)
-    )
+    dense, sparse = (kind(learning_rate=0.1) for kind in (minirl.PPO, script.SparseAdam))
     state, _, _ = dense.step(dense.init(policy), batch, None)
     # Contexts 0 and 5, the latter with no gradient at all: visited nevertheless. 7 waits.
     part, advantages = batch.rows(np.array([0, 1])), np.array([1.0, 0.0])
@@ -122,16 +124,12 @@ def test_sparse_adam_leaves_alone_what_was_not_visited(load):
     assert found.optimizer.steps == expected.optimizer.steps
 
 
-def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(load):
+def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated():
     """Nothing to measure: the critic's table has no transition to learn the last state from."""
-    settings = minirl.preset("minirl/TokenGeneration-v0", "ppo").settings
-    algorithm = minirl.preset("minirl/TokenGeneration-v0", "ppo").algorithm
-    envs = minirl.make_vector_env("minirl/TokenGeneration-v0", 64)
-    rng = np.random.default_rng(0)
-    spaces = envs.single_observation_space, envs.single_action_space
-    policy = minirl.make_policy(*spaces, rng)
-    training = load("control.choices").training
-    learner = training.new_learner(algorithm, settings, policy, minirl.make_critic(spaces[0], rng))
+    algorithm, settings = vars(minirl.preset("minirl/TokenGeneration-v0", "ppo")).values()
+    training = choices_of_control.training
+    envs, policy, critic, rng = tokens(64)
+    learner = training.new_learner(algorithm, settings, policy, critic)
     cut = 0
     for _ in range(3):
         rollout = minirl.collect_episodes(envs, learner.policy, learner.critic, rng, max_steps=9)
@@ -152,11 +150,8 @@ def test_a_sentence_cut_by_its_length_is_worth_the_same_truncated_or_terminated(
     assert np.abs(learner.critic.parameters).max() > 0
 
 
-def test_the_sample_deviation_divides_by_one_less(load):
-    script = load("rlhf.choices")
-    envs = minirl.make_vector_env("minirl/TokenGeneration-v0", 8)
-    rng = np.random.default_rng(0)
-    policy = minirl.make_policy(envs.single_observation_space, envs.single_action_space, rng)
+def test_the_sample_deviation_divides_by_one_less():
+    envs, policy, _, rng = tokens(8)
     rollout = minirl.collect_episodes(envs, policy, None, rng, max_steps=9, group_size=4, seed=3)
     envs.close()
     groups = np.where(rollout.valid, rollout.rewards, 0.0).sum(axis=0).reshape(2, 4)
@@ -166,8 +161,7 @@ def test_the_sample_deviation_divides_by_one_less(load):
     np.testing.assert_allclose(script.SampleDeviation()(rollout)[0][0], expected)
 
 
-def test_averaged_dpo_averages_and_its_gradient_follows(load, monkeypatch):
-    script = load("rlhf.choices")
+def test_averaged_dpo_averages_and_its_gradient_follows(monkeypatch):
     rlhf, task = script.rlhf, script.rlhf.arithmetic()
     sums = script.dpo.path_log_probs
     checked = []

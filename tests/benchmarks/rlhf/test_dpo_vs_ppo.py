@@ -1,15 +1,6 @@
 """DPO, PPO and TRPO with equal means: the stored runs, budgets and tables."""
 
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def script(load):
-    return load("rlhf.dpo_vs_ppo")
+from benchmarks.rlhf import dpo_vs_ppo as script
 
 
 def row(method, fraction, seed=0, **others):
@@ -18,7 +9,7 @@ def row(method, fraction, seed=0, **others):
     return {key: str(value) for key, value in cells.items()}
 
 
-def test_seeds_of_a_budget_stand_together_though_dpo_samples_differently(script):
+def test_seeds_of_a_budget_stand_together_though_dpo_samples_differently():
     rows = [
         row("DPO", 0.1, seed=0, pairs=300, steps=600, sentences=690),
         row("DPO", 0.2, seed=0, pairs=1000, steps=600, sentences=2300),
@@ -31,7 +22,7 @@ def test_seeds_of_a_budget_stand_together_though_dpo_samples_differently(script)
     assert [[found["fraction"] for found in group] for group in of_ppo] == [["0.3"], ["0.4"]]
 
 
-def test_the_best_that_fits_into_a_budget(script):
+def test_the_best_that_fits_into_a_budget():
     rows = [
         row(method, fraction, seed, sentences=sentences, cpu_seconds=seconds)
         for seed in (0, 1)
@@ -48,7 +39,7 @@ def test_the_best_that_fits_into_a_budget(script):
     assert script.best_within(rows, names, "cpu_seconds", 0.2) == ""
 
 
-def test_the_same_run_ends_alike_in_both_files(script):
+def test_the_same_run_ends_alike_in_both_files():
     first, second = (
         {
             (row["method"], row["seed"], row["sentences"]): row["fraction"]
@@ -67,7 +58,7 @@ def test_the_same_run_ends_alike_in_both_files(script):
     assert compared.items() <= first.items()
 
 
-def test_a_run_is_stored_with_what_it_used(script):
+def test_a_run_is_stored_with_what_it_used():
     job = script.Job(
         "DPO", 200, 0, script.partial(script.Setup.dpo, pairs=300, kind="soft", steps=3)
     )

@@ -1,43 +1,26 @@
 """Fractions of the optimum over beta, corpora and seeds: the runs, summaries and tables."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def script(load):
-    return load("rlhf.reach")
+from benchmarks.rlhf import reach as script
 
 
 def row(method, beta, corpus, seed, fraction=0.0, settings="preset"):
-    return {
-        "method": method,
-        "settings": settings,
-        "beta": beta,
-        "corpus": str(corpus),
-        "seed": str(seed),
-        "fraction": str(fraction),
-    }
+    cells = {"method": method, "settings": settings, "beta": beta, "corpus": corpus, "seed": seed}
+    return {key: str(value) for key, value in (cells | {"fraction": fraction}).items()}
 
 
-def all_keys(script):
-    return [dict(zip(script.STUDY.key, map(str, key), strict=True)) for key in script.wanted()]
-
-
-def test_every_method_runs_everywhere_and_no_run_twice(script):
-    found = [tuple(row.values()) for row in all_keys(script)]
+def test_every_method_runs_everywhere_and_no_run_twice():
+    found = script.wanted()
     assert len(set(found)) == len(found)
-    presets = [key for key in found if key[1] == "preset"]
     everywhere = len(script.BETAS) * len(script.CORPORA) * len(script.SEEDS)
+    presets = [key for key in found if key[script.STUDY.key.index("settings")] == "preset"]
     assert len(presets) == len(script.METHODS) * everywhere
 
 
-def test_seeds_are_averaged_before_corpora(script):
+def test_seeds_are_averaged_before_corpora():
     fractions = {100: (0.5, 0.7), 101: (0.6, 1.0), 102: (0.8, 1.0), 103: (1.0, 1.0)}
     rows = [
         row("ppo", "0.3", corpus, seed, fraction)
@@ -54,12 +37,12 @@ def test_seeds_are_averaged_before_corpora(script):
     assert script.summary(rows, "grpo", "preset", 0.3) is None
 
 
-def test_a_summary_in_words(script):
+def test_a_summary_in_words():
     assert str(script.Summary(0.99123, 0.99, 0.9925, 0.9)) == "0.991 [0.990, 0.993]"
     assert str(script.Summary(-5.4321, -7.5, -4.321, -9.0)) == "-5.4 [-7.5, -4.3]"
 
 
-def test_win_rates_minimise_the_squares_of_ipo(script):
+def test_win_rates_minimise_the_squares_of_ipo():
     """Sum over y' of ref(y') [h(y, y') - (2 p(y, y') - 1) / (2 tau)] is 0 for every y."""
     rng = np.random.default_rng(0)
     log_reference = log_softmax(rng.normal(size=(2, 6)), axis=1)
@@ -73,7 +56,7 @@ def test_win_rates_minimise_the_squares_of_ipo(script):
         np.testing.assert_allclose(slopes, 0, atol=1e-14)
 
 
-def test_best_of_one_is_the_reference_and_ipos_optimum_is_a_distribution(script):
+def test_best_of_one_is_the_reference_and_ipos_optimum_is_a_distribution():
     case = script.Setup(0.3, 0, 0)
 
     def fraction(outcome):
@@ -92,6 +75,6 @@ def test_best_of_one_is_the_reference_and_ipos_optimum_is_a_distribution(script)
         assert 7.2 < covariances[0, 0] / covariances[0, 1] < 7.6
 
 
-def test_fractions_have_places_that_reach_down_to_any_loss(script):
+def test_fractions_have_places_that_reach_down_to_any_loss():
     places = script.place([-9.0, 0.0, 0.9, 0.99])
     np.testing.assert_allclose(places, [-1.0, 0.0, 1.0, 2.0])

@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import peer_run
+from benchmarks.speed import peers as peers_script
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def peers(load, monkeypatch, tmp_path):
-    script = load("speed.peers")
-    monkeypatch.setattr(script, "STUDY", replace(script.STUDY, path=tmp_path / "peers.csv"))
-    few = {name: script.TASKS[name] for name in ("ppo-cartpole", "ppo-zoo")}
-    monkeypatch.setattr(script, "TASKS", few)
-    monkeypatch.setattr(script, "UNAVAILABLE", set())
-    return script
+def peers(monkeypatch, tmp_path):
+    stored = replace(peers_script.STUDY, path=tmp_path / "peers.csv")
+    monkeypatch.setattr(peers_script, "STUDY", stored)
+    few = {name: peers_script.TASKS[name] for name in ("ppo-cartpole", "ppo-zoo")}
+    monkeypatch.setattr(peers_script, "TASKS", few)
+    monkeypatch.setattr(peers_script, "UNAVAILABLE", set())
+    return peers_script
 
 
 @pytest.fixture
@@ -52,39 +53,22 @@ def printed(cpu_seconds: float, steps: int = 1000, score: float = 500.0, simulat
     }
 
 
-def test_every_library_of_a_task_takes_its_turn_within_a_seed(peers, run):
-    called = []
+def test_libraries_take_turns_within_a_seed_and_a_second_call_goes_on(peers, run):
+    called, limit = [], 4
 
     def measure(task, library, seed):
+        if len(called) == limit:
+            raise RuntimeError("the power went")
         called.append((seed, task, library))
         return printed(1.0)
 
+    with pytest.raises(RuntimeError, match="power"):
+        run(2, measure)
+    limit = None
     run(2, measure)
     one_seed = [(name, library) for name, task in peers.TASKS.items() for library in task.libraries]
     assert called == [(seed, *pair) for seed in range(2) for pair in one_seed]
-    assert len(peers.STUDY.rows()) == len(called)
-
-
-def test_a_second_call_goes_on_where_the_first_one_stopped(peers, run):
-    called = []
-
-    def broken(task, library, seed):
-        if library == "tianshou":
-            raise RuntimeError("the power went")
-        called.append(library)
-        return printed(1.0)
-
-    with pytest.raises(RuntimeError, match="power"):
-        run(1, broken)
-    assert called == ["minirl", "minirl-sync", "stable-baselines3", "sbx"]
-
-    def measure(task, library, seed):
-        called.append(library)
-        return printed(1.0)
-
-    run(1, measure)
-    assert called[4:] == ["tianshou", *peers.TASKS["ppo-zoo"].libraries]
-    assert [row["library"] for row in peers.STUDY.rows()] == called
+    assert [row["library"] for row in peers.STUDY.rows()] == [library for *_, library in called]
 
 
 def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, run, capsys):
@@ -104,13 +88,13 @@ def test_a_library_that_cannot_be_imported_is_left_out_with_a_message(peers, run
     assert "sbx" not in peers.tables()
 
 
-def test_scores_are_counted_from_the_episodes(peers):
-    def scores(score):
-        values = peers.row_values("ppo-zoo", printed(1.0, score=score))
-        return values[peers.STUDY.values.index("final_return") :]
-
-    assert scores(480.0) == ["480", 1000]  # the end of the hundredth episode
-    assert scores(474.0) == ["474", None]
+@pytest.mark.parametrize(
+    ("score", "cells"),
+    [(480.0, ["480", 1000]), (474.0, ["474", None])],  # the end of the hundredth episode
+)
+def test_scores_are_counted_from_the_episodes(peers, score, cells):
+    values = peers.row_values("ppo-zoo", printed(1.0, score=score))
+    assert values[peers.STUDY.values.index("final_return") :] == cells
 
 
 def test_the_ratio_pairs_seeds_and_costs(peers, run):
@@ -175,30 +159,17 @@ def test_minirl_is_timed_until_it_reached_the_threshold(peers, monkeypatch):
 
 
 def test_a_run_is_a_process_that_prints_one_line(peers):
-    command = [
-        sys.executable,
-        str(ROOT / "benchmarks" / "speed" / "peer_run.py"),
-        "ppo-zoo",
-        "minirl",
-        "0",
-    ]
-    done = subprocess.run([*command, "--steps", "1000"], capture_output=True, text=True, check=True)
-    run = json.loads(done.stdout)
+    def process(task, steps):
+        path = ROOT / "benchmarks" / "speed" / "peer_run.py"
+        command = [sys.executable, str(path), task, "minirl", "0", "--steps", str(steps)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    run = json.loads(process("ppo-zoo", 1000).stdout)
     assert run["steps"] >= 1000
     assert run["cpu_seconds"] > 0
     assert 10 < run["import_memory_mb"] <= run["peak_memory_mb"]
     assert run["episode_ends"] == sorted(run["episode_ends"])
     assert set(peers.STUDY.values) <= {*run, "final_return", "steps_to_threshold"}
-
-
-def test_fewer_steps_than_two_updates_are_refused():
-    command = [
-        sys.executable,
-        str(ROOT / "benchmarks" / "speed" / "peer_run.py"),
-        "ppo-hopper",
-        "minirl",
-        "0",
-    ]
-    done = subprocess.run([*command, "--steps", "4000"], capture_output=True, text=True)
+    done = process("ppo-hopper", 4000)
     assert done.returncode == 2
     assert "--steps must be 4096 or more" in done.stderr

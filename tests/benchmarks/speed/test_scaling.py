@@ -6,20 +6,13 @@ CI has no PyTorch and skips the twins. With it:
     .venv-peers/bin/python -m pytest tests/benchmarks/speed/test_scaling.py
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from benchmarks.speed import scaling as script
 
 
-@pytest.fixture
-def script(load):
-    return load("speed.scaling")
-
-
-def test_quartiles_and_ratios_within_a_turn(script):
+def test_quartiles_and_ratios_within_a_turn():
     seconds = np.array([[1.0, 2.0], [2.0, 2.0], [3.0, 12.0]]) * 1e-6
     ours, bound = script.measurements("w", (64, 8, 0, 0), ("minirl", "bound"), seconds)
     assert (ours.contender, ours.width, ours.rows) == ("minirl", 64, 8)
@@ -30,12 +23,12 @@ def test_quartiles_and_ratios_within_a_turn(script):
     np.testing.assert_allclose([bound.ratio_lower, bound.ratio, bound.ratio_upper], [1.5, 2, 3])
 
 
-def test_the_file_comes_back_as_it_was_written(script):
+def test_the_file_comes_back_as_it_was_written():
     rows = script.STUDY.rows()
     assert [script.cells(line) for line in script.from_rows(rows)] == [[*r.values()] for r in rows]
 
 
-def test_contexts_are_those_of_the_task(script):
+def test_contexts_are_those_of_the_task():
     for words, length in [(2, 1), (3, 4)]:
         task = script.token_task(words, length)
         line = script.Measurement("w", 0, 0, words, length, "minirl", *[0.0] * 6)
@@ -53,7 +46,7 @@ def torch():
     return pytest.importorskip("torch")
 
 
-def test_the_twin_networks_have_minirls_outputs(script, torch):
+def test_the_twin_networks_have_minirls_outputs(torch):
     policy, critic = script.bounds.cartpole_networks(8)
     observations = script.bounds.random_batch(16).observations
     twins = [
@@ -63,7 +56,7 @@ def test_the_twin_networks_have_minirls_outputs(script, torch):
     assert_same(twins[1][:, 0], critic.values(observations))
 
 
-def test_the_twin_step_has_minirls_gradients(script, torch):
+def test_the_twin_step_has_minirls_gradients(torch):
     ours, _ = script.bounds.ppo_step(8, 16)
     (policy, *_), (critic, *_) = ours()
     twins = script.torch_ppo_step(8, 16)()
@@ -76,7 +69,7 @@ def test_the_twin_step_has_minirls_gradients(script, torch):
         assert_same(gradient, 10 * script.torch_vector(network, adam.mean).numpy())
 
 
-def test_the_twin_has_minirls_fisher_vector_product(script, torch):
+def test_the_twin_has_minirls_fisher_vector_product(torch):
     ours, _ = script.bounds.fisher_product(8, 16)
     network = script.bounds.cartpole_networks(8)[0].network
     assert_same(script.torch_fisher_product(8, 16)(), script.torch_vector(network, ours()).numpy())

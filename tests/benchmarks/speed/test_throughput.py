@@ -7,51 +7,33 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 
-
-@pytest.fixture
-def script(load):
-    return load("speed.throughput")
+from benchmarks.speed import throughput as script
 
 
-def test_runs_of_a_core_hour(script):
+def test_core_hours_by_hand():
     assert script.runs_per_hour(5_000, 1_000_000) == 18  # 200 seconds each
-
-
-def test_core_hours_add_up_over_the_rates(script):
     # 3 runs of 100 s and 3 of 500 s
     assert script.core_hours([10_000, 2_000], 3, 1_000_000) == pytest.approx(0.5)
-
-
-def test_no_cluster_is_faster_than_its_longest_run(script):
-    assert script.wall_hours(20.0, 0.5, 10) == 2.0
-    assert script.wall_hours(20.0, 0.5, 100) == 0.5
+    # no cluster is faster than its longest run
+    assert [script.wall_hours(20.0, 0.5, cores) for cores in (10, 100)] == [2.0, 0.5]
 
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
 
 
-def test_the_cost_of_processes_counts_those_that_have_ended(script):
-    spent, _ = script.cost(lambda: subprocess.run([sys.executable, "-c", BURN], check=True))
+def test_the_cost_of_processes_counts_those_that_have_ended_and_those_that_live():
+    ended, _ = script.cost(lambda: subprocess.run([sys.executable, "-c", BURN], check=True))
+    assert ended > 0.25
+    waiting = [sys.executable, "-c", f"{BURN}\nprint(flush=True)\ninput()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with ExitStack() as living:  # closing its input ends a process
+        spent, _ = script.cost(
+            lambda: living.enter_context(subprocess.Popen(waiting, **pipes)).stdout.readline()
+        )
     assert spent > 0.25
 
 
-def test_the_cost_of_processes_counts_those_that_live(script):
-    with ExitStack() as living:
-
-        def work():
-            process = subprocess.Popen(
-                [sys.executable, "-c", f"{BURN}\nprint(flush=True)\nimport sys\nsys.stdin.read()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            living.enter_context(process)  # closing its input ends it
-            process.stdout.readline()
-
-        spent, _ = script.cost(work)
-    assert spent > 0.25
-
-
-def test_overhead_is_told_apart(script, monkeypatch):
+def test_overhead_is_told_apart(monkeypatch):
     # CPU seconds: 2 to start, 0.5 to end, 0.1 a run of one update, 1.5 a long one; each takes
     # three times as long by the wall clock, and every second of that costs 0.25 besides
     clocks = np.zeros(2)
