@@ -72,25 +72,18 @@ def without_clocks(columns):
     return {name: values for name, values in columns.items() if name not in CLOCKS}
 
 
-def stored_runs(folder):
-    """File name -> arrays of every stored run."""
-    found = {}
-    for path in sorted((folder / "runs").iterdir()):
-        with np.load(path) as file:
-            found[path.name] = without_clocks(file)
-    return found
-
-
-def stored_summary(folder):
+def stored(folder):
+    """All files that a comparison stores, without the times; the names of the others."""
     summary = json.loads((folder / "summary.json").read_text())
     for entry in summary["algorithms"].values():
         del entry["cpu_seconds"]
-    return summary
-
-
-def stored_rows(folder):
+    runs = {}
+    for path in (folder / "runs").iterdir():
+        with np.load(path) as file:
+            runs[path.name] = without_clocks(file)
     with open(folder / "runs.csv", newline="") as file:
-        return [without_clocks(row) for row in csv.DictReader(file)]
+        rows = [without_clocks(row) for row in csv.DictReader(file)]
+    return summary, runs, rows, {path.name for path in folder.iterdir()}
 
 
 def assert_as_serial(found, folder, algorithms, serial_folder, **arguments):
@@ -104,12 +97,7 @@ def assert_as_serial(found, folder, algorithms, serial_folder, **arguments):
             np.testing.assert_equal(without_clocks(other.columns), without_clocks(run.columns))
             for score in ("final_training_return", "evaluation_return", "steps_to_threshold"):
                 np.testing.assert_equal(getattr(other, score), getattr(run, score))
-    np.testing.assert_equal(stored_runs(folder), stored_runs(serial_folder))
-    assert stored_summary(folder) == stored_summary(serial_folder)
-    assert stored_rows(folder) == stored_rows(serial_folder)
-    assert {path.name for path in folder.iterdir()} == {
-        path.name for path in serial_folder.iterdir()
-    }
+    np.testing.assert_equal(stored(folder), stored(serial_folder))
 
 
 def kept(folder):
