@@ -48,8 +48,8 @@ def always(action, states=5):
 )
 def test_the_mean_is_exact_where_nothing_is_random(action, value, length):
     found = evaluate(certain_chain, always(action), episodes=7)
-    np.testing.assert_array_equal(found.returns, np.full(7, value))
-    np.testing.assert_array_equal(found.lengths, np.full(7, length))
+    assert found.returns.tolist() == [value] * 7
+    assert found.lengths.tolist() == [length] * 7
     assert found.mean == pytest.approx(value, rel=1e-15)
     assert found.cut == 0
     assert found.interval() == pytest.approx((value, value), rel=1e-12)
@@ -78,10 +78,13 @@ def test_a_greedy_gaussian_takes_its_mean():
     assert not np.allclose(noisy, same[0])
 
 
+UNDECIDED = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
+STAYS = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
+
+
 def test_seeds_decide_episodes_and_sampled_actions():
-    policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
     first, again, other = (
-        evaluate("CartPole-v1", policy, episodes=5, seed=seed, greedy=False).returns
+        evaluate("CartPole-v1", UNDECIDED, episodes=5, seed=seed, greedy=False).returns
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
@@ -90,36 +93,14 @@ def test_seeds_decide_episodes_and_sampled_actions():
 
 def test_an_episode_that_ends_early_earns_nothing_more():
     # mean episode lengths differ, so finished environments step on until the last one ends
-    policy = Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32))
-    found = evaluate("CartPole-v1", policy, episodes=20, greedy=False)
+    found = evaluate("CartPole-v1", UNDECIDED, episodes=20, greedy=False)
     assert len(set(found.lengths)) > 3
     np.testing.assert_array_equal(found.returns, found.lengths)  # CartPole pays 1 a step
 
 
-def test_without_a_time_limit_episodes_are_cut_at_a_thousand_steps_and_counted():
-    policy = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
-    found = evaluate(environments.endless, policy, episodes=3)
-    np.testing.assert_array_equal(found.lengths, [1000] * 3)
-    np.testing.assert_array_equal(found.returns, [1000.0] * 3)
-    assert found.cut == 3
-    assert evaluate(environments.steady, policy, episodes=3).cut == 0
-
-
-STAYS = Policy(MLP((1, 2)), Categorical, np.array([0, 0, 0, 1], np.float32))
-
-
-def limited_inside(num_envs):
-    return SyncVectorEnv([lambda: TimeLimit(forever(), 1600)] * num_envs)
-
-
-def limited_by_make(num_envs):
-    return gym.make_vec("Forever-v0", num_envs=num_envs, max_episode_steps=1600)
-
-
-def limited_below_other_wrappers(num_envs):
-    return RecordEpisodeStatistics(
-        SyncVectorEnv([lambda: FlattenObservation(TimeLimit(forever(), 1600))] * num_envs)
-    )
+def limited(make=lambda: TimeLimit(forever(), 1600)):
+    """A factory of such environments."""
+    return lambda num_envs: SyncVectorEnv([make] * num_envs)
 
 
 def forever():
@@ -133,23 +114,39 @@ def forever_v0():
     del gym.registry["Forever-v0"]
 
 
+OF_MAKE = {"id": "Forever-v0", "max_episode_steps": 1600}
+
+
 @pytest.mark.parametrize(
-    "env", [limited_inside, limited_by_make, limited_below_other_wrappers, "limited"]
+    ("env", "max_steps", "length", "cut"),
+    [
+        # the environment's own limit is honoured, wherever it is
+        (limited(), None, 1600, 0),
+        (lambda num_envs: gym.make_vec(**OF_MAKE, num_envs=num_envs), None, 1600, 0),
+        (
+            lambda num_envs: RecordEpisodeStatistics(
+                limited(lambda: FlattenObservation(TimeLimit(forever(), 1600)))(num_envs)
+            ),
+            None,
+            1600,
+            0,
+        ),
+        (environments.limited, None, 1600, 0),
+        ("Forever-v0", None, 1200, 0),
+        # a registered limit that was taken off is none
+        (limited(lambda: gym.make("Forever-v0").unwrapped), None, 1000, 2),
+        # without a limit, episodes are cut at a thousand steps and counted
+        (environments.endless, None, 1000, 2),
+        (environments.steady, None, 5, 0),
+        # max_steps overrides the limit either way
+        (environments.endless, 1100, 1100, 2),
+        (environments.steady, 3, 3, 2),
+    ],
 )
-def test_the_environments_own_time_limit_is_honoured(env, forever_v0):
-    env = getattr(environments, env) if isinstance(env, str) else env
-    found = evaluate(env, STAYS, episodes=2)
-    np.testing.assert_array_equal(found.lengths, [1600, 1600])
-    assert found.cut == 0
-
-
-def test_a_registered_limit_that_was_taken_off_is_none(forever_v0):
-    def unwrapped(num_envs):
-        return SyncVectorEnv([lambda: gym.make("Forever-v0").unwrapped] * num_envs)
-
-    assert evaluate("Forever-v0", STAYS, episodes=1).lengths.tolist() == [1200]
-    found = evaluate(unwrapped, STAYS, episodes=1)
-    assert (found.lengths.tolist(), found.cut) == ([1000], 1)
+def test_episodes_end_at_a_limit_and_are_cut_without_one(env, max_steps, length, cut, forever_v0):
+    found = evaluate(env, STAYS, episodes=2, max_steps=max_steps)
+    assert (found.lengths.tolist(), found.cut) == ([length] * 2, cut)
+    assert found.returns.tolist() == [length] * 2
 
 
 @pytest.mark.parametrize(
@@ -171,20 +168,6 @@ def test_the_limit_of_environments_with_and_without_a_vector_entry_point(make, l
         envs.close()
 
 
-def test_max_steps_overrides_the_limit_either_way():
-    found = evaluate(environments.endless, STAYS, episodes=2, max_steps=1100)
-    assert (found.lengths.tolist(), found.cut) == ([1100, 1100], 2)
-    found = evaluate(environments.steady, STAYS, episodes=2, max_steps=3)
-    assert (found.lengths.tolist(), found.cut) == ([3, 3], 2)
-    with pytest.raises(ValueError, match="max_steps must be a whole number of at least 1, got 0"):
-        evaluate(environments.endless, STAYS, max_steps=0)
-
-
-def test_a_function_that_ignores_its_argument_is_refused():
-    with pytest.raises(ValueError, match=r"got 4 from env\(3\)"):
-        evaluate(environments.four, STAYS, episodes=3)
-
-
 def test_the_observation_statistics_are_used_as_they_stand():
     # logits (0, x) for a shown 5.0: raw it acts 1, standardised with mean 7 it acts 0
     network = MLP((1, 2), dtype="float64")
@@ -200,35 +183,38 @@ def test_the_observation_statistics_are_used_as_they_stand():
 
 def test_the_interval_holds_the_mean_and_narrows():
     rng = np.random.default_rng(0)
-    few, many = (Evaluation(rng.normal(10.0, 2.0, n), np.ones(n, int), 0) for n in (25, 2500))
-    for found in (few, many):
+    for n in (25, 2500):
+        found = Evaluation(rng.normal(10.0, 2.0, n), np.ones(n, int), 0)
         low, high = found.interval()
-        n = len(found.returns)
         normal = 1.96 * found.returns.std() / np.sqrt(n)  # the bootstrap's large-sample limit
         assert low < found.mean < high
         assert (high - low) / 2 == pytest.approx(normal, rel=0.15)
         assert found.interval() == (low, high)  # reproducible
-    narrow_low, narrow_high = many.interval(confidence=0.5)
+    narrow_low, narrow_high = found.interval(confidence=0.5)
     assert low < narrow_low < narrow_high < high
+    assert np.isnan(Evaluation(np.array([3.0]), np.array([1]), 0).interval()).all()
 
 
-def test_a_single_episode_has_no_interval():
-    low, high = Evaluation(np.array([3.0]), np.array([1]), 0).interval()
-    assert np.isnan(low)
-    assert np.isnan(high)
-
-
-@pytest.mark.parametrize(("name", "value"), [("episodes", 0), ("episodes", 1.5), ("seed", -1)])
-def test_wrong_numbers_are_named(name, value):
-    with pytest.raises(ValueError, match=f"{name}.*{value}"):
-        evaluate(certain_chain, always(RIGHT), **{"episodes": 2, name: value})
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"episodes": 0}, "episodes.*0"),
+        ({"episodes": 1.5}, "episodes.*1.5"),
+        ({"seed": -1}, "seed.*-1"),
+        ({"max_steps": 0}, "max_steps must be a whole number of at least 1, got 0"),
+        ({"env": environments.four, "episodes": 3}, r"got 4 from env\(3\)"),
+    ],
+)
+def test_wrong_arguments_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate(**{"env": certain_chain, "policy": always(RIGHT), "episodes": 2} | changes)
 
 
 @pytest.mark.parametrize(
     ("policy", "env"),
     [
-        (Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32)), "Pendulum-v1"),
-        (Policy(MLP((4, 2)), Categorical, np.zeros(10, np.float32)), "FrozenLake-v1"),
+        (UNDECIDED, "Pendulum-v1"),
+        (UNDECIDED, "FrozenLake-v1"),
         (always(RIGHT), "CartPole-v1"),
         (Policy(Table(16, 9), Categorical, np.arange(144.0)), "FrozenLake-v1"),
         (Policy(Table(500, 4), Categorical, np.zeros(2000)), "FrozenLake-v1"),
@@ -240,27 +226,15 @@ def test_a_policy_of_other_spaces_is_refused_in_plain_words(policy, env):
 
 
 def normalised(num_envs):
-    make = environments.Steady
-    return SyncVectorEnv([lambda: TimeLimit(NormalizeObservation(make()), 9)] * num_envs)
+    return limited(lambda: TimeLimit(NormalizeObservation(environments.Steady()), 9))(num_envs)
 
 
-def normalised_in_processes(num_envs):
-    make = environments.Steady
-    return AsyncVectorEnv([lambda: NormalizeObservation(make())] * num_envs)
+def in_processes(num_envs):
+    return AsyncVectorEnv([lambda: NormalizeObservation(environments.Steady())] * num_envs)
 
 
-def normalised_together(num_envs):
-    environment = environments.steady(num_envs)
-    return RecordEpisodeStatistics(vector.NormalizeObservation(environment))
-
-
-def scaled(num_envs):
-    make = environments.Steady
-    return SyncVectorEnv([lambda: NormalizeReward(make())] * num_envs)
-
-
-def scaled_together(num_envs):
-    return vector.NormalizeReward(environments.steady(num_envs))
+def together(num_envs):
+    return RecordEpisodeStatistics(vector.NormalizeObservation(environments.steady(num_envs)))
 
 
 def frozen(num_envs):
@@ -269,14 +243,18 @@ def frozen(num_envs):
     return envs
 
 
+OBSERVATIONS = r"NormalizeObservation.*Settings\(normalize_observations=True\)"
+REWARDS = r"NormalizeReward.*ReturnScaling\(discount\)"
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        (normalised, r"NormalizeObservation.*Settings\(normalize_observations=True\)"),
-        (normalised_in_processes, r"NormalizeObservation.*Settings\(normalize_observations=True\)"),
-        (normalised_together, r"NormalizeObservation.*Settings\(normalize_observations=True\)"),
-        (scaled, r"NormalizeReward.*ReturnScaling\(discount\)"),
-        (scaled_together, r"NormalizeReward.*ReturnScaling\(discount\)"),
+        (normalised, OBSERVATIONS),
+        (in_processes, OBSERVATIONS),
+        (together, OBSERVATIONS),
+        (limited(lambda: NormalizeReward(environments.Steady())), REWARDS),
+        (lambda num_envs: vector.NormalizeReward(environments.steady(num_envs)), REWARDS),
     ],
 )
 def test_statistics_that_start_fresh_are_warned_of_once(env, words):
@@ -286,7 +264,5 @@ def test_statistics_that_start_fresh_are_warned_of_once(env, words):
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("env", [frozen, "steady"])
-def test_statistics_that_are_frozen_or_absent_are_not_warned_of(env):
-    env = getattr(environments, env) if isinstance(env, str) else env
-    assert evaluate(env, STAYS, episodes=2).cut == 0
+def test_statistics_that_are_frozen_are_not_warned_of():
+    assert evaluate(frozen, STAYS, episodes=2).cut == 0

@@ -9,26 +9,10 @@ from PIL import Image
 from minirl.experiments.runs import claim_folder, claimed_folder, load_run, save_training
 from minirl.settings import Settings
 from minirl.support.history import History
-from minirl.support.serialization import first_difference, load_policy, save_arrays
+from minirl.support.serialization import load_policy, save_arrays
 from minirl.training import train
 
 IDENTITY = {"kind": "train", "env": "CartPole-v1", "settings": {"num_envs": 8, "lam": 0.95}}
-
-
-@pytest.mark.parametrize(
-    ("found", "wanted", "words"),
-    [
-        ({"a": 1}, {"a": 1}, None),
-        ({"a": 1}, {"a": 2}, "a is 1 there, 2 here"),
-        ({"a": {"b": [1]}}, {"a": {"b": [2]}}, "a.b is [1] there, [2] here"),
-        ({"a": 1, "b": 2}, {"a": 1}, "b is 2 there, None here"),
-        ({"a": 1}, {"a": 1, "b": 2}, "b is None there, 2 here"),
-        ({"a": {"b": 1}}, {"a": 3}, "a is {'b': 1} there, 3 here"),
-        ({"a": 2, "b": 3}, {"b": 1, "a": 1}, "b is 3 there, 1 here"),  # in the wanted order
-    ],
-)
-def test_first_difference(found, wanted, words):
-    assert first_difference(found, wanted) == words
 
 
 def test_a_folder_is_made_marked_and_given_back_and_the_same_experiment_may_come_again(tmp_path):

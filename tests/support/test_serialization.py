@@ -28,6 +28,7 @@ from minirl.support import serialization
 from minirl.support.serialization import (
     PolicyFileError,
     describe,
+    first_difference,
     load_policy,
     prepare_folder,
     save_arrays,
@@ -545,6 +546,22 @@ def test_describe_names_functions_and_tells_partial_ones_apart():
     keyword = describe(functools.partial(prepare_folder, folder="3"))
     assert keyword == {"partial": name, "arguments": [["folder", "3"]]}
     assert three != four
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        ({"a": 1}, {"a": 1}, None),
+        ({"a": 1}, {"a": 2}, "a is 1 there, 2 here"),
+        ({"a": {"b": [1]}}, {"a": {"b": [2]}}, "a.b is [1] there, [2] here"),
+        ({"a": 1, "b": 2}, {"a": 1}, "b is 2 there, None here"),
+        ({"a": 1}, {"a": 1, "b": 2}, "b is None there, 2 here"),
+        ({"a": {"b": 1}}, {"a": 3}, "a is {'b': 1} there, 3 here"),
+        ({"a": 2, "b": 3}, {"b": 1, "a": 1}, "b is 3 there, 1 here"),  # in the wanted order
+    ],
+)
+def test_first_difference(found, wanted, words):
+    assert first_difference(found, wanted) == words
 
 
 def test_versions_name_what_numbers_depend_on(monkeypatch):
