@@ -9,16 +9,16 @@ import argparse
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from minirl.experiments.jobs import compute
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean, with_interval
 from minirl.support.serialization import csv_text, write_text
 
@@ -27,7 +27,6 @@ POLICIES = Path(__file__).parent / "policies"
 
 Row = dict[str, str]
 Item = TypeVar("Item", bound=tuple)
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -87,39 +86,23 @@ class Study:
 
     def complete(
         self,
-        run: Callable[[Item], Result],
+        run: Callable[[Item], Any],
         items: Iterable[Item],
-        workers: int,
-        store: Callable[[Item, Result], None] | None = None,
+        workers: int = 1,
+        store: Callable[[Item, Any], None] | None = None,
     ) -> None:
-        """Compute run(item) for each missing item, and store each result when it is finished."""
-        for item, result in computed(run, self.missing(items), workers):
-            (store or self.store)(item, result)  # type: ignore[arg-type]
+        """Compute run(item) for each missing item, and store each result when it is finished.
 
-
-def computed(
-    run: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[tuple[Item, Result]]:
-    """Each item with run(item), as the runs finish; no workers means in this process, in order.
-
-    After an error or Ctrl-C no further run begins.
-    """
-    if not workers:
-        for item in tqdm(items, unit="run"):
-            yield item, run(item)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run, item): item for item in items}
-        try:
-            for future in tqdm(as_completed(futures), total=len(items), unit="run"):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        One worker means this process, in the order of the items.
+        """
+        missing = self.missing(items)
+        with closing(compute(run, missing, workers=workers)) as results:
+            for item, result in tqdm(results, total=len(missing), unit="run"):
+                (store or self.store)(item, result)
 
 
 def main(
-    description: str | None,
+    description: str,
     study: Study,
     run: Callable[[Item], Any],
     items: Callable[..., Iterable[Item]],
@@ -140,23 +123,20 @@ def main(
     run : callable
         From an item to the values of its row.
     items : callable
-        Returns all items; it receives the number of seeds if `seeds` is given.
-    table : callable, optional
-        Returns the tables. With --table nothing is computed.
-    draw : callable, optional
-        Draws the figure into a file. With --figure FILE nothing is computed or printed.
-    seeds : int, optional
-        Default of the option --seeds; None if a script has no such option.
+        Returns all items; it receives the number of seeds if `seeds`, its default, is given.
+    table, draw : callable, optional
+        Returns the tables (--table); draws the figure into a file (--figure FILE). With these
+        options nothing is computed.
     store : callable, optional
         Stores an item's result, in place of `study.store`.
     parallel : bool
         Whether runs are computed in --workers processes, or in this one.
     """
-    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     if seeds is not None:
         parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds")
     if parallel:
-        parser.add_argument("--workers", type=int, default=1, help="number of processes")
+        parser.add_argument("--workers", type=int, default=1, help="1: no other processes")
     if table:
         parser.add_argument("--table", action="store_true", help="print the stored runs' tables")
     if draw:
@@ -167,7 +147,7 @@ def main(
         return
     if not (table and arguments.table):
         wanted = items() if seeds is None else items(arguments.seeds)
-        study.complete(run, wanted, arguments.workers if parallel else 0, store)
+        study.complete(run, wanted, arguments.workers if parallel else 1, store)
     if table:
         print(table())
 
@@ -198,7 +178,7 @@ def grouped(rows: Iterable[Row], *columns: str) -> dict[Any, list[Row]]:
 
 
 def median_with_range(values: Sequence[float] | np.ndarray, form: str) -> str:
-    """The median with the smallest and the largest value; empty without values."""
+    """The median with the smallest and the largest value; empty if there are no values."""
     return with_interval(np.median(values), min(values), max(values), form) if len(values) else ""
 
 

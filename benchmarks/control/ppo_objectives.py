@@ -15,6 +15,7 @@ objective, and then averaged over tasks. Intervals are over seeds and treat both
 as fixed.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ OBJECTIVES = {
     **{f"adaptive KL, target {t}": minirl.AdaptiveKL(t) for t in (0.003, 0.01, 0.03)},
     **{f"fixed KL, beta {b}": minirl.FixedKL(b) for b in (0.3, 1.0, 3.0, 10.0)},
 }
+COMMON = minirl.PPO(learning_rate=3e-4, epochs=10, minibatch_size=64, normalize_advantages=True)
 RANDOM = "fresh policy"
 PAPERS_CHOICE = "clipping, epsilon 0.2"
 
@@ -53,30 +55,15 @@ STUDY = study.Study(
 )
 
 
-def algorithm(objective: str) -> minirl.PPO:
-    """PPO with this objective; everything else is the same for all objectives."""
-    return minirl.PPO(
-        objective=OBJECTIVES[objective],
-        learning_rate=3e-4,
-        epochs=10,
-        minibatch_size=64,
-        normalize_advantages=True,
-    )
-
-
 def run(item: Item) -> list[object]:
     """Train one seed: its score and the means over its updates."""
     if item.objective == RANDOM:
         return [round(fresh_policy_return(item.task), 3), "", ""]
+    algorithm = replace(COMMON, objective=OBJECTIVES[item.objective])
     settings = minirl.preset(item.task, "ppo").settings
+    options = {"total_steps": STEPS[item.task], "seed": item.seed, "settings": settings}
     try:
-        result = minirl.train(
-            item.task,
-            algorithm(item.objective),
-            total_steps=STEPS[item.task],
-            seed=item.seed,
-            settings=settings,
-        )
+        result = minirl.train(item.task, algorithm, **options)
     except minirl.TrainingStopped as stopped:
         if not isinstance(stopped.__cause__, NonFiniteError):
             raise

@@ -66,11 +66,7 @@ class Item(NamedTuple):
     seed: int
 
 
-STUDY = study.Study(
-    study.RESULTS / "presets.csv",
-    Item._fields,
-    ("commit", *runs.SCORES),
-)
+STUDY = study.Study(study.RESULTS / "presets.csv", Item._fields, ("commit", *runs.SCORES))
 
 
 def algorithms(env: str) -> list[str]:

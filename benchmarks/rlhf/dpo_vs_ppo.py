@@ -378,7 +378,7 @@ def main() -> None:
 
     run(Job("warm-up", 0, 0, partial(Setup.dpo, pairs=300, kind="soft", steps=10)))
     with one_core():
-        stored.complete(run, items, workers=0, store=store)
+        stored.complete(run, items, store=store)
     print(f"{time.process_time():.0f} s of CPU")
 
 

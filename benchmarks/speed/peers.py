@@ -1,4 +1,4 @@
-"""minirl beside the libraries one would otherwise use: the same work, one core each.
+"""minirl beside other libraries that do the same work, on one core each.
 
     make bench-peers                           (in its own environment, .venv-peers)
     python -m benchmarks.speed.peers           (the same where the extra [bench] is installed)
@@ -6,8 +6,8 @@
 
 Five seeds take about 25 minutes. Every run is a separate process with one thread (`peer_run.py`,
 which contains the settings). CPU seconds include the threads that a library starts nevertheless.
-The libraries take turns within a seed, because a machine's speed changes from minute to minute. A
-library that cannot be imported is left out.
+The libraries take turns, because a machine's speed changes from minute to minute. A library that
+cannot be imported is left out.
 """
 
 import json
@@ -27,23 +27,10 @@ from benchmarks.study import Row
 from minirl import History
 from minirl.experiments.statistics import bootstrap_interval, interval_text
 
-STUDY = study.Study(
-    study.RESULTS / "peers.csv",
-    ("task", "library", "seed"),
-    (
-        "version",
-        "steps",
-        "start_seconds",
-        "cpu_seconds",
-        "wall_seconds",
-        "simulation_seconds",
-        "peak_memory_mb",
-        "import_seconds",
-        "import_memory_mb",
-        "final_return",
-        "steps_to_threshold",
-    ),
-)
+VALUES = ("version", "steps", "start_seconds", "cpu_seconds", "wall_seconds")
+VALUES += ("simulation_seconds", "peak_memory_mb", "import_seconds", "import_memory_mb")
+VALUES += ("final_return", "steps_to_threshold")
+STUDY = study.Study(study.RESULTS / "peers.csv", ("task", "library", "seed"), VALUES)
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
@@ -53,13 +40,7 @@ ONE_THREAD = {
 
 
 def in_a_process(task: str, library: str, seed: int) -> dict[str, Any]:
-    """Run `peer_run.py` and return the values that it prints.
-
-    Raises
-    ------
-    RuntimeError
-        With the end of its messages, if it fails.
-    """
+    """Run `peer_run.py` and return the values that it prints; RuntimeError if it fails."""
     # A script and not a module, so that importing the package `benchmarks` is not timed.
     command = [sys.executable, peer_run.__file__, task, library, str(seed)]
     with TemporaryDirectory() as folder:  # MuJoCo writes a log into the working directory
@@ -88,7 +69,7 @@ def row_values(task: str, printed: dict[str, Any]) -> list[object]:
 
 
 def wanted(seeds: int) -> list[tuple[str, str, int]]:
-    """Task, library and seed of all runs; the libraries take turns within a seed."""
+    """Task, library and seed of all runs."""
     return [
         (name, library, seed)
         for seed in range(seeds)
@@ -121,28 +102,24 @@ def cost(task: Task, row: Row) -> float:
     seconds = float(row["cpu_seconds"])
     if task.kind == "to threshold":
         return seconds
-    if task.kind == "apart from simulation":
-        seconds -= float(row["simulation_seconds"])
-    return seconds / float(row["steps"])
+    return (seconds - float(row["simulation_seconds"] or 0)) / float(row["steps"])
 
 
-def reached_threshold(task: Task, row: Row) -> bool:
+def succeeded(task: Task, row: Row) -> bool:
     """Whether the run reached its threshold; True for tasks without one."""
     return task.kind != "to threshold" or bool(row["steps_to_threshold"])
 
 
 def ratio(task: Task, peer: list[Row], reference: list[Row]) -> str:
-    """The median over seeds of the peer's cost divided by the reference's cost.
+    """The median over seeds of the peer's cost divided by the reference's, with its 95 % interval.
 
-    A seed counts if both have it and at least one of them reached the threshold. The 95 % interval
-    is a bootstrap interval.
+    A seed counts if both have it and at least one of them reached the threshold.
     """
-    by_seed = {row["seed"]: row for row in reference}
-    pairs = [(row, by_seed[row["seed"]]) for row in peer if row["seed"] in by_seed]
     ratios = [
         cost(task, row) / cost(task, other)
-        for row, other in pairs
-        if reached_threshold(task, row) or reached_threshold(task, other)
+        for row in peer
+        for other in reference
+        if row["seed"] == other["seed"] and (succeeded(task, row) or succeeded(task, other))
     ]
     if not ratios:
         return ""
@@ -152,43 +129,35 @@ def ratio(task: Task, peer: list[Row], reference: list[Row]) -> str:
 
 def cells(task: Task, rows: list[Row]) -> dict[str, str]:
     """Column title -> cell, for the runs of one library."""
-
-    def per_step(column: str) -> list[float]:
-        """Microseconds."""
-        return [1e6 * float(row[column]) / float(row["steps"]) for row in rows]
-
-    def column(name: str, form: str, among: list[Row] = rows) -> str:
-        return study.median_with_range(study.numbers(among, name), form)
-
-    arrivals = [row for row in rows if reached_threshold(task, row)]
-    costs = [cost(task, row) for row in arrivals]
+    text = study.median_with_range
+    arrivals = [row for row in rows if succeeded(task, row)]
+    costs = np.array([cost(task, row) for row in arrivals])
     resources = {
-        "wall seconds": column("wall_seconds", ".1f", arrivals),
-        "peak memory, MB": column("peak_memory_mb", ".0f"),
+        "wall seconds": text(study.numbers(arrivals, "wall_seconds"), ".1f"),
+        "peak memory, MB": text(study.numbers(rows, "peak_memory_mb"), ".0f"),
     }
-    if task.kind == "apart from simulation":
-        training = [1e6 * seconds for seconds in costs]
-        simulation = per_step("simulation_seconds")
+    steps, seconds = (np.array(study.numbers(rows, name)) for name in ("steps", "cpu_seconds"))
+    if task.simulates_apart:
+        simulation = 1e6 * np.array(study.numbers(rows, "simulation_seconds")) / steps
         return {
-            "training, CPU microseconds per step": study.median_with_range(training, ".0f"),
-            "simulation, CPU microseconds per step": study.median_with_range(simulation, ".0f"),
+            "training, CPU microseconds per step": text(1e6 * costs, ".0f"),
+            "simulation, CPU microseconds per step": text(simulation, ".0f"),
             **resources,
         }
     if task.kind == "to threshold":
-        steps = [1e-3 * steps for steps in study.numbers(rows, "steps_to_threshold")]
+        reached = np.array(study.numbers(rows, "steps_to_threshold"))
         return {
             "reached": f"{len(costs)} of {len(rows)}",
-            "thousand steps": study.median_with_range(steps, ".0f"),
-            "CPU seconds": study.median_with_range(costs, ".1f"),
-            "CPU microseconds per step": study.median_with_range(per_step("cpu_seconds"), ".0f"),
+            "thousand steps": text(1e-3 * reached, ".0f"),
+            "CPU seconds": text(costs, ".1f"),
+            "CPU microseconds per step": text(1e6 * seconds / steps, ".0f"),
             **resources,
         }
-    rates = [1 / seconds for seconds in costs]
     return {
-        "steps per CPU second": study.median_with_range(rates, ",.0f"),
-        "CPU seconds": column("cpu_seconds", ".1f"),
+        "steps per CPU second": text(1 / costs, ",.0f"),
+        "CPU seconds": text(seconds, ".1f"),
         **resources,
-        "mean return at the end": column("final_return", ".0f"),
+        "mean return at the end": text(study.numbers(rows, "final_return"), ".0f"),
     }
 
 
@@ -204,13 +173,11 @@ def task_table(name: str, rows: list[Row]) -> str:
     lines = []
     for library in task.libraries:
         if measured := runs.get((name, library)):
-            ratios = {
-                f"CPU time / {reference}'s": ""
-                if library == reference
-                else ratio(task, measured, runs.get((name, reference), []))
-                for reference in references
-            }
-            lines.append({"library": library, **cells(task, measured), **ratios})
+            line = {"library": library, **cells(task, measured)}
+            for reference in references:
+                others = runs.get((name, reference), []) if library != reference else []
+                line[f"CPU time / {reference}'s"] = ratio(task, measured, others)
+            lines.append(line)
     return markdown(task.title, lines)
 
 
@@ -241,8 +208,8 @@ def tables() -> str:
     if not rows:
         return ""
     measured = {row["task"] for row in rows}
-    parts = [task_table(name, rows) for name in TASKS if name in measured]
-    return "\n\n".join([*parts, footprint_table(rows)])
+    by_task = [task_table(name, rows) for name in TASKS if name in measured]
+    return "\n\n".join([*by_task, footprint_table(rows)])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """Finished runs in a file, and the pages that quote them."""
 
 import math
-import time
-
-import pytest
 
 from benchmarks import study as studies
 
@@ -43,9 +40,9 @@ def test_several_runs_of_one_key_and_runs_that_begin_alike(tmp_path):
     assert study.missing([("ppo",), ("dpo",)]) == [("dpo",)]
 
 
-def test_without_workers_runs_are_computed_here_and_no_result_is_not_stored(tmp_path):
+def test_one_worker_is_this_process_and_no_result_is_not_stored(tmp_path):
     study = studies.Study(tmp_path / "runs.csv", ("x",), ("square",))
-    study.complete(lambda item: [item[0] ** 2] if item[0] else None, [(3,), (0,), (2,)], 0)
+    study.complete(lambda item: [item[0] ** 2] if item[0] else None, [(3,), (0,), (2,)])
     assert [(row["x"], row["square"]) for row in study.rows()] == [("3", "9"), ("2", "4")]
 
 
@@ -80,14 +77,3 @@ def test_texts_of_numbers():
     rows = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}, {"a": "1", "b": "y"}]
     assert studies.grouped(rows, "a") == {"1": [rows[0], rows[2]], "2": [rows[1]]}
     assert list(studies.grouped(rows, "a", "b")) == [("1", "x"), ("2", "y"), ("1", "y")]
-
-
-def sleep(item):
-    time.sleep(item[0])
-
-
-def test_an_error_ends_the_waiting_runs_too():
-    began = time.monotonic()
-    with pytest.raises(ValueError, match="non-negative"):
-        list(studies.computed(sleep, [(-1.0,)] + [(1.0,)] * 20, 1))
-    assert time.monotonic() - began < 15  # a few may have been on their way

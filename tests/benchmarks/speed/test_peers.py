@@ -31,7 +31,7 @@ def run(peers, monkeypatch):
 
     def run(seeds, measure):
         monkeypatch.setattr(peers, "in_a_process", measure)
-        peers.STUDY.complete(peers.run, peers.wanted(seeds), workers=0)
+        peers.STUDY.complete(peers.run, peers.wanted(seeds))
 
     return run
 
