@@ -27,6 +27,7 @@ from minirl.experiments.statistics import interquartile_mean
 from minirl.policy import Policy
 from minirl.rlhf import dpo
 from minirl.rlhf.align import ENVIRONMENT
+from minirl.rlhf.dpo import path_gradient, path_log_probs
 
 STUDY = study.Study(
     study.RESULTS / "rlhf_choices.csv", ("algorithm", "choice", "corpus"), ("fraction",)
@@ -48,10 +49,9 @@ class AveragedTokens(PPO):
 
 @dataclass(frozen=True, eq=False)
 class WithReference(PPOState):
-    """PPO's state, with the reference model and the weight of its KL in the loss."""
+    """PPO's state, with the reference model; `beta` is the weight of its KL in the loss."""
 
     reference: Policy
-    coefficient: float = BETA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,13 @@ class KLInTheLoss(PPO):
 
     def update(self, state: Any, batch: Batch, *others: Any) -> tuple[Any, dict[str, float]]:
         spread = float(batch.advantages.std()) if self.normalize_advantages else 1.0
-        return super().update(replace(state, coefficient=BETA / spread), batch, *others)
+        return super().update(replace(state, beta=BETA / spread), batch, *others)
 
     def step(self, state: Any, minibatch: Batch, old: Any) -> tuple[Any, float, float]:
+        def penalty(reference: Any, new: Any, _: np.ndarray, beta: float) -> Any:
+            return self.penalty(new, reference, minibatch, beta)
+
         reference = state.reference(minibatch.observations)
-
-        def penalty(_: Any, new: Any, weight: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
-            return self.penalty(new, reference, minibatch, state.coefficient)
-
         with mock.patch.object(ppo, "kl_to_old_policy", penalty):
             stepped, *numbers = super().step(state, minibatch, reference)
         return replace(state, policy=stepped.policy, optimizer=stepped.optimizer), *numbers
@@ -141,24 +140,26 @@ class SparseAdam(PPO):
         return replace(stepped, policy=policy, optimizer=optimizer), *numbers
 
 
+def averaged_log_probs(policy: Policy, paths: Any) -> tuple[np.ndarray, Any]:
+    """`path_log_probs`, as means over the tokens of a sentence."""
+    sums, cache = path_log_probs(policy, paths)
+    return sums / paths.valid.sum(axis=1), cache
+
+
+def averaged_gradient(policy: Policy, paths: Any, cache: Any, d: np.ndarray) -> np.ndarray:
+    """`path_gradient`, for these means."""
+    return path_gradient(policy, paths, cache, d / paths.valid.sum(axis=1))
+
+
+AVERAGED = {"path_log_probs": averaged_log_probs, "path_gradient": averaged_gradient}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AveragedDPO(rlhf.DPO):
     """DPO whose log-ratios are means over the tokens of a sentence instead of sums."""
 
     def fit(self, *arguments: Any, **named: Any) -> dpo.DPOResult:
-        log_probs, gradient = dpo.path_log_probs, dpo.path_gradient
-
-        def averaged(policy: Policy, paths: Any) -> tuple[np.ndarray, Any]:
-            sums, cache = log_probs(policy, paths)
-            return sums / paths.valid.sum(axis=1), cache
-
-        def of_averaged(policy: Policy, paths: Any, cache: Any, d: np.ndarray) -> np.ndarray:
-            return gradient(policy, paths, cache, d / paths.valid.sum(axis=1))
-
-        with (
-            mock.patch.object(dpo, "path_log_probs", averaged),
-            mock.patch.object(dpo, "path_gradient", of_averaged),
-        ):
+        with mock.patch.multiple(dpo, **AVERAGED):
             return super().fit(*arguments, **named)
 
 
