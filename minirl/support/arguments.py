@@ -1,9 +1,9 @@
-"""What kind of object each argument of a public function must be, as its annotations say.
+"""Checks of the kind of each argument of a public function, by its annotation.
 
 The last line of a module, `check_arguments(__name__)`, lets all its public functions, classes and
-methods check what they are given. The code above it stays free of such checks, and a new function
-has them from the beginning. What the numbers themselves must be like is checked by the functions,
-with `minirl.support.validation`.
+methods check their arguments. The code above it needs no such checks, and every new function has
+them automatically. The values of numbers and the shapes of arrays are checked by the functions
+themselves, with `minirl.support.validation`.
 """
 
 import functools
@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from minirl.support.failures import raised_by_user
 from minirl.support.validation import described, way_out, with_article
 
-# How a message calls what an annotation calls otherwise.
+# The name in messages of a type in annotations.
 NAMES: dict[Any, str] = {
     np.random.Generator: "a numpy.random.Generator",
     Callable: "a function",
@@ -39,24 +39,23 @@ NAMES: dict[Any, str] = {
     types.NoneType: "None",
 }
 SIMPLE = (types.NoneType, bool, Real, str)
-# What a wrong argument may end in.
+# The exceptions that a wrong argument may cause.
 FAULTS = (TypeError, AttributeError, LookupError, ValueError)
 
 
 def check_arguments(module: str, *, often: Sequence[str] = ()) -> None:
     """Let all public functions, classes and methods of a module check the kinds of their arguments.
 
-    A wrong one is a ValueError of one line that names the argument, what is expected, what was
-    given and, where there is one, the way out. A list is taken where an array or a tuple is
-    expected.
+    A wrong argument raises a ValueError of one line that names the argument, the expected kind, the
+    value and, if there is one, the way out. A list is accepted instead of an array or a tuple.
 
     Parameters
     ----------
     module : str
         `__name__`.
     often : sequence of str
-        Functions, methods (`"PPO.step"`) and classes of methods that are called for each row or
-        minibatch: their arguments are looked at only after an error.
+        Functions, methods (`"PPO.step"`) and classes of methods that are called once per row or
+        minibatch. Their arguments are checked only after an error.
     """
     for name, value in list(vars(sys.modules[module]).items()):
         if name.startswith("_") or getattr(value, "__module__", None) != module:
@@ -121,7 +120,7 @@ def _with_checks(
 
 
 class _Arguments:
-    """What the parameters of a function accept, read from its annotations at the first call."""
+    """The kinds of a function's parameters, read from its annotations at the first call."""
 
     def __init__(self, function: Callable[..., Any], bound: bool) -> None:
         self._function = function
@@ -146,11 +145,11 @@ class _Arguments:
 
     @functools.cached_property
     def _known_types(self) -> dict[str, set[Any]]:
-        """Types of earlier arguments that were right, and are so whatever their value."""
+        """Types of earlier arguments that were right and would be right with any value."""
         return {name: set() for name in self._kinds}
 
     def of_known_types(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether no argument needs a closer look; quick, for the records of each minibatch."""
+        """Whether no argument needs a check; fast, because of the records of each minibatch."""
         known = self._known_types
         for value, right in zip(args[self._skipped :], known.values(), strict=False):
             if _type_of(value) not in right:
@@ -158,10 +157,10 @@ class _Arguments:
         return all(_type_of(value) in known.get(name, ()) for name, value in kwargs.items())
 
     def explain(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raise a ValueError that names the argument at fault, if its kind or shape is wrong.
+        """Raise a ValueError that names the wrong argument, if its kind or shape is wrong.
 
-        An error that names an argument stays what it is, and so does one of a user's code, which
-        has its own reasons.
+        An error that already names an argument is not changed, and neither is an error in the code
+        of a user.
         """
         named = isinstance(error, ValueError) and self._names_one(str(error))
         if named or raised_by_user(error):
@@ -181,9 +180,9 @@ class _Arguments:
     def checked(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, strictly: bool = True
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments, with lists made arrays or tuples where those are expected.
+        """The arguments, with lists converted to arrays or tuples if those are expected.
 
-        Unless `strictly`, what the function may judge better, or do with less, is left to it.
+        Unless `strictly`, arguments that the function itself may check or accept are not checked.
         """
         given = dict(zip(self._kinds, args[self._skipped :], strict=False))
         positional = len(given)
@@ -209,7 +208,7 @@ class _Arguments:
         return taken
 
     def _exchanged(self, name: str, given: Mapping[str, Any]) -> str:
-        """The argument whose value fits here, and which this one's value fits."""
+        """The end of a message if the values of this and another argument are exchanged."""
         for other, kind in self._kinds.items():
             if (
                 other in given
@@ -222,10 +221,10 @@ class _Arguments:
 
 
 def _type_of(value: Any) -> Any:
-    """What decides whether an object is of the right kind: mostly its type.
+    """The property that decides whether an object is of the right kind: mostly its type.
 
-    For a class that is the class itself, since no other class is as good, and for an array its
-    dtype, since one of text is no array of numbers.
+    For a class it is the class itself, because another class may be wrong. For an array it is the
+    dtype, because an array of text is not an array of numbers.
     """
     if isinstance(value, np.ndarray):
         return value.dtype
@@ -241,13 +240,14 @@ class _Kind:
     expected : str
         Its name in a message.
     convert : callable
-        The value as the function wants it; raises TypeError or ValueError for another kind.
+        Converts a value for the function; raises TypeError or ValueError for another kind.
     by_type : bool
         Whether two objects of one type are both right or both wrong.
     simple : tuple of type
-        Numbers, strings and None that are left to the function: it says the range as well.
+        Types of numbers, strings and None that the function itself checks, because its message
+        includes the range.
     members : tuple of str
-        Attributes of such an object; a function may do with a part of them.
+        Attributes of such an object; a function may need only some of them.
     kinds : tuple of type
         Classes whose objects are accepted.
     """
@@ -260,7 +260,7 @@ class _Kind:
     kinds: tuple[type, ...] = ()
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value is of this kind, or can be made so."""
+        """Whether the value is of this kind or can be converted to it."""
         try:
             self.convert(value)
         except (TypeError, ValueError):
@@ -268,7 +268,7 @@ class _Kind:
         return True
 
     def may_accept(self, value: Any) -> bool:
-        """Whether the function may still take a value that is not of this kind."""
+        """Whether the function may accept a value that is not of this kind."""
         if isinstance(value, SIMPLE):
             return isinstance(value, self.simple)
         return not isinstance(value, type) and any(hasattr(value, name) for name in self.members)
@@ -281,11 +281,11 @@ def _kind(hint: Any) -> _Kind:
         return _Kind("an array of numbers", _to_array, simple=(Real,))
     if origin is np.dtype:
         return _Kind("a NumPy dtype of numbers", _to_dtype, by_type=False)
-    if origin is typing.Annotated:  # with the words for a message, or with a check of the value
+    if origin is typing.Annotated:  # with a name for messages, or with a check of the value
         kind = _kind(parts[0])
         return replace(kind, expected=parts[1]) if isinstance(parts[1], str) else kind
     if origin in (typing.Union, types.UnionType):
-        # A union that holds the many parts of ArrayLike has lost the name.
+        # A union with ArrayLike contains the parts of ArrayLike, not its name.
         array = typing.get_args(ArrayLike) if set(typing.get_args(ArrayLike)) <= set(parts) else ()
         rest = [_kind(part) for part in parts if part not in array]
         return _one_of([_kind(ArrayLike), *rest] if array else rest)
@@ -331,7 +331,7 @@ def _one_of(kinds: Sequence[_Kind]) -> _Kind:
 
     names = [kind.expected for kind in kinds]
     return _Kind(
-        # None stands for a default, and is no answer to a wrong argument.
+        # None means the default; as an alternative it would not help.
         _alternatives([name for name in names if name != "None"] or names),
         convert,
         all(kind.by_type for kind in kinds),
@@ -360,7 +360,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 def _is_list(value: Any) -> bool:
-    """Any iterable but a string, a mapping or a record."""
+    """Whether the value is an iterable, but not a string, a mapping or a record."""
     record = isinstance(value, str | bytes | Mapping | type) or hasattr(value, "_fields")
     if record or not isinstance(value, Iterable):
         return False
@@ -369,9 +369,9 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_function(value: Any, makes: Any) -> bool:
-    """Whether the value is a function; a class is one that makes its objects.
+    """Whether the value is a function; a class counts as a function that makes its objects.
 
-    A policy can be called, too, but it is never what a caller means by a function.
+    A policy can be called too, but it does not count as a function.
     """
     if not isinstance(value, type) or makes is Any:
         return callable(value) and not hasattr(value, "with_observation_statistics")
@@ -422,7 +422,7 @@ def _is_foreign(value: Any) -> bool:
 
 
 def _members(kind: type) -> tuple[str, ...]:
-    """What makes an object one of a kind: the names of a protocol, the methods of a class."""
+    """The names that an object of a kind must have: of a protocol, or a class's methods."""
     own = [parent for parent in kind.__mro__ if parent.__module__ not in ("builtins", "typing")]
     names = [
         name

@@ -1,15 +1,15 @@
-"""Checkpoints: everything an interrupted training run needs to go on as if nothing had happened.
+"""Checkpoints: everything that an interrupted training run needs in order to continue exactly.
 
 A checkpoint file is a line with a SHA-256 digest of what follows, a line of JSON that describes the
 run, and a pickle. **A pickle can execute any code when it is loaded: resume only from checkpoints
-that you made yourself.** The digest shows damage, not forgery. Policies for others are `.npz` files
-(`minirl.save_policy`).
+that you made yourself.** The digest detects damage, not forgery. To give a policy to others, use
+`minirl.save_policy`.
 
-The environments' state is the attributes of their Python objects, which covers everything that
-comes with minirl, Gymnasium's CartPole, classic control, toy text and MuJoCo. Environments in
-worker processes (`AsyncVectorEnv`) and Box2D's cannot be stored; such a run goes on from freshly
-reset environments. What an environment, an algorithm or a `measure` keeps outside of its own state
-(in a global variable, in a file) is not stored either.
+The environments' state consists of the attributes of their Python objects. This works for the
+environments of minirl and for Gymnasium's classic control, toy text and MuJoCo. Environments in
+worker processes (`AsyncVectorEnv`) and those of Box2D cannot be stored; such a run continues from
+freshly reset environments. Data that an environment, an algorithm or a `measure` keeps elsewhere,
+for example in a global variable or a file, is not stored.
 """
 
 import copyreg
@@ -36,7 +36,7 @@ FORMAT = "minirl-checkpoint-1"
 
 
 class CheckpointError(ValueError):
-    """A file is not an undamaged checkpoint of the run that should go on."""
+    """A file is not an undamaged checkpoint of the run that is to continue."""
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class RunState:
     learner : Learner
         The states of algorithm, critic fit and reward transform.
     history : History
-        Its last row holds the CPU seconds used so far.
+        Its last row contains the CPU seconds used so far.
     env_state : EnvState or None
         The environments' state for the next rollout; None before the first reset.
     action_rng, update_rng : Generator
@@ -56,7 +56,7 @@ class RunState:
     best_policy : Policy or None
         The policy of the best evaluation so far, whose mean return is `best_return`.
     collapsed : bool
-        Whether the warning of a collapsed policy has been given.
+        Whether the warning about a collapsed policy has been given.
     resets : tuple of int
         Environment steps at which the run was resumed from freshly reset environments.
     """
@@ -73,7 +73,7 @@ class RunState:
 
 
 class Checkpoints:
-    """When and where to save the state of a run, and from where to resume it.
+    """When and where the state of a run is saved, and the file from which it is resumed.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Checkpoints:
     described : dict
         JSON-ready description of the run.
     policy : Policy or None
-        The policy that the run starts from, if one was given.
+        The policy with which the run starts, if one was given.
 
     Raises
     ------
@@ -111,7 +111,7 @@ class Checkpoints:
             save_checkpoint(self.path, run, envs, self.described)
 
     def load(self, envs: VectorEnv, seed: int) -> RunState:
-        """The run to go on with, whose environments are put where they were."""
+        """The run that continues; `envs` gets the state of its environments."""
         assert self.resume is not None
         run, environments = load_checkpoint(self.resume, self.described)
         restore_environments(envs, environments, run, seed)
@@ -132,22 +132,22 @@ def _require_consistent(
     same = resume is not None and Path(resume).resolve() == Path(checkpoint).resolve()
     if Path(checkpoint).exists() and not same:
         raise ValueError(
-            f"checkpoint {str(checkpoint)!r} exists already; give resume={str(checkpoint)!r} to go "
-            "on from it, or delete it to train again"
+            f"checkpoint {str(checkpoint)!r} exists already; give resume={str(checkpoint)!r} to "
+            "continue from it, or delete it to train again"
         )
 
 
 def save_checkpoint(
     path: Path | str, run: RunState, envs: VectorEnv, described: dict[str, Any]
 ) -> None:
-    """Write a checkpoint atomically, so that the one before survives an interruption.
+    """Write a checkpoint atomically, so that an interruption does not destroy the previous one.
 
     Parameters
     ----------
     envs : VectorEnv
-        Whose state is stored with the checkpoint, if it can be pickled.
+        The environments. Their state is stored with the checkpoint if it can be pickled.
     described : dict
-        JSON-ready description of the run, which `load_checkpoint` compares.
+        JSON-ready description of the run, with which `load_checkpoint` compares its own.
 
     Raises
     ------
@@ -178,8 +178,8 @@ def load_checkpoint(path: Path | str, described: dict[str, Any]) -> tuple[RunSta
     Raises
     ------
     CheckpointError
-        If the file is damaged or no checkpoint, or if it belongs to another run, saying how the
-        two differ.
+        If the file is damaged or not a checkpoint, or if it belongs to another run. The message
+        says how the two runs differ.
     """
     header, pickled = _read(path)
     difference = first_difference(header["run"], described)
@@ -193,12 +193,12 @@ def load_checkpoint(path: Path | str, described: dict[str, Any]) -> tuple[RunSta
 
 
 def checkpoint_steps(path: Path | str) -> int:
-    """How many environment steps a checkpoint contains.
+    """Number of environment steps of the run in a checkpoint.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged or no checkpoint.
+        If the file is damaged or not a checkpoint.
     """
     return int(_read(path)[0]["environment_steps"])
 
@@ -221,7 +221,7 @@ def _read(path: Path | str) -> tuple[dict[str, Any], bytes]:
 
 def environment_state(envs: VectorEnv) -> bytes | None:
     """The attributes of parallel environments, pickled; None if they cannot be pickled."""
-    # Not the functions that made them, which are often local: `make_vector_env` makes new ones.
+    # `env_fns` are often local functions, which cannot be pickled, and are not needed again.
     layers = [
         {name: value for name, value in vars(layer).items() if name not in ("env", "env_fns")}
         for layer in _layers(envs)
@@ -229,7 +229,7 @@ def environment_state(envs: VectorEnv) -> bytes | None:
     buffer = io.BytesIO()
     try:
         _StatePickler(buffer).dump(layers)
-    except Exception:  # each library's objects refuse with errors of their own
+    except Exception:  # each library raises its own errors
         return None
     return buffer.getvalue()
 
@@ -237,10 +237,10 @@ def environment_state(envs: VectorEnv) -> bytes | None:
 def restore_environments(
     envs: VectorEnv, environments: bytes | None, run: RunState, seed: int
 ) -> None:
-    """Put new environments where those of the checkpoint were.
+    """Give new environments the state of those in the checkpoint.
 
-    If their state could not be stored, they are reset with a seed made of the run's `seed` and of
-    the environment steps so far, which are then listed in `run.resets`.
+    If this state could not be stored, they are reset with a seed made from the run's `seed` and the
+    number of environment steps so far, and this number is appended to `run.resets`.
     """
     if environments is not None:
         for layer, state in zip(_layers(envs), _unpickled(environments), strict=True):
@@ -259,7 +259,7 @@ def _unpickled(content: bytes) -> Any:
     except Exception as error:  # unpickling calls the classes of a user
         raise CheckpointError(
             f"the checkpoint can't be loaded here: {type(error).__name__}: {error}; its classes "
-            "must be defined where they were when it was saved"
+            "must be importable under the same names as when it was saved"
         ) from error
 
 
@@ -272,9 +272,10 @@ def _layers(envs: VectorEnv) -> list[VectorEnv]:
 
 
 class _StatePickler(pickle.Pickler):
-    """Stores all attributes of `EzPickle` objects, which by themselves store how they were made.
+    """Pickler that stores all attributes of `EzPickle` objects.
 
-    MuJoCo's environments are such objects: unpickled as usual, they would be new environments.
+    By default, these objects store only the arguments of their constructors. MuJoCo's environments
+    are such objects, so they would become new environments.
     """
 
     def reducer_override(self, value: Any) -> Any:

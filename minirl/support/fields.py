@@ -1,7 +1,7 @@
 """Checks of a dataclass, declared with its fields.
 
-A field's annotation names what its value must be, for example `epochs: Count = 10`. One line in
-`__post_init__` makes all the checks of a class: `check_fields(self)`.
+The annotation of a field says which values are allowed, for example `epochs: Count = 10`. The line
+`check_fields(self)` in `__post_init__` makes all the checks of a class.
 """
 
 import functools

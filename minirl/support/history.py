@@ -23,7 +23,7 @@ class Rows(Sequence[dict[str, float]]):
     """The metrics of each update, which can be read like a list of dictionaries.
 
     Each number takes 8 bytes, and rows with the same metrics share one tuple of names. A list of
-    dictionaries would take about ten times as much memory.
+    dictionaries would need about ten times as much memory.
 
     >>> rows = Rows()
     >>> rows.append({"kl": 0.25, "entropy": 0.5})
@@ -139,7 +139,7 @@ class History:
         self.rows.append(row)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Each metric as an array (U,) over the updates; nan where an update did not report it."""
+        """Each metric as an array (U,) over the updates; nan where an update does not have it."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         columns = {name: np.full(len(self.rows), np.nan) for name in names}
         for update, row in enumerate(self.rows):
@@ -148,7 +148,7 @@ class History:
         return columns
 
     def final_return(self) -> float:
-        """Mean return of the last 100 finished episodes, of all if fewer; nan if there is none."""
+        """Mean return of the last 100 finished episodes, or of all if fewer; nan without any."""
         recent = self._recent_returns()
         return float(recent.mean()) if len(recent) else float("nan")
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: how they end a command, and how they wait for a save."""
+"""Ctrl-C, SIGTERM and a closed terminal: how they end a command, and how they are deferred."""
 
 import contextlib
 import gc
@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 HAS_MASK = hasattr(signal, "pthread_sigmask")  # not on Windows
-# Windows has no SIGHUP, which is what a process receives when its terminal is closed.
+# A process receives SIGHUP when its terminal is closed. Windows does not have this signal.
 NUMBERS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 
 
 class Interrupted(KeyboardInterrupt):
-    """What `raise_interrupts` raises.
+    """The exception that `raise_interrupts` raises.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def exit_status(error: BaseException | None) -> int:
 def raise_interrupts() -> Iterator[None]:
     """Inside the block, Ctrl-C, SIGTERM and SIGHUP raise `Interrupted`, but only one at a time.
 
-    While an `Interrupted` is being handled, which may save hours of training, further signals do
-    nothing. A signal that was ignored before, as `nohup` ignores SIGHUP, still is.
+    While an `Interrupted` is being handled, which may save hours of training, further signals have
+    no effect. A signal that was already ignored stays ignored, such as SIGHUP under `nohup`.
     """
     handled: list[weakref.ref[Interrupted]] = []
 
     def interrupt(number: int, frame: Any) -> None:
         if handled and handled[-1]() is not None:
-            gc.collect()  # it may have been dropped in a reference cycle
+            gc.collect()  # only a reference cycle may still contain it
         if handled and handled[-1]() is not None:
             return
         error = Interrupted(number)
@@ -59,7 +59,7 @@ def raise_interrupts() -> Iterator[None]:
         try:
             raise error
         finally:
-            del error  # or this frame and its exception would keep each other alive
+            del error  # otherwise this frame and its exception would refer to each other
 
     with _handlers(interrupt):
         yield
@@ -67,14 +67,14 @@ def raise_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Inside the block, Ctrl-C, SIGTERM and SIGHUP wait; the first of them arrives at its end.
+    """Inside the block, Ctrl-C, SIGTERM and SIGHUP are deferred; the first is raised at its end.
 
-    Child processes started inside the block ignore Ctrl-C for life: a terminal sends it to them as
-    well as to their parent, which decides what happens to them.
+    Child processes started inside the block always ignore Ctrl-C. A terminal sends it to them and
+    to their parent, and the parent decides what happens to them.
     """
     held: list[int] = []
     with _handlers(lambda number, frame: held.append(number)) as active:
-        # Children inherit the mask. The handler catches what arrives at other threads.
+        # Children inherit the mask. The handler receives the signals of other threads.
         mask = (
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT} & active) if HAS_MASK else ()
         )
@@ -89,15 +89,15 @@ def hold_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handlers(handler: Callable[[int, Any], None]) -> Iterator[set[int]]:
-    """Handle signals by `handler` inside the block; returns which of them were not ignored.
+    """Handle signals by `handler` inside the block, and yield those that were not ignored before.
 
-    Python allows this in the main thread only; in another one, nothing is changed.
+    Python allows this only in the main thread; in another thread, nothing is changed.
     """
     before: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for number in NUMBERS:
-                # None: a handler that was not installed from Python can't be restored.
+                # It is None for a handler that was not installed from Python and can't be restored.
                 if (old := signal.getsignal(number)) not in (signal.SIG_IGN, None):
                     before[number] = old
                     signal.signal(number, handler)
@@ -110,7 +110,7 @@ def _handlers(handler: Callable[[int, Any], None]) -> Iterator[set[int]]:
 def exit_on_interrupt(message: str = "") -> None:
     """From now on, Ctrl-C ends the process at once, with `message` on stderr and status 130.
 
-    For the time before and after a command does its work, when there is nothing to save.
+    It is meant for the time before and after a command works, when there is nothing to save.
     """
 
     def leave(number: int, frame: Any) -> None:
@@ -118,11 +118,11 @@ def exit_on_interrupt(message: str = "") -> None:
             os.write(2, message.encode())
         os._exit(128 + number)
 
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as jobs in the background do
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # background jobs ignore it
         signal.signal(signal.SIGINT, leave)
 
 
-# `python -m minirl` imports the package before `__main__`, which would be too late: importing takes
-# most of the time until a command works, and Ctrl-C there would print a traceback.
+# `python -m minirl` imports the package before `__main__`. Importing takes most of the time until a
+# command works, and Ctrl-C during it would print a traceback, so the handler is installed here.
 if sys.argv[:1] == ["-m"] and {"minirl", "-mminirl", "minirl.__main__"} & set(sys.orig_argv):
     exit_on_interrupt("minirl: interrupted\n")

@@ -1,4 +1,4 @@
-"""How a run uses the machine: one core, and memory that is kept."""
+"""How a run uses the machine: one core, and the memory of freed arrays is reused."""
 
 import ctypes
 import threading
@@ -15,12 +15,12 @@ _one_run = threading.RLock()
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """One BLAS thread inside the block; from then on, the process keeps the memory of freed arrays.
+    """Use one BLAS thread inside the block, and reuse the memory of freed arrays from then on.
 
     The last bits of a matrix product depend on the number of BLAS threads, and small products are
-    faster on one. The limit holds for the whole process, and the first Python thread that leaves
-    would lift it for the others. Their results would then depend on timing, so that a second
-    Python thread is refused.
+    faster with one. The limit applies to the whole process. The first Python thread to leave the
+    block would end the limit for all others, whose results would then depend on timing. Therefore
+    only one Python thread may be inside.
 
     Raises
     ------
@@ -42,16 +42,16 @@ def one_core() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed arrays for the next ones; with another C library, do nothing.
+    """Make glibc reuse the memory of freed arrays; with another C library, do nothing.
 
-    By itself it hands large ones back to the system, and fresh pages for the next ones cost as much
-    as the arithmetic: PPO on a token table takes 1.5 times as long. Dask starts its workers with a
-    variable (MALLOC_TRIM_THRESHOLD_) that asks for it, and all training took 1.3 times as long
-    there; this prevails over it.
+    By default glibc returns the memory of large arrays to the system. The pages of the next arrays
+    then take as long as the arithmetic: PPO on a token table takes 1.5 times as long. Dask starts
+    its workers with a variable (MALLOC_TRIM_THRESHOLD_) that makes glibc return even more memory,
+    and all training took 1.3 times as long there. This function overrides the variable.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # what other systems raise
+    except (AttributeError, OSError, TypeError):  # raised on other systems
         return
     mallopt(MMAP_THRESHOLD, KEPT_BYTES)
     mallopt(TRIM_THRESHOLD, 2 * KEPT_BYTES)

@@ -1,6 +1,6 @@
 """Every logged number, defined once: its meaning, its unit, and its values in a healthy run.
 
-`train` refuses a metric that is not listed here. An algorithm of your own may add its metrics:
+`train` rejects a metric that is not listed here. Your own algorithm may add its metrics:
 `GLOSSARY["my_metric"] = Metric("formula", "unit", "healthy range")`.
 """
 

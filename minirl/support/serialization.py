@@ -1,4 +1,4 @@
-"""Files that are never half written, and arrays in `.npz` files whose every bit is checked."""
+"""Atomic writing of files, and `.npz` files of arrays with a digest of every bit."""
 
 import contextlib
 import csv
@@ -48,8 +48,8 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())  # or a power failure could leave the new name with no content
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from colleagues
+            os.fsync(file.fileno())  # after a power failure, the file could be empty without this
+        os.chmod(temporary, 0o644)  # with mkstemp's 0600, other users could not read the results
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -63,7 +63,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    r"""The rows as CSV text, the first of them usually the names of the columns.
+    r"""The rows as CSV text; the first row usually contains the names of the columns.
 
     >>> csv_text([["name", "score"], ["A, or so", 1.5]])
     'name,score\n"A, or so",1.5\n'
@@ -79,7 +79,7 @@ def prepare_folder(folder: Path | str) -> Path:
     Raises
     ------
     ValueError
-        If it can't be used; the message names the folder and the reason.
+        If the folder can't be used; the message names the folder and the reason.
     """
     if not str(folder):
         raise ValueError("output folder must have a name, got ''")
@@ -224,11 +224,11 @@ def load_arrays(path: Path | str, file_format: str) -> tuple[dict[str, Any], dic
     OSError
         If the file cannot be read.
     ValueError
-        If it is not exactly a file that `save_arrays` wrote in this format; the message names the
+        If it is not exactly a file that `save_arrays` wrote in this format. The message names the
         check that failed.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+    if path.exists() and not path.is_file():  # reading a pipe or a device may never end
         raise ValueError("it is not a regular file")
     with open(path, "rb") as file:
         beginning = file.read(4)
@@ -240,7 +240,7 @@ def load_arrays(path: Path | str, file_format: str) -> tuple[dict[str, Any], dic
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("its members are compressed, those of minirl are not")
+            raise ValueError("its members are compressed, but those of minirl's files are not")
         if sum(member.file_size for member in members) > len(content):
             raise ValueError("its members are larger than the file")
         stored = [(member.filename, archive.read(member)) for member in members]
@@ -328,8 +328,8 @@ def save_policy(policy: Policy, path: Path | str, description: dict[str, Any]) -
     Raises
     ------
     ValueError
-        If the policy could not be loaded again: its network is not one of minirl's, or its arrays
-        do not fit the network or are not finite; or if the description has no JSON form.
+        If the network is not one of minirl's, if the arrays do not fit the network or are not
+        finite (the policy could not be loaded again), or if the description has no JSON form.
     """
     require_instance("policy", policy, Policy)
     require_instance("description", description, dict)
@@ -364,7 +364,7 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
     ------
     FileNotFoundError
     PolicyFileError
-        If the file is not exactly one that `save_policy` wrote; the message names the check that
+        If the file is not exactly one that `save_policy` wrote. The message names the check that
         failed.
     """
     require_instance("path", path, str, os.PathLike)

@@ -8,10 +8,10 @@ from typing import Any, TextIO
 
 
 class LastingStream:
-    """A text stream whose errors wait in `error` instead of interrupting the writer.
+    """A text stream that stores its first error in `error` instead of raising it.
 
-    After the first error, as when the reader of a pipe has ended (`| head -1`), what is written is
-    dropped. A character that the stream's encoding lacks becomes a question mark.
+    After an error, for example because the reader of a pipe has ended (`| head -1`), text that is
+    written is dropped. A character that the stream's encoding lacks becomes a question mark.
 
     Parameters
     ----------
@@ -23,14 +23,14 @@ class LastingStream:
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write and return the length of the text."""
+        """Write a text and return its length."""
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         with self._keeping_errors():
             self.stream.write(text.encode(encoding, "replace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what was written so far."""
+        """Flush the stream."""
         with self._keeping_errors():
             self.stream.flush()
 
@@ -43,7 +43,7 @@ class LastingStream:
             yield
         except OSError as error:
             self.error = self.error or error
-            # What is still in the stream's buffer goes nowhere, now and when Python exits.
+            # The text that is still in the stream's buffer is dropped, also when Python exits.
             with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self.stream.fileno())
 
@@ -71,7 +71,7 @@ def lasting_streams() -> Iterator[LastingStream]:
 def _nowhere() -> TextIO:
     """A stream without a reader. Its descriptor is usually the one that was closed.
 
-    Any other file could be given that number, and then receive what a child process writes to it.
+    Otherwise another file could get this number and receive the output of a child process.
     """
     stream = open(os.devnull, "w")  # noqa: SIM115  # the caller closes it
     os.set_inheritable(stream.fileno(), True)

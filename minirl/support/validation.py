@@ -1,4 +1,4 @@
-"""Argument checks: each names the argument, the value it got and what would be right."""
+"""Checks of arguments: each message names the argument, its value and what would be right."""
 
 import contextlib
 import math
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# Larger counts would keep a machine busy for years, or fill its memory: they are mistakes.
+# Larger counts are mistakes, because they would take years or fill the memory.
 MOST_STEPS = 10**11
 MOST_REPETITIONS = 10**5
 MOST_ENVIRONMENTS = 10**5
@@ -71,7 +71,7 @@ def require_count(name: str, value: Any, *, most: int | None = None) -> None:
 
 
 def require_float_type(dtype: Any) -> None:
-    """Raise ValueError unless `dtype` is the name of one of the two types of floats."""
+    """Raise ValueError unless `dtype` is "float32" or "float64"."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
 
@@ -156,8 +156,8 @@ def require_methods(name: str, value: Any, *methods: str) -> None:
 def require_instance(name: str, value: Any, *kinds: type) -> None:
     """Raise ValueError unless `value` is an instance of one of `kinds`.
 
-    The message names the mistake a learner most often makes: a class in place of an object, or an
-    object that contains the one that is needed.
+    The message names the most frequent mistakes: a class instead of an object, or an object that
+    contains the required one.
 
     >>> require_instance("seed", "3", int)
     Traceback (most recent call last):
@@ -177,7 +177,7 @@ def with_article(noun: str) -> str:
 
 
 def described(value: Any) -> str:
-    """What was passed, short enough for one line."""
+    """A description of a value that is short enough for one line."""
     if value is None:
         return "None"
     if isinstance(value, type):
@@ -191,10 +191,10 @@ def described(value: Any) -> str:
 
 
 def way_out(name: str, value: Any, fits: Callable[[Any], bool], kinds: Sequence[type] = ()) -> str:
-    """The change that makes `value` right as the argument `name`, as the end of a message.
+    """The end of a message: a change that makes `value` a right value of the argument `name`.
 
-    Known are a class in place of its object, an object that holds what is needed or computes it
-    under the argument's name, and those of `_replacements`. `kinds` are the classes that fit.
+    The known changes are an object instead of its class, an attribute or a method's result with the
+    argument's name, and those of `_replacements`. `kinds` are the classes that fit.
     """
     if isinstance(value, type):
         # Only a class whose arguments all have defaults can be tried.
@@ -224,7 +224,7 @@ def way_out(name: str, value: Any, fits: Callable[[Any], bool], kinds: Sequence[
     return ""
 
 
-# What makes the table that an exact function calls by this name out of a policy.
+# For each argument of an exact function that is a table: how to make the table from a policy.
 _TABLES = {
     **dict.fromkeys(
         ("log_policy", "log_reference"), "; its table is minirl.rlhf.log_table(task, policy)"
@@ -241,9 +241,9 @@ _TABLES = {
 
 
 def _replacements(value: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What a learner may have meant by an object of another kind: words, and how to make it."""
+    """Replacements of an object of another kind: the code, and a function that makes it."""
     for part in [item.name for item in fields(value)] if is_dataclass(value) else ():
-        # One array or number is as good as another: nothing says that it is the right one.
+        # Arrays and numbers are left out: nothing shows which of them is the right one.
         if not isinstance(getattr(value, part, None), Real | str | Sequence | np.ndarray):
             yield f".{part}", partial(getattr, value, part)
     if isinstance(value, Integral):
