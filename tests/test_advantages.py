@@ -147,9 +147,6 @@ def test_bad_settings_of_an_estimator_are_named(make, name, value):
         make(**{name: value})
 
 
-# ------------------------------------------------------------ episodes that begin alike
-
-
 def whole_episodes(rewards, lengths, group=None):
     """Column e ends in its row lengths[e] - 1; the rows after it are invalid."""
     rewards = np.asarray(rewards, float)
@@ -299,9 +296,6 @@ def test_what_stands_in_invalid_rows_never_matters(estimator, ends):
     )
     for found, expected in zip(estimator(other), estimator(rollout), strict=True):
         assert np.array_equal(found[valid], expected[valid])
-
-
-# ------------------------------------------------------------ arrays of other shapes and kinds
 
 
 def _arrays():

@@ -38,9 +38,6 @@ def make_batch(n, seed=0, **columns):
     return Batch(**(given_ | columns))
 
 
-# ------------------------------------------------------------ flatten
-
-
 @quick
 @given(arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 4))), st.data())
 def test_flatten_keeps_exactly_the_valid_rows_in_order_of_time(valid, data):
@@ -110,9 +107,6 @@ def test_rows_selects_every_column_alike(episodes):
                 np.testing.assert_array_equal(getattr(part, name), column[rows])
 
 
-# ------------------------------------------------------------ minibatches
-
-
 @quick
 @given(st.integers(1, 60), st.integers(1, 80))
 def test_one_epoch_has_every_row_once_in_near_equal_parts(n, size):
@@ -156,9 +150,6 @@ def test_minibatches_keep_the_batch_and_its_dtype(episodes):
         part.weight[:] = part.advantages[:] = 0.0
     for name, copy in copies.items():
         np.testing.assert_array_equal(getattr(batch, name), copy)
-
-
-# ------------------------------------------------------------ minibatches of whole episodes
 
 
 def episode_batch(lengths, seed=0):
@@ -206,9 +197,6 @@ def test_a_single_part_of_episodes_is_the_batch_as_it_is():
     np.testing.assert_array_equal(rows, np.arange(5))
 
 
-# ------------------------------------------------------------ advantages
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_normalized_advantages_have_mean_zero_and_deviation_one(dtype):
     advantages = (100 + 5 * np.random.default_rng(3).normal(size=500)).astype(dtype)
@@ -254,9 +242,6 @@ def test_the_scale_of_advantages_does_not_matter(dtype, scale):
     np.testing.assert_allclose(normalized, [1.0, -1.0], rtol=1e-6)
 
 
-# ------------------------------------------------------------ weights of means
-
-
 LENGTHS = [3, 1, 4]  # of three episodes, which begin at time 0
 
 
@@ -295,9 +280,6 @@ def test_minibatches_of_whole_episodes_have_means_per_episode():
     batch = batch_of_episodes("episode", 0.5)
     for _, part in batch.minibatches(1, np.random.default_rng(0)):
         np.testing.assert_allclose(part.mean_weight.sum(), len(part), rtol=1e-14)
-
-
-# ------------------------------------------------------------ shapes
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,6 @@ def test_errors_are_relative_to_the_truth_above_one_and_absolute_below(x, error)
     assert check_jvp(*arguments, tolerance=found) == found
 
 
-# ------------------------------------------------------------ three_sigma
-
-
 def test_z_scores_by_hand():
     """Samples 1, 2, 3: mean 2, standard error 1 / sqrt(3)."""
     samples = np.array([1.0, 2.0, 3.0])

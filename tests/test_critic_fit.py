@@ -23,9 +23,6 @@ def make_batch(observations, returns, *, dtype="float64", **columns):
     return helpers.make_batch(len(returns), dtype, observations=np.asarray(observations), **columns)
 
 
-# ------------------------------------------------------------ the loss
-
-
 def test_value_loss_by_hand():
     """Errors 1 and -2 with weights 1/4 and 3/4: (1/4 + 3) / 2."""
     batch = make_batch([0, 0], [0.0, 3.0], weight=[0.25, 0.75])
@@ -124,9 +121,6 @@ def test_explained_variance_of_constant_returns_is_nan(dtype, constant, n):
     assert math.isnan(explained_variance(values, np.full(n, constant, dtype=dtype)))
 
 
-# ------------------------------------------------------------ the fit
-
-
 def test_the_fit_of_a_line_reaches_the_weighted_least_squares_solution():
     rng = np.random.default_rng(4)
     x, returns, weight = rng.normal(size=(30, 2)), rng.normal(size=30), rng.uniform(size=30)
@@ -200,9 +194,6 @@ def test_regression_in_float32():
     assert state.critic.values(x).dtype == np.float32
     assert explained_variance(state.critic.values(x), returns) > 0.97
     assert metrics["value_loss"] < 0.02
-
-
-# ------------------------------------------------------------ tables, without a gradient
 
 
 def table_fit(fit, batch, values):

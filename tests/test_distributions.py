@@ -20,9 +20,6 @@ def random_eta(rng, rows=5, width=4):
     return rng.normal(size=(rows, width))
 
 
-# ------------------------------------------------------------ values
-
-
 def test_categorical_values_equal_direct_sums_and_scipy():
     rng = np.random.default_rng(0)
     eta, other_eta = random_eta(rng), random_eta(rng)
@@ -52,9 +49,6 @@ def test_gaussian_values_equal_scipy_and_quadrature():
             q_k = scipy.stats.norm(other_eta[row, k], np.exp(other_eta[row, 2 + k]))
             divergence += p_k.expect(lambda a, p=p_k, q=q_k: p.logpdf(a) - q.logpdf(a))
         np.testing.assert_allclose(p_all.kl(q_all)[row], divergence, rtol=1e-7)
-
-
-# ------------------------------------------------------------ derivatives
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,9 +94,6 @@ def test_gaussian_fisher_is_the_score_covariance_by_quadrature():
     found = distribution.fisher_product(np.eye(4))  # one row each; the matrix is symmetric
     covariance = scores.T @ (weight[:, None] * scores)
     np.testing.assert_allclose(found, covariance, rtol=1e-11, atol=1e-11)
-
-
-# ------------------------------------------------------------ samples
 
 
 def test_categorical_frequencies():
@@ -160,9 +151,6 @@ def test_modes():
     eta = np.array([[0.0, 2.0, 1.0], [3.0, 3.0, 1.0]])
     np.testing.assert_array_equal(Categorical(eta).mode(), [1, 0])
     np.testing.assert_array_equal(DiagonalGaussian(np.array([[7.0, 5.0]])).mode(), [[7.0]])
-
-
-# ------------------------------------------------------------ numbers as they come
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -262,9 +250,6 @@ def test_adding_a_constant_to_the_logits_changes_nothing(eta, shift):
     np.testing.assert_allclose(p.fisher_product(np.full((2, 3), shift)), 0.0, atol=1e-11)
 
 
-# ------------------------------------------------------------ excluded actions
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("excluded", [0, 1, 2])
 def test_an_excluded_action_changes_nothing_for_the_others(excluded, dtype):
@@ -307,9 +292,6 @@ def test_excluded_actions_by_hand():
     fair, excluding = Categorical(np.zeros((1, 2))), Categorical(np.array([[0.0, -np.inf]]))
     assert fair.kl(excluding).tolist() == [np.inf]
     np.testing.assert_allclose(excluding.kl(fair), np.log(2))
-
-
-# ------------------------------------------------------------ actions that do not fit
 
 
 @pytest.mark.parametrize("method", ["log_prob", "grad_log_prob"])

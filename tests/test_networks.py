@@ -40,9 +40,6 @@ def random_point(network, seed=0):
     return rng.normal(size=network.size), inputs_of(network, rng), rng
 
 
-# ------------------------------------------------------------ values
-
-
 @pytest.mark.parametrize("network", MLPS, ids=repr)
 def test_mlp_forward_equals_plain_loops(network):
     theta, x, _ = random_point(network)
@@ -78,9 +75,6 @@ def test_with_log_std_appends_the_same_log_std_to_every_row():
     np.testing.assert_array_equal(y, [[3.0, 4.0, -0.5, 0.5], [1.0, 2.0, -0.5, 0.5]])
 
 
-# ------------------------------------------------------------ derivatives
-
-
 @each_network
 def test_derivatives_equal_central_differences(network):
     theta, x, rng = random_point(network)
@@ -106,9 +100,6 @@ def test_one_cache_serves_any_number_of_products_and_no_argument_is_changed(netw
     y += 1.0  # nor does writing to the output reach theta
     for array, copy in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
-
-
-# ------------------------------------------------------------ the start
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (1, 3), (3, 1), (1, 1)])
@@ -184,9 +175,6 @@ def test_the_same_seed_gives_the_same_start_of_the_stated_size(network):
     assert starts[0].shape == (network.size,)
 
 
-# ------------------------------------------------------------ storage
-
-
 def test_layers_are_views_of_theta():
     network = MLP((2, 3, 1), dtype="float64")
     theta = np.arange(float(network.size))
@@ -215,9 +203,6 @@ def test_float32_is_kept(network):
     assert y.dtype == np.float32
     assert network.vjp(cache, np.ones_like(y)).dtype == np.float32
     assert network.jvp(cache, theta.astype("float32")).dtype == np.float32
-
-
-# ------------------------------------------------------------ errors
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minirl import PPO, Clipped, CriticFit, Settings
-from minirl.optimizers import (
-    SGD,
-    Adam,
-    LinearSchedule,
-    at_progress,
-    clip_by_norm,
-)
+from minirl.optimizers import SGD, Adam, LinearSchedule, at_progress, clip_by_norm
 
 quick = hypothesis_settings(derandomize=True, max_examples=40, deadline=None, database=None)
 
@@ -89,9 +83,6 @@ def test_sgd_goes_down_the_gradient():
     assert (theta.tolist(), gradient.tolist()) == ([1, 1], [2, -4])
 
 
-# ------------------------------------------------------------ gradient norm
-
-
 def test_clip_by_norm_by_hand():
     gradient = np.array([3.0, 4.0])
     clipped, norm = clip_by_norm(gradient, 1.0)
@@ -106,8 +97,7 @@ def test_clip_by_norm_by_hand():
 
 @quick
 @given(
-    arrays("float64", 4, elements=st.floats(-1e6, 1e6, allow_subnormal=False)),
-    st.floats(1e-6, 1e6),
+    arrays("float64", 4, elements=st.floats(-1e6, 1e6, allow_subnormal=False)), st.floats(1e-6, 1e6)
 )
 def test_clip_by_norm_shortens_but_never_turns(gradient, limit):
     clipped, norm = clip_by_norm(gradient, limit)
@@ -127,18 +117,12 @@ def test_clip_by_norm_keeps_float32_and_survives_zero():
         assert norm == 0.0
 
 
-# ------------------------------------------------------------ schedules
-
-
 def test_a_schedule_is_a_straight_line():
     falling, rising = LinearSchedule(3e-4), LinearSchedule(1.0, 5.0)
     assert at_progress(falling, 0.0) == 3e-4
     assert at_progress(falling, 1.0) == 0.0
     assert at_progress(falling, 0.5) == 1.5e-4
     assert [at_progress(rising, p) for p in (0.0, 0.25, 1.0)] == [1.0, 2.0, 5.0]
-
-
-# ------------------------------------------------------------ errors
 
 
 @pytest.mark.parametrize(

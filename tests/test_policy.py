@@ -13,14 +13,7 @@ from minirl.checks import three_sigma
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.networks import MLP, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
-from minirl.policy import (
-    Critic,
-    Policy,
-    empty_statistics,
-    make_critic,
-    make_policy,
-    require_fit,
-)
+from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
 from minirl.settings import Settings
 from minirl.training import train
 
@@ -222,11 +215,7 @@ def test_what_cannot_be_flattened_is_described_by_a_function():
         (spaces.Dict({"go": CHOICES}), CHOICES, lambda a: {"go": a}),
         (spaces.Discrete(4, start=-1), CHOICES, lambda a: a - 1),
         (spaces.Box(0, 5, (2,), np.int64), FORCES, lambda a: np.round(2 * a + 2).astype(int)),
-        (
-            spaces.Box(-1.0, 1.0, (2, 2)),
-            spaces.Box(-1.0, 1.0, (4,)),
-            lambda a: a.reshape(2, 2),
-        ),
+        (spaces.Box(-1.0, 1.0, (2, 2)), spaces.Box(-1.0, 1.0, (4,)), lambda a: a.reshape(2, 2)),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -293,32 +282,12 @@ def test_a_policy_fits_the_spaces_it_was_made_for_and_no_others(observation_spac
         assert all(str(space) in str(caught.value) for space in other)
 
 
-def test_two_logits_for_two_choices_are_no_mean_and_spread_of_one_force():
-    policy = make_policy(VECTOR, spaces.Discrete(2), np.random.default_rng(10))
-    with pytest.raises(ValueError, match="does not fit"):
-        require_fit(policy, VECTOR, spaces.Box(-1.0, 1.0, (1,)))
-
-
 def test_only_box_observations_have_statistics():
     statistics = empty_statistics(VECTOR)
     assert statistics.count == 0
     assert statistics.mean.shape == statistics.variance.shape == (3,)
     with pytest.raises(ValueError, match=r"normalize_observations .* Discrete\(6\)"):
         empty_statistics(STATES)
-
-
-@pytest.mark.parametrize("action_space", [CHOICES, FORCES])
-def test_a_fresh_policy_is_nearly_uniform(action_space):
-    """Logits and means within a few hundredths of 0, so no state starts with a preference."""
-    rng = np.random.default_rng(4)
-    policy = make_policy(VECTOR, action_space, rng)
-    distribution = policy(3 * rng.normal(size=(500, 3)))
-    if action_space is CHOICES:
-        np.testing.assert_allclose(distribution.probs, 0.25, atol=0.03)
-        assert np.ptp(distribution.probs) > 1e-4  # yet not so uniform that nothing is there
-    else:
-        np.testing.assert_allclose(distribution.mean, 0.0, atol=0.1)
-        np.testing.assert_array_equal(distribution.log_std, 0.0)
 
 
 # ------------------------------------------------------------ observations

@@ -124,10 +124,7 @@ def test_other_environments_have_the_generic_presets():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (CARTPOLE, "a2c"),
-            "algorithm name 'a2c' is unknown; choose from .*, ppo$",
-        ),
+        ((CARTPOLE, "a2c"), "algorithm name 'a2c' is unknown; choose from .*, ppo$"),
         ((CARTPOLE, "grpo"), "algorithm name 'grpo' is unknown; choose from .*, ppo$"),
         ((TOKENS, "a2c"), "choose from .*, rloo, grpo$"),
         (("ppo", CARTPOLE), "got the name of an algorithm, 'ppo'; the environment comes first"),

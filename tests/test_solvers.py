@@ -19,9 +19,6 @@ def semidefinite(rng, eigenvalues):
     return q @ np.diag(eigenvalues) @ q.T
 
 
-# ------------------------------------------------------------ conjugate gradient
-
-
 @quick
 @given(st.integers(1, 8), st.integers(0, 2**32 - 1))
 def test_damped_systems_are_solved_like_scipys(n, seed):
@@ -144,9 +141,6 @@ def test_the_right_side_is_left_alone_and_float32_is_kept():
     np.testing.assert_array_equal(b, [1.0, 2.0])
     assert result.x.dtype == result.product.dtype == np.float32
     np.testing.assert_allclose(result.x, [1 / 11, 7 / 11], rtol=1e-5)
-
-
-# ------------------------------------------------------------ line search
 
 
 def test_the_full_step_is_tried_first():

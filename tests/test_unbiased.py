@@ -131,8 +131,6 @@ def test_dropping_the_state_discount_estimates_another_gradient(rollouts):
     assert z_scores(rollouts["right"], estimator, TRUE_GRADIENT, 1.0).max() > 10
 
 
-# ------------------------------------------------------------ sentences in groups of 4
-
 TASK = describe_the_cat()
 SENTENCES = 20_000
 WRITER = full_prefix_policy(TASK, np.random.default_rng(4).normal(scale=0.7, size=(2, 13, 4)))

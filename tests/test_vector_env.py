@@ -151,13 +151,3 @@ def test_discrete_spaces_are_renumbered_from_zero():
     np.testing.assert_array_equal(rollout.rewards, rollout.actions - 1)
     assert set(rollout.actions.ravel()) == {0, 1}
     np.testing.assert_array_equal(state.observations, rollout.actions[-1])
-
-
-def test_a_policy_is_trained_in_renumbered_spaces():
-    def make(num_envs):
-        return SyncVectorEnv([lambda: gym.wrappers.TimeLimit(FromThree(), 10)] * num_envs)
-
-    few = minirl.Settings(num_envs=4, rollout_steps=32)
-    result = minirl.train(make, minirl.PPO(learning_rate=0.1), total_steps=1000, settings=few)
-    np.testing.assert_array_equal(result.policy.act(np.array([0, 1])), [1, 1])
-    assert minirl.evaluate(make, result.policy, episodes=2).mean == 0

@@ -5,13 +5,7 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
-from helpers import (
-    chain_mdp,
-    exact_batch,
-    learning_problem,
-    logits_of,
-    table_policy,
-)
+from helpers import chain_mdp, exact_batch, learning_problem, logits_of, table_policy
 
 import minirl  # noqa: F401  (registers the environments)
 from minirl.algorithms import PolicyGradient

@@ -9,11 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from minirl import make_vector_env
 from minirl.envs.arithmetic import arithmetic, exact_match, gold_utility
-from minirl.envs.token_generation import (
-    TokenGeneration,
-    TokenGenerationVectorEnv,
-    checked_rewards,
-)
+from minirl.envs.token_generation import TokenGeneration, TokenGenerationVectorEnv, checked_rewards
 
 IDENTIFIER = "minirl/TokenGeneration-v0"
 CAT = describe_the_cat()
@@ -33,9 +29,6 @@ def reset_until(env, observation):
     raise AssertionError(f"{observation} is never drawn")
 
 
-# ------------------------------------------------------------ Gymnasium's side
-
-
 @pytest.mark.parametrize("kwargs", [{}, {"task": CAT}, {"task": CAT, "rewards": np.eye(2, 40)}])
 def test_gymnasium_has_nothing_to_complain_about(kwargs):
     env = gymnasium.make(IDENTIFIER, **kwargs)
@@ -52,9 +45,6 @@ def test_vectorised_by_its_own_class_with_autoreset_at_the_next_step():
     assert envs.unwrapped.task.prompts == CAT.prompts
     assert envs.single_observation_space == gymnasium.spaces.Discrete(27)
     assert envs.single_action_space == gymnasium.spaces.Discrete(4)
-
-
-# ------------------------------------------------------------ sentences, step by step
 
 
 @pytest.mark.parametrize(("utility", "earned"), [(gold_utility, 2.5), (exact_match, 1.0)])
@@ -113,9 +103,6 @@ def test_many_sentences_against_single_ones():
     assert ends > 50
 
 
-# ------------------------------------------------------------ prompts
-
-
 def test_group_size_repeats_each_prompt():
     envs = TokenGenerationVectorEnv(60)
     grouped, _ = envs.reset(seed=0, options={"group_size": 4})
@@ -160,9 +147,6 @@ def test_prompts_are_uniform_at_resets_and_at_autoresets():
     assert (drawn[0] != drawn[1]).mean() == pytest.approx(0.75, abs=4 * np.sqrt(0.1875 / 4_000))
 
 
-# ------------------------------------------------------------ arrays
-
-
 def test_returned_arrays_belong_to_the_caller():
     actions = np.random.default_rng(0).integers(4, size=(40, 6))
     kept, spoilt = TokenGenerationVectorEnv(6, CAT), TokenGenerationVectorEnv(6, CAT)
@@ -178,12 +162,6 @@ def test_returned_arrays_belong_to_the_caller():
             array[:] = 1
     for array, copy in zip(returned, copies, strict=True):  # no later step has written into them
         np.testing.assert_array_equal(array, copy)
-
-
-# ------------------------------------------------------------ collected by minirl
-
-
-# ------------------------------------------------------------ bad input
 
 
 def test_rewards_of_the_wrong_shape_are_named():

@@ -23,9 +23,6 @@ def every_response(task):
             yield words, length == task.max_words
 
 
-# ------------------------------------------------------------ numbers and words
-
-
 @pytest.mark.parametrize("task", [CAT, ONE_WORD, ONE_STEP])
 def test_every_response_has_its_place_in_the_numbering(task):
     responses = list(every_response(task))
@@ -65,9 +62,6 @@ def test_paths_against_a_loop(task):
         assert paths.valid[row].tolist() == [True] * len(tokens) + [False] * missing
 
 
-# ------------------------------------------------------------ what an answer is worth
-
-
 def test_a_readers_utility_is_tabulated_response_by_response():
     expected = [
         [utility(prompt, words, cut) for words, cut in every_response(CAT)]
@@ -76,17 +70,11 @@ def test_a_readers_utility_is_tabulated_response_by_response():
     np.testing.assert_array_equal(CAT.utilities, expected)
 
 
-# ------------------------------------------------------------ what people write
-
-
 def test_longest_demonstrations_are_cut_and_equal_ones_add_up():
     told = {"soft soft cat": 0.5, "soft cat": 0.25, " soft  cat ": 0.25}
     probs = replace(CAT, demonstrations=lambda prompt: told).demonstration_probs
     assert (probs[:, CAT.response("soft soft cat", cut=True)] == 0.5).all()
     assert (probs[:, CAT.response("soft cat")] == 0.5).all()
-
-
-# ------------------------------------------------------------ bad input
 
 
 @pytest.mark.parametrize(

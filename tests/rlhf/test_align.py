@@ -49,9 +49,6 @@ def same(one, other):
         np.testing.assert_array_equal(column, columns_of(other)[name], err_msg=name)
 
 
-# ---------------------------------------------------------------- nothing but `train`
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_aligning_is_training_with_the_penalty_written_out(name):
     rewards = np.random.default_rng(1).normal(size=UTILITIES.shape)
@@ -152,9 +149,6 @@ def test_the_adaptive_coefficient_brings_the_kl_to_its_target():
         assert measured["reference_beta"][0] == initial
         assert measured["exact_reference_kl"][-20:].mean() == pytest.approx(target, rel=0.1)
         assert 0.5 < measured["reference_beta"][-1] < 0.8  # the optimum has this KL at 0.6
-
-
-# ---------------------------------------------------------------- bad input
 
 
 def with_one(value):

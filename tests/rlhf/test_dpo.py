@@ -15,13 +15,7 @@ from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_tasks import Paths
 from minirl.exact import sequences
 from minirl.optimizers import SGD, LinearSchedule
-from minirl.rlhf.dpo import (
-    DPO,
-    dpo_loss,
-    implicit_reward,
-    ipo_loss,
-    probability_masses,
-)
+from minirl.rlhf.dpo import DPO, dpo_loss, implicit_reward, ipo_loss, probability_masses
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.objective import Objective
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs

@@ -1,7 +1,7 @@
 """The KL to the reference: estimators by enumeration, the penalty by loops and by gradients."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,15 +18,7 @@ from minirl.exact import sequences
 from minirl.networks import Table
 from minirl.policy import Policy
 from minirl.rlhf.align import align
-from minirl.rlhf.kl import (
-    AdaptiveReferenceBeta,
-    ReferenceKL,
-    k1,
-    k2,
-    k3,
-    log_ratios,
-    next_token_kl,
-)
+from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL, k1, k2, k3, log_ratios, next_token_kl
 from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rlhf.objective import Objective
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
@@ -337,31 +329,11 @@ def test_a_horizon_too_short_for_the_rollout_is_named():
 
 def test_at_first_everything_is_exactly_zero_in_training():
     objective = Objective(CAT, REFERENCE, CAT.utilities, 0.3)
-    seen = []
-
-    @dataclass(frozen=True)
-    class Watched:
-        """Policy gradient's place in the loop, which only looks."""
-
-        policy: Policy | None = None
-
-        def init(self, policy):
-            return Watched(policy)
-
-        def update(self, state, batch, rng):
-            log_probs = state.policy(batch.observations).log_prob(batch.actions)
-            seen.append(np.exp(log_probs - batch.log_probs))
-            return state, {}
-
-    result = align(
-        CAT, REFERENCE, CAT.utilities, Watched(), sentences=512, measure=objective.measure
-    )
+    result = align(CAT, REFERENCE, CAT.utilities, "trpo", sentences=1, measure=objective.measure)
     first = result.history.rows[0]
     assert first["exact_reference_kl"] == 0.0
-    assert [first[f"reference_{name}"] for name in ("k1", "k2", "k3", "kl_along_prefixes")] == [
-        0.0
-    ] * 4
-    assert (seen[0] == 1.0).all()
+    for name in ("k1", "k2", "k3", "kl_along_prefixes"):
+        assert first[f"reference_{name}"] == 0.0
 
 
 # ---------------------------------------------------------------- what must not matter
@@ -403,15 +375,15 @@ def test_rows_after_the_end_never_matter(estimator):
         assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["ppo", "trpo", "rloo"])
-def test_training_never_touches_the_reference(name):
+def test_training_never_touches_the_reference():
     reference = fine_tune(CAT, sample_demonstrations(CAT, 200, np.random.default_rng(9))).policy
     before = reference.parameters.tobytes()
-    result = align(CAT, reference, CAT.utilities, name, sentences=2048)
-    assert reference.parameters.tobytes() == before
-    assert not np.array_equal(result.policy.parameters, reference.parameters)
-    assert not np.shares_memory(result.policy.parameters, reference.parameters)
-    assert result.policy.parameters.flags.writeable
+    for name in ("ppo", "trpo", "rloo"):
+        learned = align(CAT, reference, CAT.utilities, name, sentences=2048).policy.parameters
+        assert reference.parameters.tobytes() == before
+        assert not np.array_equal(learned, reference.parameters)
+        assert not np.shares_memory(learned, reference.parameters)
+        assert learned.flags.writeable
     with pytest.raises(ValueError, match="read-only"):
         reference.parameters[0] = 0.0
 

@@ -70,9 +70,6 @@ def responses(policy):
     return sequences.response_log_probs(log_table(TASK, policy))
 
 
-# ---------------------------------------------------------------- fractions of the optimum
-
-
 @seeds
 @pytest.mark.parametrize(
     ("name", "least"),
@@ -134,12 +131,6 @@ def test_ipo_reaches_an_optimum_of_its_own():
     assert sequences.kl(responses(learned), own) < 0.01
     assert sequences.kl(responses(learned), reference) > 0.15
     assert 0.55 < objective(seed).fraction_of_optimum(learned) < 0.62
-
-
-# ---------------------------------------------------------------- agreement
-
-
-# ---------------------------------------------------------------- over-optimisation
 
 
 def learned_rewards(seed, count, labels):

@@ -19,9 +19,6 @@ def response_probs(policy):
     return np.exp(sequences.response_log_probs(log_table(CAT, policy)))
 
 
-# ------------------------------------------------------------ the record
-
-
 def three_pairs(**changes):
     fields = {"prompts": [0, 1, 0], "first": [5, 6, 7], "second": [8, 9, 1], "labels": [1, 0, 1]}
     return Preferences(**{name: np.array(value) for name, value in (fields | changes).items()})
@@ -67,10 +64,7 @@ def test_a_soft_label_chooses_nothing(name):
         ({"labels": [0, 1.5, 0]}, "labels must lie in [0, 1], got 1.5 in row 1"),
         ({"labels": [0, 1, -0.1]}, "labels must lie in [0, 1], got -0.1 in row 2"),
         ({"labels": [np.nan, 1, 0]}, "labels must lie in [0, 1], got nan in row 0"),
-        (
-            {"labels": [[0], [1], [0]]},
-            "labels must be one number per pair, at least one",
-        ),
+        ({"labels": [[0], [1], [0]]}, "labels must be one number per pair, at least one"),
         ({"labels": []}, "labels must be one number per pair, at least one, got shape (0,)"),
         ({"prompts": [0, 1]}, "prompts must have the shape of labels, (3,), got (2,)"),
         ({"first": [[5], [6], [7]]}, "first must have the shape of labels, (3,), got (3, 1)"),
@@ -82,9 +76,6 @@ def test_a_soft_label_chooses_nothing(name):
 def test_what_is_no_preference_is_named(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         three_pairs(**changes)
-
-
-# ------------------------------------------------------------ pairs from a policy
 
 
 def test_sampled_pairs_follow_the_policy_given_that_they_differ():
@@ -150,9 +141,6 @@ def test_a_policy_with_one_answer_gives_no_pairs():
         sample_pairs(CAT, always_the_same(), 5, np.random.default_rng(0))
 
 
-# ------------------------------------------------------------ the annotator
-
-
 def test_label_probability_by_hand():
     """Utilities 2 and 1 at temperature 1/2: sigmoid(2) = 1 / (1 + e^-2)."""
     seen = 1 / (1 + np.exp(-2))
@@ -206,9 +194,6 @@ def test_what_has_probability_zero_is_never_preferred():
 def test_an_impossible_annotator_is_refused(field, value):
     with pytest.raises(ValueError, match=f"{field} must .* got {value}"):
         Annotator(**{field: value})
-
-
-# ------------------------------------------------------------ too large, or no numbers
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,7 @@ from minirl.rlhf.sft import (
 
 CAT = describe_the_cat()  # words cat 0, dog 1, soft 2; EOS 3; prompts 4 (cat) and 5 (dog); L = 3
 TWO_SENTENCES = Corpus(
-    np.array([0, 1]),
-    np.array([CAT.response("soft cat"), CAT.response("soft soft dog", cut=True)]),
+    np.array([0, 1]), np.array([CAT.response("soft cat"), CAT.response("soft soft dog", cut=True)])
 )
 
 
@@ -83,9 +82,6 @@ def readable(counts):
     )
 
 
-# ---------------------------------------------------------------- demonstrations and stream
-
-
 def test_demonstrations_have_the_frequencies_of_the_task():
     count = 20_000
     corpus = sample_demonstrations(CAT, count, np.random.default_rng(0))
@@ -102,9 +98,6 @@ def test_stream_and_blocks_of_two_sentences():
     np.testing.assert_array_equal(pack(stream, 9), [stream])
 
 
-# ---------------------------------------------------------------- contexts and what is counted
-
-
 @pytest.mark.parametrize("mask_prompt", [True, False])
 @pytest.mark.parametrize("block_size", [2, 3, 4, 5, 7, 16, 100])
 def test_counts_agree_with_loops(block_size, mask_prompt):
@@ -115,9 +108,6 @@ def test_counts_agree_with_loops(block_size, mask_prompt):
     assert readable(tokens.counts) == counts
     assert tokens.lost_context == pytest.approx(lost)
     assert 0 < lost < 1
-
-
-# ---------------------------------------------------------------- loss and optimum
 
 
 def test_loss_is_the_mean_surprise_of_each_token():
@@ -152,9 +142,6 @@ def test_closed_form_is_where_the_gradient_vanishes():
     optimum = smoothed_optimum(counts, 0.5)
     _, d_logits = language_model_loss(optimum, counts, 0.5)
     np.testing.assert_allclose(d_logits, 0, atol=1e-15)
-
-
-# ---------------------------------------------------------------- the stage
 
 
 @pytest.mark.parametrize("mask_prompt", [True, False])
@@ -194,9 +181,6 @@ def test_nothing_changes_the_reference():
     np.testing.assert_array_equal(tuned.policy.parameters, before)
 
 
-# ---------------------------------------------------------------- perplexity
-
-
 def test_entropy_and_perplexity_by_hand():
     probabilities = [0.4, 0.35, 0.15, 0.05, 0.05]
     entropy = -sum(p * math.log(p) for p in probabilities)
@@ -231,9 +215,6 @@ def test_a_policy_that_excludes_a_demonstration_has_infinite_perplexity():
     assert perplexity(CAT, nats) == math.inf
 
 
-# ---------------------------------------------------------------- the figures of the default task
-
-
 def test_the_reference_of_the_arithmetic_task():
     """Means of five corpora, within four standard errors of the long-run means."""
     task = arithmetic()
@@ -256,8 +237,6 @@ def test_the_reference_of_the_arithmetic_task():
     assert lost == pytest.approx(0.066, abs=0.006)
     assert lost_by_8 == pytest.approx(0.266, abs=0.014)
 
-
-# ---------------------------------------------------------------- bad input
 
 ZERO, ONES = np.zeros(1, int), np.ones((2, 3))
 

@@ -18,18 +18,16 @@ as likely as under the reference, "sorry" as likely as there.
 from functools import partial
 
 import numpy as np
-import pytest
 
-from minirl.advantages import GAE, LeaveOneOut, group_returns, td_errors
+from minirl.advantages import GAE, LeaveOneOut
 from minirl.algorithms import PolicyGradient
 from minirl.critic_fit import TableFit
-from minirl.envs.arithmetic import arithmetic, exact_match, gold_utility
+from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_generation import TokenGenerationVectorEnv
-from minirl.exact import sequences
 from minirl.networks import Table
 from minirl.policy import Critic
 from minirl.rlhf.kl import ReferenceKL, log_ratios
-from minirl.rlhf.language_model import full_prefix_policy, log_table
+from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rollout import collect_episodes
 from minirl.settings import Settings
 from minirl.training import advantage_stage, new_learner
@@ -90,14 +88,14 @@ class Scripted:
         return np.array(next(self.script))
 
 
-def written(utility=gold_utility):
-    task = arithmetic(utility)
+def written():
+    task = arithmetic()
     envs = TokenGenerationVectorEnv(2, task, task.utilities)
     seed = 4  # draws the prompt "What is 2x4?"
     return collect_episodes(envs, Scripted(), critic(), None, max_steps=6, seed=seed, group_size=2)
 
 
-def evaluated(advantages, utility=gold_utility):
+def evaluated(advantages):
     settings = Settings(
         num_envs=2,
         rollout_steps=6,
@@ -108,81 +106,30 @@ def evaluated(advantages, utility=gold_utility):
         critic_fit=TableFit(),
     )
     learner = new_learner(PolicyGradient(), settings, POLICY, critic())
-    return advantage_stage(written(utility), learner, settings)
+    return advantage_stage(written(), learner, settings)
 
 
-def columns(*rows):
-    """Arrays (T, E) as they are drawn: a row a step, "A: 8" left, "sorry" right."""
-    return np.array(rows)
+VALID = np.array([[True, True], [True, True], [True, False]])  # "A: 8" left, "sorry" right
 
 
-VALID = columns([True, True], [True, True], [True, False])
-
-
-def test_the_numbers_of_the_tokens_and_contexts():
-    task = arithmetic()
-    assert [task.vocabulary[token] for token in (A, EIGHT, SORRY, EOS)] == [
-        "A:",
-        "8",
-        "sorry",
-        "<eos>",
-    ]
-    start = task.prompt("What is 2x4?") * task.num_contexts
-    contexts = [start + task.response(text) for text in ("", "A:", "A: 8", "sorry")]
-    assert contexts == [ROOT, AFTER_A, AFTER_8, AFTER_SORRY]
-    assert task.num_observations - 1 == ENDED
-
-
-def test_rollout():
+def test_rollout_and_log_ratios():
     rollout = written()
-    assert np.array_equal(
-        rollout.observations,
-        columns([ROOT, ROOT], [AFTER_A, AFTER_SORRY], [AFTER_8, ENDED]),
-    )
-    assert np.array_equal(rollout.actions, columns([A, SORRY], [EIGHT, EOS], [EOS, 3]))
+    contexts = [[ROOT, ROOT], [AFTER_A, AFTER_SORRY], [AFTER_8, ENDED]]
+    assert rollout.observations.tolist() == contexts
     assert np.array_equal(rollout.valid, VALID)
-    assert np.array_equal(rollout.terminated, columns([False, False], [False, True], [True, False]))
-    assert not rollout.truncated.any()
-    assert np.array_equal(rollout.time[VALID], columns([0, 0], [1, 1], [2, 0])[VALID])
     # log 0.5, log 0.1; log 0.8, log 0.6; log 0.4
-    close(
-        rollout.log_probs[VALID], [-0.69314718, -2.30258509, -0.22314355, -0.51082562, -0.91629073]
-    )
-    assert np.array_equal(rollout.rewards, columns([0.0, 0.0], [0.0, -1.0], [2.5, 0.0]))
-    assert np.array_equal(rollout.values[VALID], [1.0, 1.0, 1.5, -0.5, 2.0])
-    assert np.array_equal(rollout.next_values[VALID], [1.5, -0.5, 2.0, 7.0, 7.0])
-    assert rollout.episode_returns.tolist() == [2.5, -1.0]
-    assert rollout.episode_lengths.tolist() == [3, 2]
-
-
-def test_the_reward_under_exact_match():
-    rollout = written(exact_match)
-    assert np.array_equal(rollout.rewards, columns([0.0, 0.0], [0.0, 0.0], [1.0, 0.0]))
-
-
-def test_log_probabilities_of_the_reference():
-    rollout = written()
-    # log 0.25, log 0.2; log 0.4, log 0.3; log 0.8
-    theirs = REFERENCE(rollout.observations[VALID]).log_prob(rollout.actions[VALID])
-    close(theirs, [-1.38629436, -1.60943791, -0.91629073, -1.20397280, -0.22314355])
-    close(log_ratios(REFERENCE, rollout), columns([LOG_2, -LOG_2], [LOG_2, LOG_2], [-LOG_2, 0.0]))
-    # Of whole sentences: 0.5 0.8 0.4 = 0.16 against 0.25 0.4 0.8 = 0.08; 0.06 against 0.06.
-    task = arithmetic()
-    sentences = [2, 2], [task.response("A: 8"), task.response("sorry")]
-    for model, expected in ((POLICY, [0.16, 0.06]), (REFERENCE, [0.08, 0.06])):
-        close(np.exp(sequences.response_log_probs(log_table(task, model))[sentences]), expected)
+    log_probs = [-0.69314718, -2.30258509, -0.22314355, -0.51082562, -0.91629073]
+    close(rollout.log_probs[VALID], log_probs)
+    assert rollout.rewards.tolist() == [[0.0, 0.0], [0.0, -1.0], [2.5, 0.0]]
+    assert rollout.next_values[VALID].tolist() == [1.5, -0.5, 2.0, 7.0, 7.0]
+    close(log_ratios(REFERENCE, rollout), [[LOG_2, -LOG_2], [LOG_2, LOG_2], [-LOG_2, 0.0]])
 
 
 def test_penalised_rewards_and_the_kl():
-    rollout = written()
-    beta, rewards, metrics = ReferenceKL(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
-    close(
-        rewards,
-        columns([-PENALTY, PENALTY], [-PENALTY, -1 - PENALTY], [2.5 + PENALTY, 0.0]),
-    )
-    assert beta == 0.3
+    _, rewards, metrics = ReferenceKL(REFERENCE, 0.3).transform(0.3, written(), POLICY)
+    penalised = [[-PENALTY, PENALTY], [-PENALTY, -1 - PENALTY], [2.5 + PENALTY, 0.0]]
+    close(rewards, penalised)
     # Log ratios of the sentences: log 2 and 0. Half of: log 2; log(2)^2 / 2; 1/2 - 1 + log 2.
-    assert metrics["reference_beta"] == 0.3
     close(metrics["reference_k1"], 0.34657359)
     close(metrics["reference_k2"], 0.12011325)
     close(metrics["reference_k3"], 0.09657359)
@@ -195,27 +142,16 @@ def test_penalised_rewards_and_the_kl():
     close(metrics["reference_kl_along_prefixes"], 0.60425027)
 
 
-def test_td_errors():
-    """r' + V(next) - V: -0.2079 + 1.5 - 1, and so on; after an end V(next) is 0, not 7."""
-    rollout = written()
-    _, rewards, _ = ReferenceKL(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
-    deltas = td_errors(rewards, rollout.values, rollout.next_values, rollout.terminated, 1.0)
-    close(deltas[VALID], [0.29205585, -1.29205585, 0.29205585, -0.70794415, 0.70794415])
-
-
 def test_the_batch_under_gae():
     batch, learner, metrics = evaluated(GAE(discount=1.0, lam=0.95))
+    # r' + V(next) - V, where V after the end is 0, not 7:
     # "A: 8":  A_2 = 0.70794415, A_1 = 0.29205585 + 0.95 A_2, A_0 = 0.29205585 + 0.95 A_1
     # "sorry": A_1 = -0.70794415, A_0 = -1.29205585 + 0.95 A_1
     close(batch.advantages, [1.20842850, -1.96460279, 0.96460279, -0.70794415, 0.70794415])
     # advantages + values (1, 1, 1.5, -0.5, 2)
     close(batch.returns, [2.20842850, -0.96460279, 2.46460279, -1.20794415, 2.70794415])
-    assert np.array_equal(batch.values, [1.0, 1.0, 1.5, -0.5, 2.0])
     assert np.array_equal(batch.weight, [0.5] * 5)  # one over two sentences, not over five tokens
     assert batch.episodes.tolist() == [0, 1, 0, 1, 0]
-    assert batch.observations.tolist() == [ROOT, ROOT, AFTER_A, AFTER_SORRY, AFTER_8]
-    assert batch.actions.tolist() == [A, SORRY, EIGHT, EOS, EOS]
-    close(batch.log_probs, [-0.69314718, -2.30258509, -0.22314355, -0.51082562, -0.91629073])
     assert learner.transform_state == metrics["reference_beta"] == 0.3
 
 
@@ -225,22 +161,3 @@ def test_the_batch_leaving_one_out():
     close(batch.advantages, [3.29205585, -3.29205585, 3.29205585, -3.29205585, 3.29205585])
     # To go: -p - p + 2.5 + p, then 2.5 from the second token on, then 2.5 + p; p = 0.20794415.
     close(batch.returns, [2.29205585, -1.0, 2.5, -1.20794415, 2.70794415])
-    assert np.array_equal(batch.weight, [0.5] * 5)
-    rollout = written()
-    assert rollout.group.tolist() == [0, 0]
-    returns, means, sizes = group_returns(rollout)  # of the raw rewards
-    assert (returns.tolist(), means.tolist(), sizes.tolist()) == ([2.5, -1.0], [0.75] * 2, [2, 2])
-
-
-@pytest.mark.parametrize(
-    ("estimator", "advantages"),
-    [
-        # As above with rewards 1 and 0 at the ends: deltas -0.79205585 and 0.29205585 there.
-        (GAE(1.0, 0.95), [-0.14532150, -1.01460279, -0.46039721, 0.29205585, -0.79205585]),
-        # 1 - 0.20794415 against 0.
-        (LeaveOneOut(), [0.79205585, -0.79205585, 0.79205585, -0.79205585, 0.79205585]),
-    ],
-)
-def test_the_batch_under_exact_match(estimator, advantages):
-    batch, _, _ = evaluated(estimator, exact_match)
-    close(batch.advantages, advantages)
