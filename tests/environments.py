@@ -84,24 +84,31 @@ def wait_for(path):
         time.sleep(0.02)
 
 
-@dataclass(frozen=True)
-class DiesInWorker:
-    """Policy gradient that takes its worker process down, once the file `after` exists."""
-
-    after: str
+class Prepared:
+    """Policy gradient, with something before each update."""
 
     def init(self, policy):
         return PolicyGradient().init(policy)
 
     def update(self, state, batch, rng):
-        if multiprocessing.parent_process() is not None:
-            wait_for(self.after)
-            os._exit(7)
+        self.before()
         return PolicyGradient().update(state, batch, rng)
 
 
 @dataclass(frozen=True)
-class DiesOften:
+class DiesInWorker(Prepared):
+    """Policy gradient that takes its worker process down, once the file `after` exists."""
+
+    after: str
+
+    def before(self):
+        if multiprocessing.parent_process() is not None:
+            wait_for(self.after)
+            os._exit(7)
+
+
+@dataclass(frozen=True)
+class DiesOften(Prepared):
     """Policy gradient that kills its worker process `deaths` times, then lives.
 
     Every death leaves a file in `folder`, and waits for the file `after`.
@@ -111,10 +118,7 @@ class DiesOften:
     deaths: int
     after: str
 
-    def init(self, policy):
-        return PolicyGradient().init(policy)
-
-    def update(self, state, batch, rng):
+    def before(self):
         if multiprocessing.parent_process() is not None:
             wait_for(self.after)
             for death in range(self.deaths):
@@ -123,46 +127,34 @@ class DiesOften:
                 except FileExistsError:
                     continue
                 os.kill(os.getpid(), signal.SIGKILL)
-        return PolicyGradient().update(state, batch, rng)
 
 
 @dataclass(frozen=True)
-class Held:
+class Held(Prepared):
     """Policy gradient that leaves its worker's process id in `folder`, and waits for `go` there."""
 
     folder: str
 
-    def init(self, policy):
-        return PolicyGradient().init(policy)
-
-    def update(self, state, batch, rng):
+    def before(self):
         if multiprocessing.parent_process() is not None:
             (Path(self.folder) / f"{os.getpid()}.held").touch()
             wait_for(Path(self.folder) / "go")
-        return PolicyGradient().update(state, batch, rng)
 
 
 @dataclass(frozen=True)
-class Fails:
+class Fails(Prepared):
     """Policy gradient whose first update raises."""
 
-    def init(self, policy):
-        return PolicyGradient().init(policy)
-
-    def update(self, state, batch, rng):
+    def before(self):
         raise ArithmeticError("the update can't be done")
 
 
 @dataclass(frozen=True)
-class Sleeps:
+class Sleeps(Prepared):
     """Policy gradient that takes a minute over an update."""
 
-    def init(self, policy):
-        return PolicyGradient().init(policy)
-
-    def update(self, state, batch, rng):
+    def before(self):
         time.sleep(60)
-        return PolicyGradient().update(state, batch, rng)
 
 
 class PlainClass:

@@ -180,22 +180,6 @@ def test_value_clipping_holds_the_critic_near_its_old_values():
         assert low <= state.critic.parameters[0] <= high
 
 
-def test_regression_in_float32():
-    """A default network learns a smooth function, and nothing turns into float64 on the way."""
-    rng = np.random.default_rng(9)
-    x = rng.uniform(-1, 1, size=(512, 2)).astype("float32")
-    returns = np.sin(3 * x[:, 0]) + x[:, 1]
-    critic = make_critic(spaces.Box(-1, 1, (2,)), rng)
-    fit = CriticFit(learning_rate=3e-3, epochs=40, max_gradient_norm=10.0)
-    batch = make_batch(x, returns, values=critic.values(x), dtype="float32")
-    state, metrics = fit.fit(fit.init(critic), batch, rng)
-    assert state.critic.parameters.dtype == np.float32
-    assert state.optimizer.square.dtype == np.float32
-    assert state.critic.values(x).dtype == np.float32
-    assert explained_variance(state.critic.values(x), returns) > 0.97
-    assert metrics["value_loss"] < 0.02
-
-
 def table_fit(fit, batch, values):
     state = fit.init(Critic(Table(len(values), 1), np.asarray(values)))
     return fit.fit(state, batch, np.random.default_rng(0))

@@ -30,48 +30,26 @@ def literal_adam(theta, gradients, rates, beta1, beta2, epsilon):
         yield list(theta)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "settings_", [(0.9, 0.999, 1e-8), (0.5, 0.7, 1e-2), (0.0, 0.0, 1e-5), (0.9, 0.0, 1e-3)]
 )
-def test_adam_equals_the_papers_formula(settings_):
+def test_adam_equals_the_papers_formula_and_changes_no_argument(settings_, dtype):
     rng = np.random.default_rng(0)
-    theta, rates = rng.normal(size=4), rng.uniform(0.01, 0.1, size=8)
-    gradients = rng.normal(size=(8, 4)) * np.array([1.0, 1e-3, 10.0, 0.0])
+    theta, rates = rng.normal(size=4).astype(dtype), rng.uniform(0.01, 0.1, size=8)
+    gradients = (rng.normal(size=(8, 4)) * np.array([1.0, 1e-3, 10.0, 0.0])).astype(dtype)
     adam = Adam(*settings_)
     state = adam.init(theta)
-    expected = literal_adam(theta, gradients, rates, *settings_)
+    expected = literal_adam(theta.tolist(), gradients.astype(float), rates, *settings_)
     for gradient, rate, truth in zip(gradients, rates, expected, strict=True):
+        arguments = [theta, gradient, state.mean, state.square]
+        copies = [array.copy() for array in arguments]
         state, theta = adam.step(state, theta, gradient, rate)
-        np.testing.assert_allclose(theta, truth, rtol=1e-12)
-    assert state.steps == 8
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("settings_", [(0.9, 0.999, 1e-8), (0.5, 0.7, 1e-2)])
-def test_adam_is_bit_for_bit_the_formula_in_textbook_order(dtype, settings_):
-    """The scratch array saves memory, and changes no rounding."""
-    beta1, beta2, epsilon = settings_
-    rng = np.random.default_rng(2)
-    theta = rng.normal(size=1000).astype(dtype)
-    mean = square = np.zeros_like(theta)
-    adam, expected = Adam(*settings_), theta.copy()
-    state = adam.init(theta)
-    for t in range(1, 21):
-        gradient = (rng.normal(size=1000) * 10.0 ** rng.integers(-8, 8, 1000)).astype(dtype)
-        gradient[::7] = 0.0
-        given_ = [theta, gradient, state.mean, state.square]
-        copies = [array.copy() for array in given_]
-        state, theta = adam.step(state, theta, gradient, 0.1 / t)
-        for array, copy in zip(given_, copies, strict=True):
+        for array, copy in zip(arguments, copies, strict=True):
             np.testing.assert_array_equal(array, copy)
-        mean = beta1 * mean + (1 - beta1) * gradient
-        square = beta2 * square + (1 - beta2) * (gradient * gradient)
-        root = math.sqrt(1 - beta2**t)
-        rate = 0.1 / t * root / (1 - beta1**t)
-        expected = expected - mean / (np.sqrt(square) + epsilon * root) * rate
-        for found, truth in ((state.mean, mean), (state.square, square), (theta, expected)):
-            assert found.dtype == dtype
-            assert found.tobytes() == truth.tobytes()
+        assert theta.dtype == state.mean.dtype == state.square.dtype == dtype
+        np.testing.assert_allclose(theta, truth, rtol=1e-12 if dtype == "float64" else 1e-4)
+    assert state.steps == 8
 
 
 def test_sgd_goes_down_the_gradient():

