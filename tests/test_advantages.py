@@ -231,6 +231,15 @@ def test_a_group_of_equal_returns_teaches_nothing(value):
     np.testing.assert_allclose(LeaveOneOut()(rollout)[0][0, :3] / max(value, 1), 0.0, atol=1e-14)
 
 
+@pytest.mark.parametrize(("roundings", "size"), [(7.5, 0.0), (8.5, 1.0)])
+def test_a_spread_of_eight_roundings_per_row_counts_as_none(roundings, size):
+    """Of the group's largest return; the second row of all episodes is invalid."""
+    spread = roundings * 2 * np.finfo(float).eps
+    rewards = [[1.0, 1 - 2 * spread, 1e6, 0.0], [9.0, 9.0, 9.0, 9.0]]
+    advantages, _ = GroupNormalized()(whole_episodes(rewards, [1] * 4, [0, 0, 1, 1]))
+    np.testing.assert_allclose(advantages[0], [size, -size, 1, -1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("other", [-1e9, -1e-9, 1e100])
 def test_a_group_is_judged_by_its_own_returns_only(other):
     rewards = np.array([[0.1, 0.2, 0.3, 0.4, other, 0.0]])
@@ -329,13 +338,19 @@ def test_arrays_of_another_shape_or_kind_are_named(name, change, message):
 def test_sums_and_errors_check_their_arrays():
     arrays = _arrays()
     del arrays["truncated"]
-    with pytest.raises(ValueError, match="done must be an array of bool"):
-        discounted_sums(arrays["rewards"], np.zeros((4, 2)), 0.5)
-    with pytest.raises(ValueError, match="done must have the shape of terms"):
-        discounted_sums(arrays["rewards"], np.zeros((4, 1), bool), 0.5)
+    rewards, done = arrays["rewards"], arrays["terminated"]
+    for message, terms, wrong in (
+        ("done must be an array of bool", rewards, np.zeros((4, 2))),
+        ("done must have the shape of terms", rewards, done[:, :1]),
+        (r"terms must be an array \(T, E\)", np.array(1.0), np.array(True)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            discounted_sums(terms, wrong, 0.5)
+    with pytest.raises(ValueError, match="terminated must have the shape of rewards"):
+        td_errors(**arrays | {"terminated": done[:, :1]}, discount=0.5)
     for decay in (1.1, -0.1, np.nan, None):
         with pytest.raises(ValueError, match="decay must lie in"):
-            discounted_sums(arrays["rewards"], np.zeros((4, 2), bool), decay)
+            discounted_sums(rewards, done, decay)
         with pytest.raises(ValueError, match="discount must lie in"):
             td_errors(**arrays, discount=decay)
         with pytest.raises(ValueError, match="lam must lie in"):

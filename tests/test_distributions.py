@@ -319,6 +319,20 @@ def test_actions_of_another_shape_are_refused_by_a_gaussian(shape, method):
         getattr(DiagonalGaussian(np.zeros((3, 2))), method)(np.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        (Categorical, (3,)),
+        (Categorical, (3, 0)),
+        (DiagonalGaussian, (4,)),
+        (DiagonalGaussian, (3, 3)),
+    ],
+)
+def test_eta_is_a_table(family, shape):
+    with pytest.raises(ValueError, match="eta must"):
+        family(np.zeros(shape))
+
+
 def test_no_rows_have_no_log_probabilities():
     nothing = Categorical(np.zeros((0, 2)))
     assert nothing.log_prob(np.zeros(0, dtype=int)).shape == (0,)

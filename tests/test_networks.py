@@ -1,6 +1,7 @@
 """Networks against plain loops, central differences and the adjoint identity."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -131,20 +132,6 @@ def test_mlp_starts_with_zero_biases_and_the_stated_gains():
         np.testing.assert_allclose(np.linalg.svd(weight, compute_uv=False), gain, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("states", "message"),
-    [
-        (np.array([0, -1]), "observations of this table must lie in 0 .. 2, got -1"),
-        (np.array([3]), "observations of this table must lie in 0 .. 2, got 3"),
-        (np.array([[0], [1]]), r"observations of a table must have shape \(2,\), got \(2, 1\)"),
-        (np.array([0.0]), "observations of a table must be whole numbers, got float64"),
-    ],
-)
-def test_a_table_takes_no_state_for_another(states, message):
-    with pytest.raises(ValueError, match=message):
-        Table(3, 2).forward(np.zeros(6), states)
-
-
 @pytest.mark.parametrize("network", [Linear(3, 2), Table(3, 2)], ids=repr)
 def test_linear_and_table_start_at_zero_and_draw_nothing(network):
     rng, untouched = np.random.default_rng(3), np.random.default_rng(3)
@@ -166,6 +153,7 @@ def test_projection_raises_log_std_to_its_bound_and_nothing_else():
     np.testing.assert_array_equal(theta, [-9.0, 9.0, -1.5, -1.0, 0.5])
     assert network.project(theta.astype("float32")).dtype == np.float32
     assert WithLogStd(Linear(2, 1), 3).project(theta) is theta
+    assert WithLogStd(Linear(2, 1), 1, -1.0, -1.0).min_log_std == -1.0  # equal to the initial one
 
 
 @each_network
@@ -205,6 +193,9 @@ def test_float32_is_kept(network):
     assert network.jvp(cache, theta.astype("float32")).dtype == np.float32
 
 
+TABLE = partial(Table(3, 2).forward, np.zeros(6))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -214,6 +205,15 @@ def test_float32_is_kept(network):
         (lambda: MLP((3, 2), dtype="float16"), "dtype must be .* got 'float16'"),
         (lambda: MLP((3, 2), output_gain=0.0), "output_gain .* got 0.0"),
         (lambda: MLP((3, 2), output_gain=math.nan), "output_gain .* got nan"),
+        *(
+            (lambda kind=kind, dtype=dtype: kind(2, 3, dtype=dtype), "dtype must be .*, got")
+            for kind in (Linear, Table)
+            for dtype in ("int64", "float16", "<f8", None)
+        ),
+        (lambda: TABLE(np.array([0, -1])), "observations of this table must lie in 0 .. 2, got -1"),
+        (lambda: TABLE(np.array([3])), "observations of this table must lie in 0 .. 2, got 3"),
+        (lambda: TABLE(np.array([[0], [1]])), r"must have shape \(2,\), got \(2, 1\)"),
+        (lambda: TABLE(np.array([0.0])), "table must be whole numbers, got float64"),
         (lambda: Linear(0, 2), "inputs .* got 0"),
         (lambda: Linear(2, -1), "outputs .* got -1"),
         (lambda: Table(0, 2), "states .* got 0"),
@@ -227,13 +227,6 @@ def test_float32_is_kept(network):
         ),
     ],
 )
-def test_impossible_shapes_are_named(make, message):
+def test_impossible_networks_and_states_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-@pytest.mark.parametrize("kind", [Linear, Table])
-@pytest.mark.parametrize("dtype", ["int64", "float16", "<f8", None])
-def test_parameters_of_another_type_than_float_are_refused(kind, dtype):
-    with pytest.raises(ValueError, match='dtype must be "float32" or "float64", got'):
-        kind(2, 3, dtype=dtype)

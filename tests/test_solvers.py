@@ -168,20 +168,18 @@ def test_the_longest_acceptable_fraction_wins(shrink, tries, limit):
     assert result.rejections == tuple(f"{k}: too long" for k in range(1, refused + 1))
 
 
-@pytest.mark.parametrize("shrink", [0.0, 1.0, -0.5, 2.0, np.nan, "0.5", None])
-def test_a_line_search_shrinks(shrink):
-    with pytest.raises(ValueError, match="shrink must lie between 0 and 1, got"):
-        backtracking_line_search(lambda fraction: None, shrink=shrink, tries=3)
-
-
-@pytest.mark.parametrize("tries", [0, -1, 2.0, None])
-def test_a_line_search_tries(tries):
-    with pytest.raises(ValueError, match="tries must be a whole number of at least 1"):
-        backtracking_line_search(lambda fraction: None, shrink=0.5, tries=tries)
-
-
-@pytest.mark.parametrize("answer", [False, True, 0.0])
-def test_a_refusal_is_a_reason(answer):
-    """False would reject a step that the function means to accept."""
-    with pytest.raises(ValueError, match="reason_to_reject must return None or the reason as"):
-        backtracking_line_search(lambda fraction: answer, shrink=0.5, tries=3)
+@pytest.mark.parametrize(
+    ("shrink", "tries", "answer", "message"),
+    [
+        *(
+            (shrink, 3, None, "shrink must lie between 0 and 1, got")
+            for shrink in (0.0, 1.0, -0.5, 2.0, np.nan, "0.5", None)
+        ),
+        *((0.5, tries, None, "tries must be a whole number of at") for tries in (0, -1, 2.0, None)),
+        # False would reject a step that the function means to accept
+        *((0.5, 3, answer, "return None or the reason as") for answer in (False, True, 0.0)),
+    ],
+)
+def test_bad_arguments_of_a_line_search_are_named(shrink, tries, answer, message):
+    with pytest.raises(ValueError, match=message):
+        backtracking_line_search(lambda fraction: answer, shrink=shrink, tries=tries)

@@ -24,19 +24,6 @@ def gradient_of(policy, batch):
     return old, cache, -policy.vjp(cache, policy_gradient_loss(old, batch)[1])
 
 
-def test_exact_weights_of_all_pairs_give_the_exact_fisher_matrix():
-    mdp = chain_mdp()
-    policy = table_policy(mdp, RNG(0))
-    batch = exact_batch(mdp, policy)
-    distribution, cache = policy.forward(batch.observations)
-    columns = [
-        fisher_vector_product(policy, cache, distribution, batch.weight, unit)
-        for unit in np.eye(policy.network.size)
-    ]
-    truth = tabular.fisher_matrix(mdp, logits_of(mdp, policy))
-    assert np.allclose(np.array(columns), truth, atol=1e-12)
-
-
 @pytest.mark.parametrize("action_space", [spaces.Discrete(3), spaces.Box(-1, 1, (2,))])
 def test_the_product_is_the_second_derivative_of_the_mean_kl(action_space):
     rng = RNG(1)

@@ -44,28 +44,21 @@ def test_start_and_noise_have_the_published_covariances():
         ({"B": np.ones(2)}, "B must be a matrix"),
         ({"B": [[np.inf], [0]]}, "B must hold finite numbers"),
         ({"R": np.eye(2)}, r"R must have shape \(1, 1\)"),
-        ({"Q": [[1.0, 1.0], [0.0, 1.0]]}, "Q must be symmetric"),
-        ({"noise_covariance": -np.eye(2)}, "noise_covariance must be symmetric positive"),
+        *(
+            ({name: matrix}, f"{name} must be symmetric positive semidefinite")
+            for name in ("noise_covariance", "start_covariance", "Q")
+            for matrix in (
+                -1e-13 * np.eye(2),  # a small matrix may be wrong as well
+                [[1e-10, 9e-11], [0.0, 1e-10]],
+                [[np.nan, 0.0], [0.0, 1.0]],
+                [[np.inf, 0.0], [0.0, 1.0]],
+            )
+        ),
     ],
 )
 def test_wrong_matrices_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         LQR(**kwargs)
-
-
-@pytest.mark.parametrize("name", ["noise_covariance", "start_covariance", "Q"])
-@pytest.mark.parametrize(
-    "matrix",
-    [
-        -1e-13 * np.eye(2),
-        [[1e-10, 9e-11], [0.0, 1e-10]],
-        [[np.nan, 0.0], [0.0, 1.0]],
-        [[np.inf, 0.0], [0.0, 1.0]],
-    ],
-)
-def test_a_small_matrix_may_be_wrong_as_well(name, matrix):
-    with pytest.raises(ValueError, match=f"{name} must be symmetric positive semidefinite"):
-        LQR(**{name: matrix})
 
 
 def test_a_large_matrix_may_be_rounded():

@@ -164,21 +164,32 @@ def test_returned_arrays_belong_to_the_caller():
         np.testing.assert_array_equal(array, copy)
 
 
-def test_rewards_of_the_wrong_shape_are_named():
-    with pytest.raises(ValueError, match=r"rewards must have shape \(2, 40\), got \(40,\)"):
-        TokenGeneration(CAT, rewards=np.zeros(40))
-    with pytest.raises(ValueError, match=r"rewards must have shape \(2, 40\), got \(40, 2\)"):
-        TokenGenerationVectorEnv(3, CAT, rewards=np.zeros((40, 2)))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("text", "cut"), [("soft dog", False), ("soft soft cat", True)])
-def test_rewards_that_are_no_numbers_name_the_text(value, text, cut):
+def with_one(value, text, cut=False):
     rewards = np.zeros((2, 40))
     rewards[1, CAT.response(text, cut=cut)] = value
-    shown = f"got {value} for '{text}{' ...' * cut}' to 'Describe the dog'"
-    with pytest.raises(ValueError, match=shown):
-        checked_rewards(CAT, rewards)
+    return rewards
+
+
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        (np.zeros(40), r"rewards must have shape \(2, 40\), got \(40,\)"),
+        (np.zeros((40, 2)), r"rewards must have shape \(2, 40\), got \(40, 2\)"),
+        (with_one(np.nan, "soft dog"), "got nan for 'soft dog' to 'Describe the dog'"),
+        (with_one(-np.inf, "soft dog"), "got -inf for 'soft dog' to 'Describe the dog'"),
+        (with_one(np.inf, "soft soft cat", True), "got inf for 'soft soft cat ...' to 'Describe"),
+    ],
+)
+def test_wrong_rewards_are_named(rewards, message):
+    for function in (
+        lambda: checked_rewards(CAT, rewards),
+        lambda: TokenGeneration(CAT, rewards=rewards),
+        lambda: TokenGenerationVectorEnv(3, CAT, rewards=rewards),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function()
+    with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got 0"):
+        TokenGenerationVectorEnv(0)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +201,3 @@ def test_actions_that_are_no_tokens_are_named(actions):
     envs.reset(seed=0)
     with pytest.raises(ValueError, match="actions must be 2 tokens 0 .. 3, got array"):
         envs.step(actions)
-
-
-def test_the_number_of_sentences_is_a_count():
-    with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got 0"):
-        TokenGenerationVectorEnv(0)

@@ -28,7 +28,7 @@ from minirl.rlhf.sft import fine_tune, sample_demonstrations
 
 CAT = describe_the_cat()
 NOUNS = ("cat", "dog")
-SHAPE = 2, CAT.num_responses
+SHAPE, MODEL = (2, CAT.num_responses), RewardModel(one_hot(CAT), np.ones(80))
 
 
 def cat_pairs(rng, count=400):
@@ -95,19 +95,6 @@ def test_one_hot_weights_are_the_table():
     np.testing.assert_array_equal(
         RewardModel(one_hot(CAT), weights).rewards(), weights.reshape(SHAPE)
     )
-
-
-@pytest.mark.parametrize(
-    ("prompts", "responses", "message"),
-    [
-        ([0, 2], [1, 1], "prompts must be whole numbers 0 .. 1, got 2"),
-        ([-1, 0], [1, 1], "prompts must be whole numbers 0 .. 1, got -1"),
-        ([0, 0], [1, 40], "responses must be whole numbers 0 .. 39, got 40"),
-    ],
-)
-def test_prompts_and_responses_unknown_to_the_model(prompts, responses, message):
-    with pytest.raises(ValueError, match=message):
-        bag_of_words(CAT, NOUNS)(np.array(prompts), np.array(responses))
 
 
 # ------------------------------------------------------------ the loss
@@ -197,13 +184,34 @@ def test_a_search_cut_short_is_an_error(monkeypatch):
         fit_reward_model(bag_of_words(CAT, NOUNS), preferences)
 
 
-def test_bad_options_are_named():
+NOT_LOG_PROBS = "must be log-probabilities of shape \\(2, 40\\)"
+
+
+@pytest.mark.parametrize(
+    ("message", "function", "arguments"),
+    [
+        ("prompts must be .* 0 .. 1, got 2", bag_of_words(CAT, NOUNS), ([0, 2], [1, 1])),
+        ("prompts must be .* 0 .. 1, got -1", bag_of_words(CAT, NOUNS), ([-1, 0], [1, 1])),
+        ("responses must be .* 0 .. 39, got 40", bag_of_words(CAT, NOUNS), ([0, 0], [1, 40])),
+        ("by_prompt holds '4', the task's words are .'cat', 'dog'", bag_of_words, (CAT,)),
+        ("bins must be .* at least 1, got 0", calibration, ([0.5, 0.5], [0.5, 0.5], 0)),
+        (NOT_LOG_PROBS, MODEL.centred, (np.full((2, 13, 4), -math.log(4)),)),  # of tokens
+        (NOT_LOG_PROBS, MODEL.centred, (np.full((1, 40), -math.log(40)),)),
+        (NOT_LOG_PROBS, MODEL.centred, (np.full((2, 40), 1 / 40),)),  # probabilities
+        *(
+            ("^labels must", bayes_ceiling, (labels,))
+            for labels in ([5, -3], [0.5, math.nan], [[0.5]], [], 0.5)
+        ),
+    ],
+)
+def test_bad_arguments_are_named(message, function, arguments):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
+
+
+def test_a_negative_ridge_is_refused():
     with pytest.raises(ValueError, match="ridge must be a finite number of at least 0, got -0.1"):
         fit_reward_model(one_hot(CAT), preferences_between((0, 1, 2, 0.5)), ridge=-0.1)
-    with pytest.raises(ValueError, match="by_prompt holds '4', the task's words are .'cat', 'dog'"):
-        bag_of_words(CAT)
-    with pytest.raises(ValueError, match="bins must be a whole number of at least 1, got 0"):
-        calibration(np.full(2, 0.5), np.full(2, 0.5), bins=0)
 
 
 # ------------------------------------------------------------ what preferences can't determine
@@ -227,19 +235,6 @@ def test_centring_shifts_each_prompt_to_mean_0_under_the_reference():
     np.testing.assert_array_equal(
         centred.probabilities(preferences), model.probabilities(preferences)
     )
-
-
-@pytest.mark.parametrize(
-    "log_probs",
-    [
-        np.full((2, CAT.num_contexts, 4), -math.log(4)),  # of tokens
-        np.full((1, 40), -math.log(40)),
-        np.full((2, 40), 1 / 40),  # probabilities
-    ],
-)
-def test_centring_needs_log_probabilities_of_responses(log_probs):
-    with pytest.raises(ValueError, match=re.escape("must be log-probabilities of shape (2, 40)")):
-        RewardModel(one_hot(CAT), np.ones(80)).centred(log_probs)
 
 
 def test_a_missing_link_is_counted_and_adding_it_cures():
@@ -415,12 +410,6 @@ def test_calibration_against_a_loop():
 def test_judges_refuse_what_is_no_probability(judge, predicted, labels, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         judge(predicted, labels)
-
-
-@pytest.mark.parametrize("labels", [[5, -3], [0.5, math.nan], [[0.5]], [], 0.5])
-def test_the_bayes_ceiling_is_one_of_probabilities(labels):
-    with pytest.raises(ValueError, match="^labels must"):
-        bayes_ceiling(labels)
 
 
 def test_judges_take_lists():

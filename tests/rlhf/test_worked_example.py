@@ -26,7 +26,7 @@ from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.networks import Table
 from minirl.policy import Critic
-from minirl.rlhf.kl import ReferenceKL, log_ratios
+from minirl.rlhf.kl import ReferenceKL
 from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rollout import collect_episodes
 from minirl.settings import Settings
@@ -110,19 +110,6 @@ def evaluated(advantages):
 
 
 VALID = np.array([[True, True], [True, True], [True, False]])  # "A: 8" left, "sorry" right
-
-
-def test_rollout_and_log_ratios():
-    rollout = written()
-    contexts = [[ROOT, ROOT], [AFTER_A, AFTER_SORRY], [AFTER_8, ENDED]]
-    assert rollout.observations.tolist() == contexts
-    assert np.array_equal(rollout.valid, VALID)
-    # log 0.5, log 0.1; log 0.8, log 0.6; log 0.4
-    log_probs = [-0.69314718, -2.30258509, -0.22314355, -0.51082562, -0.91629073]
-    close(rollout.log_probs[VALID], log_probs)
-    assert rollout.rewards.tolist() == [[0.0, 0.0], [0.0, -1.0], [2.5, 0.0]]
-    assert rollout.next_values[VALID].tolist() == [1.5, -0.5, 2.0, 7.0, 7.0]
-    close(log_ratios(REFERENCE, rollout), [[LOG_2, -LOG_2], [LOG_2, LOG_2], [-LOG_2, 0.0]])
 
 
 def test_penalised_rewards_and_the_kl():
