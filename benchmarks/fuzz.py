@@ -1,13 +1,13 @@
-"""Tries to break minirl: random command lines and calls, damaged files, killed processes.
+"""Try to break minirl: random command lines and calls, damaged files, killed processes.
 
-    commands  `python -m minirl` with random arguments: status 0, or one line of error
-    calls     public functions with one argument replaced by a wrong value or a near miss
+    commands  `python -m minirl` with random arguments: status 0, or an error of one line
+    calls     public functions with one argument replaced by a wrong or a nearly right value
     files     policies and stored runs with changed bits, cut short, or with other members
-    kills     SIGKILL, SIGTERM or SIGINT at a random moment; the same command must then go on
+    kills     SIGKILL, SIGTERM or SIGINT at a random moment; the same command must then continue
 
-Every attempt has a number. What attempt n of a part does depends on the part, n and `--seed` alone;
-a failure prints the command that repeats it. Parts take turns until the time is over; attempts run
-in a child process with bounded memory and time, so that no attempt can take the others with it. The
+Every attempt has a number n. The attempt depends only on its part, on n and on `--seed`, and a
+failure prints the command that repeats it. The parts take turns until the time is over. Attempts
+run in a child process with limited memory and time, so that no attempt can stop the others. The
 exit status is 1 if anything failed.
 
     python -m benchmarks.fuzz --minutes 60
@@ -52,7 +52,7 @@ START_LIMIT = 120.0  # seconds until a child has imported everything
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one attempt; `kind` begins with "failure" if it should not have."""
+    """The result of one attempt; `kind` begins with "failure" if minirl did something wrong."""
 
     part: str
     index: int
@@ -67,16 +67,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What is about to be tried.
+    """Something to try.
 
     Parameters
     ----------
     text : str
-        What to show of it.
+        Its description.
     run : callable
-        Tries it; returns the kind of the outcome and what more there is to show.
+        Tries it; returns the kind of the outcome and details.
     may_be_long : bool
-        Whether it asks for so much work that running out of time is no fault.
+        Whether it requires so much work that running out of time is not a failure.
     """
 
     text: str
@@ -88,11 +88,11 @@ Prepared = Callable[[np.random.Generator], Attempt]
 
 
 class TooSlow(BaseException):
-    """The attempt has had its time; no `except Exception` of the code under test stops it."""
+    """The attempt took too long. No `except Exception` of the tested code catches this."""
 
 
 def generator(seed: int, part: str, index: int) -> np.random.Generator:
-    """The random numbers of one attempt."""
+    """The generator of the random numbers of one attempt."""
     return np.random.default_rng([seed, PARTS.index(part), index])
 
 
@@ -112,7 +112,7 @@ def run_child(part: str, seed: int, first: int) -> None:
         os.dup2(silence, descriptor)
     prepared = PREPARE[part]()
     signal.signal(signal.SIGALRM, _stop)
-    # A parent that is gone closes the pipe, and the next line ends this process.
+    # When the parent has ended, its pipe is closed, and writing the next line ends this process.
     for index in range(first, sys.maxsize):
 
         def announced(rng: np.random.Generator, index: int = index) -> Attempt:
@@ -138,7 +138,7 @@ def one_attempt(prepared: Prepared, part: str, seed: int, index: int) -> tuple[s
     except TooSlow:
         assert attempt is not None
         return "accepted" if attempt.may_be_long else "failure: time", attempt.text
-    except Exception as error:  # of the fuzzer, not of minirl
+    except Exception as error:  # an error of the fuzzer, not of minirl
         return "failure: fuzzer", f"{error}\n{traceback.format_exc()}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -157,7 +157,7 @@ class Child:
         self.part, self.seed, self.next = part, seed, first
         self.process: subprocess.Popen[bytes] | None = None
         self.pending = b""
-        self.begun = ""  # what the attempt does that has no outcome yet
+        self.begun = ""  # description of the attempt without an outcome yet
 
     def outcomes(self, count: int, until: float) -> Iterator[Outcome]:
         """The outcomes of the next `count` attempts, or of those made until the time is over."""
@@ -193,11 +193,11 @@ class Child:
                 return None
             self.pending += data
         line, _, self.pending = self.pending.partition(b"\n")
-        found: list[Any] = json.loads(line)
-        return found
+        values: list[Any] = json.loads(line)
+        return values
 
     def close(self) -> None:
-        """End the process and everything it started."""
+        """End the process and all processes that it started."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -450,7 +450,7 @@ def random_command(rng: np.random.Generator) -> list[str]:
 
 
 def asks_for_years(argv: Sequence[str]) -> bool:
-    """Whether a number of steps, episodes, seeds or labels is more than an attempt can do."""
+    """Whether a number of steps, episodes, seeds or labels is too large for one attempt."""
     counts = ("--total-steps", "--episodes", "--seeds", "--labels")
     for flag, value in pairwise(argv):
         with contextlib.suppress(ValueError):
@@ -459,11 +459,11 @@ def asks_for_years(argv: Sequence[str]) -> bool:
     return False
 
 
-PRECIOUS = "what a user wrote by hand\n"
+PRECIOUS = "written by a user\n"
 
 
 def write_precious_files() -> dict[str, bytes]:
-    """Files that no command may change, in the current folder; name -> content."""
+    """Write files that no command may change into the current folder; name -> content."""
     import minirl
 
     policy = minirl.Policy(minirl.MLP((4, 4, 2)), minirl.Categorical, np.zeros(30, np.float32))
@@ -475,7 +475,7 @@ def write_precious_files() -> dict[str, bytes]:
 
 
 def prepare_commands() -> Prepared:
-    """Attempts that call `main` in this process, with pictures and RLHF's stages left out."""
+    """Attempts that call `main` in this process, without drawing and without RLHF's stages."""
     from minirl import __main__ as command_line
     from minirl.experiments import figures
     from minirl.experiments.alignment import run as alignment
@@ -537,9 +537,9 @@ STREAMS = {
 
 
 def run_process(argv: Sequence[str], how: str) -> tuple[str, str]:
-    """One command line as a process of its own, with unusual streams."""
+    """One command line as a separate process, with unusual streams."""
     if any("\0" in argument for argument in argv):
-        return "refused", "no process can be given this"
+        return "refused", "no process can have this argument"
     precious = write_precious_files()
     for name in ("out.txt", "err.txt"):
         Path(name).touch()
@@ -570,8 +570,8 @@ def run_process(argv: Sequence[str], how: str) -> tuple[str, str]:
 
 
 def judge_streams(status: Any, out: str, err: str) -> str:
-    """Whether status and streams of a command are right: the kind of an outcome."""
-    # What a progress bar draws ends with a carriage return or is drawn over by one.
+    """The kind of an outcome: whether status and streams of a command are right."""
+    # The text of a progress bar is followed or overwritten after a carriage return.
     lines = [line.rpartition("\r")[2] for line in err.split("\n")]
     lines = [line for line in lines if line.strip() and "%|" not in line and "it/s" not in line]
     if "Traceback" in err:
@@ -618,7 +618,7 @@ def prepare_files() -> Prepared:
 
 
 def damage_file(rng: np.random.Generator) -> tuple[str, str]:
-    """A random policy and run with every bit of a random stretch flipped, and with worse damage."""
+    """Damage a random policy or run: flip each bit of a random part, then damage it further."""
     import minirl
     from minirl.support.serialization import load_arrays, save_arrays
 
@@ -684,7 +684,7 @@ def damages(whole: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes
             if noise != whole[first:second]:
                 yield f"noise in {first}:{second}", whole[:first] + noise + whole[second:]
             yield f"twice {first}:{second}", whole[:second] + whole[first:]
-    # With the right digest: such files may load, but must not raise anything else.
+    # With the right digest, files may load, but loading must not raise any other exception.
     for _ in range(64):
         content = bytearray(whole[:-64])
         for position in rng.integers(len(content), size=rng.integers(1, 4)):
@@ -694,7 +694,7 @@ def damages(whole: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes
 
 
 def sealed(content: bytes) -> bytes:
-    """Contents with their digest at the end, as a forger would write them."""
+    """Contents followed by their right digest, as in a forged file."""
     import hashlib
 
     return content + hashlib.sha256(content).hexdigest().encode()
@@ -722,7 +722,7 @@ KILLED = {
 
 
 def prepare_kills() -> Prepared:
-    """Attempts that start a command and kill it; first one run that nobody kills."""
+    """Attempts that start a command and kill it; one run without a kill comes first."""
     with tempfile.TemporaryDirectory(prefix="minirl-fuzz-") as folder:
         subprocess.run(command_line("train"), cwd=folder, check=True, capture_output=True)
         parameters = trained_parameters(Path(folder))
@@ -783,7 +783,7 @@ def kill(name: str, rng: np.random.Generator) -> tuple[str, str]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(after)
         if process.poll() is None:
-            # Ctrl-C reaches the whole group, other signals the process alone.
+            # Ctrl-C is sent to the whole group, other signals only to the process.
             send = os.killpg if number is signal.SIGINT else os.kill
             send(process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -804,7 +804,7 @@ def kill(name: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def changed_files(contents: dict[str, bytes]) -> list[str]:
-    """Which of these files are gone or have other contents."""
+    """Names of the files that are missing or have other contents."""
     return [
         name
         for name, content in contents.items()
@@ -818,17 +818,17 @@ def finished_files() -> dict[str, bytes]:
 
 
 def group_members(group: int, patience: float) -> list[int]:
-    """Processes of a group that are still there after `patience` seconds, zombies left out."""
+    """Processes of a group, without zombies, that still exist after `patience` seconds."""
     until = time.monotonic() + patience
     while True:
-        found = []
+        members = []
         for status in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 fields = status.read_text().rpartition(")")[2].split()
                 if int(fields[2]) == group and fields[0] != "Z":
-                    found.append(int(status.parent.name))
-        if not found or time.monotonic() > until:
-            return found
+                    members.append(int(status.parent.name))
+        if not members or time.monotonic() > until:
+            return members
         time.sleep(0.2)
 
 
@@ -846,34 +846,34 @@ PREPARE = {
 def fuzz(
     parts: Sequence[str], seed: int, seconds: float, say: Callable[[str], None] = print
 ) -> list[Outcome]:
-    """Let the parts take turns for some seconds; all outcomes."""
+    """Let the parts take turns for some seconds, and return all outcomes."""
     until = time.monotonic() + seconds
     children = [Child(part, seed) for part in parts]
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     shown: Counter[tuple[str, str]] = Counter()
     try:
         while time.monotonic() < until:
             for child in children:
                 for outcome in child.outcomes(SHARES[child.part], until):
-                    found.append(outcome)
+                    outcomes.append(outcome)
                     if outcome.failed:
                         shown[outcome.part, outcome.kind] += 1
-                        if shown[outcome.part, outcome.kind] <= 10:  # of each kind; all are counted
+                        if shown[outcome.part, outcome.kind] <= 10:  # per kind; all are counted
                             say(f"{outcome.part}:{outcome.index} {outcome.kind}: {outcome.text}")
     finally:
         for child in children:
             child.close()
-    return found
+    return outcomes
 
 
 def report(outcomes: Sequence[Outcome], seed: int) -> str:
-    """Attempts and failures per kind, with the command that repeats the first of each."""
+    """Number of attempts per kind, with the command that repeats the first failure of a kind."""
     lines = []
     for part in dict.fromkeys(outcome.part for outcome in outcomes):
-        own = [outcome for outcome in outcomes if outcome.part == part]
-        lines.append(f"{part}: {len(own)} attempts")
-        for kind, count in Counter(outcome.kind for outcome in own).most_common():
-            first = next(outcome for outcome in own if outcome.kind == kind)
+        of_part = [outcome for outcome in outcomes if outcome.part == part]
+        lines.append(f"{part}: {len(of_part)} attempts")
+        for kind, count in Counter(outcome.kind for outcome in of_part).most_common():
+            first = next(outcome for outcome in of_part if outcome.kind == kind)
             again = f"; python -m benchmarks.fuzz --seed {seed} --replay {part}:{first.index}"
             lines.append(f"  {count:>7} {kind}{again if first.failed else ''}")
     return "\n".join(lines)
@@ -882,9 +882,9 @@ def report(outcomes: Sequence[Outcome], seed: int) -> str:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Try to break minirl.")
-    parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1.0, help="duration (default: 1)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all attempts (default: 0)")
     parser.add_argument("--replay", metavar="PART:NUMBER", help="repeat one attempt")
     parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)

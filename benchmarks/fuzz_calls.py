@@ -1,7 +1,8 @@
 """Calls of the public functions of minirl with one argument replaced; part of `fuzz.py`.
 
-Arguments have the same names throughout minirl, so one table of right values by name (`World`)
-makes a right call of nearly everything. `Calls.uncovered` lists what it cannot call.
+Arguments have the same names throughout minirl. One table of right values by name (`World`) is
+therefore enough to call nearly everything. `Calls.uncovered` lists the functions that it cannot
+call.
 """
 
 import dataclasses
@@ -23,15 +24,15 @@ from minirl.envs.token_tasks import TokenTask
 from minirl.exact import lqr, sequences, tabular
 from minirl.rlhf import sft
 
-ACCEPTED = (ValueError, OSError, RuntimeError)  # TrainingStopped and PolicyFileError are such
+ACCEPTED = (ValueError, OSError, RuntimeError)  # includes TrainingStopped and PolicyFileError
 HUGE = 10**12
 LONGEST_MESSAGE = 2_000
 
 MODULES = (lqr, sequences, tabular)
-# Names whose arguments are no user's: made by minirl, or checked where they are used.
+# Names whose arguments do not come from a user, or are checked where minirl uses them.
 EXCLUDED = {
     "minirl.Algorithm",  # a protocol
-    "minirl.TrainingStopped",  # what minirl raises or returns
+    "minirl.TrainingStopped",  # minirl raises or returns these
     "minirl.NonFiniteError",
     "minirl.PolicyFileError",
     "minirl.CheckpointError",
@@ -40,13 +41,13 @@ EXCLUDED = {
     "minirl.Comparison",
     "minirl.Evaluation",
     "minirl.History",
-    "sequences.require_price",  # its callers say what the message is to call the argument
+    "sequences.require_price",  # an argument is the name of another argument in messages
 }
-# The parameters are searched for NaN by the training that made them, not at every step.
+# Training checks the parameters for NaN when it makes them; they are not checked in every step.
 NETWORKS = {"minirl.Policy", "minirl.Critic"}
-# What they hold is checked by the functions that receive them; their methods are called.
+# Functions that receive these records check them, so only the records' methods are called.
 RECORDS = {"minirl.Rollout", "minirl.Batch", "minirl.rlhf.Corpus", "minirl.rlhf.Questions"}
-# Formulas of the inner loops, which are applied to arrays as they are: NaN gives NaN.
+# Formulas of inner loops, which do not check their arrays: the result for NaN is NaN.
 FORMULAS = (
     "minirl.Categorical.",
     "minirl.DiagonalGaussian.",
@@ -89,9 +90,9 @@ def started_environments() -> gym.vector.VectorEnv:
 
 
 class World:
-    """A right value of every argument, by its name, or by function and name where names differ.
+    """A right value of every argument: by its name, or by function and name if one is not enough.
 
-    Values are made anew for every call, since a call with a wrong value may change the others.
+    Each call gets new values, because a call with a wrong value may change the others.
     """
 
     def __init__(self) -> None:
@@ -386,7 +387,7 @@ class World:
 
 
 def public_objects() -> Iterator[tuple[str, Any]]:
-    """Names and objects: what the packages export, and the public functions of `MODULES`."""
+    """Names and objects of everything that the packages export, and of `MODULES`."""
     for package in (minirl, minirl.rlhf):
         for name in package.__all__:
             path = f"{package.__name__}.{name}"
@@ -402,7 +403,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
 
 
 def methods_of(kind: type) -> Iterator[str]:
-    """The public methods that a class defines, without those that only minirl's loop calls."""
+    """The public methods of a class, without those that only minirl's loop calls."""
     internal = {"layers", "forward", "vjp", "jvp", "step", "loss_and_gradient"}
     for name, item in vars(kind).items():
         if not name.startswith("_") and name not in internal and inspect.isfunction(item):
@@ -417,7 +418,7 @@ class Calls:
         self.names: list[str] = []
         self.uncovered: dict[str, str] = {}
         self._makers: dict[str, Callable[[], Callable[..., Any]]] = {}
-        self._right_results: dict[str, tuple[bool, Any]] = {}  # holds NaN, shapes
+        self._right_results: dict[str, tuple[bool, Any]] = {}  # whether it has NaN, shapes
         for path, item in public_objects():
             if path in EXCLUDED:
                 continue
@@ -462,9 +463,9 @@ class Calls:
         return function, arguments
 
     def attempt(self, rng: np.random.Generator) -> tuple[str, Callable[[], tuple[str, str]], bool]:
-        """A call with one argument replaced: its text, how to try it, whether it may be long.
+        """The text of a call with one argument replaced, how to try it, and whether it may be long.
 
-        Trying it gives "accepted", "refused", or a kind that begins with "failure", and details.
+        Trying it returns "accepted", "refused" or a kind that begins with "failure", and details.
         """
         path = self.names[rng.integers(len(self.names))]
         function, arguments = self.right(path)
@@ -482,7 +483,7 @@ class Calls:
         how: str,
         huge: bool,
     ) -> tuple[str, str]:
-        """Kind and details of a call with an argument that was replaced as `how` says."""
+        """Kind and details of a call in which `how` describes the replaced argument."""
         with np.errstate(all="ignore"):
             try:
                 result = function(**arguments)
@@ -504,7 +505,7 @@ class Calls:
 
 
 def refusal(error: Exception, names: list[str]) -> str:
-    """Whether an error of the right kind says in one line which argument is wrong."""
+    """The kind of an outcome: whether an error names the wrong argument in one line."""
     text = str(error)
     if isinstance(error, OSError):
         return "refused"
@@ -517,7 +518,7 @@ def refusal(error: Exception, names: list[str]) -> str:
 
 
 def is_huge(value: Any) -> bool:
-    """Whether a value asks for more work or memory than there is."""
+    """Whether a value would require too much work or memory."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value > 1e6
     if isinstance(value, tuple | list):
@@ -526,7 +527,7 @@ def is_huge(value: Any) -> bool:
 
 
 def replacement(arguments: dict[str, Any], name: str, rng: np.random.Generator) -> tuple[str, Any]:
-    """A wrong value or a near miss for the argument `name`: (description, value)."""
+    """A wrong or nearly right value of the argument `name`: (description, value)."""
     right = arguments[name]
     choices: list[tuple[str, Any]] = [
         ("None", None),
@@ -566,7 +567,7 @@ def replacement(arguments: dict[str, Any], name: str, rng: np.random.Generator) 
         ("in a list", [right]),
         ("in a tuple", (right,)),
     ]
-    choices += [(f"what is {other}", value) for other, value in arguments.items() if other != name]
+    choices += [(f"the {other}", value) for other, value in arguments.items() if other != name]
     if isinstance(right, np.ndarray) and right.size:
         broken = right.astype(np.float64, copy=True) if right.dtype.kind in "biuf" else right.copy()
         choices += [
@@ -609,7 +610,7 @@ def replacement(arguments: dict[str, Any], name: str, rng: np.random.Generator) 
 
 
 def holds_nan(value: Any, depth: int = 0) -> bool:
-    """Whether a result holds a NaN somewhere."""
+    """Whether a result contains a NaN."""
     if depth > 4:
         return False
     if isinstance(value, np.ndarray):

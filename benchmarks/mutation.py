@@ -1,26 +1,27 @@
-"""Mutation testing: how many small faults in the package do its own fast tests notice?
+"""Mutation testing: how many small faults in the package are detected by its fast tests?
 
-    python -m benchmarks.mutation                       # all modules; goes on where it stopped
+    python -m benchmarks.mutation                       # all modules; continues where it stopped
     python -m benchmarks.mutation networks rlhf/kl      # these modules
     python -m benchmarks.mutation --survivors networks  # only what survived last time
     python -m benchmarks.mutation --table               # the table of docs/results/tests.md again
 
-mutmut (extra `mutation`; not on Windows) changes one thing at a time (a sign, a number, an
-argument, a comparison). Each module is tested by the test file of its name. A change that no test
-notices survives. This happens in a copy below results/mutation, where all verdicts are stored: a
-module is run again when it, its tests or a helper of the tests has changed. The table is written to
-benchmarks/results/mutation.csv, with a fingerprint of the source that each row was measured on, and
---table names the modules that have changed since. The survivors are written to
-results/mutation/survivors.csv, with the columns of tests/mutants-equivalent.csv, which lists the
-changes that no test can notice, with the reason.
+mutmut (extra `mutation`; not on Windows) makes one change at a time: of a sign, a number, an
+argument or a comparison. Each module is tested by the test file of the same name. A change that no
+test detects survives. The tests run in a copy below results/mutation, where all verdicts are
+stored. A module is run again if it, its tests or a helper of the tests has changed. The table is
+written to benchmarks/results/mutation.csv, with a fingerprint of the measured source in each row.
+--table also names the modules that have changed since. The survivors are written to
+results/mutation/survivors.csv, with the columns of tests/mutants-equivalent.csv. That file lists
+the changes that no test can detect, with the reason.
 
-Changes of messages only are left out: the arguments of exceptions, and the name that a check like
-`require_count` or `_levels` uses for its value. mutmut leaves out docstrings, annotations, class
-bodies, module constants and decorated functions. A mutant also counts as killed when its tests take
-15 times as long as they should. On a busy machine this may have another cause, so the table counts
-these mutants in a column of their own.
+Changes that affect only messages are excluded: the arguments of exceptions, and the name of a value
+that a check like `require_count` or `_levels` receives. mutmut excludes docstrings, annotations,
+class bodies, module constants and decorated functions. A mutant also counts as killed if its tests
+take 15 times as long as usual. On a busy machine this may have another cause, so the table counts
+these mutants in a separate column.
 
-Two modules with 278 mutants took 41 s of CPU time; all 31 take an hour or two beside other work.
+Two modules with 278 mutants took 41 s of CPU time. All 31 modules take one or two hours on a
+machine that does other work too.
 """
 
 import argparse
@@ -63,7 +64,7 @@ MODULES = [
     *("reward_transforms", "vector_env", "rollout", "checks"),
     *("support/history", "support/metrics", "support/serialization", "support/validation"),
 ]
-# in addition to the test file of the module's name
+# in addition to the test file of the same name
 MORE_TESTS = {
     module: ["algorithms/all"]
     for module in MODULES
@@ -94,7 +95,7 @@ def test_files(module: str) -> list[str]:
 
 
 class WithoutMessages(ast.NodeTransformer):
-    """Blanks the texts of messages, so that changes of messages make no difference."""
+    """Remove the texts of messages, so that mutants that differ only in messages are equal."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
         if isinstance(node.exc, ast.Call):
@@ -161,7 +162,7 @@ def fingerprint(*texts: str) -> str:
 
 
 def source_of(module: str) -> str:
-    """The fingerprint of the present module, without docstrings: no verdict depends on them."""
+    """The fingerprint of a module without its docstrings, on which no verdict depends."""
     text = (ROOT / f"minirl/{module}.py").read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -170,7 +171,7 @@ def source_of(module: str) -> str:
 
 
 def tests_of(module: str) -> str:
-    """The fingerprint of a module's test files, and of the helpers that test files share."""
+    """The fingerprint of a module's test files and of the helpers that test files share."""
     shared = (ROOT / "tests").glob("*.py")
     helpers = sorted(path for path in shared if not path.name.startswith("test_"))
     files = [*(ROOT / path for path in test_files(module)), *helpers]
@@ -178,7 +179,7 @@ def tests_of(module: str) -> str:
 
 
 def limit_memory() -> None:
-    """Keep a mutant with an endless list from exhausting the machine's memory."""
+    """Limit the memory, because a mutant may make a list without end."""
     import resource  # not on Windows, where mutmut does not run either
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -256,7 +257,7 @@ def tabulate(modules: list[str]) -> tuple[list[dict], list[dict]]:
         rows.append(row)
     for place in sorted(equivalent - used):
         if any(row["module"] == place[0] for row in rows):
-            print(f"no such survivor: {place}", file=sys.stderr)
+            print(f"listed as equivalent, but not a survivor: {place}", file=sys.stderr)
     return rows, survivors
 
 
@@ -290,22 +291,25 @@ def write_rows(path: Path, columns: list[str], rows: list[dict]) -> None:
 
 
 def main() -> None:
+    """Run the mutants of the chosen modules, write the tables, and print the first."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("modules", nargs="*", default=MODULES, help="such as rlhf/kl; default all")
-    parser.add_argument("--survivors", action="store_true", help="only what survived last time")
-    parser.add_argument("--table", action="store_true", help="run nothing, print the stored table")
+    parser.add_argument("modules", nargs="*", default=MODULES, help="e.g. rlhf/kl (default: all)")
+    parser.add_argument(
+        "--survivors", action="store_true", help="only those that survived last time"
+    )
+    parser.add_argument("--table", action="store_true", help="only print the stored table")
     arguments = parser.parse_args()
     if unknown := set(arguments.modules) - set(MODULES):
-        parser.error(f"no such module: {', '.join(sorted(unknown))}; one of {', '.join(MODULES)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; modules are {', '.join(MODULES)}")
     if arguments.table:
         print(table(stored_rows()))
         if changed := changed_since(stored_rows()):
-            print(f"changed since they were measured: {', '.join(changed)}", file=sys.stderr)
+            print(f"modules changed since the run: {', '.join(changed)}", file=sys.stderr)
         return
     copy_of_the_tree = WORK / "tree"
     copy_of_the_tree.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(copy_of_the_tree):
-        (copy_of_the_tree / "minirl").mkdir(exist_ok=True)  # mutmut looks for it when imported
+        (copy_of_the_tree / "minirl").mkdir(exist_ok=True)  # mutmut requires it when it is imported
         for module in arguments.modules:
             run(module, arguments.survivors)
             rows, survivors = tabulate(MODULES)

@@ -1,11 +1,11 @@
-"""Short runs of everything, compared bit for bit: did a change of the code change any result?
+"""Compare short runs of all algorithms bit for bit, before and after a change of the code.
 
     python -m benchmarks.same_results --save before.npz       (before the change; 10 seconds)
     python -m benchmarks.same_results --compare before.npz    (after it; exit status 1 if different)
 
-Each run contributes every column of its history except CPU seconds, and its final parameters. The
-last bits depend on the machine and on its BLAS, so a file is only meaningful on the machine that
-wrote it, and none is stored in the repository.
+The results of a run are all columns of its history except CPU seconds, and its final parameters.
+The last bits depend on the machine and on its BLAS. A file is therefore only meaningful on the
+machine that wrote it, and none is stored in the repository.
 """
 
 import argparse
@@ -25,7 +25,7 @@ Run = Callable[[], dict[str, np.ndarray]]
 
 
 def arrays_of(result: minirl.Result) -> dict[str, np.ndarray]:
-    """Everything that a run computed, by name."""
+    """The results of a run, by name."""
     columns = {
         name: column for name, column in result.history.columns().items() if name != "cpu_seconds"
     }
@@ -38,7 +38,7 @@ def arrays_of(result: minirl.Result) -> dict[str, np.ndarray]:
 
 
 def control(env: str, name: str, **changes: object) -> Run:
-    """A run with the preset of an environment, some of whose settings are changed."""
+    """A run with the preset of an environment and changes of its settings."""
 
     def run() -> dict[str, np.ndarray]:
         settings = replace(minirl.preset(env, name).settings, **changes)
@@ -76,7 +76,7 @@ def preferences(loss: str) -> Run:
 
 
 def uniform(task: rlhf.TokenTask) -> minirl.Policy:
-    """The reference of these runs: every token equally probable."""
+    """The reference of these runs, under which all tokens are equally probable."""
     shape = len(task.prompts), task.num_contexts, len(task.vocabulary)
     return rlhf.full_prefix_policy(task, np.full(shape, -np.log(shape[-1])))
 

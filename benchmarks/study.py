@@ -1,8 +1,8 @@
 """Long experiments whose finished runs are stored in a CSV file, and the tables made from it.
 
-A script lists its runs. `Study.complete` computes those that the file does not contain and appends
-a row as soon as a run has finished, so an interrupted script continues where it stopped. A stored
-run does not record the version of the package: delete the file after a change of the package.
+A script lists its runs. `Study.complete` computes those that the file does not contain, and appends
+a row as soon as a run has finished. An interrupted script therefore continues where it stopped. The
+file does not contain the version of the package: delete the file after a change of the package.
 """
 
 import argparse
@@ -62,9 +62,9 @@ class Study:
             file.write(csv_text([[*self.key, *self.values], *rows] if is_new else rows))
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
-        """The items without a row; where several items share a key, the first ones have the rows.
+        """The items without a row. If several items have the same key, the first ones get the rows.
 
-        An item shorter than the key has a row if one begins with it.
+        An item that is shorter than the key has a row if the row begins with the item.
         """
         available: dict[int, Counter[tuple[str, ...]]] = {}
         rows, missing = self.rows(), []
@@ -80,7 +80,7 @@ class Study:
         return missing
 
     def store(self, item: Item, values: Sequence[object] | None) -> None:
-        """Append the row of a finished run; None is no result and is not stored."""
+        """Append the row of a finished run; None means that there is no result to store."""
         if values is not None:
             self.append([[*item[: len(self.key)], *values]])
 
@@ -136,7 +136,7 @@ def main(
     if seeds is not None:
         parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds")
     if parallel:
-        parser.add_argument("--workers", type=int, default=1, help="1: no other processes")
+        parser.add_argument("--workers", type=int, default=1, help="processes (1: only this one)")
     if table:
         parser.add_argument("--table", action="store_true", help="print the stored runs' tables")
     if draw:
