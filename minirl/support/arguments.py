@@ -75,8 +75,8 @@ def _check_methods(owner: type, often: Sequence[str]) -> None:
             continue
         method = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if inspect.isfunction(method):
-            own = owner.__name__ if name != constructor else None
-            is_often = own in often or f"{owner.__name__}.{name}" in often
+            class_is_often = name != constructor and owner.__name__ in often
+            is_often = class_is_often or f"{owner.__name__}.{name}" in often
             checked: Any = _with_checks(method, is_often, bound=True)
             if isinstance(value, classmethod | staticmethod):
                 checked = type(value)(checked)
@@ -423,10 +423,10 @@ def _is_foreign(value: Any) -> bool:
 
 def _members(kind: type) -> tuple[str, ...]:
     """The names that an object of a kind must have: of a protocol, or a class's methods."""
-    own = [parent for parent in kind.__mro__ if parent.__module__ not in ("builtins", "typing")]
+    parents = [part for part in kind.__mro__ if part.__module__ not in ("builtins", "typing")]
     names = [
         name
-        for parent in own
+        for parent in parents
         for name, value in {**vars(parent).get("__annotations__", {}), **vars(parent)}.items()
         if not name.startswith("_") or name == "__call__"
         if callable(value) or getattr(kind, "_is_protocol", False)

@@ -135,9 +135,9 @@ def run_chain(
         bar.update()
         runs: dict[str, list[MethodRun]] = {name: [] for name in methods}
         for name in methods:
-            for own_seed in range(seed, seed + seeds):
-                bar.set_description(f"{name}, seed {own_seed}")
-                runs[name].append(_stored_run(folder, name, prepared, arguments, own_seed))
+            for method_seed in range(seed, seed + seeds):
+                bar.set_description(f"{name}, seed {method_seed}")
+                runs[name].append(_stored_run(folder, name, prepared, arguments, method_seed))
                 bar.update()
             say(describe_method(name, runs[name], prepared, reward))
         say(describe_answers(runs, prepared, text_rng))
