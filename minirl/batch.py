@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -167,11 +168,8 @@ class Batch:
     def rows(self, selection: np.ndarray | slice) -> "Batch":
         """The rows selected by indices, a mask (N,) or a slice, with unchanged weights."""
         require_selection("selection", selection)
-        chosen: dict[str, Any] = {
-            name: None if column is None else column[selection]
-            for name, column in ((name, getattr(self, name)) for name in _COLUMNS)
-        }
-        return Batch(**chosen)
+        selected: Any = (None if column is None else column[selection] for column in _columns(self))
+        return Batch(*selected)
 
     def minibatches(
         self, size: int, rng: np.random.Generator
@@ -202,10 +200,11 @@ class Batch:
             order = np.argsort(place[self.episodes], kind="stable")
             cuts = np.searchsorted(place[self.episodes][order], bounds).tolist()
         shuffled = self.rows(order)
-        for (start, end), (first, last) in zip(pairwise(cuts), pairwise(bounds), strict=True):
-            minibatch = shuffled.rows(slice(start, end))
-            weight = minibatch.weight * (units / (last - first))
-            yield order[start:end], replace(minibatch, weight=weight)
+        scale = np.repeat(units / np.diff(bounds), np.diff(cuts))
+        dtype = np.result_type(self.weight, np.float32)
+        shuffled = replace(shuffled, weight=shuffled.weight * scale.astype(dtype))
+        for start, end in pairwise(cuts):
+            yield order[start:end], shuffled.rows(slice(start, end))
 
     def with_normalized_advantages(self) -> "Batch":
         """The batch with advantages (A - mean(A)) / std(A), whose mean is 0 and whose spread is 1.
@@ -224,6 +223,7 @@ class Batch:
 
 
 _COLUMNS = [field.name for field in fields(Batch)]
+_columns = attrgetter(*_COLUMNS)
 _PER_STEP = [
     *("observations", "actions", "log_probs", "rewards", "values", "next_values"),
     *("terminated", "truncated", "valid", "time"),

@@ -6,6 +6,7 @@ here is with respect to `eta`; a network's `vjp` continues the chain rule to the
 All logarithms are natural: log-probabilities, entropies and divergences are in nats.
 """
 
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -54,11 +55,23 @@ class Categorical:
         self.eta = eta
         # Kept as (A, N): a sum over few actions is then a few long vector additions.
         logits = np.ascontiguousarray(eta.T)
-        logits = logits - logits.max(axis=0)
-        self._probs = np.exp(logits)
-        total = self._probs.sum(axis=0)
-        self._probs /= total
-        self._log_probs = logits - np.log(total)
+        self._logits = logits - logits.max(axis=0)
+
+    @cached_property
+    def _normalized(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """p and log p, both (A, N), and whether every p is positive. Sampling needs none of it."""
+        probs = np.exp(self._logits)
+        total = probs.sum(axis=0)
+        probs /= total
+        return probs, self._logits - np.log(total), bool(probs.all())
+
+    @property
+    def _probs(self) -> np.ndarray:
+        return self._normalized[0]
+
+    @property
+    def _log_probs(self) -> np.ndarray:
+        return self._normalized[1]
 
     @property
     def probs(self) -> np.ndarray:
@@ -67,7 +80,7 @@ class Categorical:
 
     def _chosen(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the chosen entries; ValueError unless actions (N,) lie in 0 .. A-1."""
-        count, rows = self._probs.shape
+        rows, count = self.eta.shape
         actions = np.asarray(actions)
         require_shape("actions", actions, (rows,))
         if actions.dtype.kind not in "iu":
@@ -80,19 +93,21 @@ class Categorical:
 
     def _weighted(self, terms: np.ndarray) -> np.ndarray:
         """p(a) times terms (A, N), and 0 where p(a) is 0, whatever the term."""
-        zeros = np.zeros_like(self._probs)
-        return np.multiply(self._probs, terms, out=zeros, where=self._probs > 0)
+        probs, _, are_positive = self._normalized
+        if are_positive:
+            return probs * terms
+        return np.multiply(probs, terms, out=np.zeros_like(probs), where=probs > 0)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Actions (N,), int64, by inverting the cumulative distribution."""
-        cumulative = np.cumsum(self._probs, axis=0)
-        # Scaling by the last entry keeps a rounded-down total from yielding action A.
-        threshold = rng.random(cumulative.shape[1]) * cumulative[-1]
-        return (cumulative[:-1] <= threshold).sum(axis=0, dtype=np.int64)
+        # Sums of exp(logit), which need not end at 1: the uniform number is scaled instead.
+        cumulative = np.add.accumulate(np.exp(self._logits))
+        threshold = rng.random(len(self.eta)) * cumulative[-1]
+        return np.add.reduce(cumulative[:-1] <= threshold, dtype=np.int64)
 
     def mode(self) -> np.ndarray:
         """The most probable action (N,) of each row; the first one on a tie."""
-        return self._log_probs.argmax(axis=0)
+        return self._logits.argmax(axis=0)
 
     def log_prob(self, actions: np.ndarray) -> np.ndarray:
         """log p(a) in nats (N,) for actions (N,), whole numbers 0 .. A-1.
@@ -122,13 +137,14 @@ class Categorical:
 
     def grad_log_prob(self, actions: np.ndarray) -> np.ndarray:
         """The score d log p(a) / d eta = onehot(a) - p, (N, A); raises as `log_prob`."""
-        score = -self._probs
-        score[self._chosen(actions)] += 1
-        return score.T
+        chosen, _ = self._chosen(actions)
+        one_hot = np.arange(self.eta.shape[1])[:, None] == chosen
+        return (one_hot - self._probs).T
 
     def grad_entropy(self) -> np.ndarray:
         """d H / d eta = -p (log p + H), (N, A)."""
-        return -self._weighted(self._log_probs + self.entropy()).T
+        log_probs = self._log_probs
+        return -self._weighted(log_probs - self._weighted(log_probs).sum(axis=0)).T
 
     def grad_kl(self, other: "Categorical", *, wrt: Literal["self", "other"]) -> np.ndarray:
         """d KL(self || other) / d eta, (N, A), with respect to the eta of `self` or of `other`.
@@ -252,4 +268,10 @@ class DiagonalGaussian:
         return np.concatenate([d_mean * np.exp(-2 * self.log_std), 2 * d_log_std], axis=1)
 
 
-check_arguments(__name__, often=("Categorical", "DiagonalGaussian"))
+check_arguments(
+    __name__,
+    often=(
+        *("Categorical", "Categorical.__init__"),
+        *("DiagonalGaussian", "DiagonalGaussian.__init__"),
+    ),
+)

@@ -149,7 +149,9 @@ class MLP:
             np.matmul(cache.inputs[layer].T, dy, out=d_weight)
             np.matmul(ones, dy, out=d_bias)
             if layer > 0:
-                dy = dy @ cache.weights[layer].T
+                weight = cache.weights[layer].T
+                # From one output back it is an outer product, which BLAS is slow at.
+                dy = dy * weight if len(weight) == 1 else dy @ weight
                 dy *= slopes[layer - 1]
         return dtheta
 
@@ -349,4 +351,4 @@ class WithLogStd:
         return self._append(d_mean, dtheta[-self.actions :])
 
 
-check_arguments(__name__, often=("MLP", "Linear", "Table", "WithLogStd"))
+check_arguments(__name__, often=("MLP", "MLPCache.__init__", "Linear", "Table", "WithLogStd"))

@@ -85,7 +85,8 @@ class RunningMoments:
         if divisor is None:  # computed once, since this is part of every step of an environment
             divisor = np.maximum(np.sqrt(self.variance), self.rounding(samples.dtype) + NEVER_ZERO)
             self._divisors[samples.dtype] = divisor
-        return np.clip((samples - self.mean) / divisor, -CLIP, CLIP)
+        standardized = (samples - self.mean) / divisor
+        return np.minimum(np.maximum(standardized, -CLIP), CLIP)  # for one row faster than np.clip
 
     @cached_property
     def _divisors(self) -> dict[np.dtype[Any], np.ndarray]:

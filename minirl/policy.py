@@ -31,7 +31,7 @@ def _observation_ndim(network: Network) -> int | None:
     means = network.mean if isinstance(network, WithLogStd) else network
     if isinstance(means, Table):
         return 0
-    return 1 if isinstance(means, MLP | Linear) else None
+    return 1 if isinstance(means, (MLP, Linear)) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,7 @@ def reset(envs: VectorEnv, *, seed: int | None, options: dict[str, Any] | None =
     except Exception as error:
         _raise_named(error, "in its reset")
     observations = np.array(observations)
-    _require_finite_row(RETURNED, "observation", observations, 0)
+    _require_finite(RETURNED, "observation", observations[None], 0)
     zeros = np.zeros(envs.num_envs)
     return EnvState(observations, zeros > 0, zeros.astype(int), zeros, 0)
 
@@ -210,13 +210,17 @@ def _collect(
     rewards, time = np.empty(shape), np.empty(shape, dtype=np.int64)
     terminated, truncated, valid = np.empty((3, *shape), dtype=bool)
     observations[0] = state.observations
-    ended, ended_before = state.ended, np.zeros(envs.num_envs, dtype=bool)
+    ended, running = state.ended, ~state.ended
     episode_time, episode_return = state.time, state.returns
     transitions, episodes = 0, []
     for t in range(steps):
         # The policy acts. After an end, the environments ignore the action and reset.
         action = policy.act(observations[t], rng)
-        _require_finite_row("the policy chose for environment {}", "action", action, state.rows + t)
+        if action.dtype.kind == "f" and not np.isfinite(action).all():
+            _require_finite(RETURNED, "observation", observations[1 : t + 1], state.rows)
+            _require_finite(
+                "the policy chose for environment {}", "action", action[None], state.rows + t
+            )
         if t == 0:
             actions = np.empty((shape[0], *action.shape), action.dtype)
         if t == len(rewards):
@@ -227,27 +231,28 @@ def _collect(
         try:
             step = envs.step(to_environment(action))
         except Exception as error:
+            _require_finite(RETURNED, "observation", observations[1 : t + 1], state.rows)
             _raise_named(error, f"at its step {state.rows + t}")
         actions[t] = action
         observations[t + 1], rewards[t], terminated[t], truncated[t] = step[:4]
-        _require_finite_row(RETURNED, "observation", observations[t + 1], state.rows + t)
-        _require_finite_row(RETURNED, "reward", rewards[t], state.rows + t)
         # Book-keeping of episodes.
-        valid[t] = ~(ended | ended_before)
-        time[t] = episode_time
+        valid[t], time[t] = running, episode_time
+        episode_time = episode_time + running
+        episode_return = episode_return + np.where(running, rewards[t], 0.0)
+        transitions += int(np.count_nonzero(running))
         ended = terminated[t] | truncated[t]
-        episode_time = episode_time + valid[t]
-        episode_return = episode_return + np.where(valid[t], rewards[t], 0.0)
-        transitions += int(np.count_nonzero(valid[t]))
-        for e in np.flatnonzero(ended & valid[t]):
-            episodes.append((transitions, episode_return[e], episode_time[e]))
-        episode_time = np.where(ended, 0, episode_time)
-        episode_return = np.where(ended, 0.0, episode_return)
-        if whole_episodes:
-            ended_before |= ended
-            if ended_before.all():
-                break
+        if np.count_nonzero(ended):
+            for e in np.flatnonzero(ended & running):
+                episodes.append((transitions, episode_return[e], episode_time[e]))
+            episode_time = np.where(ended, 0, episode_time)
+            episode_return = np.where(ended, 0.0, episode_return)
+        # The row after an end is a reset row; whole episodes are collected once per environment.
+        running = running & ~ended if whole_episodes else ~ended
+        if whole_episodes and not running.any():
+            break
     rows = t + 1
+    _require_finite(RETURNED, "observation", observations[1 : rows + 1], state.rows)
+    _require_finite(RETURNED, "reward", rewards[:rows], state.rows)
     # Log-probabilities and values are computed for all rows at once, which is faster.
     seen = observations[: rows + 1].reshape(-1, *observations.shape[2:])
     values = np.zeros(len(seen)) if critic is None else critic.values(seen)
@@ -285,13 +290,17 @@ def _raise_named(error: Exception, when: str) -> NoReturn:
     raise EnvironmentFailure(f"{who} failed {when}: {describe_error(error)}") from error
 
 
-def _require_finite_row(who: str, name: str, values: np.ndarray, row: int) -> None:
-    """Raise NonFiniteError naming the environment and the row (one cheap test if all is well)."""
+def _require_finite(who: str, name: str, values: np.ndarray, first: int) -> None:
+    """Raise NonFiniteError naming the environment and the step of the first NaN or infinity.
+
+    `values` (n, E, ...) are those of the environments' steps first .. first + n - 1.
+    """
     if np.isfinite(values).all():
         return
-    column = int(np.argwhere(~np.isfinite(values))[0][0])
+    row, column = map(int, np.argwhere(~np.isfinite(values))[0][:2])
     raise NonFiniteError(
-        f"{who.format(column)} a non-finite {name} ({values[column]}) at its step {row}"
+        f"{who.format(column)} a non-finite {name} ({values[row, column]}) at its step "
+        f"{first + row}"
     )
 
 
@@ -299,7 +308,8 @@ def _action_converter(space: spaces.Space[Any]) -> Callable[[np.ndarray], np.nda
     """The function from actions to those the environment receives: Box actions are clipped."""
     if isinstance(space, spaces.Box):
         low, high, dtype = space.low, space.high, space.dtype
-        return lambda actions: np.clip(actions, low, high).astype(dtype)
+        # For one row np.clip takes twice as long.
+        return lambda actions: np.minimum(np.maximum(actions, low), high).astype(dtype)
     return lambda actions: actions
 
 

@@ -285,9 +285,10 @@ def test_a_policy_that_is_not_finite_is_named():
         collect_episodes(envs, policy, None, None, max_steps=5)
 
 
-def test_cartpole_uses_gymnasiums_vectorised_version():
-    envs = make_vector_env("CartPole-v1", 3)
-    assert type(envs.unwrapped).__name__ == "CartPoleVectorEnv"
+@pytest.mark.parametrize(("num_envs", "kind"), [(3, "SyncVectorEnv"), (4, "CartPoleVectorEnv")])
+def test_cartpole_is_stepped_in_the_faster_way(num_envs, kind):
+    envs = make_vector_env("CartPole-v1", num_envs)
+    assert type(envs.unwrapped).__name__ == kind
 
 
 @pytest.mark.parametrize("name", ["max_steps", "group_size"])

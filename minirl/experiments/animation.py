@@ -53,12 +53,14 @@ def watch(env: MakeEnv, policy: Policy, path: Path | str, *, seed: int = 0) -> f
     if path.suffix != ".gif" or not path.parent.is_dir():
         raise ValueError(f"path must be a .gif in a folder that exists, got {str(path)!r}")
     if registered_id(env).startswith("CartPole-"):
-        rollout, _ = _one_episode(policy, make_vector_env(env, 1), seed)
+        rollout = _one_episode(policy, make_vector_env(env, 1), seed)
         observations = rollout.observations[rollout.valid]
         animate_cartpole(observations, path, title=env)
     else:
-        rollout, frames = _one_episode(policy, _rendering_env(env), seed)
-        save_gif(frames, path, fps=30)
+        envs = _rendering_env(env)
+        rollout = _one_episode(policy, envs, seed)
+        base: Any = envs.unwrapped
+        save_gif(base.call("render")[0], path, fps=30)  # kept when the environment is closed
     return float((rollout.rewards * rollout.valid).sum())
 
 
@@ -97,18 +99,15 @@ def _rendering_env(env: str) -> VectorEnv:
         raise ValueError(_CANNOT_RENDER.format(env=env, error=error)) from error
 
 
-def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> tuple[Rollout, list[np.ndarray]]:
+def _one_episode(policy: Policy, envs: VectorEnv, seed: int) -> Rollout:
     try:
         require_fit(policy, envs.single_observation_space, envs.single_action_space)
         _warn_of_running_statistics(envs)
-        rollout = collect_episodes(
+        return collect_episodes(
             envs, policy, None, None, max_steps=step_limit(envs), seed=reset_seed(seed)
         )
-        base = envs.unwrapped
-        frames = base.call("render")[0] if isinstance(base, SyncVectorEnv) else []
     finally:
         envs.close()
-    return rollout, list(frames)
 
 
 def cartpole_frames(

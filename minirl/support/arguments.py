@@ -54,8 +54,8 @@ def check_arguments(module: str, *, often: Sequence[str] = ()) -> None:
     module : str
         `__name__`.
     often : sequence of str
-        Functions, methods (`"PPO.step"`) and classes of methods that are called once per row or
-        minibatch. Their arguments are checked only after an error.
+        Functions, methods (`"PPO.step"`) and classes (all methods but the constructor) that are
+        called once per row or minibatch. Their arguments are checked only after an error.
     """
     for name, value in list(vars(sys.modules[module]).items()):
         if name.startswith("_") or getattr(value, "__module__", None) != module:
@@ -75,8 +75,8 @@ def _check_methods(owner: type, often: Sequence[str]) -> None:
             continue
         method = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if inspect.isfunction(method):
-            class_is_often = name != constructor and owner.__name__ in often
-            is_often = class_is_often or f"{owner.__name__}.{name}" in often
+            all_methods = owner.__name__ in often and name != constructor
+            is_often = all_methods or f"{owner.__name__}.{name}" in often
             checked: Any = _with_checks(method, is_often, bound=True)
             if isinstance(value, classmethod | staticmethod):
                 checked = type(value)(checked)
@@ -144,17 +144,29 @@ class _Arguments:
         }
 
     @functools.cached_property
+    def _known_calls(self) -> set[tuple[Any, ...]]:
+        """The types of all arguments of earlier calls in which each of them was right."""
+        return set()
+
+    @functools.cached_property
     def _known_types(self) -> dict[str, set[Any]]:
         """Types of earlier arguments that were right and would be right with any value."""
         return {name: set() for name in self._kinds}
 
     def of_known_types(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether no argument needs a check; fast, because of the records of each minibatch."""
-        known = self._known_types
-        for value, right in zip(args[self._skipped :], known.values(), strict=False):
-            if _type_of(value) not in right:
-                return False
-        return all(_type_of(value) in known.get(name, ()) for name, value in kwargs.items())
+        types = [_type_of(value) for value in (*args[self._skipped :], *kwargs.values())]
+        call = (*types, *kwargs)
+        if call in self._known_calls:
+            return True
+        names = (*list(self._known_types)[: len(types) - len(kwargs)], *kwargs)
+        known = all(
+            kind in self._known_types.get(name, ())
+            for name, kind in zip(names, types, strict=False)
+        )
+        if known and len(names) == len(types):
+            self._known_calls.add(call)
+        return known
 
     def explain(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise a ValueError that names the wrong argument, if its kind or shape is wrong.
