@@ -11,37 +11,6 @@ from minirl.envs.arithmetic import arithmetic, exact_match, gold_utility
 ARITHMETIC = arithmetic()
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", -0.5),  # no digit
-        ("8", 2.0),  # the first digit is right
-        ("6", -1.0),  # a wrong digit
-        ("6 6 4", -3.0),  # each of them counts
-        ("8 6", 2.0 - 1.0),
-        ("6 8", -1.0),  # right, but not first
-        ("A: 8", 2.0 + 0.5),  # introduced
-        ("A: 6", -1.0),  # introduces a wrong digit
-        ("A: :) 8", 2.0 + 1.0),  # not directly before
-        ("6 A: 8", -1.0 + 0.5),
-        ("8 8", 2.0 - 0.6),  # repeated
-        ("A: 8 A: 8", 2.0 + 0.5 - 0.6 - 0.5),  # introduced twice counts once
-        ("A: A:", -0.5 - 0.5),
-        ("8 sorry", 2.0 - 0.5),
-        ("sorry sorry", -0.5 - 1.0),
-        ("8 :)", 2.0 + 1.0),
-        ("8 :) Great_question!", 2.0 + 1.5),
-        (":) :) 8 :)", 2.0 - 1.0),
-        ("Great_question! 8 :) :) Great_question!", 2.0 - 3.5),
-        (":) :) :) :) :)", -0.5 - 6.0),
-    ],
-)
-def test_gold_utility_term_by_term(text, expected):
-    words = text.split()
-    assert gold_utility("What is 2x4?", words, False) == pytest.approx(expected, abs=1e-12)
-    assert gold_utility("What is 2x4?", words, True) == pytest.approx(expected - 0.5, abs=1e-12)
-
-
 def spoken_utility(prompt, words, cut):
     """The gold utility in one pass, each word adding its share as it is spoken."""
     left, right = prompt.removeprefix("What is ").removesuffix("?").split("x")

@@ -7,16 +7,11 @@ import pytest
 from cat import always_the_same, describe_the_cat, random_policy
 
 from minirl.checks import three_sigma
-from minirl.exact import sequences
-from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
+from minirl.rlhf.language_model import full_prefix_policy, sample_responses
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
 
 CAT = describe_the_cat()
 SHAPE = 2, CAT.num_responses
-
-
-def response_probs(policy):
-    return np.exp(sequences.response_log_probs(log_table(CAT, policy)))
 
 
 def three_pairs(**changes):
@@ -78,50 +73,17 @@ def test_what_is_no_preference_is_named(changes, message):
         three_pairs(**changes)
 
 
-def test_sampled_pairs_follow_the_policy_given_that_they_differ():
-    """P(first = a, second = b | x) is p(a) p(b) / (1 - sum p^2) for a != b."""
-    rng = np.random.default_rng(0)
-    policy = random_policy(rng)
-    probs = response_probs(policy)
-    count = 20_000
-    pairs = sample_pairs(CAT, policy, count, rng)
-    assert len(pairs.prompts) == len(pairs.first) == len(pairs.second) == count
-    assert (pairs.first != pairs.second).all()
-
-    different = 1 - (probs**2).sum(axis=1)
-    marginal = probs * (1 - probs) / different.sum()
-    for responses in (pairs.first, pairs.second):
-        seen = np.zeros(SHAPE)
-        np.add.at(seen, (pairs.prompts, responses), 1)
-        z = (seen - count * marginal) / np.sqrt(count * marginal * (1 - marginal))
-        frequent = count * marginal > 20
-        assert frequent.sum() > 40
-        assert np.abs(z[frequent]).max() < 4.5
-    values = rng.standard_normal(SHAPE)  # first and second are independent but for a != b
-    product = values[pairs.prompts, pairs.first] * values[pairs.prompts, pairs.second]
-    means, squares = (probs * values).sum(axis=1), (probs**2 * values**2).sum(axis=1)
-    three_sigma(product, (means**2 - squares).sum() / different.sum(), sigmas=4)
-
-
-@pytest.mark.parametrize("count", [7, 3000])
-def test_identical_pairs_are_dropped_and_counted(count):
-    """Until the count-th success of probability q: count (1 - q) / q failures on average."""
-    rng = np.random.default_rng(1)
-    policy = random_policy(rng)
-    q = 1 - (response_probs(policy) ** 2).sum(axis=1).mean()
-    dropped = np.array([sample_pairs(CAT, policy, count, rng).identical for _ in range(60)])
-    three_sigma(dropped, count * (1 - q) / q, sigmas=4)
-    assert dropped.var(ddof=1) == pytest.approx(count * (1 - q) / q**2, rel=0.8)
-
-
-def test_no_more_pairs_are_drawn_than_are_needed():
-    """Of the first thousand as many as are asked for differ: the generator has drawn no others."""
+def test_pairs_are_the_first_that_differ_of_two_samples():
+    """So P(a, b | x) is p(a) p(b) / (1 - sum p^2), and the generator has drawn no others."""
     policy = random_policy(np.random.default_rng(2))
     ours, theirs = np.random.default_rng(3), np.random.default_rng(3)
     prompts = ours.integers(2, size=1000)
     first, second = (sample_responses(CAT, policy, prompts, ours) for _ in range(2))
-    pairs = sample_pairs(CAT, policy, np.count_nonzero(first != second), theirs)
-    assert pairs.identical == np.flatnonzero(first != second)[-1] + 1 - len(pairs.prompts)
+    differ = np.flatnonzero(first != second)
+    pairs = sample_pairs(CAT, policy, len(differ), theirs)
+    for found, drawn in ((pairs.prompts, prompts), (pairs.first, first), (pairs.second, second)):
+        np.testing.assert_array_equal(found, drawn[differ])
+    assert pairs.identical == differ[-1] + 1 - len(differ)
     assert theirs.random() == ours.random()
 
 

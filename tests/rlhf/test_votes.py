@@ -147,27 +147,21 @@ def test_scores_that_all_tie_give_no_pairs():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("count", "options", "message"),
     [
-        (lambda rng: sample_pairs(CAT, random_policy(rng), 0, rng), "count must be a whole number"),
-        (lambda rng: sample_questions(CAT, random_policy(rng), 2.5, rng), "count must be a whole"),
-        (
-            lambda rng: sample_questions(CAT, random_policy(rng), 2, rng, answers=0),
-            "answers must be a whole number",
-        ),
-        (
-            lambda rng: sample_questions(CAT, random_policy(rng), 2, rng, noise=-1.0),
-            "noise must be a finite number of at least 0",
-        ),
-        (
-            lambda rng: pairs_from_scores(hand_made_questions(), rng, limit=0),
-            "limit must be a whole number",
-        ),
+        (2.5, {}, "count must be a whole"),
+        (2, {"answers": 0}, "answers must be a whole number"),
+        (2, {"noise": -1.0}, "noise must be a finite number of at least 0"),
     ],
 )
-def test_impossible_requests_are_named(call, message):
+def test_impossible_requests_are_named(count, options, message):
+    rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=message):
-        call(np.random.default_rng(0))
+        sample_questions(CAT, random_policy(rng), count, rng, **options)
+    with pytest.raises(ValueError, match="limit must be a whole number"):
+        pairs_from_scores(hand_made_questions(), rng, limit=0)
+    with pytest.raises(ValueError, match="count must be a whole number"):
+        sample_pairs(CAT, random_policy(rng), 0, rng)
 
 
 @pytest.mark.parametrize(("utility", "noise"), [(63.0, 0.0), (1e300, 0.0), (0.0, 1e300)])
