@@ -80,8 +80,9 @@ def test_weights_average_over_transitions_or_over_episodes_whose_rows_know_their
 def test_signals_take_the_dtype_observations_and_actions_keep_theirs():
     rollout = make_rollout(VALID)
     signal = np.zeros(VALID.shape)
-    for dtype in ("float32", "float64"):
-        batch = flatten(rollout, signal, signal, dtype=dtype, state_discount=0.9)
+    for options in ({}, {"dtype": "float64"}):
+        batch = flatten(rollout, signal, signal, **options, state_discount=0.9)
+        dtype = options.get("dtype", "float32")
         for name in ("log_probs", "values", "advantages", "returns", "weight"):
             assert getattr(batch, name).dtype == dtype, name
         assert batch.observations.dtype == np.float64
@@ -274,13 +275,24 @@ def test_minibatches_of_whole_episodes_have_means_per_episode():
     ids=lambda changed: "".join(changed),
 )
 def test_a_batch_states_the_shapes_that_do_not_fit(changed):
-    batch = make_batch(5)
+    batch = make_batch(5, actions=np.zeros((5, 2)))
     with pytest.raises(ValueError, match=r"one entry per transition, \(N,\)"):
         replace(batch, **changed)
 
 
-@pytest.mark.parametrize("name", ["observations", "actions", "values", "valid", "time", "rewards"])
-def test_a_rollout_names_the_field_whose_shape_does_not_fit(name):
+PER_STEP = ("observations", "actions", "values", "valid", "time", "rewards")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *((name, r"must have .*shape \(T, E\)") for name in PER_STEP),
+        ("episode_returns", r"episode_returns must have shape \(0,\)"),
+        ("group", r"group must have shape \(2,\), got \(3,\)"),
+    ],
+)
+def test_a_rollout_names_the_field_whose_shape_does_not_fit(name, message):
     rollout = make_rollout(np.ones((3, 2), dtype=bool))
-    with pytest.raises(ValueError, match=r"must have .*shape \(T, E\)"):
+    replace(rollout, actions=np.zeros((3, 2, 4)), group=np.zeros(2))
+    with pytest.raises(ValueError, match=message):
         replace(rollout, **{name: np.zeros(3)})

@@ -1,4 +1,4 @@
-"""Networks against plain loops, central differences and the adjoint identity."""
+"""Networks against plain loops and central differences."""
 
 import math
 from functools import partial
