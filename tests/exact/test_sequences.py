@@ -186,18 +186,38 @@ def test_soft_optimum_is_the_tilted_reference(tree, beta):
     close(gradient, 0.0, atol=1e-12)
 
 
-def test_the_frontier_is_the_curve_of_the_optima():
-    """Whose objectives nothing exceeds; reward and KL rise as beta falls."""
+@pytest.mark.parametrize("beta", [0.1, 0.3, 3.0])
+def test_what_a_policy_lacks_is_its_kl_to_the_optimum(beta):
+    _, reference, rewards = random_task(9)
+    optimum, values = sequences.soft_optimal_policy(reference, rewards, beta)
+    log_optimum, rng = sequences.response_log_probs(optimum), np.random.default_rng(9)
+    for scale in (0.1, 1.0, 3.0):
+        policy = random_policy(rng, scale=scale)
+        objective = sequences.objective(policy, reference, rewards, beta).objective
+        kl = sequences.kl(sequences.response_log_probs(policy), log_optimum)
+        assert values[:, 0].mean() - objective == pytest.approx(beta * kl, abs=1e-10)
+
+
+def test_nothing_lies_above_the_frontier():
     _, reference, rewards = random_task(11)
-    betas = np.geomspace(20.0, 0.02, 50)
+    betas, rng = np.geomspace(20.0, 0.02, 50), np.random.default_rng(11)
     frontier = sequences.reward_kl_frontier(reference, rewards, betas)
     np.testing.assert_array_equal(frontier.betas, betas)
     assert sequences.reward_kl_frontier(reference, rewards, [2, 1]).betas.dtype == np.float64
     for curve in (frontier.rewards, frontier.kls, frontier.objectives):
         assert (np.diff(curve) > 0.0).all()
+
+    def above(reward, kl):
+        return (reward - betas * kl > frontier.objectives + 1e-10).any()
+
     for beta, *row in zip(betas, frontier.objectives, frontier.rewards, frontier.kls, strict=True):
         optimum, _ = sequences.soft_optimal_policy(reference, rewards, beta)
-        close(row, sequences.objective(optimum, reference, rewards, beta), atol=1e-11)
+        point = sequences.objective(optimum, reference, rewards, beta)
+        close(row, point, atol=1e-11)
+        assert not above(point.reward, point.kl)
+        assert above(point.reward + 1e-6, point.kl)
+        near = log_softmax(optimum + rng.normal(size=optimum.shape), axis=2)
+        assert not above(*sequences.objective(near, reference, rewards, beta)[1:])
 
 
 @pytest.mark.parametrize("tree", [TREE, (3, 1, 4), (2, 4, 1), (2, 1, 1)])

@@ -101,6 +101,12 @@ def test_gridworld_has_the_optimal_values_in_print():
     np.testing.assert_array_equal(policy[[0, 1, 2, 4, 8]].argmax(1), [2, 2, 2, 3, 3])
 
 
+def test_endless_chain_is_a_geometric_series():
+    mdp = FiniteMDP.from_gymnasium(Chain(endless=True), 0.95)
+    np.testing.assert_allclose(state_values(mdp, np.full((5, 2), 0.5)), 20.0, rtol=1e-13)
+    np.testing.assert_allclose(optimal_values(mdp)[0], 20.0, rtol=1e-13)
+
+
 # ------------------------------------------------------------ values and visitation
 
 

@@ -1,4 +1,4 @@
-"""DPO and IPO: losses by hand, gradients by differences and enumeration, fixed points exactly."""
+"""DPO and IPO: losses and gradients by enumeration, fixed points exactly."""
 
 import itertools
 import math
@@ -209,6 +209,16 @@ def test_the_implicit_reward_of_the_optimum_is_the_reward():
     constants = CAT.utilities - found
     close(constants, constants[:, :1] * np.ones(40), atol=1e-9)
     assert constants[:, 0].mean() == pytest.approx(OBJECTIVE.optimum, abs=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.3, 2.0])
+def test_every_policy_is_optimal_for_its_implicit_reward(beta):
+    for seed in range(3):
+        policy = random_policy(seed + 10)
+        rewards = implicit_reward(CAT, policy, REFERENCE, beta)
+        recovered = Objective(CAT, REFERENCE, rewards, beta).optimal_policy
+        close(response_log_probs(recovered), response_log_probs(policy), atol=1e-10)
+    close(implicit_reward(CAT, REFERENCE, REFERENCE, beta), 0.0, atol=0)
 
 
 # ---------------------------------------------------------------- fit
