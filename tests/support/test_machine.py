@@ -74,8 +74,8 @@ def test_freed_arrays_are_kept_even_where_the_environment_forbids_it():
 
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
 def test_another_c_library_is_left_alone(error, monkeypatch):
-    def refuse(name):
+    def missing(name):
         raise error
 
-    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", missing)
     keep_freed_memory()

@@ -15,6 +15,7 @@ from minirl.support.serialization import load_policy
 from minirl.support.streams import LastingStream, lasting_streams
 
 TRAIN = ["train", "CartPole-v1", "--total-steps", "200", *QUICK]
+COMPARE = ["compare", "CartPole-v1", "--algorithms", "trpo", "--seeds", "1", "--total-steps", "64"]
 CHAIN = ["rlhf", "--methods", "best-of-n", "--seeds", "1", "--labels", "300"]
 
 
@@ -72,18 +73,21 @@ def test_a_closed_stream_is_nowhere(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with lasting_streams() as output:
         print("lost")
-        assert output.isatty() is False
+        assert not output.isatty()
     assert output.error is None
 
 
 # ---------------------------------------------------------------- commands
 
 
-def shell(line, **variables):
-    """Status of the command and of the shell's line, and what stood on stderr."""
-    python = f"'{sys.executable}' -m minirl"
+POSIX = pytest.mark.skipif(os.name != "posix", reason="a shell")
+
+
+def shell(words, rest, folder, **variables):
+    """The status of the command, or of the shell's line, and what it wrote to both streams."""
+    quoted = " ".join(f"'{word}'" for word in [sys.executable, "-m", "minirl", *words])
     found = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line.replace('minirl', python, 1)}"],
+        ["bash", "-c", f"set -o pipefail; {quoted} --out '{folder}' {rest}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -93,43 +97,36 @@ def shell(line, **variables):
     return found.returncode, found.stdout, found.stderr
 
 
-def quoted(words):
-    return " ".join(f"'{word}'" for word in words)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="a shell")
-@pytest.mark.parametrize("redirection", ["| true", "2>&1 | true", "2>&-", "<&- >&- 2>&-"])
-def test_training_is_saved_wherever_the_output_goes(redirection, tmp_path):
-    folder = tmp_path / "results"
-    status, out, err = shell(f"minirl {quoted(TRAIN)} --out '{folder}' {redirection}")
+@POSIX
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [(TRAIN, rest) for rest in ("| true", "2>&1 | true", "2>&-", "<&- >&- 2>&-")]
+    + [(COMPARE, ">&- 2>&-")],
+)
+def test_results_are_saved_wherever_the_output_goes(words, rest, tmp_path):
+    status, out, err = shell(words, rest, tmp_path / "results")
     assert status == 0, err
     assert "Error" not in out + err
-    assert names_in(folder) == SAVED
-    load_policy(folder / "policy.npz")
+    if words is TRAIN:
+        assert names_in(tmp_path / "results") == SAVED
+        load_policy(tmp_path / "results" / "policy.npz")
+    else:
+        assert {"curves.png", "runs.csv", "summary.json"} <= set(names_in(tmp_path / "results"))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a shell")
-def test_a_comparison_is_saved_although_output_is_closed(tmp_path):
-    words = ["compare", "CartPole-v1", "--algorithms", "trpo", "ppo", "--seeds", "1"]
-    words += ["--total-steps", "64"]
-    status, _, err = shell(f"minirl {quoted(words)} --out '{tmp_path}' >&- 2>&-")
-    assert status == 0, err
-    assert {"curves.png", "runs.csv", "summary.json"} <= {path.name for path in tmp_path.iterdir()}
-
-
-@pytest.mark.skipif(os.name != "posix", reason="a shell")
+@POSIX
 def test_a_chain_goes_on_when_its_reader_has_left_and_is_shown_in_ascii(tmp_path):
-    line = f"minirl {quoted(CHAIN)} --out '{tmp_path}' | head -1"
-    status, out, err = shell(line, PYTHONIOENCODING="ascii:strict", PYTHONUNBUFFERED="1")
+    variables = {"PYTHONIOENCODING": "ascii:strict", "PYTHONUNBUFFERED": "1"}
+    status, out, err = shell(CHAIN, "| head -1", tmp_path, **variables)
     assert status == 0, err
     assert out.startswith("1. Supervised fine-tuning")
     assert "Error" not in err
-    assert {"frontier.png", "samples.md", "summary.json"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"frontier.png", "samples.md", "summary.json"} <= set(names_in(tmp_path))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 def test_output_that_could_not_be_written_is_an_error_after_everything_is_saved(tmp_path):
-    status, _, err = shell(f"minirl {quoted(TRAIN)} --out '{tmp_path}' > /dev/full")
+    status, _, err = shell(TRAIN, "> /dev/full", tmp_path)
     assert status == 1
     assert "minirl: [Errno 28] No space left on device\n" in err
     assert "Traceback" not in err
