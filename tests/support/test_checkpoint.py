@@ -34,23 +34,21 @@ def small(env, name, **changes):
     return replace(settings, **{"rollout_steps": 32, **changes})
 
 
+def preset_of(env, name):
+    return env, name, small(env, name)
+
+
+GRPO = preset("minirl/TokenGeneration-v0", "grpo")
 RUNS = {
-    "PPO, CartPole": ("CartPole-v1", "ppo", small("CartPole-v1", "ppo")),
-    "TRPO, CartPole": ("CartPole-v1", "trpo", small("CartPole-v1", "trpo")),
-    "policy gradient, CartPole": (
-        "CartPole-v1",
-        "policy-gradient",
-        small("CartPole-v1", "policy-gradient"),
-    ),
-    "scaled rewards": ("Pendulum-v1", "ppo", small("Pendulum-v1", "ppo")),
-    "normalised observations": ("MountainCar-v0", "trpo", small("MountainCar-v0", "trpo")),
-    "tables": ("FrozenLake-v1", "policy-gradient", small("FrozenLake-v1", "policy-gradient")),
-    "sentences": (
-        CAT,
-        preset("minirl/TokenGeneration-v0", "grpo").algorithm,
-        replace(preset("minirl/TokenGeneration-v0", "grpo").settings, num_envs=32),
-    ),
+    "PPO, CartPole": preset_of("CartPole-v1", "ppo"),
+    "TRPO, CartPole": preset_of("CartPole-v1", "trpo"),
+    "policy gradient, CartPole": preset_of("CartPole-v1", "policy-gradient"),
+    "scaled rewards": preset_of("Pendulum-v1", "ppo"),
+    "normalised observations": preset_of("MountainCar-v0", "trpo"),
+    "tables": preset_of("FrozenLake-v1", "policy-gradient"),
+    "sentences": (CAT, GRPO.algorithm, replace(GRPO.settings, num_envs=32)),
 }
+PPO_SETTINGS = small("CartPole-v1", "ppo")
 
 
 def interrupt_after(updates):
@@ -89,8 +87,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
 
 
 def test_checkpoints_and_evaluations_change_nothing_that_is_learned(tmp_path):
-    settings = small("CartPole-v1", "ppo")
-    run = {"total_steps": 600, "seed": 1, "settings": settings}
+    run = {"total_steps": 600, "seed": 1, "settings": PPO_SETTINGS}
     plain = train("CartPole-v1", "ppo", **run)
     saving = {"checkpoint": tmp_path / "c.pkl", "checkpoint_every": 1}
     judged = train("CartPole-v1", "ppo", **run, **saving, evaluate_every=128)
@@ -99,8 +96,7 @@ def test_checkpoints_and_evaluations_change_nothing_that_is_learned(tmp_path):
 
 
 def test_the_best_policy_survives_a_resumption(tmp_path):
-    settings = small("CartPole-v1", "ppo")
-    run = {"total_steps": 1500, "seed": 1, "settings": settings, "evaluate_every": 200}
+    run = {"total_steps": 1500, "seed": 1, "settings": PPO_SETTINGS, "evaluate_every": 200}
     whole = train("CartPole-v1", "ppo", **run)
     path = tmp_path / "c.pkl"
     saving = {"checkpoint": path, "checkpoint_every": 300}
@@ -142,19 +138,14 @@ def shifted(num_envs):
     return Shifted(make_vector_env("Pendulum-v1", num_envs))
 
 
+SEVERAL = "CartPole-v1 Acrobot-v1 MountainCarContinuous-v0 Taxi-v4 CliffWalking-v1 HalfCheetah-v5"
+
+
 @pytest.mark.parametrize(
     "env",
     [
-        "CartPole-v1",
-        "Acrobot-v1",
-        "MountainCarContinuous-v0",
-        "Taxi-v4",
-        "CliffWalking-v1",
-        "minirl/Chain-v0",
-        "minirl/GridWorld-v0",
-        "minirl/LQR-v0",
-        "minirl/TokenGeneration-v0",
-        "HalfCheetah-v5",
+        *SEVERAL.split(),
+        *(f"minirl/{name}-v0" for name in ("Chain", "GridWorld", "LQR", "TokenGeneration")),
         shifted,
     ],
 )
@@ -195,13 +186,8 @@ def test_environments_in_worker_processes_are_reset_and_the_result_says_so(tmp_p
 def saved(tmp_path):
     """A checkpoint, and the arguments of its run."""
     path = tmp_path / "c.pkl"
-    run = {
-        "env": "CartPole-v1",
-        "algorithm": "ppo",
-        "total_steps": 200,
-        "seed": 1,
-        "settings": small("CartPole-v1", "ppo"),
-    }
+    run = {"env": "CartPole-v1", "algorithm": "ppo", "total_steps": 200, "seed": 1}
+    run["settings"] = PPO_SETTINGS
     train(**run, checkpoint=path, checkpoint_every=100)
     return path, run
 
@@ -223,6 +209,10 @@ def test_a_checkpoint_of_another_run_is_refused(changes, words, saved):
     with pytest.raises(CheckpointError, match=words) as caught:
         train(**{**run, **changes}, resume=path)
     assert "\n" not in str(caught.value)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"exists already; give resume="):  # not overwritten
+        train(**{**run, **changes}, checkpoint=path, checkpoint_every=100)
+    assert path.read_bytes() == content
 
 
 def test_a_checkpoint_that_starts_from_another_policy_is_refused(saved, tmp_path):
@@ -251,14 +241,6 @@ def test_no_damage_goes_unnoticed(saved):
         train(**run, resume=path.with_name("missing.pkl"))
 
 
-def test_another_checkpoint_is_not_overwritten(saved):
-    path, run = saved
-    content = path.read_bytes()
-    with pytest.raises(ValueError, match=r"exists already; give resume="):
-        train(**run, checkpoint=path, checkpoint_every=100)
-    assert path.read_bytes() == content
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -276,13 +258,11 @@ def test_bad_arguments_are_named(arguments, words):
 
 def test_a_state_that_cannot_be_pickled_is_refused_before_training(tmp_path):
     @dataclass(frozen=True)
-    class State:
-        policy: object
-
-    @dataclass(frozen=True)
     class Local:
+        policy: object = None
+
         def init(self, policy):
-            return State(policy)
+            return Local(policy)
 
         def update(self, state, batch, rng):
             raise AssertionError("training began")
@@ -302,8 +282,7 @@ def test_training_stops_as_soon_as_the_condition_holds():
         seen.append(history.environment_steps)
         return len(history.rows) == 3
 
-    run = {"total_steps": 10_000, "settings": small("CartPole-v1", "ppo")}
-    result = train("CartPole-v1", "ppo", **run, stop=stop)
+    result = train("CartPole-v1", "ppo", total_steps=10_000, settings=PPO_SETTINGS, stop=stop)
     assert len(result.history.rows) == 3
     assert seen == result.history.columns()["environment_steps"].tolist()
     assert result.description["partial"] is False
@@ -311,7 +290,7 @@ def test_training_stops_as_soon_as_the_condition_holds():
 
 
 def test_a_return_is_reached_by_a_mean_of_100_episodes():
-    run = {"total_steps": 20_000, "settings": small("CartPole-v1", "ppo")}
+    run = {"total_steps": 20_000, "settings": PPO_SETTINGS}
     history = train("CartPole-v1", "ppo", **run, stop=ReturnReached(22.0)).history
     assert history.final_return() >= 22.0
     assert history.finished_episodes >= 100
@@ -320,7 +299,7 @@ def test_a_return_is_reached_by_a_mean_of_100_episodes():
 
 
 def test_the_best_policy_is_that_of_the_highest_evaluation():
-    run = {"total_steps": 4000, "seed": 2, "settings": small("CartPole-v1", "ppo")}
+    run = {"total_steps": 4000, "seed": 2, "settings": PPO_SETTINGS}
     kept = []
 
     def measure(policy):
@@ -342,11 +321,10 @@ def test_the_best_policy_is_that_of_the_highest_evaluation():
 # kill -9
 
 KILLED = """
-import sys
+import os, sys
 from test_checkpoint import RUNS, train
 env, algorithm, settings = RUNS["PPO, CartPole"]
 path = sys.argv[1]
-import os
 train(
     env, algorithm, total_steps=30_000, seed=3, settings=settings, checkpoint=path,
     checkpoint_every=500, resume=path if os.path.exists(path) else None, progress=True,

@@ -40,6 +40,15 @@ def _signals_are_heeded():
     signal.signal(signal.SIGINT, handler)
 
 
+def poll(condition, still=lambda: None):
+    """Wait until `condition()`; `still()` must hold meanwhile, and patience ends."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        still()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class Command:
     """A command in a process group of its own, with its output in files."""
 
@@ -58,19 +67,13 @@ class Command:
         self.group = self.process.pid
 
     def wait_for(self, condition):
-        """Poll until `condition()`; fail if the process ends first, or patience does."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
+        def still():
             assert self.process.poll() is None, self.err.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+
+        poll(condition, still)
 
     def shows_progress(self):
         return self.err.read_text().count("mean_return") > 1
-
-    def interrupt(self):
-        """Ctrl-C, as a terminal sends it to the whole group."""
-        os.killpg(self.group, signal.SIGINT)
 
     def status(self):
         return self.process.wait(timeout=PATIENCE)
@@ -80,14 +83,14 @@ class Command:
 
     def require_no_process_left(self):
         """Its workers and their resource tracker, too, must end soon after it."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
+
+        def gone():
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, 0)
-            except ProcessLookupError:
-                return
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+                return False
+            return True
+
+        poll(gone)
 
 
 @pytest.fixture
@@ -130,15 +133,13 @@ def test_an_interrupt_that_is_swallowed_does_not_hide_the_next_one():
 
     with raise_interrupts():
         for _ in range(3):
-            raised = False
+            cycle = Cycle()
             try:
                 signal.raise_signal(signal.SIGINT)
             except KeyboardInterrupt as error:
-                raised = True
-                cycle = Cycle()
                 cycle.error, cycle.itself = error, cycle
-                del cycle
-            assert raised
+            assert hasattr(cycle, "error")
+            del cycle
 
 
 def test_handlers_are_restored_and_ignored_signals_stay_ignored():
@@ -157,28 +158,22 @@ def test_handlers_are_restored_and_ignored_signals_stay_ignored():
 def test_held_interrupts_arrive_at_the_end_of_the_block():
     reached = []
 
-    def work(number):
+    def work(number, error=None):
         with hold_interrupts():
             os.kill(os.getpid(), number)
             signal.raise_signal(number)
             reached.append("the end")
+            if error:
+                raise error
 
     with pytest.raises(KeyboardInterrupt):
         work(signal.SIGINT)
     with raise_interrupts(), pytest.raises(Interrupted, match="SIGTERM"):
         work(signal.SIGTERM)
-    assert reached == ["the end", "the end"]
+    with pytest.raises(OSError, match="disk full"):  # which the interrupt does not hide
+        work(signal.SIGINT, OSError("disk full"))
+    assert reached == ["the end"] * 3
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-
-
-def test_an_error_inside_the_block_is_not_hidden_by_a_held_interrupt():
-    def work():
-        with hold_interrupts():
-            os.kill(os.getpid(), signal.SIGINT)
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        work()
 
 
 def test_other_threads_leave_signals_alone():
@@ -203,12 +198,10 @@ def test_children_started_while_interrupts_wait_ignore_ctrl_c():
 
 
 def test_exit_status_of_errors():
-    assert exit_status(ValueError("x")) == 1
-    assert exit_status(KeyboardInterrupt()) == 130
-    stopped = TrainingStopped("training stopped", None)
-    assert exit_status(stopped) == 1
-    stopped.__cause__ = Interrupted(signal.SIGTERM)
-    assert exit_status(stopped) == 143
+    stopped, ended = TrainingStopped("stopped", None), TrainingStopped("stopped", None)
+    ended.__cause__ = Interrupted(signal.SIGTERM)
+    errors = ValueError("x"), KeyboardInterrupt(), stopped, ended
+    assert [exit_status(error) for error in errors] == [1, 130, 1, 143]
 
 
 # ---------------------------------------------------------------- while a command starts
@@ -255,46 +248,34 @@ sys.addaudithook(interrupt)
 """
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_second_ctrl_c_while_saving_loses_nothing(number, status, start, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPT_WHILE_SAVING)
+@pytest.mark.parametrize("saving", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_training_and_keeps_what_was_learned(number, saving, start, tmp_path):
+    """Also if a second one comes `saving`."""
+    if saving:
+        (tmp_path / "sitecustomize.py").write_text(INTERRUPT_WHILE_SAVING)
     folder = tmp_path / "results"
     command = start(*TRAIN, "--out", folder, PYTHONPATH=str(tmp_path))
     command.wait_for(command.shows_progress)
-    os.kill(command.group, number)
-    assert command.status() == status
+    (os.kill if saving else os.killpg)(command.group, number)
+    assert command.status() == 128 + number
     (line,) = command.lines()
     assert re.match(r"minirl: training stopped after \d+ environment steps: interrupted", line)
+    assert command.out.read_text() == ""
     assert names_in(folder) == SAVED
     load_policy(folder / "policy.npz")
+    assert len((folder / "history.csv").read_text().splitlines()) > 2
 
 
 def test_ctrl_c_while_the_finished_policy_is_saved_loses_nothing(start, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(INTERRUPT_WHILE_SAVING)
     folder = tmp_path / "results"
-    command = start(
-        *("train", "CartPole-v1", "--total-steps", 200, *QUICK, "--out", folder),
-        PYTHONPATH=str(tmp_path),
-    )
+    words = [*TRAIN, "--total-steps", 200, "--out", folder]  # the last one is used
+    command = start(*words, PYTHONPATH=str(tmp_path))
     assert command.status() == 130
     assert command.lines() == ["minirl: interrupted"]
     assert names_in(folder) == SAVED
     load_policy(folder / "policy.npz")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_training_and_keeps_what_was_learned(number, start, tmp_path):
-    folder = tmp_path / "results"
-    command = start(*TRAIN, "--out", folder)
-    command.wait_for(command.shows_progress)
-    os.killpg(command.group, number)
-    assert command.status() == 128 + number
-    (line,) = command.lines()
-    assert re.match(r"minirl: .*interrupted", line)
-    assert command.out.read_text() == ""
-    assert names_in(folder) == SAVED
-    load_policy(folder / "policy.npz")
-    assert len((folder / "history.csv").read_text().splitlines()) > 2
 
 
 # ---------------------------------------------------------------- a comparison and its workers
@@ -314,9 +295,8 @@ MOMENTS = {
 }
 
 
-def send(command, number):
-    """Ctrl-C goes to the whole group, as from a terminal; workers must notice other signals."""
-    (os.killpg if number == signal.SIGINT else os.kill)(command.group, number)
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.glob("runs/*.npz")}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -325,8 +305,9 @@ def test_nothing_survives_a_comparison_that_is_killed(number, moment, start, tmp
     folder = tmp_path / "results"
     command = start(*COMPARE, "--seeds", 50, "--workers", 2, "--out", folder)
     command.wait_for(lambda: MOMENTS[moment](command, folder / "runs"))
-    stored = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*.npz")}
-    send(command, number)
+    stored = times(folder)
+    # Ctrl-C goes to the whole group, as from a terminal; workers must notice other signals
+    (os.killpg if number == signal.SIGINT else os.kill)(command.group, number)
     if number == signal.SIGKILL:
         assert command.status() == -signal.SIGKILL
     else:
@@ -334,7 +315,7 @@ def test_nothing_survives_a_comparison_that_is_killed(number, moment, start, tmp
         kept = "finished runs are kept, and the same command continues from them"
         assert command.lines() == [f"minirl: interrupted; {kept}"]
     command.require_no_process_left()
-    found = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*.npz")}
+    found = times(folder)
     assert stored.items() <= found.items()
     for path in found:
         with np.load(path) as file:
@@ -343,7 +324,7 @@ def test_nothing_survives_a_comparison_that_is_killed(number, moment, start, tmp
         assert not (folder / "experiment.json").exists()  # another command may use the folder
     if moment == "working" and number == signal.SIGINT:  # the same command continues
         assert start(*COMPARE, "--seeds", 1, "--workers", 1, "--out", folder).status() == 0
-        assert found.items() <= {p: p.stat().st_mtime_ns for p in folder.glob("runs/*.npz")}.items()
+        assert found.items() <= times(folder).items()
         assert {"trpo-seed0.npz", "ppo-seed0.npz"} <= set(names_in(folder / "runs"))
         assert (folder / "summary.json").exists()
 
@@ -383,7 +364,7 @@ def test_ctrl_c_does_not_wait_for_the_rest_of_a_result(start, tmp_path):
     script.write_text(PARTIAL)
     command = start(script, module=False, PYTHONPATH=str(ROOT))
     command.wait_for((tmp_path / "sent").exists)
-    command.interrupt()
+    os.killpg(command.group, signal.SIGINT)  # Ctrl-C, as a terminal sends it
     assert command.status() != 0
     assert "KeyboardInterrupt" in command.err.read_text()
     command.require_no_process_left()
