@@ -5,15 +5,24 @@ import pytest
 
 from minirl.exercises import advantages, dpo, ppo, silent_bugs, trust_regions
 
+ANSWERS = [
+    # letters in any order and container
+    *((dpo.unchanged, x, "right") for x in ("AD", "d, a", ["A", "D"], ("D", "A"), {"A", "D"})),
+    *((dpo.unchanged, x, "wrong") for x in ("", "A", ["A", "B", "D"], ["AD", 1], 3)),
+    (ppo.far_but_free, [0.0, np.nan, 1.0], "wrong"),
+    (advantages.which_end, [...] * 4, "unanswered"),
+    # dots anywhere are no answer
+    *(
+        (check, answer, "unanswered")
+        for check in (silent_bugs.diagnosis, silent_bugs.gae_test, ppo.far_but_free)
+        for answer in (..., None, [..., ..., ...], [...] * 4)
+    ),
+]
 
-@pytest.mark.parametrize("answer", ["AD", "d, a", ["A", "D"], ("D", "A"), {"A", "D"}])
-def test_letters_in_any_order_and_container(answer):
-    assert dpo.unchanged(answer)
 
-
-@pytest.mark.parametrize("answer", ["", "A", ["A", "B", "D"], ["AD", 1], 3])
-def test_other_letters_are_wrong(answer):
-    assert dpo.unchanged(answer).outcome == "wrong"
+@pytest.mark.parametrize(("check", "answer", "outcome"), ANSWERS)
+def test_outcomes(check, answer, outcome):
+    assert check(answer).outcome == outcome
 
 
 def test_a_reward_recovered_with_a_beta_of_ones_own_is_wrong():
@@ -57,12 +66,6 @@ def test_a_line_search_must_be_right_at_its_boundaries(within, better):
 
 
 @pytest.mark.parametrize("check", [silent_bugs.diagnosis, silent_bugs.gae_test, ppo.far_but_free])
-@pytest.mark.parametrize("answer", [..., None, [..., ..., ...], [...] * 4])
-def test_dots_anywhere_are_no_answer(check, answer):
-    assert check(answer).outcome == "unanswered"
-
-
-@pytest.mark.parametrize("check", [silent_bugs.diagnosis, silent_bugs.gae_test, ppo.far_but_free])
 @pytest.mark.parametrize("answer", ["abc", 3, [[1.0], [2.0, 3.0]], np.ones(2)])
 def test_answers_of_another_kind_are_told_what_to_give(check, answer):
     found = check(answer)
@@ -85,15 +88,7 @@ def test_a_test_that_never_calls_its_gae_is_unanswered_and_told_why():
         assert verdict.message == "Not answered yet: the test never calls the gae it is given."
 
 
-def test_a_nan_logit_is_a_wrong_answer():
-    assert ppo.far_but_free([0.0, np.nan, 1.0]).outcome == "wrong"
-
-
 @pytest.mark.parametrize("answer", [True, [], [True], [True] * 3, [True] * 5, "death"])
 def test_four_ends_need_four_answers(answer):
     said = advantages.which_end(answer).message
     assert said == "Not yet: give four answers, one for each end."
-
-
-def test_dots_for_the_four_ends_are_no_answer():
-    assert advantages.which_end([...] * 4).outcome == "unanswered"
