@@ -32,9 +32,6 @@ def test_a_part_of_an_hour_finds_nothing(part):
     assert len(outcomes) > ATTEMPTS[part] / 10  # on a machine that is busy
 
 
-# What the parts try
-
-
 def test_the_number_of_an_attempt_decides_what_it_does():
     def command(index, seed=0):
         return fuzz.random_command(fuzz.generator(seed, "commands", index))
@@ -59,9 +56,6 @@ def test_every_public_function_and_class_is_called():
     assert "minirl.Batch.rows" in calls.names
     for function in ("tabular.state_values", "sequences.kl", "lqr.optimal_gain"):
         assert function in calls.names
-
-
-# What counts as a failure
 
 
 @pytest.mark.parametrize(

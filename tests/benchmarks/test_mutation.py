@@ -33,9 +33,6 @@ def test_modules_and_their_test_files_exist():
             assert (ROOT / path).is_file(), path
 
 
-# ------------------------------------------------------------ what is run again
-
-
 FILES = {
     "setup.cfg": "",
     "minirl/solvers.py": '"""Solve."""\nvalue = 1\n',

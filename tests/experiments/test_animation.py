@@ -25,9 +25,6 @@ ALWAYS_RIGHT = Policy(Table(5, 2), Categorical, np.tile(np.eye(2)[RIGHT] * 50.0,
 PUSHES = Policy(MLP((4, 2)), Categorical, np.array([0] * 8 + [0, 1], np.float32))
 
 
-# Watching
-
-
 def frames_of(path):
     with Image.open(path) as image:
         return image.format, image.n_frames
@@ -139,9 +136,6 @@ def test_an_error_while_stepping_cartpole_is_itself(monkeypatch, tmp_path):
         watch("CartPole-v1", PUSHES, tmp_path / "agent.gif")
     with pytest.raises(ValueError, match="env must be a Gymnasium id"):
         watch(environments.steady, ALWAYS_RIGHT, tmp_path / "agent.gif")
-
-
-# animations
 
 
 def colored(frame, color):

@@ -106,9 +106,6 @@ def finished(tmp_path_factory):
     return small(seeds=[3, 1], out=folder), folder
 
 
-# What a comparison leaves
-
-
 def test_the_folder(finished):
     _, folder = finished
     files = ["curves.png", "experiment.json", "runs", "runs.csv", "summary.json"]
@@ -195,9 +192,6 @@ def test_the_table_names_algorithms_and_says_what_pairs_can_tell(finished):
     assert "0 of 2" in table  # nobody reached the threshold
     assert sum("policy-gradient" in line and "ppo" in line for line in lines) == 2
     assert "nan" not in table
-
-
-# The same again
 
 
 def test_the_same_seeds_give_the_same_histories_whoever_computes_them(finished):
@@ -373,9 +367,6 @@ def test_a_damaged_run_is_trained_again(damage, trained, tmp_path):
     assert trained == []
 
 
-# What may be compared
-
-
 def test_two_names_of_one_kind_get_settings_of_their_own():
     env, names = "minirl/TokenGeneration-v0", ["policy-gradient", "rloo"]
     given = {"total_steps": 1, "seeds": 1, "evaluation_episodes": 2, "workers": 1}
@@ -432,9 +423,6 @@ def test_the_footnote_says_what_is_shared_and_what_is_not():
     assert "lam 0.95" in shared
     assert "epochs 2" in ppo
     assert "max kl 0.02" in trpo
-
-
-# What is missing becomes null
 
 
 def test_a_single_seed_has_no_interval(tmp_path):
@@ -600,9 +588,6 @@ def test_steps_to_the_threshold_are_whole_numbers(monkeypatch):
         assert [type(steps) for steps in entry["steps_to_threshold"]] == [int, int]
 
 
-# What is refused, before anything is trained
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -664,9 +649,6 @@ def test_a_folder_that_holds_another_experiment(changes, words, finished):
         small(**changes, out=folder)
     assert str(folder) in str(caught.value)
     assert (folder / "summary.json").read_bytes() == before
-
-
-# What goes wrong underway
 
 
 @pytest.mark.parametrize("threads", [0, 1])

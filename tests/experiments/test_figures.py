@@ -45,9 +45,6 @@ def labelled(axes, name):
     return line
 
 
-# comparison
-
-
 def test_three_labelled_panels_share_the_return_axis():
     figure = plot_comparison(make_curves(), title="CartPole-v1")
     assert [axes.get_xlabel().replace("\n", " ") for axes in figure.axes] == [
@@ -214,9 +211,6 @@ def test_comparison_names_what_is_wrong(curves, message):
         plot_comparison(curves, title="")
 
 
-# training
-
-
 def training_columns():
     steps = 100.0 * np.arange(1, 12)
     return {
@@ -266,9 +260,6 @@ def test_training_names_what_is_wrong():
         plot_training(columns | {"kl": [1.0]}, ([], []), title="")
     with pytest.raises(ValueError, match=r"same first dimension.* shapes \(2,\) and \(1,\)"):
         plot_training(columns, ([1.0, 2.0], [1.0]), title="")  # Matplotlib's own error
-
-
-# files
 
 
 def test_figures_are_saved_as_png_at_150_dots_an_inch(tmp_path):

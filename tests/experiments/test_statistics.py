@@ -23,9 +23,6 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-# interquartile mean
-
-
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
@@ -57,9 +54,6 @@ def test_a_nan_is_not_cut_off_with_the_best_quarter(monkeypatch):
     assert interquartile_mean(scores[1]) == 2.5
     np.testing.assert_array_equal(interquartile_mean(scores), [NAN, 2.5])
     np.testing.assert_array_equal(interquartile_mean(scores.T, axis=0), [NAN, 2.5])
-
-
-# bootstrap
 
 
 @pytest.mark.parametrize("scores", [[], [3.0], [1.0, NAN, 2.0]])
@@ -122,9 +116,6 @@ def test_few_seeds_cover_less_as_the_module_warns():
 def test_wrong_scores_and_curves_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-# pairs of algorithms
 
 
 def test_probability_of_improvement_is_mann_whitney():
@@ -200,9 +191,6 @@ def test_describe_is_one_plain_sentence():
     )
 
 
-# JSON
-
-
 @pytest.mark.parametrize(
     ("scores", "summary"),
     [
@@ -216,9 +204,6 @@ def test_summary_is_ready_for_json(scores, summary):
     finite = {"ci95": list(bootstrap_interval(scores, rng(9))), "per_seed": scores}
     assert found == (finite if "ci95" not in summary else {}) | summary
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-
-
-# curves
 
 
 def test_band_interpolates_and_never_extrapolates():

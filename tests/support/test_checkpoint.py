@@ -108,9 +108,6 @@ def test_the_best_policy_survives_a_resumption(tmp_path):
     assert np.array_equal(whole.best_policy.parameters, resumed.best_policy.parameters)
 
 
-# Which environments can be restored
-
-
 def stepped(envs, steps=25):
     envs.reset(seed=2)
     envs.action_space.seed(0)
@@ -177,9 +174,6 @@ def test_environments_in_worker_processes_are_reset_and_the_result_says_so(tmp_p
     (steps,) = first.description["environments_reset_at"]
     assert 100 <= steps < 500 <= first.history.environment_steps
     assert first.history.episode_lengths.sum() <= first.history.environment_steps
-
-
-# What is refused
 
 
 @pytest.fixture
@@ -272,9 +266,6 @@ def test_a_state_that_cannot_be_pickled_is_refused_before_training(tmp_path):
         train("CartPole-v1", Local(), total_steps=100, **saving)
 
 
-# A condition to stop, and the best policy
-
-
 def test_training_stops_as_soon_as_the_condition_holds():
     seen = []
 
@@ -317,8 +308,6 @@ def test_the_best_policy_is_that_of_the_highest_evaluation():
     assert np.array_equal(result.best_policy.parameters, policies[best].parameters)
     assert train("CartPole-v1", "ppo", **run).best_policy is None
 
-
-# kill -9
 
 KILLED = """
 import os, sys

@@ -110,9 +110,6 @@ def start(tmp_path):
         command.process.wait()
 
 
-# ---------------------------------------------------------------- in this process
-
-
 def test_interrupts_raise_one_at_a_time():
     with raise_interrupts():
         with pytest.raises(Interrupted) as caught:
@@ -204,8 +201,6 @@ def test_exit_status_of_errors():
     assert [exit_status(error) for error in errors] == [1, 130, 1, 143]
 
 
-# ---------------------------------------------------------------- while a command starts
-
 INTERRUPT_AT_IMPORT = """
 import os, signal, sys
 
@@ -234,8 +229,6 @@ def test_ctrl_c_during_start_up_is_one_line(moment, start, tmp_path):
     assert command.out.read_text() == ""
     assert not folder.exists()
 
-
-# ---------------------------------------------------------------- while it saves
 
 INTERRUPT_WHILE_SAVING = """
 import os, signal, sys
@@ -276,9 +269,6 @@ def test_ctrl_c_while_the_finished_policy_is_saved_loses_nothing(start, tmp_path
     assert command.lines() == ["minirl: interrupted"]
     assert names_in(folder) == SAVED
     load_policy(folder / "policy.npz")
-
-
-# ---------------------------------------------------------------- a comparison and its workers
 
 
 def children_of(process):

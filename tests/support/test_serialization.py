@@ -110,9 +110,6 @@ def test_the_file_has_the_name_that_is_given_and_holds_the_versions(tmp_path):
         load_policy(tmp_path / "nowhere.npz")
 
 
-# Files that are not a policy
-
-
 def refused(path):
     """The message of the refusal: one line that names the file."""
     try:
@@ -317,9 +314,6 @@ def test_arrays_that_make_no_sense(policy, arrays, reason, tmp_path):
     assert reason in refused(tampered(tmp_path / "policy.npz", policy=policy, **arrays))
 
 
-# Archives with other members
-
-
 def rearranged(path, change):
     """A saved policy with the members of its archive changed, and right digest."""
     save_policy(POLICIES["MLP with statistics"][0], path, {})
@@ -398,9 +392,6 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     assert "larger than the file" in refused(path)
 
 
-# Policies that could not be loaded again
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -425,9 +416,6 @@ def test_a_description_without_a_json_form_is_not_saved(description, tmp_path):
     with pytest.raises(ValueError, match="description must be a dict|JSON"):
         save_policy(small_policy(), tmp_path / "policy.npz", description)
     assert os.listdir(tmp_path) == []
-
-
-# Writing
 
 
 def test_write_atomically_writes(tmp_path):
@@ -483,9 +471,6 @@ def test_writing_that_fails_midway_changes_and_leaves_nothing(error, tmp_path):
         write_atomically(path, half)
     assert os.listdir(tmp_path) == ["file"]
     assert path.read_bytes() == b"what was there"
-
-
-# Describing
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,6 @@ def test_a_closed_stream_is_nowhere(monkeypatch):
     assert output.error is None
 
 
-# ---------------------------------------------------------------- commands
-
-
 POSIX = pytest.mark.skipif(os.name != "posix", reason="a shell")
 
 

@@ -97,9 +97,6 @@ def assert_apart(boxes):
         assert not box.overlaps(second), (name, other)
 
 
-# styles
-
-
 def test_all_methods_differ_in_line_and_in_marker_also_without_colour():
     styles = figures.algorithm_styles(METHODS)
     assert len(set(styles.values())) == len(METHODS)
@@ -118,9 +115,6 @@ def test_all_methods_differ_in_line_and_in_marker_also_without_colour():
 def lightness(color):
     red, green, blue = (int(to_hex(color)[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return 0.299 * red + 0.587 * green + 0.114 * blue
-
-
-# frontier
 
 
 def test_the_frontier_runs_from_the_reference_through_all_its_points():
@@ -268,8 +262,6 @@ def test_the_frontier_names_what_is_wrong(changes, message):
         draw_frontier(**changes)
 
 
-# learning
-
 SENTENCES = np.array([0.0, 10_000.0, 20_000.0])
 
 
@@ -414,9 +406,6 @@ def test_learning_names_what_is_wrong(changes, message):
         draw_learning(**changes)
 
 
-# over-optimisation
-
-
 def overoptimised():
     """Gold 1, 3, 2 at distances 0, 1, 2; the second path begins a little further on."""
     kl = np.array([0.0, 1.0, 4.0])
@@ -487,9 +476,6 @@ PATH = {"kl": [0.0, 1.0], "gold": [1.0, 2.0], "learned": [1.0, 2.0]}
 def test_over_optimisation_names_what_is_wrong(paths, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         plot_overoptimisation(paths, title="")
-
-
-# files
 
 
 @pytest.mark.parametrize(
