@@ -9,7 +9,7 @@ import pytest
 from helpers import make_rollout
 
 from minirl.support import metrics
-from minirl.support.history import History
+from minirl.support.history import History, ReturnReached
 
 
 def rollout(valid, ends=(), returns=(), lengths=()):
@@ -155,8 +155,18 @@ def test_steps_to_a_threshold_worked_by_hand():
 def test_equal_returns_at_the_threshold_reach_it(value):
     history = history_of([value] * 100 + [value - 10] * 100)
     assert history.steps_to(value) == 1000  # the first time, though it was lost again
+    assert history_of([value] * 100).steps_to(value) == 1000
     assert history.steps_to(value + 1e-4) is None
     assert history.final_return() == pytest.approx(value - 10)
+
+
+def test_a_return_is_reached_by_a_mean_of_100_episodes():
+    assert ReturnReached(22.0)(history_of([0.0] + [22.0] * 100))
+    assert ReturnReached(22.0)(history_of([22.0] * 100))
+    assert not ReturnReached(22.0)(history_of([22.0] * 99))
+    assert not ReturnReached(22.1)(history_of([22.0] * 100))
+    with pytest.raises(ValueError, match="target must be a finite number, got nan"):
+        ReturnReached(float("nan"))
 
 
 def test_csv_gives_every_number_back():

@@ -27,6 +27,7 @@ from minirl.policy import Policy
 from minirl.support import serialization
 from minirl.support.serialization import (
     PolicyFileError,
+    csv_text,
     describe,
     first_difference,
     load_policy,
@@ -448,6 +449,7 @@ def test_contents_are_on_disk_before_the_file_has_its_name(tmp_path, monkeypatch
     write_text(tmp_path / "text", "π ≥ 0\n")
     assert sizes == [9]
     assert (tmp_path / "text").read_bytes() == "π ≥ 0\n".encode()
+    assert csv_text([["name", "score"], ["A, or so", 1.5]]) == 'name,score\n"A, or so",1.5\n'
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
