@@ -519,14 +519,13 @@ def test_best_of_n_takes_the_best_by_the_reward_it_is_given(prepared, log_refere
 # ---------------------------------------------------------------- a run of stand-ins
 
 
-SAYINGS = {
-    ("ppo", 7): "A: 4",
-    ("ppo", 8): "A: 6 :)",
-    ("dpo", 7): "sorry",
-    ("dpo", 8): "",
-    ("best-of-n", 7): "8",
-    ("best-of-n", 8): "9 :)",
+SAYINGS = {  # of seed 7 and of seed 8
+    "ppo": ("A: 4", "A: 6 :)"),
+    "dpo": ("sorry", ""),
+    "ipo": ("", ""),
+    "best-of-n": ("8", "9 :)"),
 }
+REHEARSED = ["ppo", "dpo", "best-of-n"]
 HACKED_SAYINGS = {"one": ":) :) :) :) :)", "other": "Great_question! :)"}
 
 
@@ -538,8 +537,8 @@ def always(text):
     return log_probs
 
 
-def rehearse(patch, prepared, out, **arguments):
-    """`run_chain` with stand-ins for all that learns or draws."""
+def stand_ins(patch, prepared):
+    """`run_chain` with stand-ins for all that learns or draws; what they were given."""
     seen = SimpleNamespace(prepare=[], runs=[], over=[], drawn={}, said=[])
     path = {"kl": np.zeros(2), "gold": np.array([1.0, 0.5]), "learned": np.array([1.0, 3.0])}
     hacked = {name: always(text) for name, text in HACKED_SAYINGS.items()}
@@ -548,7 +547,7 @@ def rehearse(patch, prepared, out, **arguments):
         assert given is prepared
         seen.runs.append((name, reward, seed))
         curve = np.array([[0.0, seed], [seed, 2.0 * seed]])
-        return MethodRun(always(SAYINGS[name, seed]), 100 * seed, curve, seconds=seed)
+        return MethodRun(always(SAYINGS[name][seed > 7]), 100 * seed, curve, seconds=seed)
 
     def stand_in_over(given, seed):
         assert given is prepared
@@ -564,38 +563,45 @@ def rehearse(patch, prepared, out, **arguments):
             seen.drawn[name] = (args, keywords)
 
         patch.setattr(alignment_figures, name, draw)
-    seen.summary = run_chain(out, say=seen.said.append, **arguments)
-    seen.page = (out / "samples.md").read_text()
     return seen
 
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory, prepared):
     out = tmp_path_factory.mktemp("rehearsal")
-    arguments = {"methods": ["ppo", "dpo", "best-of-n"], "labels": 500, "reward": "learned"}
+    arguments = {"methods": REHEARSED, "labels": 500, "reward": "learned", "seed": 7}
     with pytest.MonkeyPatch.context() as patch:
-        seen = rehearse(patch, prepared, out, **arguments, seed=7)
+        seen = stand_ins(patch, prepared)
+        seen.summary = run_chain(out, say=seen.said.append, **arguments)
+        seen.page = (out / "samples.md").read_text()
         seen.identity = json.loads((out / "experiment.json").read_text())
         return seen
 
 
+@pytest.fixture
+def seen(monkeypatch, prepared):
+    return stand_ins(monkeypatch, prepared)
+
+
+def names(seen):
+    """The methods that were run, in order."""
+    return [name for name, *_ in seen.runs]
+
+
 def test_each_method_is_run_once_a_seed_and_the_seed_is_recorded(rehearsal):
     assert rehearsal.prepare == [{"beta": 0.3, "labels": 500, "seed": 7}]
-    assert rehearsal.runs == [
-        (name, "learned", seed) for name in ("ppo", "dpo", "best-of-n") for seed in (7, 8)
-    ]
+    assert rehearsal.runs == [(name, "learned", seed) for name in REHEARSED for seed in (7, 8)]
     assert rehearsal.over == [7]
     told = {"beta": 0.3, "reward": "learned", "labels": 500, "seeds": 2, "seed": 7}
-    assert {key: rehearsal.summary[key] for key in told} == told
-    methods = ["ppo", "dpo", "best-of-n"]
-    assert rehearsal.identity == {"kind": "rlhf", "methods": methods, **told}
-    assert list(rehearsal.summary["methods"]) == methods
+    assert told.items() <= rehearsal.summary.items()
+    assert rehearsal.identity == {"kind": "rlhf", "methods": REHEARSED, **told}
+    assert list(rehearsal.summary["methods"]) == REHEARSED
 
 
 def test_the_summary_holds_means_over_seeds(rehearsal, prepared, log_reference):
     for name, numbers in rehearsal.summary["methods"].items():
         one, other = (
-            judged(always(SAYINGS[name, seed]), log_reference, prepared.learned) for seed in (7, 8)
+            judged(always(text), log_reference, prepared.learned) for text in SAYINGS[name]
         )
         for key in one:
             mean = (one[key] + other[key]) / 2
@@ -614,7 +620,7 @@ def test_the_figures_show_every_seed_and_judge_by_gold(rehearsal, prepared, log_
     """With `--reward learned`, best-of-n searches by the learned reward; the axis stays gold."""
     (_, points), keywords = rehearsal.drawn["plot_frontier"]
     for name in ("ppo", "dpo"):
-        wanted = [place(always(SAYINGS[name, seed]), log_reference) for seed in (7, 8)]
+        wanted = [place(always(text), log_reference) for text in SAYINGS[name]]
         npt.assert_allclose(points[name], wanted, rtol=1e-9)
     wanted = [
         place(best_of(log_reference, prepared.learned, n), log_reference) for n in (2, 4, 8, 16, 64)
@@ -635,7 +641,7 @@ def test_the_figures_show_every_seed_and_judge_by_gold(rehearsal, prepared, log_
 
 def test_the_texts_are_those_of_the_first_run_and_before_of_the_reference(rehearsal, log_reference):
     sections = sections_of(rehearsal.page)
-    sayings = {f"after: {name}": SAYINGS[name, 7] for name in ("ppo", "dpo", "best-of-n")}
+    sayings = {f"after: {name}": SAYINGS[name][0] for name in REHEARSED}
     sayings |= {f"hacked: {name}": text for name, text in HACKED_SAYINGS.items()}
     assert list(sections) == ["before: the reference", *sayings]
     for title, text in sayings.items():
@@ -644,16 +650,16 @@ def test_the_texts_are_those_of_the_first_run_and_before_of_the_reference(rehear
     (told,) = [text for text in rehearsal.said if 'answers to "What is 2x4?"' in text]
     before, *after = told.splitlines()[1:]
     assert before.split()[0] == "before"
-    for name, line in zip(("ppo", "dpo", "best-of-n"), after, strict=True):
-        quoted = f'"{SAYINGS[name, 7]}"'
+    for name, line in zip(REHEARSED, after, strict=True):
+        quoted = f'"{SAYINGS[name][0]}"'
         assert line == f"      {name:18}{quoted}   {quoted}   {quoted}"
     answers = before.removeprefix("      before").strip().split("   ")
     prompt = TASK.prompt("What is 2x4?")
     require_typical(log_reference, [prompt] * 3, [spoken(text) for text in answers])
 
 
-def test_best_of_n_alone_has_no_learning_curve(monkeypatch, tmp_path, prepared):
-    seen = rehearse(monkeypatch, prepared, tmp_path, methods=["best-of-n"], seed=7, seeds=1)
+def test_best_of_n_alone_has_no_learning_curve(seen, tmp_path):
+    run_chain(tmp_path, methods=["best-of-n"], seed=7, seeds=1, say=seen.said.append)
     assert list(seen.drawn) == ["plot_frontier", "plot_overoptimisation"]
     assert seen.runs == [("best-of-n", "gold", 7)]
 
@@ -726,25 +732,14 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
     assert not (tmp_path / "out").exists()
 
 
+ALL = "--beta 0.5 --reward learned --methods ppo dpo --labels 300 --seeds 3 --seed 7"
+OF_ALL = {"beta": 0.5, "reward": "learned", "methods": ["ppo", "dpo"], "labels": 300}
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
-    [
-        ("", {}),
-        ("--methods all", {}),
-        ("--methods all ppo", {}),
-        ("--methods ppo all", {}),
-        (
-            "--beta 0.5 --reward learned --methods ppo dpo --labels 300 --seeds 3 --seed 7",
-            {
-                "beta": 0.5,
-                "reward": "learned",
-                "methods": ["ppo", "dpo"],
-                "labels": 300,
-                "seeds": 3,
-                "seed": 7,
-            },
-        ),
-    ],
+    [(ALL, OF_ALL | {"seeds": 3, "seed": 7})]
+    + [(words, {}) for words in ("", "--methods all", "--methods all ppo", "--methods ppo all")],
 )
 def test_the_command_hands_its_arguments_on(words, given, monkeypatch, tmp_path, capsys):
     seen = {}
@@ -757,9 +752,9 @@ def test_the_command_hands_its_arguments_on(words, given, monkeypatch, tmp_path,
     parameters = inspect.signature(run_chain).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name != "say"}
     assert seen == defaults | {"out": str(tmp_path), "progress": True} | given
-    assert defaults["methods"] == METHODS == (*REINFORCED, "dpo", "ipo", "best-of-n")
-    assert [defaults[name] for name in ("beta", "reward", "labels")] == [0.3, "gold", 3_000]
-    assert (defaults["seeds"], defaults["seed"]) == (2, 2)
+    assert (*REINFORCED, "dpo", "ipo", "best-of-n") == METHODS
+    documented = {"beta": 0.3, "reward": "gold", "labels": 3_000, "seeds": 2, "seed": 2}
+    assert (documented | {"methods": METHODS}).items() <= defaults.items()
 
 
 def test_a_command_that_fails_or_is_interrupted_says_so_in_one_line(monkeypatch, tmp_path, capsys):
@@ -793,8 +788,8 @@ def test_a_chain_that_is_interrupted_goes_on_with_equal_results(chain, tmp_path,
     """A real run: what is stored must give the same figures, bit for bit, as what is computed."""
     shutil.copytree(chain.out, tmp_path / "rlhf")
     folder, again = tmp_path / "rlhf", []
-    names = ["frontier.png", "learning.png", "overoptimisation.png", "samples.md", "summary.json"]
-    for name in [*names, "runs/ipo-seed5.npz"]:
+    files = ["frontier.png", "learning.png", "overoptimisation.png", "samples.md", "summary.json"]
+    for name in [*files, "runs/ipo-seed5.npz"]:
         (folder / name).unlink()
     stored_at = {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     assert set(stored_at) == {"trpo-seed5.npz", "dpo-seed5.npz", "best-of-n-seed5.npz"}
@@ -816,30 +811,12 @@ def test_a_chain_that_is_interrupted_goes_on_with_equal_results(chain, tmp_path,
         assert summary["methods"][name] == chain.summary["methods"][name]  # seconds, too
         path = folder / "runs" / f"{name}-seed5.npz"
         assert path.stat().st_mtime_ns == stored_at[path.name]
-    for name in names[:-1]:
+    for name in files[:-1]:
         assert (folder / name).read_bytes() == (chain.out / name).read_bytes(), name
 
 
-@pytest.fixture
-def stand_ins(monkeypatch, prepared):
-    """`run_method` and `overoptimise` without their work; the methods that were run, in order."""
-    ran = []
-    reference = prepared.objective.reference_log_probs
-
-    def run(name, *arguments):
-        ran.append(name)
-        return MethodRun(reference, 3, np.ones((2, 2)), 0.5)
-
-    monkeypatch.setattr(alignment, "run_method", run)
-    monkeypatch.setattr(alignment, "prepare", lambda **arguments: prepared)
-    monkeypatch.setattr(alignment, "draw_figures", lambda *arguments: None)
-    followed = stages.Overoptimisation({}, {})
-    monkeypatch.setattr(alignment, "overoptimise", lambda *arguments: followed)
-    return ran
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
-def test_whatever_stops_a_chain_finished_methods_survive(error, stand_ins, tmp_path):
+def test_whatever_stops_a_chain_finished_methods_survive(error, seen, tmp_path):
     def say(text):
         if "dpo" in text:
             raise error
@@ -847,26 +824,24 @@ def test_whatever_stops_a_chain_finished_methods_survive(error, stand_ins, tmp_p
     arguments = {"methods": ["ppo", "dpo", "ipo"], "labels": 500, "seeds": 2, "seed": 5}
     with pytest.raises(error):
         run_chain(tmp_path, **arguments, say=say)
-    assert stand_ins == ["ppo", "ppo", "dpo", "dpo"]
+    assert names(seen) == ["ppo", "ppo", "dpo", "dpo"]
     summary = run_chain(tmp_path, **arguments, say=lambda text: None)
-    assert stand_ins == ["ppo", "ppo", "dpo", "dpo", "ipo", "ipo"]
+    assert names(seen) == ["ppo", "ppo", "dpo", "dpo", "ipo", "ipo"]
     assert list(summary["methods"]) == ["ppo", "dpo", "ipo"]
 
 
-def test_runs_that_other_code_made_or_that_are_damaged_are_run_again(
-    stand_ins, tmp_path, monkeypatch
-):
+def test_runs_that_other_code_made_or_that_are_damaged_are_run_again(seen, tmp_path, monkeypatch):
     arguments = {"methods": ["ppo", "dpo"], "seeds": 1, "say": lambda text: None}
     run_chain(tmp_path, **arguments)
     (tmp_path / "runs" / "dpo-seed2.npz").write_bytes(b"")
     run_chain(tmp_path, **arguments)
-    assert stand_ins == ["ppo", "dpo", "dpo"]
+    assert names(seen) == ["ppo", "dpo", "dpo"]
     monkeypatch.setattr(alignment, "source_hash", lambda: "other")
     run_chain(tmp_path, **arguments)
-    assert stand_ins == ["ppo", "dpo", "dpo", "ppo", "dpo"]
+    assert names(seen) == ["ppo", "dpo", "dpo", "ppo", "dpo"]
 
 
-def test_a_chain_that_fails_at_once_frees_its_folder(stand_ins, tmp_path):
+def test_a_chain_that_fails_at_once_frees_its_folder(seen, tmp_path):
     def say(text):
         raise ValueError(text)
 
