@@ -15,7 +15,14 @@ from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_tasks import Paths
 from minirl.exact import sequences
 from minirl.optimizers import SGD, LinearSchedule
-from minirl.rlhf.dpo import DPO, dpo_loss, implicit_reward, ipo_loss, probability_masses
+from minirl.rlhf.dpo import (
+    DPO,
+    dpo_loss,
+    implicit_reward,
+    ipo_loss,
+    path_log_probs,
+    probability_masses,
+)
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.objective import Objective
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
@@ -96,6 +103,15 @@ def test_margins_far_out_or_infinite_do_not_overflow():
 
 
 # ---------------------------------------------------------------- margins and gradients
+
+
+def test_log_probabilities_are_summed_over_the_tokens():
+    log_probs, table = response_log_probs(POLICY), log_table(CAT, POLICY)
+    prompts, responses = np.array([0, 1, 1]), np.array([0, CAT.response("soft dog"), 39])
+    found, _ = path_log_probs(POLICY, CAT.paths(prompts, responses))
+    close(found, log_probs[prompts, responses], atol=1e-12)
+    by_hand = table[1, 0, 2] + table[1, 3, 1] + table[1, 11, 3]  # soft, dog, EOS
+    assert found[1] == pytest.approx(by_hand, abs=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo"])

@@ -201,7 +201,7 @@ def written_responses(rollout):
     return np.array(prompts), np.array(responses)
 
 
-def test_rewards_and_metrics_against_a_plain_loop():
+def test_rewards_against_a_plain_loop():
     rollout = sample(POLICY, 200, seed=2)
     assert 100 < (~rollout.valid).sum() < 500
     beta, rewards, metrics = ReferenceKL(REFERENCE, 0.3).transform(0.3, rollout, POLICY)
