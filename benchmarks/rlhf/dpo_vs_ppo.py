@@ -4,26 +4,20 @@
     python -m benchmarks.rlhf.dpo_vs_ppo --compute    (about 3 minutes of CPU time)
     python -m benchmarks.rlhf.dpo_vs_ppo --table      (tables of docs/results/rlhf.md)
 
-Everything runs in one process on one core. `--compute` runs the methods in turn at equal compute,
-adds the column gradient_equivalents and stores its rows in dpo_vs_ppo_compute.csv, from which
-`--table` makes the tables. The seconds in a file may have been measured on several days, because
-finished runs are stored.
+Everything runs in one process on one core. `--compute` runs the methods in turn at equal compute
+and stores its rows in dpo_vs_ppo_compute.csv, from which `--table` makes the tables. Each seed has
+its own demonstrations, reference, pairs and judgements. beta is 0.3, and every policy is evaluated
+by its exact J under the gold reward. One row per run:
 
-Each seed has its own demonstrations, reference, pairs and judgements. beta is 0.3, and every policy
-is evaluated by its exact J under the gold reward. One row per run:
-
-method         the method, and what it learned from
-pairs          number of preference pairs, 0 for none
-sentences      number of sentences sampled, for the pairs and while learning
-answers        labels: one per pair, or one per sentence that the gold reward scored
-steps          gradient steps of DPO, 0 for others
-learning_rate  of DPO, annealed to 0; 0 for others
-cpu_seconds    of the process: pairs, reward model and learning, without evaluating the result
-fraction       (J - J_ref) / (J* - J_ref); then gold reward and KL of the policy, per sentence
-repeat         0: everything depends on `seed`; 1, 2, ...: learning is repeated with other seeds for
-               minibatches and rollouts, from the same reference, pairs and judgements
+pairs, answers  number of preference pairs; of labels: one per pair, or per sentence scored by gold
+sentences       number of sentences sampled, for the pairs and while learning
+steps, learning_rate  of DPO, whose rate is annealed to 0; 0 for others
+cpu_seconds     of pairs, reward model and learning, without evaluating the result
+fraction        (J - J_ref) / (J* - J_ref); then gold reward and KL of the policy, per sentence
+repeat          0: everything depends on `seed`; 1, 2, ...: learning is repeated with other seeds
+                for minibatches and rollouts, from the same reference, pairs and judgements
 gradient_equivalents  of the policy's updates, as `minirl.support.metrics` counts them: 1 per
-               forward and backward pass over one token, without sampling and the critic's table
+                forward and backward pass over one token, without sampling and the critic's table
 """
 
 import argparse
@@ -210,6 +204,9 @@ class Setup(Case):
         return Learned(result.policy, 0, sampled, sampled, gradient_equivalents=work)
 
 
+soft, hard = (partial(Setup.dpo, kind=kind) for kind in ("soft", "hard"))
+
+
 class Job(NamedTuple):
     """One run; jobs with the same method, seed and repeat are stored in their order."""
 
@@ -221,31 +218,32 @@ class Job(NamedTuple):
 
 def jobs() -> list[Job]:
     """All runs of each seed, in the order of the table; then those that learn again."""
-    methods: list[tuple[str, Callable[[Setup], Learned]]] = [
+    methods = [
         *(("PPO, gold", partial(Setup.ppo, sentences=number)) for number in SENTENCES),
         *(("TRPO, gold", partial(Setup.trpo, sentences=number)) for number in SENTENCES),
         ("policy gradient, gold", partial(Setup.policy_gradient, sentences=51_200)),
     ]
     for pairs in PAIRS:
         methods += [
-            ("DPO, soft", partial(Setup.dpo, pairs=pairs, kind="soft")),
-            ("DPO, hard, 150 steps", partial(Setup.dpo, pairs=pairs, kind="hard", steps=150)),
-            ("DPO, hard, 600 steps", partial(Setup.dpo, pairs=pairs, kind="hard")),
+            ("DPO, soft", partial(soft, pairs=pairs)),
+            ("DPO, hard, 150 steps", partial(hard, pairs=pairs, steps=150)),
+            ("DPO, hard, 600 steps", partial(hard, pairs=pairs)),
             ("DPO, hard, stopped", partial(Setup.dpo_stopped, pairs=pairs)),
             ("PPO, reward model", partial(Setup.ppo, sentences=16_384, pairs=pairs)),
             ("optimum, reward model", partial(Setup.model_optimum, pairs=pairs)),
         ]
-    for steps in STEPS:
-        learn = partial(Setup.dpo, pairs=3_000, kind="soft", steps=steps)
-        methods.append(("DPO, soft, few steps", learn))
-    for rate in RATES:
-        for steps in RATE_STEPS:
-            learn = partial(Setup.dpo, pairs=3_000, kind="hard", steps=steps, rate=rate)
-            methods.append(("DPO, hard, rates", learn))
+    methods += [
+        ("DPO, soft, few steps", partial(soft, pairs=3_000, steps=steps)) for steps in STEPS
+    ]
+    methods += [
+        ("DPO, hard, rates", partial(hard, pairs=3_000, steps=steps, rate=rate))
+        for rate in RATES
+        for steps in RATE_STEPS
+    ]
     again = [
         ("PPO, gold", partial(Setup.ppo, sentences=51_200)),
-        ("DPO, soft", partial(Setup.dpo, pairs=3_000, kind="soft")),
-        ("DPO, hard, 150 steps", partial(Setup.dpo, pairs=3_000, kind="hard", steps=150)),
+        ("DPO, soft", partial(soft, pairs=3_000)),
+        ("DPO, hard, 150 steps", partial(hard, pairs=3_000, steps=150)),
         ("PPO, reward model", partial(Setup.ppo, sentences=16_384, pairs=3_000)),
     ]
     return [
@@ -256,23 +254,22 @@ def jobs() -> list[Job]:
 
 def compute_jobs() -> list[Job]:
     """The runs that compare compute, and DPO with as many sentences as the others sample."""
-    methods: list[tuple[str, Callable[[Setup], Learned]]] = [
-        ("policy gradient, gold", partial(Setup.policy_gradient, sentences=51_200))
-    ]
+    methods = [("policy gradient, gold", partial(Setup.policy_gradient, sentences=51_200))]
     for number in SENTENCES:
         pairs = round(number / SENTENCES_PER_PAIR)
         rate, max_kl = RATE_OF_PPO[number], MAX_KL_OF_TRPO[number]
         methods += [
             ("PPO, preset", partial(Setup.ppo, sentences=number)),
             ("TRPO, preset", partial(Setup.trpo, sentences=number)),
-            ("DPO, probabilities", partial(Setup.dpo, pairs=pairs, kind="soft")),
+            ("DPO, probabilities", partial(soft, pairs=pairs)),
             ("PPO, set", partial(Setup.ppo, sentences=number, rate=rate)),
             ("TRPO, set", partial(Setup.trpo, sentences=number, updates=16, max_kl=max_kl)),
-            ("DPO, judgements", partial(Setup.dpo, pairs=pairs, kind="hard", steps=150)),
+            ("DPO, judgements", partial(hard, pairs=pairs, steps=150)),
         ]
-    for steps, rate in RATE_OF_STEPS.items():
-        learn = partial(Setup.dpo, pairs=3_000, kind="soft", steps=steps, rate=rate)
-        methods.append(("DPO, set", learn))
+    methods += [
+        ("DPO, set", partial(soft, pairs=3_000, steps=steps, rate=rate))
+        for steps, rate in RATE_OF_STEPS.items()
+    ]
     return [Job(name, seed, 0, learn) for seed in SEEDS for name, learn in methods]
 
 
@@ -286,12 +283,11 @@ def run(job: Job) -> list[object]:
     learned = job.learn(setup)
     seconds = time.process_time() - began
     value = setup.objective.value(learned.policy)
+    scores = setup.objective.fraction_of_optimum(learned.policy), value.reward, value.kl
     return [
         *(getattr(learned, name) for name in VALUES[:5]),
         f"{seconds:.3f}",
-        f"{setup.objective.fraction_of_optimum(learned.policy):.4f}",
-        f"{value.reward:.4f}",
-        f"{value.kl:.4f}",
+        *(f"{score:.4f}" for score in scores),
         round(learned.gradient_equivalents),
     ]
 
@@ -321,12 +317,8 @@ def fraction_cell(rows: Sequence[Row]) -> str:
 
 def best_within(rows: Sequence[Row], methods: Sequence[str], column: str, budget: float) -> str:
     """The largest interquartile mean among settings whose median use is within the budget."""
-    fitting = [
-        group
-        for name in methods
-        for group in of_budgets(rows, name)
-        if median(group, column) <= budget
-    ]
+    groups = [group for name in methods for group in of_budgets(rows, name)]
+    fitting = [group for group in groups if median(group, column) <= budget]
     return fraction_cell(max(fitting, key=fraction)) if fitting else ""
 
 
@@ -376,7 +368,7 @@ def main() -> None:
     def store(job: Job, values: list[object]) -> None:
         stored.store(job, values[: len(stored.values)])
 
-    run(Job("warm-up", 0, 0, partial(Setup.dpo, pairs=300, kind="soft", steps=10)))
+    run(Job("warm-up", 0, 0, partial(soft, pairs=300, steps=10)))
     with one_core():
         stored.complete(run, items, store=store)
     print(f"{time.process_time():.0f} s of CPU")

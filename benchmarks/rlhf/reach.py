@@ -1,13 +1,12 @@
-"""How close each method comes to the optimum of J, over beta, corpora and seeds.
+"""How close does each method come to the optimum of J? Five betas, six corpora, two seeds.
 
     python -m benchmarks.rlhf.reach            (about 20 minutes of CPU time)
     python -m benchmarks.rlhf.reach --table    (the tables of docs/results/rlhf.md)
     python -m benchmarks.rlhf.reach --figure docs/results/rlhf.png
 
-The runs cover five values of beta and six fine-tuning corpora with two seeds each; no setting was
-chosen on these corpora. Every method runs at each beta with its preset, which was chosen at
-beta = 0.3. Where that is not enough, it also runs with settings that were chosen on corpora 0 and 1
-(`SET`). benchmarks/results/alignment_reach.csv has one row per run:
+Every method runs at each beta with its preset, which was chosen at beta = 0.3 on other corpora.
+Where that is not enough, it also runs with settings that were chosen on corpora 0 and 1 (`SET`).
+benchmarks/results/alignment_reach.csv has one row per run:
 
 method, settings     the method; "preset", or what was changed
 beta, corpus, seed   of J; of the demonstrations; of pairs, judgements, minibatches and rollouts
@@ -236,9 +235,6 @@ def runs(beta: float, seed: int) -> list[tuple[str, dict[str, float]]]:
     return [run for number, run in enumerate(listed) if run not in listed[:number]]
 
 
-# ---------------------------------------------------------------- running
-
-
 def wanted() -> dict[Key, dict[str, float]]:
     """The key of every run, and the changes of its preset; runs of one setup are adjacent."""
     return {
@@ -261,9 +257,6 @@ def run(item: Key) -> list[object]:
         return setup.values(setup.learn(method, wanted()[item]))
 
 
-# ---------------------------------------------------------------- tables
-
-
 class Summary(NamedTuple):
     """Interquartile mean over corpora, its 95 % interval, and the smallest of the runs."""
 
@@ -277,11 +270,9 @@ class Summary(NamedTuple):
         return with_interval(self.middle, self.low, self.high, form)
 
 
-def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Summary | None:
+def summary(rows: Sequence[Row], method: str, settings: str, beta: float) -> Summary:
     """The summary of a method; seeds are averaged first, because they share a corpus."""
     runs = matching(rows, method, settings, beta)
-    if not runs:
-        return None
     by_corpus = study.grouped(runs, "corpus").values()
     means = [float(np.mean(study.numbers(seeds, "fraction"))) for seeds in by_corpus]
     return Summary(*study.iqm(means), min(study.numbers(runs, "fraction")))
@@ -298,8 +289,7 @@ def at_betas(rows: Sequence[Row], method: str, set_for_beta: bool = False) -> di
     settings = dict.fromkeys(BETAS, "preset")
     if set_for_beta:
         settings = {beta: in_words(SET[method, beta]) for beta in BETAS if (method, beta) in SET}
-    summaries = {beta: summary(rows, method, words, beta) for beta, words in settings.items()}
-    return {beta: one for beta, one in summaries.items() if one}
+    return {beta: summary(rows, method, words, beta) for beta, words in settings.items()}
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -308,13 +298,12 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     middle, smallest, changed = [], [], []
     for name in METHODS:
         presets = at_betas(rows, name)
-        middle.append([name, *(presets.get(beta) for beta in BETAS)])
-        cells = [f"{presets[beta].smallest:.3f}" if beta in presets else "" for beta in BETAS]
-        smallest.append([name, *cells])
+        middle.append([name, *presets.values()])
+        smallest.append([name, *(f"{preset.smallest:.3f}" for preset in presets.values())])
         for beta, tuned in at_betas(rows, name, set_for_beta=True).items():
             words = in_words(SET[name, beta])
-            line = [name, f"{beta:g}", words, presets.get(beta), tuned, f"{tuned.smallest:.3f}"]
-            changed.append(line)
+            tuned_cells = tuned, f"{tuned.smallest:.3f}"
+            changed.append([name, f"{beta:g}", words, presets[beta], *tuned_cells])
     set_header = ["method", "beta", "settings", "preset", "set", "smallest, set"]
     return {
         "The optimum": optima(),
@@ -343,8 +332,8 @@ def used(rows: Sequence[Row]) -> str:
     columns = {"sentences": ",.0f", "labels": ",.0f", "cpu_seconds": ".2f"}
     lines = []
     for name in METHODS:
-        runs = matching(rows, name, "preset", TUNED_AT)
-        if runs and name != IPO_OPTIMUM:
+        if name != IPO_OPTIMUM:
+            runs = matching(rows, name, "preset", TUNED_AT)
             cells = (f"{median(runs, column):{form}}" for column, form in columns.items())
             lines.append([name, *cells])
     return study.markdown(["method", "sentences", "labels", "CPU seconds"], lines)
@@ -364,9 +353,6 @@ def ipo(rows: Sequence[Row]) -> str:
         optimum = summary(rows, IPO_OPTIMUM, tau, TUNED_AT)
         lines.append([f"beta / {divisor:g}", in_words(others), trained, optimum])
     return study.markdown(["tau", "settings", "trained", "exact optimum of its objective"], lines)
-
-
-# ---------------------------------------------------------------- drawing
 
 
 # The upper panels: title -> methods.

@@ -34,7 +34,6 @@ def test_seeds_are_averaged_before_corpora():
     assert found.middle == pytest.approx(0.85)
     assert found.smallest == 0.5
     assert 0.6 <= found.low < 0.85 < found.high <= 1.0
-    assert script.summary(rows, "grpo", "preset", 0.3) is None
 
 
 def test_a_summary_in_words():
