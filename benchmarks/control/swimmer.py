@@ -10,7 +10,6 @@ how many of twenty seeds learn it. It also runs minirl with damping that shorten
 sb3-contrib, and with a discount of 0.99.
 """
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 from unittest import mock
@@ -59,10 +58,8 @@ def minirl_returns(item: Item) -> np.ndarray:
     """Returns of minirl's training episodes, in the order in which they ended."""
     algorithm, settings = choices(item)
     with mock.patch.object(*DAMPED_STEP) if item.library == DAMPED else nullcontext():
-        history = minirl.train(
-            ENVIRONMENT, algorithm, total_steps=STEPS, seed=item.seed, settings=settings
-        ).history
-    return history.episode_returns
+        options = {"total_steps": STEPS, "seed": item.seed, "settings": settings}
+        return minirl.train(ENVIRONMENT, algorithm, **options).history.episode_returns
 
 
 def sb3_returns(item: Item) -> np.ndarray:
@@ -94,34 +91,22 @@ def run(item: Item) -> list[str]:
     return [f"{block:.5g}" for block in blocks]
 
 
-def last_blocks() -> dict[str, list[float]]:
-    """Mean returns of the last 20 episodes of each run, by library."""
-    by_library = study.grouped(STUDY.rows(), "library")
-    return {name: study.numbers(rows, STUDY.values[-1]) for name, rows in by_library.items()}
-
-
-def successes(returns: Sequence[float]) -> int:
-    """The number of runs that learned the better stroke."""
-    return sum(score > BETTER for score in returns)
-
-
 def table() -> str:
     """How many runs learned the better stroke, and how likely such a difference is by chance."""
-    scores = last_blocks()
-    minirl_scores = scores.get("minirl", [])
-    reference = successes(minirl_scores), len(minirl_scores)
-    lines = []
-    for library in (name for name in LIBRARIES if name in scores):
-        returns = scores[library]
-        counts = successes(returns), len(returns)
+    by_library = study.grouped(STUDY.rows(), "library")
+    lines, reference = [], None
+    for library in (name for name in LIBRARIES if name in by_library):
+        returns = study.numbers(by_library[library], STUDY.values[-1])  # of the last 20 episodes
+        learned = sum(score > BETTER for score in returns)
+        counts = learned, len(returns) - learned
         low, high = bootstrap_interval(returns, np.random.default_rng(0), np.mean)
+        reference = reference or counts  # minirl is the first
         p_value = ""
         if library != "minirl":
-            test = stats.fisher_exact([[n, total - n] for n, total in (counts, reference)])
-            p_value = f"p = {test.pvalue:.2g}"
+            p_value = f"p = {stats.fisher_exact([counts, reference]).pvalue:.2g}"
         mean = with_interval(float(np.mean(returns)), low, high, ".0f")
         runs = ", ".join(f"{score:.0f}" for score in sorted(returns, reverse=True))
-        lines.append([library, "{} of {}".format(*counts), p_value, mean, runs])
+        lines.append([library, f"{learned} of {len(returns)}", p_value, mean, runs])
     head = ["", f"runs above {BETTER}", "Fisher's test against minirl", "mean", "all runs"]
     return study.markdown(head, lines)
 

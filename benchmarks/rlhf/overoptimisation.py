@@ -71,12 +71,8 @@ def reward_models(
     for count in (300, 3_000):
         rng = np.random.default_rng(seed)
         resamples = [hard.rows(rng.integers(count, size=count)) for _ in range(MEMBERS)]
-        members = np.array(
-            [
-                rlhf.fit_reward_model(bag, rows).centred(log_reference).rewards()
-                for rows in resamples
-            ]
-        )
+        models = [rlhf.fit_reward_model(bag, rows) for rows in resamples]
+        members = np.array([model.centred(log_reference).rewards() for model in models])
         yield count, "mean - spread", members.mean(axis=0) - members.std(axis=0)
         if count == 3_000:
             yield count, f"worst of {MEMBERS}", members.min(axis=0)
@@ -84,7 +80,7 @@ def reward_models(
 
 def follow_the_optimum(
     log_reference: np.ndarray, learned: np.ndarray, gold: np.ndarray
-) -> list[float]:
+) -> list[str]:
     """The columns of optimum.csv from `peak` on."""
 
     def point(log_probs: np.ndarray) -> tuple[float, float]:
@@ -96,15 +92,12 @@ def follow_the_optimum(
 
     path = [point(log_reference), *map(optimum, BETAS)]
     best_of = (sequences.best_of_n(log_reference, learned, n) for n in REPORTED_BEST_OF)
-    return [
-        *max(path),
-        *(optimum(beta)[0] for beta in REPORTED_BETAS),
-        *path[-1],
-        *(point(log_probs)[0] for log_probs in best_of),
-    ]
+    at_betas = (optimum(beta)[0] for beta in REPORTED_BETAS)
+    values = *max(path), *at_betas, *path[-1], *(point(log_probs)[0] for log_probs in best_of)
+    return [f"{value:.4f}" for value in values]
 
 
-def follow_ppo(case: Case, learned: np.ndarray, seed: int) -> list[float]:
+def follow_ppo(case: Case, learned: np.ndarray, seed: int) -> list[str]:
     """The columns of ppo.csv from `peak` on."""
     measure = case.objective.measure
     options = {"sentences": SENTENCES["ppo"], "beta": None, "seed": seed, "measure": measure}
@@ -112,29 +105,25 @@ def follow_ppo(case: Case, learned: np.ndarray, seed: int) -> list[float]:
     rows = [*result.history.rows, measure(result.policy)]
     path = [(row["exact_reward"], row["exact_reference_kl"]) for row in rows]
     stopped = next((gold for gold, kl in path if kl > STOP_AT), path[-1][0])
-    return [*max(path), stopped, *path[-1]]
+    return [f"{value:.4f}" for value in (*max(path), stopped, *path[-1])]
 
 
 def run(item: tuple[int]) -> tuple[Rows, Rows]:
     """The rows of one corpus in both files."""
     (corpus,) = item
     rng = np.random.default_rng(corpus)
-    optimum: Rows = []
-    ppo: Rows = []
+    optimum, ppo = [], []
     with one_core():
         case = Case(rng, beta=1.0)
         log_reference = case.objective.reference_log_probs
         reference = case.objective.reference_value
         preferences = case.sample_labelled(30_000, rng).preferences
-        for labels, model, learned in reward_models(
-            case.task, log_reference, **preferences, seed=corpus
-        ):
-            key = [corpus, labels, model]
-            values = follow_the_optimum(log_reference, learned, case.gold)
-            optimum.append([*key, *(f"{value:.4f}" for value in [reference, *values])])
+        models = reward_models(case.task, log_reference, **preferences, seed=corpus)
+        for labels, model, learned in models:
+            start = [corpus, labels, model, f"{reference:.4f}"]
+            optimum.append(start + follow_the_optimum(log_reference, learned, case.gold))
             if corpus < PPO_CORPORA and model == "hard" and labels < 30_000:
-                values = follow_ppo(case, learned, corpus)
-                ppo.append([*key, *(f"{value:.4f}" for value in [reference, *values])])
+                ppo.append(start + follow_ppo(case, learned, corpus))
     return optimum, ppo
 
 

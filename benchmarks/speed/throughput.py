@@ -63,14 +63,9 @@ def steps_per_second(env: str, name: str, steps: int, seed: int) -> float:
     return history.environment_steps / history.rows[-1]["cpu_seconds"]
 
 
-def runs_per_hour(rate: float, run_steps: int) -> float:
-    """Runs of `run_steps` in 3,600 CPU seconds at `rate` steps per second."""
-    return 3600 * rate / run_steps
-
-
-def core_hours(rates: list[float], runs: int, run_steps: int) -> float:
-    """CPU hours of `runs` runs at each of these rates, in steps per second."""
-    return sum(runs * run_steps / rate for rate in rates) / 3600
+def core_hours(rate: float) -> float:
+    """CPU hours of a run of `RUN_STEPS` at `rate` steps per CPU second."""
+    return RUN_STEPS / rate / 3600
 
 
 def wall_hours(total: float, longest: float, cores: int) -> float:
@@ -142,22 +137,20 @@ def overhead(place: Place) -> tuple[float, float, float, float]:
 
 def throughput_table(repeats: int) -> str:
     """The work of one core in an hour."""
-    rates, lines = [], []
+    hours, lines = [], []
     for env, steps in STEPS.items():
         for name in ALGORITHMS:
             measured = [steps_per_second(env, name, steps, seed) for seed in range(repeats)]
-            rates.append(float(np.median(measured)))
+            hours.append(core_hours(float(np.median(measured))))
             thousands = study.median_with_range([rate / 1e3 for rate in measured], ".1f")
-            runs = f"{runs_per_hour(rates[-1], RUN_STEPS):.1f}"
-            lines.append([env, name, f"{repeats} x {steps:,}", thousands, runs])
-    mean = core_hours(rates, 1, RUN_STEPS) / len(rates)
-    slowest = core_hours([min(rates)], 1, RUN_STEPS)
+            lines.append([env, name, f"{repeats} x {steps:,}", thousands, f"{1 / hours[-1]:.1f}"])
+    mean, slowest = float(np.mean(hours)), max(hours)
     head = ["environment", "algorithm", "steps measured", "1,000 steps per CPU second"]
-    head.append(f"runs of {RUN_STEPS:,} steps per core-hour")
+    table = study.markdown([*head, f"runs of {RUN_STEPS:,} steps per core-hour"], lines)
     return (
-        f"{study.markdown(head, lines)}\n\n"
+        f"{table}\n\n"
         f"A run of {RUN_STEPS:,} steps: {mean:.3f} core-hours in the mean over these "
-        f"{len(rates)} lines, {slowest:.3f} in the slowest. {GRID} such runs: {GRID * mean:.0f} "
+        f"{len(hours)} lines, {slowest:.3f} in the slowest. {GRID} such runs: {GRID * mean:.0f} "
         f"core-hours at the mean, {GRID * slowest:.0f} at the slowest; on {CORES} cores "
         f"{wall_hours(GRID * mean, slowest, CORES):.1f} and "
         f"{wall_hours(GRID * slowest, slowest, CORES):.1f} hours."
