@@ -64,17 +64,16 @@ class Study:
     def missing(self, items: Iterable[Item]) -> list[Item]:
         """The items without a row. If several items have the same key, the first ones get the rows.
 
-        An item that is shorter than the key has a row if the row begins with the item.
+        All items have the same length. If they are shorter than the key, an item has a row if the
+        row begins with the item.
         """
-        available: dict[int, Counter[tuple[str, ...]]] = {}
-        rows, missing = self.rows(), []
+        items, missing = list(items), []
+        columns = self.key[: len(items[0])] if items else ()
+        available = Counter(tuple(row[name] for name in columns) for row in self.rows())
         for item in items:
-            key = tuple(map(str, item[: len(self.key)]))
-            columns = self.key[: len(key)]
-            if len(key) not in available:
-                available[len(key)] = Counter(tuple(row[name] for name in columns) for row in rows)
-            if available[len(key)][key]:
-                available[len(key)][key] -= 1
+            key = tuple(map(str, item[: len(columns)]))
+            if available[key]:
+                available[key] -= 1
             else:
                 missing.append(item)
         return missing

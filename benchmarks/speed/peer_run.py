@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 WINDOW = 100  # episodes in a mean return
 
@@ -103,18 +103,16 @@ RL_ZOO = PPOSettings(
 PPO_CONTINUOUS = PPOSettings(
     num_envs=1, rollout_steps=2048, epochs=10, minibatch_size=64, learning_rate=3e-4, normalize=True
 )
-TRPO_COMMON = TRPOSettings()
-TRPO_RL_ZOO = replace(TRPO_COMMON, critic_minibatch_size=512)
 PRESET = "preset"  # minirl's own defaults for the environment
 
-PPO_LIBRARIES = ("minirl", "minirl-sync", "stable-baselines3", "sbx", "tianshou")
+MINIRL = ("minirl", "minirl-sync")
 TASKS = {
     "ppo-cartpole": Task(
         "PPO on CartPole-v1, 200,000 steps (tianshou: 40,960)",
         "steps",
         "CartPole-v1",
         200_000,
-        PPO_LIBRARIES,
+        (*MINIRL, "stable-baselines3", "sbx", "tianshou"),
         PPO_COMMON,
         475.0,
         fewer_steps={"tianshou": 40_960},
@@ -124,7 +122,7 @@ TASKS = {
         "to threshold",
         "CartPole-v1",
         100_000,
-        ("minirl", "minirl-sync", "stable-baselines3", "sbx"),
+        (*MINIRL, "stable-baselines3", "sbx"),
         RL_ZOO,
         475.0,
     ),
@@ -134,7 +132,7 @@ TASKS = {
         "CartPole-v1",
         100_000,
         ("minirl", "minirl-sync", "sb3-contrib"),
-        TRPO_COMMON,
+        TRPOSettings(),
         475.0,
     ),
     "trpo-recommended": Task(
@@ -143,7 +141,7 @@ TASKS = {
         "CartPole-v1",
         100_000,
         ("minirl", "minirl-sync", "sb3-contrib"),
-        TRPO_RL_ZOO,
+        TRPOSettings(critic_minibatch_size=512),
         475.0,
         {"minirl": PRESET},
     ),
@@ -451,11 +449,11 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
     began = clock()
     envs = DummyVectorEnv([make] * chosen.num_envs)
     envs.seed(seed)
-
     observations, actions = envs.observation_space[0], envs.action_space[0]
     shape = {"state_shape": observations.shape, "hidden_sizes": (64, 64)}
     network = partial(Net, **shape, activation=torch.nn.Tanh)
     optimizer = AdamOptimizerFactory(lr=chosen.learning_rate, eps=1e-5)
+    schedule = LRSchedulerFactoryLinear(1, task.total_steps, batch)
     algorithm = PPO(
         policy=DiscreteActorPolicy(
             actor=DiscreteActor(
@@ -466,9 +464,7 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
             observation_space=observations,
         ),
         critic=DiscreteCritic(preprocess_net=network()),
-        optim=optimizer.with_lr_scheduler_factory(
-            LRSchedulerFactoryLinear(1, task.total_steps, batch)
-        ),
+        optim=optimizer.with_lr_scheduler_factory(schedule),
         eps_clip=chosen.clip,
         ent_coef=chosen.entropy,
         max_grad_norm=chosen.gradient_norm,
@@ -501,27 +497,18 @@ def run_tianshou(task: Task, library: str, seed: int) -> Run:
     )
 
 
-class Library(NamedTuple):
-    """A library: the modules that its user imports, and distributions whose versions are stored."""
-
-    run: Callable[[Task, str, int], Run]
-    modules: tuple[str, ...]
-    distributions: tuple[str, ...]
-
-
+TIANSHOU = ("tianshou.algorithm", "tianshou.trainer", "tianshou.data", "tianshou.env")
+# How a library runs, the modules that its user imports, the distributions whose versions are stored
 LIBRARIES = {
-    "minirl": Library(run_minirl, ("minirl",), ("minirl-numpy", "numpy")),
-    "minirl-sync": Library(run_minirl, ("minirl",), ("minirl-numpy", "numpy")),
-    "stable-baselines3": Library(
-        run_stable_baselines, ("stable_baselines3",), ("stable-baselines3", "torch")
+    **dict.fromkeys(MINIRL, (run_minirl, ("minirl",), ("minirl-numpy", "numpy"))),
+    "stable-baselines3": (
+        run_stable_baselines,
+        ("stable_baselines3",),
+        ("stable-baselines3", "torch"),
     ),
-    "sb3-contrib": Library(run_stable_baselines, ("sb3_contrib",), ("sb3-contrib", "torch")),
-    "sbx": Library(run_stable_baselines, ("sbx",), ("sbx-rl", "jax")),
-    "tianshou": Library(
-        run_tianshou,
-        ("tianshou.algorithm", "tianshou.trainer", "tianshou.data", "tianshou.env"),
-        ("tianshou", "torch"),
-    ),
+    "sb3-contrib": (run_stable_baselines, ("sb3_contrib",), ("sb3-contrib", "torch")),
+    "sbx": (run_stable_baselines, ("sbx",), ("sbx-rl", "jax")),
+    "tianshou": (run_tianshou, TIANSHOU, ("tianshou", "torch")),
 }
 
 
@@ -541,9 +528,10 @@ def main() -> None:
         least = 2 * settings.num_envs * settings.rollout_steps
         if task.total_steps < least:
             parser.error(f"--steps must be {least} or more: the clock starts after one update")
+    run, modules, distributions = LIBRARIES[library]
     began = clock()
     try:
-        for module in LIBRARIES[library].modules:
+        for module in modules:
             importlib.import_module(module)
         import_seconds = since(began)[0]
         import_memory_mb = peak_memory_mb()
@@ -552,8 +540,7 @@ def main() -> None:
     except Exception as error:  # whatever a broken installation raises
         print(json.dumps({"unavailable": f"{type(error).__name__}: {error}"}))
         return
-    result = LIBRARIES[library].run(task, library, arguments.seed)
-    distributions = LIBRARIES[library].distributions
+    result = run(task, library, arguments.seed)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in distributions]
     footprint = {
         "version": ", ".join(versions),

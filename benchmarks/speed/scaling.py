@@ -89,12 +89,8 @@ def take_turns(contenders: Sequence[Work]) -> np.ndarray:
     for work in contenders:
         work()
         calls.append(max(1, math.ceil(TURN_SECONDS / max(cpu_seconds(work, 2), 1e-6))))
-    return np.array(
-        [
-            [cpu_seconds(work, count) for work, count in zip(contenders, calls, strict=True)]
-            for _ in range(TURNS)
-        ]
-    )
+    turn = list(zip(contenders, calls, strict=True))
+    return np.array([[cpu_seconds(work, count) for work, count in turn] for _ in range(TURNS)])
 
 
 def measurements(
@@ -107,11 +103,8 @@ def measurements(
         yield Measurement(work, *sizes, name, *time.tolist(), *ratio.tolist())
 
 
-# Networks and minibatches; minirl and its bare products are in bounds.py
-
-
-def torch_ppo_step(width: int, rows: int) -> Work:
-    """The same step: one backward pass of the joint loss, one fused Adam over both networks."""
+def torch_ppo_step(width: int, rows: int) -> tuple[Work]:
+    """`bounds.ppo_step` in PyTorch: one backward pass of the joint loss, one fused Adam."""
     policy, critic = map(torch_network, bounds.cartpole_networks(width))
     optimizer = torch.optim.Adam([*policy.parameters(), *critic.parameters()], 3e-4, fused=True)
     batch = bounds.random_batch(rows)
@@ -130,10 +123,10 @@ def torch_ppo_step(width: int, rows: int) -> Work:
         optimizer.step()
         return policy, critic
 
-    return step
+    return (step,)
 
 
-def torch_fisher_product(width: int, rows: int) -> Work:
+def torch_fisher_product(width: int, rows: int) -> tuple[Work]:
     """F v as sb3-contrib does it: the gradient of (grad KL . v), on a graph that is kept."""
     ours, _ = bounds.cartpole_networks(width)
     policy = torch_network(ours)
@@ -149,17 +142,15 @@ def torch_fisher_product(width: int, rows: int) -> Work:
         gradient = torch.autograd.grad((flat * vector).sum(), parameters, retain_graph=True)
         return torch.cat([g.ravel() for g in gradient])
 
-    return product
+    return (product,)
 
 
 def torch_network(ours: minirl.Policy | minirl.Critic) -> Any:
     """The same network, with the same weights."""
-    from torch import nn
-
     layers = []
     for inputs, outputs in pairwise(ours.network.sizes):
-        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
-    twin = nn.Sequential(*layers[:-1])
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.Tanh()]
+    twin = torch.nn.Sequential(*layers[:-1])
     weights = torch_arrays(ours.network, ours.parameters)
     twin.load_state_dict(dict(zip(twin.state_dict(), weights, strict=True)))
     return twin
@@ -175,7 +166,7 @@ def torch_vector(network: MLP, theta: np.ndarray) -> Any:
     return torch.cat([array.ravel() for array in torch_arrays(network, theta)])
 
 
-def kernel(library: Any, name: str, width: int, rows: int) -> Work:
+def kernel(library: Any, name: str, width: int, rows: int) -> tuple[Work]:
     """A hidden layer's matrix product, or "tanh" of its input, into a ready-made array."""
     rng = np.random.default_rng(0)
     layer, weights = rng.standard_normal((rows, width)), rng.standard_normal((width, width))
@@ -183,10 +174,7 @@ def kernel(library: Any, name: str, width: int, rows: int) -> Work:
     arrays: list[Any] = [array.astype("float32") for array in (*inputs, layer)]
     if library is torch:
         arrays = [torch.from_numpy(array) for array in arrays]
-    return partial(getattr(library, name), *arrays[:-1], out=arrays[-1])
-
-
-# Environments
+    return (partial(getattr(library, name), *arrays[:-1], out=arrays[-1]),)
 
 
 def rollout(width: int, environments: int) -> tuple[Work, Work]:
@@ -211,7 +199,7 @@ def rollout(width: int, environments: int) -> tuple[Work, Work]:
     return ours, bound
 
 
-def torch_rollout(width: int, environments: int) -> Work:
+def torch_rollout(width: int, environments: int) -> tuple[Work]:
     """The same in PyTorch: the loop computes actions only, one pass afterwards the rest."""
     policy, critic = map(torch_network, bounds.cartpole_networks(width))
     envs = minirl.make_vector_env("CartPole-v1", environments)
@@ -235,10 +223,7 @@ def torch_rollout(width: int, environments: int) -> Work:
             values = critic(rows)
         return log_probs, values, [np.stack(column) for column in zip(*outcomes, strict=True)]
 
-    return collect_twin
-
-
-# Sentences
+    return (collect_twin,)
 
 
 def token_task(words: int, length: int) -> rlhf.TokenTask:
@@ -279,26 +264,13 @@ def sentence_works(words: int, length: int) -> dict[str, dict[str, Callable[[], 
     }
 
 
-# Measuring
-
-
 NETWORKS = [(width, rows) for width in WIDTHS for rows in ROWS]
 # The work, minirl with its bound if it has one, the same in PyTorch, and the sizes.
 GRIDS: tuple[tuple[Any, ...], ...] = (
     (PPO_STEP, bounds.ppo_step, torch_ppo_step, NETWORKS),
     (FISHER, bounds.fisher_product, torch_fisher_product, NETWORKS),
-    (
-        PRODUCT,
-        lambda *size: (kernel(np, "matmul", *size),),
-        lambda *size: kernel(torch, "mm", *size),
-        KERNELS,
-    ),
-    (
-        TANH,
-        lambda *size: (kernel(np, "tanh", *size),),
-        lambda *size: kernel(torch, "tanh", *size),
-        KERNELS,
-    ),
+    (PRODUCT, partial(kernel, np, "matmul"), partial(kernel, torch, "mm"), KERNELS),
+    (TANH, partial(kernel, np, "tanh"), partial(kernel, torch, "tanh"), KERNELS),
     (ROLLOUT, rollout, torch_rollout, [(64, environments) for environments in ENVIRONMENTS]),
 )
 
@@ -313,7 +285,7 @@ def measure() -> Iterator[Measurement]:
                 for width, rows in grid:
                     contenders = dict(zip((MINIRL, BOUND), ours(width, rows), strict=False))
                     if torch:
-                        contenders[TORCH] = twin(width, rows)
+                        (contenders[TORCH],) = twin(width, rows)
                     point = work, (width, rows, 0, 0), tuple(contenders)
                     turns.setdefault(point, []).append(take_turns(list(contenders.values())))
                     bar.update()
@@ -339,9 +311,6 @@ def from_rows(rows: Iterable[study.Row]) -> list[Measurement]:
     """The measurements that rows of the file contain."""
     kinds = Measurement.__annotations__
     return [Measurement(**{name: kinds[name](cell) for name, cell in row.items()}) for row in rows]
-
-
-# Tables and the figure
 
 
 def select(measured: Sequence[Measurement], work: str, contender: str) -> list[Measurement]:

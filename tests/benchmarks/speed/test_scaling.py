@@ -59,7 +59,8 @@ def test_the_twin_networks_have_minirls_outputs(torch):
 def test_the_twin_step_has_minirls_gradients(torch):
     ours, _ = script.bounds.ppo_step(8, 16)
     (policy, *_), (critic, *_) = ours()
-    twins = script.torch_ppo_step(8, 16)()
+    (step,) = script.torch_ppo_step(8, 16)
+    twins = step()
     for twin, network, adam in [
         (twins[0], policy.policy.network, policy.optimizer),
         (twins[1], critic.critic.network, critic.optimizer),
@@ -72,4 +73,5 @@ def test_the_twin_step_has_minirls_gradients(torch):
 def test_the_twin_has_minirls_fisher_vector_product(torch):
     ours, _ = script.bounds.fisher_product(8, 16)
     network = script.bounds.cartpole_networks(8)[0].network
-    assert_same(script.torch_fisher_product(8, 16)(), script.torch_vector(network, ours()).numpy())
+    (product,) = script.torch_fisher_product(8, 16)
+    assert_same(product(), script.torch_vector(network, ours()).numpy())
