@@ -7,8 +7,10 @@ run, since a machine's speed changes from minute to minute.
 """
 
 import argparse
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -89,12 +91,16 @@ class BareProducts:
         )
         self.gradients = [np.empty_like(weight) for weight in self.weights]
 
-    def forward_and_backward(self) -> None:
-        """One forward pass with tanh and one backward pass."""
+    def forward(self) -> None:
+        """One forward pass with tanh."""
         for i, weight in enumerate(self.weights):
             np.matmul(self.layers[i], weight, out=self.layers[i + 1])
             if i < len(self.weights) - 1:
                 np.tanh(self.layers[i + 1], out=self.layers[i + 1])
+
+    def forward_and_backward(self) -> None:
+        """One forward pass with tanh and one backward pass."""
+        self.forward()
         self.backward()
 
     def fisher_product(self) -> None:
@@ -141,6 +147,57 @@ def fisher_product(width: int, rows: int) -> tuple[Work, Work]:
         lambda: fisher_vector_product(policy, cache, distribution, batch.weight, vector),
         BareProducts(rows, policy.network.sizes).fisher_product,
     )
+
+
+# PPO as in the first task of peer_run.py
+RUN_STEPS = {
+    "learning_rate": minirl.LinearSchedule(2.5e-4),
+    "epochs": 4,
+    "minibatch_size": 256,
+    "max_gradient_norm": 0.5,
+    "optimizer": minirl.Adam(epsilon=1e-5),
+}
+RUN = (
+    minirl.PPO(normalize_advantages=True, entropy_coefficient=0.01, **RUN_STEPS),
+    minirl.Settings(
+        num_envs=8,
+        rollout_steps=128,
+        advantages=minirl.GAE(0.99, 0.95),
+        critic_fit=minirl.CriticFit(**RUN_STEPS),
+    ),
+)
+
+
+def whole_run(updates: int) -> tuple[Work, Work]:
+    """A run of PPO on CartPole, and the least time that its design can take.
+
+    The bound consists of Gymnasium's step with actions drawn beforehand; for each step, the actor's
+    forward pass on one row per environment; and for each minibatch, a forward and a backward pass
+    of the actor and of the critic. Of these passes only the products and tanh are computed.
+    """
+    algorithm, settings = RUN
+    environments, steps = settings.num_envs, settings.rollout_steps
+    minibatches = algorithm.epochs * environments * steps // algorithm.minibatch_size
+    models = cartpole_networks(HIDDEN)
+    acting = BareProducts(environments, models[0].network.sizes)
+    learning = [BareProducts(algorithm.minibatch_size, model.network.sizes) for model in models]
+    envs = minirl.make_vector_env("CartPole-v1", environments)
+    actions = np.random.default_rng(4).integers(2, size=(steps, environments))
+
+    def work() -> minirl.Result:
+        total_steps = updates * steps * environments
+        return minirl.train("CartPole-v1", algorithm, total_steps=total_steps, settings=settings)
+
+    def bound() -> None:
+        envs.reset(seed=0)
+        for _ in range(updates):
+            for action in actions:
+                envs.step(action)
+                acting.forward()
+            for network in learning * minibatches:
+                network.forward_and_backward()
+
+    return work, bound
 
 
 ZOO_RATE = minirl.LinearSchedule(1e-3)
@@ -202,9 +259,20 @@ def median_seconds(seconds: Sequence[float]) -> str:
 
 
 def import_seconds(modules: str) -> float:
-    """CPU seconds of a Python process that starts and imports these modules."""
+    """CPU seconds of a Python process that starts and imports these modules.
+
+    Their bytecode is stored at the first call, as at a user's first import.
+    """
     code = f"import time, {modules}; print(time.process_time())"
-    return float(subprocess.check_output([sys.executable, "-c", code]))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return float(subprocess.check_output([sys.executable, "-c", code], env=environment))
+
+
+def compare_seconds(workers: int) -> float:
+    """Wall seconds of a comparison of 8 runs of 50,000 steps on this number of workers."""
+    began = time.perf_counter()
+    minirl.compare("CartPole-v1", ["ppo", "trpo"], total_steps=50_000, seeds=4, workers=workers)
+    return time.perf_counter() - began
 
 
 def ratio_row(name: str, works: tuple[Work, Work], repeats: int, aim: str) -> list[str]:
@@ -215,26 +283,43 @@ def ratio_row(name: str, works: tuple[Work, Work], repeats: int, aim: str) -> li
     return [name, f"{ours * 1e6:.0f} us / {bound * 1e6:.0f} us = **{ours / bound:.2f}x**", aim]
 
 
+def run_row(works: tuple[Work, Work], repeats: int) -> list[str]:
+    """A whole run and its bound, timed alternately: the median and the quartiles of the ratio."""
+    for work in works:
+        work()
+    ratios = [cpu_seconds(works[0]) / cpu_seconds(works[1]) for _ in range(repeats)]
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    measured = f"**{middle:.2f}x**{interval_text(low, high, '.2f')} (quartiles)"
+    return ["PPO on CartPole-v1, a whole run of 20 updates / its bound", measured, "1.75x"]
+
+
 def table(seeds: int, repeats: int) -> str:
     """Measure everything."""
     few = max(3, seeds // 4)
     lines = []
     with one_core():
-        for rows, aim in ((256, "2.0x"), (64, "2.7x")):
+        for rows, aim in ((256, "1.6x"), (64, "2.5x")):
             name = f"PPO minibatch step, {rows} rows, actor and critic / bare products and tanh"
             lines.append(ratio_row(name, ppo_step(HIDDEN, rows), repeats, aim))
+        lines.append(run_row(whole_run(updates=20), 4 * few))
         name = "Fisher-vector product, 2048 rows / bare products"
         lines.append(ratio_row(name, fisher_product(HIDDEN, 2048), repeats // 4, "1.8x"))
     zoo = time_to_threshold(*RL_ZOO, 100_000, few)
     fastest = time_to_threshold(*FASTEST, 300_000, seeds)
     dependencies = "numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"
     ours, others = (1e3 * s for s in medians(import_seconds, ["minirl", dependencies], 21))
+    one, two = medians(compare_seconds, [1, 2], 3)
     imports = f"{ours:.0f} ms / {others:.0f} ms = **{ours - others:+.0f} ms**"
     lines += [
         ["CartPole-v1 to 475, PPO, RL-Zoo settings", zoo, "3 s"],
         ["CartPole-v1 to 475, PPO, fast settings", fastest, "0.6 s"],
         ["TRPO, 100k CartPole-v1 steps", trpo_seconds(few), "3 s"],
-        ["`import minirl` / its dependencies", imports, "+50 ms"],
+        ["`import minirl` / its dependencies", imports, "+40 ms"],
+        [
+            "`compare`, 8 runs of 50,000 steps, wall time with 1 worker / with 2",
+            f"{one:.1f} s / {two:.1f} s = **{one / two:.2f}x**",
+            "2x",
+        ],
     ]
     return study.markdown(["what", "measured", "aim"], lines)
 

@@ -31,6 +31,17 @@ def test_a_timed_step_moves_policy_and_critic():
     assert np.abs(critic_after.critic.parameters - critic.parameters).max() > 0
 
 
+def test_a_timed_run_has_the_updates_of_its_bound(monkeypatch):
+    work, bound = script.whole_run(updates=2)
+    calls = []
+    monkeypatch.setattr(script.BareProducts, "forward", lambda self: calls.append("forward"))
+    monkeypatch.setattr(script.BareProducts, "backward", lambda self: calls.append("backward"))
+    bound()
+    assert calls.count("backward") == 2 * 2 * 4 * 1024 // 256  # actor and critic, four epochs
+    assert calls.count("forward") == 2 * 128 + calls.count("backward")
+    assert work().history.rows[-1]["environment_steps"] >= 2 * 1024
+
+
 def test_the_timed_fisher_product_is_positive():
     work, bound = script.fisher_product(8, 16)
     bound()
