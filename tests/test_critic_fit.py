@@ -202,6 +202,7 @@ def test_table_fit_by_hand():
 
 @pytest.mark.parametrize("rate", [0.0, -0.5, 1.5, math.nan])
 def test_an_impossible_rate_is_named(rate):
+    assert TableFit(rate=1.0).rate == 1.0
     with pytest.raises(ValueError, match=rf"^rate must lie in \(0, 1\], got {rate}"):
         TableFit(rate=rate)
 
