@@ -161,6 +161,7 @@ def test_whole_episodes_one_a_column():
     rollout = collect_episodes(
         envs, random_policy(envs), CRITIC, np.random.default_rng(0), max_steps=50
     )
+    assert rollout.group is None
     assert rollout.valid.shape == (4, 2)  # stops when the longest has ended
     assert rollout.valid.sum(axis=0).tolist() == [2, 4]
     assert (rollout.rewards * rollout.valid).sum(axis=0).tolist() == [3, 10]
