@@ -1,12 +1,11 @@
-"""The long runs of notebook 05: learning curves, and the sensitivity of TRPO and PPO.
+"""The long runs of notebook 5: learning curves, and how sensitive TRPO and PPO are.
 
     python -m benchmarks.control.learning_curves        (about 15 minutes on two cores)
 
 It writes to benchmarks/results/learning_curves: for each environment the curves of four algorithms
 and ten seeds, one row per 2,048 steps; scores.csv with the scores of each of these runs; and
 sensitivity.csv, the scores of TRPO and PPO with their main hyperparameter at multiples of its
-default, five seeds each. Finished runs are stored in --out, so an interrupted call continues where
-it stopped. Everything but `cpu_seconds` is the same at every call on the same machine.
+default, five seeds each. Finished runs are stored in --out, so an interrupted call continues there.
 """
 
 import argparse
@@ -88,12 +87,12 @@ def knob_settings(env: str) -> dict[str, tuple[str, str, float, Any]]:
     return settings
 
 
-def sensitivity_rows(comparison: Comparison) -> list[list[object]]:
-    """One row per run of the comparison of all `knob_settings` of an environment."""
+def score_rows(comparison: Comparison, columns: Mapping[str, list[str]]) -> list[list[object]]:
+    """One row per run: the environment, the columns of the run's name, its seed and its scores."""
     return [
-        [comparison.env, name, knob, f"{value:.3g}", seed, *score_cells(run)]
-        for run_name, (name, knob, value, _) in knob_settings(comparison.env).items()
-        for seed, run in comparison.runs[run_name].items()
+        [comparison.env, *columns[name], seed, *score_cells(run)]
+        for name, seeds in comparison.runs.items()
+        for seed, run in seeds.items()
     ]
 
 
@@ -112,22 +111,18 @@ def main() -> None:
         comparison = compare(env, ALGORITHMS, total_steps=steps, seeds=SEEDS, out=folder, **common)
         path = RESULTS / f"{short_name(env)}.csv"
         study.write(path, ["algorithm", "seed", *DIGITS], curve_rows(comparison))
-        scores += [
-            [env, name, seed, *score_cells(run)]
-            for name, seeds in comparison.runs.items()
-            for seed, run in seeds.items()
-        ]
+        scores += score_rows(comparison, {name: [name] for name in ALGORITHMS})
         print(f"{env}\n{comparison.table()}\n")
     study.write(RESULTS / "scores.csv", ["env", "algorithm", "seed", *SCORES], scores)
 
     sensitivity: list[list[object]] = []
     for env, steps in SENSITIVITY_STEPS.items():
-        algorithms = {name: changed for name, (*_, changed) in knob_settings(env).items()}
+        settings = knob_settings(env)
+        algorithms = {run: changed for run, (*_, changed) in settings.items()}
+        options = {"total_steps": steps, "seeds": SENSITIVITY_SEEDS, **common}
         folder = arguments.out / f"{short_name(env)}-sensitivity"
-        comparison = compare(
-            env, algorithms, total_steps=steps, seeds=SENSITIVITY_SEEDS, out=folder, **common
-        )
-        sensitivity += sensitivity_rows(comparison)
+        columns = {run: [*names, f"{value:.3g}"] for run, (*names, value, _) in settings.items()}
+        sensitivity += score_rows(compare(env, algorithms, out=folder, **options), columns)
     head = ["env", "algorithm", "knob", "value", "seed", *SCORES]
     study.write(RESULTS / "sensitivity.csv", head, sensitivity)
 

@@ -18,6 +18,7 @@ as fixed.
 from dataclasses import replace
 from typing import NamedTuple
 
+import gymnasium
 import numpy as np
 
 import minirl
@@ -78,11 +79,10 @@ def run(item: Item) -> list[object]:
 
 def fresh_policy_return(task: str) -> float:
     """The mean return of a policy before training, with sampled actions."""
-    envs = minirl.make_vector_env(task, 1)
-    spaces = envs.single_observation_space, envs.single_action_space
-    envs.close()
+    env, rng = gymnasium.make(task), np.random.default_rng(0)
     log_std = minirl.preset(task, "ppo").settings.initial_log_std
-    policy = minirl.make_policy(*spaces, np.random.default_rng(0), initial_log_std=log_std)
+    spaces = env.observation_space, env.action_space
+    policy = minirl.make_policy(*spaces, rng, initial_log_std=log_std)
     return minirl.evaluate(task, policy, episodes=400, greedy=False).mean
 
 
