@@ -59,7 +59,7 @@ class TimeLimitIsDeath:
         )
 
 
-# TRPO's own functions, in whose place a run may use those below.
+# TRPO's functions; a run may use one of those below instead.
 SEARCH, FULL_STEP = trpo.trust_region_search, trpo.full_step
 
 

@@ -41,10 +41,8 @@ class Case:
 
     def sample_labelled(self, count: int, rng: np.random.Generator) -> Labelled:
         """Labelled pairs of the reference's responses."""
-        pairs, annotator = (
-            rlhf.sample_pairs(self.task, self.reference, count, rng),
-            rlhf.Annotator(),
-        )
+        pairs = rlhf.sample_pairs(self.task, self.reference, count, rng)
+        annotator = rlhf.Annotator()
         preferences = {
             "soft": annotator.soft(pairs, self.gold),
             "hard": annotator.hard(pairs, self.gold, rng),

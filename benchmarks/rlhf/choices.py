@@ -3,8 +3,8 @@
     python -m benchmarks.rlhf.choices            (about ten minutes on one core)
     python -m benchmarks.rlhf.choices --table    (for docs/rlhf/rlhf.md and reference/choices.md)
 
-Gold reward, beta = 0.3, the presets with one thing changed; ten corpora, each with its own seed.
-Scores are fractions of the optimum.
+The reward is the gold reward minus beta KL with beta = 0.3. Each preset with one change runs on ten
+corpora, each with a seed of its own. Scores are fractions of the optimum.
 """
 
 from dataclasses import dataclass, replace

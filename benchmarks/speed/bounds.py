@@ -3,7 +3,7 @@
     python -m benchmarks.speed.bounds    (`make bench`: docs/results/speed-table.md)
 
 All times are CPU time. Every ratio compares two functions that are timed alternately in this one
-run, since a machine's speed changes from minute to minute.
+run, because a machine's speed changes from minute to minute.
 """
 
 import argparse
@@ -279,8 +279,8 @@ def ratio_row(name: str, works: tuple[Work, Work], repeats: int, aim: str) -> li
     """A work and its bound, timed alternately after 20 calls that are not counted."""
     for work in works * 20:
         work()
-    ours, bound = medians(cpu_seconds, works, repeats)
-    return [name, f"{ours * 1e6:.0f} us / {bound * 1e6:.0f} us = **{ours / bound:.2f}x**", aim]
+    time, bound = (1e6 * seconds for seconds in medians(cpu_seconds, works, repeats))
+    return [name, f"{time:.0f} us / {bound:.0f} us = **{time / bound:.2f}x**", aim]
 
 
 def run_row(works: tuple[Work, Work], repeats: int) -> list[str]:
@@ -307,9 +307,10 @@ def table(seeds: int, repeats: int) -> str:
     zoo = time_to_threshold(*RL_ZOO, 100_000, few)
     fastest = time_to_threshold(*FASTEST, 300_000, seeds)
     dependencies = "numpy, gymnasium, gymnasium.vector, tqdm.auto, threadpoolctl"
-    ours, others = (1e3 * s for s in medians(import_seconds, ["minirl", dependencies], 21))
+    seconds = medians(import_seconds, ["minirl", dependencies], 21)
+    whole, part = (1e3 * median for median in seconds)
+    imports = f"{whole:.0f} ms / {part:.0f} ms = **{whole - part:+.0f} ms**"
     one, two = medians(compare_seconds, [1, 2], 3)
-    imports = f"{ours:.0f} ms / {others:.0f} ms = **{ours - others:+.0f} ms**"
     lines += [
         ["CartPole-v1 to 475, PPO, RL-Zoo settings", zoo, "3 s"],
         ["CartPole-v1 to 475, PPO, fast settings", fastest, "0.6 s"],

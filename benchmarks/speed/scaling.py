@@ -127,16 +127,16 @@ def torch_ppo_step(width: int, rows: int) -> tuple[Work]:
 
 
 def torch_fisher_product(width: int, rows: int) -> tuple[Work]:
-    """F v as sb3-contrib does it: the gradient of (grad KL . v), on a graph that is kept."""
-    ours, _ = bounds.cartpole_networks(width)
-    policy = torch_network(ours)
+    """F v as sb3-contrib does it: the gradient of (grad KL . v), on a graph that is reused."""
+    model, _ = bounds.cartpole_networks(width)
+    policy = torch_network(model)
     parameters = list(policy.parameters())
     observations = torch.from_numpy(bounds.random_batch(rows).observations)
     log_probs = torch.log_softmax(policy(observations), 1)
     old = log_probs.detach()
     kl = (old.exp() * (old - log_probs)).sum(1).mean()
     flat = torch.cat([g.ravel() for g in torch.autograd.grad(kl, parameters, create_graph=True)])
-    vector = torch_vector(ours.network, bounds.random_vector(len(flat)))
+    vector = torch_vector(model.network, bounds.random_vector(len(flat)))
 
     def product() -> torch.Tensor:
         gradient = torch.autograd.grad((flat * vector).sum(), parameters, retain_graph=True)
@@ -145,13 +145,13 @@ def torch_fisher_product(width: int, rows: int) -> tuple[Work]:
     return (product,)
 
 
-def torch_network(ours: minirl.Policy | minirl.Critic) -> Any:
+def torch_network(model: minirl.Policy | minirl.Critic) -> Any:
     """The same network, with the same weights."""
     layers = []
-    for inputs, outputs in pairwise(ours.network.sizes):
+    for inputs, outputs in pairwise(model.network.sizes):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.Tanh()]
     twin = torch.nn.Sequential(*layers[:-1])
-    weights = torch_arrays(ours.network, ours.parameters)
+    weights = torch_arrays(model.network, model.parameters)
     twin.load_state_dict(dict(zip(twin.state_dict(), weights, strict=True)))
     return twin
 
@@ -184,7 +184,7 @@ def rollout(width: int, environments: int) -> tuple[Work, Work]:
     envs = minirl.make_vector_env("CartPole-v1", environments)
     position = reset(envs, seed=0)
 
-    def ours() -> None:
+    def work() -> None:
         nonlocal position
         _, position = collect(envs, policy, critic, position, rng, steps=STEPS)
 
@@ -196,7 +196,7 @@ def rollout(width: int, environments: int) -> tuple[Work, Work]:
         for action in actions:
             alone.step(action)
 
-    return ours, bound
+    return work, bound
 
 
 def torch_rollout(width: int, environments: int) -> tuple[Work]:
@@ -281,11 +281,12 @@ def measure() -> Iterator[Measurement]:
     points = sum(len(grid) for *_, grid in GRIDS) + len(SENTENCES)
     with tqdm(total=ROUNDS * points, unit="point") as bar:
         for _ in range(ROUNDS):
-            for work, ours, twin, grid in GRIDS:
+            for work, in_minirl, in_torch, grid in GRIDS:
                 for width, rows in grid:
-                    contenders = dict(zip((MINIRL, BOUND), ours(width, rows), strict=False))
+                    works = in_minirl(width, rows)
+                    contenders = dict(zip((MINIRL, BOUND), works, strict=False))
                     if torch:
-                        (contenders[TORCH],) = twin(width, rows)
+                        (contenders[TORCH],) = in_torch(width, rows)
                     point = work, (width, rows, 0, 0), tuple(contenders)
                     turns.setdefault(point, []).append(take_turns(list(contenders.values())))
                     bar.update()
