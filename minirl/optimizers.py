@@ -21,6 +21,8 @@ from minirl.support.validation import (
     require_positive,
 )
 
+SPARSE = 8  # Adam keeps moments of single entries if the first gradient has at most P / 8
+
 
 @dataclass(frozen=True)
 class LinearSchedule:
@@ -152,11 +154,34 @@ Decay = Annotated[float, require_decay]
 
 
 class AdamState(NamedTuple):
-    """First and second moment (P,) and the number of steps taken."""
+    """First and second moment and the number of steps taken.
+
+    The moments are those of all entries of theta (P,), or only those of K `entries`: where the
+    gradient has always been 0, both moments are 0 and Adam does not move theta. This makes the
+    steps of a large table fast, in which few states are ever visited. The results are the same.
+    """
 
     mean: np.ndarray
     square: np.ndarray
     steps: int
+    entries: np.ndarray | None = None  # their indices in theta, sorted; None for all
+
+
+def _with_moments_for(gradient: np.ndarray, state: AdamState) -> AdamState:
+    """The same state with a moment for each entry that has a gradient, 0 for those without one."""
+    mean, square, steps, entries = state
+    if entries is None:
+        if steps > 0 or np.count_nonzero(gradient) > gradient.size // SPARSE:
+            return state
+        entries = np.flatnonzero(gradient)
+        return AdamState(mean[entries], square[entries], steps, entries)
+    if np.count_nonzero(gradient) == np.count_nonzero(gradient[entries]):
+        return state
+    wider = np.union1d(entries, np.flatnonzero(gradient))
+    place = np.searchsorted(wider, entries)
+    mean, square = np.zeros((2, wider.size), gradient.dtype)
+    mean[place], square[place] = state.mean, state.square
+    return AdamState(mean, square, steps, wider if wider.size < gradient.size else None)
 
 
 @dataclass(frozen=True)
@@ -186,6 +211,9 @@ class Adam:
         self, state: AdamState, theta: np.ndarray, gradient: np.ndarray, learning_rate: float
     ) -> tuple[AdamState, np.ndarray]:
         """One bias-corrected step down the gradient."""
+        state = _with_moments_for(gradient, state)
+        if state.entries is not None:
+            gradient = gradient[state.entries]
         steps = state.steps + 1
         # Both bias corrections are gathered in the rate; epsilon is scaled to match.
         root_correction = math.sqrt(1 - self.beta2**steps)
@@ -202,7 +230,12 @@ class Adam:
         update += self.epsilon * root_correction
         np.divide(mean, update, out=update)
         update *= rate
-        return AdamState(mean, square, steps), np.subtract(theta, update, out=update)
+        state = AdamState(mean, square, steps, state.entries)
+        if state.entries is None:
+            return state, np.subtract(theta, update, out=update)
+        theta = theta.copy()
+        theta[state.entries] -= update
+        return state, theta
 
 
 check_arguments(__name__, often=("at_progress", "clip_by_norm", "SGD.step", "Adam.step"))

@@ -52,6 +52,25 @@ def test_adam_equals_the_papers_formula_and_changes_no_argument(settings_, dtype
     assert state.steps == 8
 
 
+@pytest.mark.parametrize("later", [1, 40])
+def test_adam_of_few_entries_is_adam_of_all(later):
+    """Only entries that have had a gradient have moments; in the end two, or every entry."""
+    rng, theta = np.random.default_rng(1), np.arange(40.0)
+    gradients = np.zeros((6, 40))
+    gradients[0, 7], gradients[2, :later], gradients[4, 7] = 2.0, rng.normal(size=later), -1.0
+    adam, rates = Adam(), [0.1] * 6
+    state = adam.init(theta)
+    expected = literal_adam(theta.tolist(), gradients, rates, 0.9, 0.999, 1e-8)
+    sizes = []
+    for gradient, rate, truth in zip(gradients, rates, expected, strict=True):
+        before, copy = theta, theta.copy()
+        state, theta = adam.step(state, theta, gradient, rate)
+        np.testing.assert_array_equal(before, copy)
+        np.testing.assert_allclose(theta, truth, rtol=1e-12)
+        sizes.append(state.mean.size)
+    assert sizes == [1, 1, *[max(2, later)] * 4]
+
+
 def test_sgd_goes_down_the_gradient():
     theta, gradient = np.ones(2, "float32"), np.array([2.0, -4.0], "float32")
     state, new = SGD().step(SGD().init(theta), theta, gradient, 0.25)

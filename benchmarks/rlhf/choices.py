@@ -122,6 +122,12 @@ class SparseAdam(PPO):
     As in other lazy Adams, the bias correction counts all steps.
     """
 
+    def init(self, policy: Policy) -> Any:
+        """Moments of all parameters, which `Adam` would keep only where there are gradients."""
+        state = super().init(policy)
+        entries = np.arange(policy.parameters.size)
+        return replace(state, optimizer=state.optimizer._replace(entries=entries))
+
     def step(self, state: Any, minibatch: Batch, *others: Any) -> tuple[Any, float, float]:
         stepped, *numbers = super().step(state, minibatch, *others)
         table = state.policy.network

@@ -106,7 +106,7 @@ def test_beta_in_the_loss_is_divided_as_the_advantages_are(monkeypatch):
 def test_sparse_adam_leaves_alone_what_was_not_visited():
     policy, batch = token_batch()
     dense, sparse = (kind(learning_rate=0.1) for kind in (minirl.PPO, script.SparseAdam))
-    state, _, _ = dense.step(dense.init(policy), batch, None)
+    state, _, _ = dense.step(sparse.init(policy), batch, None)
     # Contexts 0 and 5, the latter with no gradient at all: visited nevertheless. 7 waits.
     part, advantages = batch.rows(np.array([0, 1])), np.array([1.0, 0.0])
     expected, _, _ = dense.step(state, replace(part, advantages=advantages), None)
