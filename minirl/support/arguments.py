@@ -228,7 +228,7 @@ class _Arguments:
                 and kind.accepts(given[name])
                 and self._kinds[name].accepts(given[other])
             ):
-                return f"; {name} and {other} are in each other's place"
+                return f"; did you exchange {name} and {other}?"
         return ""
 
 

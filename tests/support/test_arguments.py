@@ -110,7 +110,7 @@ minirl.train(gym.make('CartPole-v1'), 'ppo', total_steps=1)
 minirl.compare('CartPole-v1', ['ppo'], total_steps=1, seeds=2.0)
     seeds must be a whole number or a list, got the float 2.0; did you mean 2?
 rlhf.sample_pairs(POLICY, TASK, 3, 0)
-    task must be a TokenTask, got a Policy; task and policy are in each other's place
+    task must be a TokenTask, got a Policy; did you exchange task and policy?
 rlhf.sample_pairs(TASK, POLICY, 3, 0)
     rng must be a numpy.random.Generator, got the int 0; did you mean numpy.random.default_rng(0)?
 minirl.MLP((4, '64', 2))
