@@ -28,13 +28,7 @@ from PIL import Image
 import minirl
 from minirl.algorithms import PPO, TRPO, PolicyGradient
 from minirl.experiments import statistics
-from minirl.experiments.compare import (
-    WorkItem,
-    _score_text,
-    compare,
-    footnote,
-    run_seed,
-)
+from minirl.experiments.compare import WorkItem, _score_text, compare, footnote, run_seed
 from minirl.experiments.jobs import Failure
 from minirl.settings import Settings
 from minirl.support.serialization import load_arrays, save_arrays

@@ -51,10 +51,7 @@ def client():
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_FORGIVEN}),
         LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
         ) as cluster,
         Client(cluster) as client,
     ):

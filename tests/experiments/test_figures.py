@@ -10,11 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from minirl.experiments import figures
-from minirl.experiments.figures import (
-    algorithm_styles,
-    plot_comparison,
-    plot_training,
-)
+from minirl.experiments.figures import algorithm_styles, plot_comparison, plot_training
 
 NAN = float("nan")
 LONG_NOTE = "\n".join(

@@ -513,10 +513,7 @@ class Own:
                 "3": [True, None, "x", 1.5],
             },
         ),
-        (
-            [np.float32(0.5), np.int64(3), np.float64(0.1), np.bool_(True)],
-            [0.5, 3, 0.1, True],
-        ),
+        ([np.float32(0.5), np.int64(3), np.float64(0.1), np.bool_(True)], [0.5, 3, 0.1, True]),
         ([1j, slice(2)], ["1j", "slice(None, 2, None)"]),  # what Python prints
         ([Own(0.5), Own(0.25)], [{"type": "Own", "rate": 0.5}, {"type": "Own", "rate": 0.25}]),
     ],

@@ -12,11 +12,7 @@ from scipy.optimize import minimize
 from minirl.exact.sequences import Frontier
 from minirl.experiments import figures
 from minirl.experiments.alignment import figures as alignment_figures
-from minirl.experiments.alignment.figures import (
-    plot_frontier,
-    plot_learning,
-    plot_overoptimisation,
-)
+from minirl.experiments.alignment.figures import plot_frontier, plot_learning, plot_overoptimisation
 
 NAN = float("nan")
 METHODS = ["policy-gradient", "natural-gradient", "trpo", "ppo", "rloo", "grpo", "dpo", "ipo"]
