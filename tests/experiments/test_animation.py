@@ -139,7 +139,6 @@ def test_an_error_while_stepping_cartpole_is_itself(monkeypatch, tmp_path):
 
 
 def colored(frame, color):
-    """Rows and columns of the pixels of exactly this colour."""
     rgb = list(bytes.fromhex(color[1:]))
     return np.nonzero((frame == rgb).all(axis=-1))
 

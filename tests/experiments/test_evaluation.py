@@ -28,7 +28,6 @@ HAS_PYGAME = importlib.util.find_spec("pygame") is not None
 
 
 def certain_chain(num_envs):
-    """Five states, no slipping: everything is deterministic."""
     return gym.make_vec("minirl/Chain-v0", num_envs=num_envs, slip=0.0)
 
 
@@ -99,7 +98,6 @@ def test_an_episode_that_ends_early_earns_nothing_more():
 
 
 def limited(make=lambda: TimeLimit(forever(), 1600)):
-    """A factory of such environments."""
     return lambda num_envs: SyncVectorEnv([make] * num_envs)
 
 

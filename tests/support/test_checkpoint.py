@@ -178,7 +178,6 @@ def test_environments_in_worker_processes_are_reset_and_the_result_says_so(tmp_p
 
 @pytest.fixture
 def saved(tmp_path):
-    """A checkpoint, and the arguments of its run."""
     path = tmp_path / "c.pkl"
     run = {"env": "CartPole-v1", "algorithm": "ppo", "total_steps": 200, "seed": 1}
     run["settings"] = PPO_SETTINGS

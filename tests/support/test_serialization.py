@@ -112,7 +112,6 @@ def test_the_file_has_the_name_that_is_given_and_holds_the_versions(tmp_path):
 
 
 def refused(path):
-    """The message of the refusal: one line that names the file."""
     try:
         load_policy(path)
     except PolicyFileError as error:
@@ -205,7 +204,6 @@ def sealed(path):
 
 
 def members(path):
-    """The arrays of a saved policy, header included."""
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
 
@@ -316,7 +314,6 @@ def test_arrays_that_make_no_sense(policy, arrays, reason, tmp_path):
 
 
 def rearranged(path, change):
-    """A saved policy with the members of its archive changed, and right digest."""
     save_policy(POLICIES["MLP with statistics"][0], path, {})
     with zipfile.ZipFile(path) as archive:
         content = [(name, archive.read(name)) for name in archive.namelist()]
@@ -525,11 +522,11 @@ def test_describe_is_json_ready_complete_and_equal_for_equal_objects(value, desc
 def test_describe_names_functions_and_tells_partial_ones_apart():
     name = f"{prepare_folder.__module__}.prepare_folder"
     assert describe(prepare_folder) == name
-    three, four = (describe(functools.partial(prepare_folder, folder)) for folder in "34")
-    assert three == {"partial": name, "arguments": ["3"]}
+    for folder in "34":
+        described = describe(functools.partial(prepare_folder, folder))
+        assert described == {"partial": name, "arguments": [folder]}
     keyword = describe(functools.partial(prepare_folder, folder="3"))
     assert keyword == {"partial": name, "arguments": [["folder", "3"]]}
-    assert three != four
 
 
 @pytest.mark.parametrize(

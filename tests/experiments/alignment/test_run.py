@@ -91,7 +91,6 @@ def place(log_probs, log_reference):
 
 
 def judged(log_probs, log_reference, learned):
-    """What the summary says of a distribution."""
     kl, reward = place(log_probs, log_reference)
     j_ref = expected(log_reference, GOLD)
     j_star = tilted(log_reference, GOLD, BETA)[1]
@@ -140,7 +139,6 @@ def require_typical(log_probs, prompts, responses):
 
 
 def bound(function, args, keywords):
-    """The arguments of a call by their names, with the defaults."""
     given = inspect.signature(function).bind(*args, **keywords)
     given.apply_defaults()
     return SimpleNamespace(**given.arguments)
@@ -486,7 +484,6 @@ def test_what_a_method_that_samples_is_given(monkeypatch, chain, name, reward):
 @pytest.mark.parametrize(("reward", "steps"), [("gold", 600), ("learned", 150)])
 @pytest.mark.parametrize("name", ["dpo", "ipo"])
 def test_what_a_method_that_learns_from_pairs_is_given(monkeypatch, chain, name, reward, steps):
-    """Gold: the exact probabilities and 600 steps; learned: one judgement a pair and 150."""
     prepared, seen = chain.prepared, []
 
     def stand_in(**settings):
@@ -584,7 +581,6 @@ def seen(monkeypatch, prepared):
 
 
 def names(seen):
-    """The methods that were run, in order."""
     return [name for name, *_ in seen.runs]
 
 
@@ -668,7 +664,6 @@ def test_best_of_n_alone_has_no_learning_curve(seen, tmp_path):
 
 
 def require_judgements_told(text, prepared, count):
-    """The shown pairs are the first ones, the winner first, with its true probability."""
     pattern = r"^ +(What is \S+)  (.+) > (.+)   \(probability of this judgement (\d+)%\)$"
     shown = re.findall(pattern, text, re.MULTILINE)
     assert len(shown) == count
@@ -702,13 +697,14 @@ def test_the_preparation_is_described_truly(chain, prepared, log_reference):
 
 
 def test_another_seed_prepares_other_pairs_and_the_same_seed_the_same(prepared):
-    again, other = (prepare(beta=0.3, labels=500, seed=seed) for seed in (5, 6))
-    npt.assert_array_equal(again.hard.first, prepared.hard.first)
-    npt.assert_array_equal(again.hard.labels, prepared.hard.labels)
-    npt.assert_array_equal(again.held_out.first, prepared.held_out.first)
-    npt.assert_array_equal(again.learned, prepared.learned)
-    assert not np.array_equal(other.hard.first, prepared.hard.first)
-    assert not np.array_equal(other.tuned.policy.parameters, prepared.tuned.policy.parameters)
+    def numbers(found):
+        pairs, judged = found.hard, found.held_out
+        return pairs.first, pairs.labels, judged.first, found.learned, found.tuned.policy.parameters
+
+    again, other = (numbers(prepare(beta=0.3, labels=500, seed=seed)) for seed in (5, 6))
+    for one, same, another in zip(numbers(prepared), again, other, strict=True):
+        npt.assert_array_equal(one, same)
+        assert not np.array_equal(one, another)
 
 
 @pytest.mark.parametrize(
@@ -773,7 +769,6 @@ def test_a_command_that_fails_or_is_interrupted_says_so_in_one_line(monkeypatch,
 
 
 def texts(said):
-    """What was said, without the seconds of each method."""
     return re.sub(r"[\d.]+ s ", "", "\n".join(said))
 
 
