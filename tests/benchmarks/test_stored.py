@@ -13,41 +13,30 @@ STUDIES = [
     ("control.classic_control", "STUDY", lambda script: script.wanted(10)),
     ("control.mujoco_tasks", "SCORES", lambda script: script.wanted(3)),
     ("control.ppo_objectives", "STUDY", lambda script: script.wanted(8)),
-    ("control.presets", "STUDY", lambda script: script.wanted()),
     ("control.swimmer", "STUDY", lambda script: script.wanted(20)),
-    ("rlhf.choices", "STUDY", lambda script: script.wanted()),
+    ("speed.peers", "STUDY", lambda script: script.wanted(5)),
     ("rlhf.dpo_vs_ppo", "STUDY", lambda script: script.jobs()),
     ("rlhf.dpo_vs_ppo", "COMPUTE", lambda script: script.compute_jobs()),
-    ("rlhf.reach", "STUDY", lambda script: script.wanted()),
-    ("speed.peers", "STUDY", lambda script: script.wanted(5)),
+    *(
+        (name, "STUDY", lambda script: script.wanted())
+        for name in ("control.presets", "rlhf.choices", "rlhf.reach")
+    ),
 ]
+CONTROL = ["classic_control", "mujoco_tasks", "ppo_objectives", "presets", "swimmer"]
 
 # page, script, tables (a function of the script)
 PAGES = [
-    ("reference/choices.md", "control.choices", lambda script: [script.table()]),
-    ("reference/choices.md", "rlhf.choices", lambda script: [script.table()]),
-    (
-        "results/control.md",
-        "control.classic_control",
-        lambda script: [script.table(), script.exploration_table()],
+    ("results/control.md", "control.classic_control", lambda s: [s.exploration_table()]),
+    *(("results/control.md", f"control.{name}", lambda s: [s.table()]) for name in CONTROL),
+    *(
+        ("reference/choices.md", f"{of}.choices", lambda s: [s.table()])
+        for of in ("control", "rlhf")
     ),
-    ("results/control.md", "control.mujoco_tasks", lambda script: [script.table()]),
-    ("results/control.md", "control.ppo_objectives", lambda script: [script.table()]),
-    ("results/control.md", "control.presets", lambda script: [script.table()]),
-    ("results/control.md", "control.swimmer", lambda script: [script.table()]),
-    (
-        "results/rlhf.md",
-        "rlhf.dpo_vs_ppo",
-        lambda script: script.tables(script.COMPUTE.rows()).values(),
-    ),
-    ("results/rlhf.md", "rlhf.reach", lambda script: script.tables(script.STUDY.rows()).values()),
-    ("results/speed-peers-table.md", "speed.peers", lambda script: [script.tables()]),
-    (
-        "results/speed-scaling.md",
-        "speed.scaling",
-        lambda script: script.tables(script.from_rows(script.STUDY.rows())),
-    ),
-    ("results/tests.md", "mutation", lambda script: [script.table(script.stored_rows())]),
+    ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.tables(s.COMPUTE.rows()).values()),
+    ("results/rlhf.md", "rlhf.reach", lambda s: s.tables(s.STUDY.rows()).values()),
+    ("results/speed-peers-table.md", "speed.peers", lambda s: [s.tables()]),
+    ("results/speed-scaling.md", "speed.scaling", lambda s: s.tables(s.from_rows(s.STUDY.rows()))),
+    ("results/tests.md", "mutation", lambda s: [s.table(s.stored_rows())]),
 ]
 
 
