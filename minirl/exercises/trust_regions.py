@@ -1,13 +1,15 @@
 """Checks of the exercises of notebook 3, trust regions and TRPO."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minirl import solvers
 from minirl.algorithms.natural_gradient import fisher_vector_product
-from minirl.algorithms.trpo import full_step
+from minirl.algorithms.trpo import TRPO, full_step
+from minirl.checks import enumerated_batch
 from minirl.distributions import Categorical
 from minirl.exercises.verdict import Verdict, compare_function
 from minirl.networks import Table
@@ -18,43 +20,52 @@ __all__ = [
     "accepted_fraction",
     "step_of_length",
     "fisher_product",
-    "conjugate_gradient",
+    "trpo_update",
 ]
 
 
 def bernoulli_kl(answer: Callable[..., Any]) -> Verdict:
-    """Check the KL of two policies with two actions, in both directions.
+    """Check the KL of two policies with two actions, in both directions, and which is larger.
 
     Parameters
     ----------
     answer : callable
-        (p, q), each the probability of action 1, in (0, 1) -> the pair KL(p || q), KL(q || p), in
-        nats.
+        (p, q), each the probability of action 1, in (0, 1) -> KL(p || q), KL(q || p), both in
+        nats, and whether the first is the larger one.
     """
 
-    def policies(p: float, q: float) -> tuple[Categorical, Categorical]:
+    def exact(p: float, q: float) -> tuple[float, float, bool]:
         first, second = (Categorical(np.log([[1 - x, x]])) for x in (p, q))
-        return first, second
-
-    def exact(p: float, q: float) -> tuple[float, float]:
-        first, second = policies(p, q)
-        return first.kl(second)[0], second.kl(first)[0]
+        # The KL averages over its first policy: it is large if the second one makes an action
+        # rare, so the first KL is the larger one if q is nearer to 0 or 1 than p is.
+        return first.kl(second)[0], second.kl(first)[0], abs(q - 0.5) > abs(p - 0.5)
 
     return compare_function(
         answer,
         exact,
-        [(0.5, 0.9), (0.01, 0.3), (0.7, 0.7)],
+        [(0.5, 0.9), (0.01, 0.3), (0.7, 0.7), (0.6, 0.2), (0.9, 0.6)],
         mistakes={
-            "the two directions are exchanged; KL(p || q) averages over p": lambda p, q: exact(
-                q, p
+            "the two directions are exchanged; KL(p || q) averages over p": lambda p, q: (
+                *exact(q, p)[:2],
+                exact(p, q)[2],
             ),
             "the sum has two terms; action 0 has the probabilities 1 - p and 1 - q": lambda p, q: (
                 p * np.log(p / q),
                 q * np.log(q / p),
+                exact(p, q)[2],
             ),
-            "this is in bits; nats use the natural logarithm": lambda p, q: tuple(
-                kl / np.log(2) for kl in exact(p, q)
+            "this is in bits; nats use the natural logarithm": lambda p, q: (
+                exact(p, q)[0] / np.log(2),
+                exact(p, q)[1] / np.log(2),
+                exact(p, q)[2],
             ),
+            "the KLs are right, but q > p does not decide which is larger: exchanging the two "
+            "actions turns p and q into 1 - p and 1 - q and changes neither KL": lambda p, q: (
+                *exact(p, q)[:2],
+                q > p,
+            ),
+            "the KLs are right, but the bool is reversed: KL(p || q) is large if q makes an action "
+            "rare that p takes often": lambda p, q: (*exact(p, q)[:2], abs(q - 0.5) < abs(p - 0.5)),
         },
     )
 
@@ -177,33 +188,77 @@ def fisher_product(answer: Callable[..., Any]) -> Verdict:
     )
 
 
-def conjugate_gradient(answer: Callable[..., Any]) -> Verdict:
-    """Check the result of conjugate gradient after 1, 2, 3 and 4 iterations.
+def trpo_update(answer: Callable[..., Any]) -> Verdict:
+    """Check one TRPO update of a softmax table, without damping.
 
     Parameters
     ----------
     answer : callable
-        (product, b, iterations) -> x (P,), starting at x = 0, without a test of convergence.
-        product is v -> A v for a symmetric positive definite matrix A, and b has shape (P,).
+        (logits, weight, advantages, max_kl) -> the probabilities (S, A) of the new policy, for
+        logits and exact advantages (S, A) and the share of visits of each state (S,), whose sum
+        is 1. The line search tries the fractions 0.7^k, k = 0 .. 9.
     """
 
-    def steepest(product: Callable[..., Any], b: np.ndarray, iterations: int) -> np.ndarray:
-        x, residual = np.zeros_like(b), b.copy()
-        for _ in range(iterations):
-            along = product(residual)
-            step = residual @ residual / (residual @ along)
-            x, residual = x + step * residual, residual - step * along
-        return x
+    def exact(
+        logits: np.ndarray, weight: np.ndarray, advantages: np.ndarray, max_kl: float
+    ) -> np.ndarray:
+        policy = Policy(Table(*logits.shape), Categorical, logits.ravel())
+        algorithm = TRPO(max_kl=max_kl, damping=0.0, cg_iterations=100)
+        batch = enumerated_batch(policy, weight, advantages)
+        state, _ = algorithm.update(algorithm.init(policy), batch, np.random.default_rng(0))
+        return Categorical(state.policy.parameters.reshape(logits.shape)).probs
 
-    rng = np.random.default_rng(0)
-    root = rng.standard_normal((5, 5))
-    matrix, b = root @ root.T + 0.1 * np.eye(5), rng.standard_normal(5)
+    def by_hand(
+        logits: np.ndarray,
+        weight: np.ndarray,
+        advantages: np.ndarray,
+        max_kl: float,
+        *,
+        factor: float = 2.0,
+        along_gradient: bool = False,
+        weighted: bool = True,
+        tries: int = 10,
+        reverse: bool = False,
+    ) -> np.ndarray:
+        old, share = Categorical(logits), weight[:, None]
+        gradient = share * old.probs * advantages
+        x = gradient if along_gradient else advantages
+        product = (share if weighted else 1.0) * old.fisher_product(x)
+        step = x * np.sqrt(factor * max_kl / (x * product).sum())
+        if tries == 0:
+            return Categorical(logits + step).probs
+        # On an exact table every fraction improves the surrogate, so only the KL decides.
+        for fraction in 0.7 ** np.arange(tries):
+            new = Categorical(logits + fraction * step)
+            if weight @ (new.kl(old) if reverse else old.kl(new)) <= max_kl:
+                return new.probs
+        return old.probs
+
+    logits = np.array([[0.0, 0.5, -1.0], [1.0, 0.0, 0.2]])
+    weight = np.array([0.7, 0.3])
+    advantages = np.array([[1.0, -1.0, 0.5], [0.0, 2.0, -0.3]])
+    advantages -= (Categorical(logits).probs * advantages).sum(axis=1, keepdims=True)
     return compare_function(
         answer,
-        lambda product, b, n: solvers.conjugate_gradient(product, b, iterations=n).x,
-        [(matrix.dot, b, iterations) for iterations in range(1, 5)],
+        exact,
+        [(logits, weight, advantages, max_kl) for max_kl in (0.01, 0.5, 2.0)]
+        + [(logits, weight, -advantages, max_kl) for max_kl in (0.01, 0.3)],
         mistakes={
-            "this is steepest descent: the next direction is the new residual plus (new / old "
-            "squared residual) times the old direction": steepest,
+            "no line search tests the exact KL: the full step can exceed max_kl": partial(
+                by_hand, tries=0
+            ),
+            "the line search tests KL(new || old); TRPO bounds KL(old || new)": partial(
+                by_hand, reverse=True
+            ),
+            "the direction is the plain gradient; the natural gradient solves F x = g": partial(
+                by_hand, along_gradient=True
+            ),
+            "the predicted KL is half of s'Fs: a factor of 2 is missing in the length": partial(
+                by_hand, factor=1.0
+            ),
+            "F contains the weights of the states; they are missing in x'Fx": partial(
+                by_hand, weighted=False
+            ),
+            "these are log-probabilities; return probabilities": lambda *case: np.log(exact(*case)),
         },
     )
