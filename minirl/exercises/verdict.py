@@ -1,5 +1,6 @@
 """Comparison of an answer with the exact one: right, wrong (with a hint), or not answered."""
 
+import dis
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Verdict:
 
 RIGHT = Verdict("right", "Right.")
 UNANSWERED = Verdict("unanswered", "Not answered yet: put your answer in place of the dots.")
+NO_RETURN = "the function returned None; add `return` in front of its result"
 
 
 def unanswered(answer: Any) -> bool:
@@ -98,8 +100,10 @@ def compare_function(
     Parameters
     ----------
     answer : callable
-        If it returns None or ``...`` in every case, it counts as not answered; if only in some
-        cases, as wrong. Its exceptions are not caught, so that the reader sees them.
+        It counts as not answered if its body is empty (``...``, ``pass`` or a docstring), or if it
+        returns ``...`` in every case. A function with a body that returns None is wrong, and the
+        message says that a `return` is missing. Exceptions are not caught, so that the reader sees
+        them.
     exact : callable
         Takes the same arguments.
     cases : iterable of tuple
@@ -114,9 +118,16 @@ def compare_function(
     --------
     >>> compare_function(lambda x: 2 * x, lambda x: x**2, [(2.0,), (3.0,)])
     Not yet in case 2 of 2: off by up to 3.
+
+    >>> def forgetful(x):
+    ...     square = x**2
+    >>> compare_function(forgetful, lambda x: x**2, [(2.0,), (3.0,)])
+    Not yet: the function returned None; add `return` in front of its result.
     """
     cases = list(cases)
     answers = [answer(*deepcopy(case)) for case in cases]
+    if all(value is None for value in answers) and not _is_empty(answer):
+        return Verdict("wrong", f"Not yet: {NO_RETURN}.")
     if all(unanswered(value) for value in answers):
         return UNANSWERED
     complaints = [
@@ -137,10 +148,24 @@ def compare_function(
     return Verdict("wrong", f"Not yet in case {number} of {len(cases)}: {complaint}.")
 
 
+def _is_empty(function: Callable[..., Any]) -> bool:
+    """Whether the function's body does nothing: it is ``...``, ``pass`` or a docstring."""
+
+    def stub() -> None: ...
+
+    def steps(code: Any) -> list[str]:
+        return [step.opname for step in dis.get_instructions(code) if step.opname != "NOP"]
+
+    code = getattr(function, "__code__", None)
+    return code is not None and steps(code) == steps(stub.__code__)
+
+
 def _difference(answer: Any, exact: ArrayLike, rtol: float, atol: float) -> str | None:
     """How the answer differs from the exact one; None if it does not."""
-    if answer is None or answer is ...:
-        return "nothing is returned"
+    if answer is None:
+        return NO_RETURN
+    if answer is ...:
+        return "the function returned ..., which is not an answer"
     if isinstance(exact, str):
         if not isinstance(answer, str):
             return f"the answer should be a word, but it is {answer!r}"

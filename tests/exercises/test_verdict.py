@@ -91,14 +91,57 @@ def test_a_stub_is_unanswered():
     assert compare_function(lambda x: [...] * 2, square, [(2.0,)]).outcome == "unanswered"
 
 
-@pytest.mark.parametrize("nothing", [None, ...])
-def test_nothing_in_some_cases_only_is_a_wrong_answer(nothing):
+def test_an_empty_function_is_a_stub_whatever_its_empty_body_is():
+    def passing(x):
+        pass
+
+    def documented(x, y=1):
+        """Only a docstring."""
+
+    def dotted(*numbers):
+        """A docstring and dots."""
+        ...
+
+    def returning_dots(x):
+        return ...
+
+    for stub in (passing, documented, dotted, returning_dots, lambda x: None):
+        assert compare_function(stub, square, [(2.0,), (3.0,)]).outcome == "unanswered"
+
+
+def test_a_forgotten_return_is_named():
+    def forgetful(x):
+        result = x**2  # noqa: F841
+
+    def loop(x):
+        for _ in range(2):
+            x = x**2
+
+    class Callable:
+        def __call__(self, x): ...
+
+    for answer in (forgetful, loop, Callable()):
+        found = compare_function(answer, square, [(2.0,), (3.0,)])
+        assert found.outcome == "wrong"
+        assert found.message == (
+            "Not yet: the function returned None; add `return` in front of its result."
+        )
+
+
+@pytest.mark.parametrize(
+    ("nothing", "said"),
+    [
+        (None, "the function returned None; add `return` in front of its result"),
+        (..., "the function returned ..., which is not an answer"),
+    ],
+)
+def test_nothing_in_some_cases_only_is_a_wrong_answer(nothing, said):
     def forgetful(x):
         return x**2 if x > 0 else nothing
 
     found = compare_function(forgetful, square, [(2.0,), (-2.0,)])
     assert found.outcome == "wrong"
-    assert found.message == "Not yet in case 2 of 2: nothing is returned."
+    assert found.message == f"Not yet in case 2 of 2: {said}."
 
 
 def test_nothing_is_wrong_even_where_nan_is_right():
