@@ -1,31 +1,40 @@
-"""Checks of notebook 1: returns, scores, gradients and baselines."""
+"""Checks of notebook 1: returns, scores, REINFORCE, visits and variance."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
 
-from minirl.advantages import discounted_sums
+from minirl.advantages import RewardToGo, discounted_sums
+from minirl.algorithms.policy_gradient import PolicyGradient
 from minirl.batch import Rollout, flatten
 from minirl.distributions import Categorical
 from minirl.envs.chain import Chain
+from minirl.envs.gridworld import GridWorld
 from minirl.exact import FiniteMDP, tabular
 from minirl.exercises.verdict import Verdict, compare_function
 from minirl.networks import Table
+from minirl.optimizers import SGD
 from minirl.policy import Policy
 from minirl.rollout import collect_episodes
 
 __all__ = [
     "discounted_returns",
     "softmax_score",
-    "bandit_gradient",
+    "reinforce",
     "visitation",
-    "best_baseline",
+    "estimator_variance",
 ]
 
 LOGITS = np.array([0.3, -0.8, 1.1])
 REWARDS = np.array([1.0, 0.5, -2.0])
+LAYOUT = """
+S.G
+..X
+"""
 
 
 def discounted_returns(answer: Callable[..., Any]) -> Verdict:
@@ -66,6 +75,9 @@ def softmax_score(answer: Callable[..., Any]) -> Verdict:
                 lambda logits, a: exact(logits, a) * tabular.softmax_policy(logits[None])[0, a]
             ),
             "the sign is wrong": lambda logits, a: -exact(logits, a),
+            "the entry of the action is 1 - pi(a): add 1 to -pi(a) instead of overwriting it": (
+                lambda logits, a: np.where(np.arange(len(logits)) == a, 1.0, exact(logits, a))
+            ),
             "the normalisation depends on every logit: something must be subtracted": (
                 lambda logits, a: np.eye(len(logits))[a]
             ),
@@ -73,32 +85,145 @@ def softmax_score(answer: Callable[..., Any]) -> Verdict:
     )
 
 
-def bandit_gradient(answer: Callable[..., Any]) -> Verdict:
-    """Gradient (A,) of the expected reward of a one-step task, from logits and rewards (A,)."""
+@dataclass(frozen=True)
+class EpisodeSampler:
+    """Whole episodes of a small grid world; the same logits and update give the same episodes.
 
-    def exact(logits: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-        mdp = FiniteMDP(np.zeros((1, len(logits), 1)), rewards[None], np.ones(1), discount=1.0)
-        return tabular.policy_gradient(mdp, logits[None])[0]
+    Parameters
+    ----------
+    episodes : int
+        Number of episodes of a call.
+    seed : int
+        Of the environments and of the actions.
+    """
 
-    def probs(logits: np.ndarray) -> np.ndarray:
-        return tabular.softmax_policy(logits[None])[0]
+    episodes: int
+    seed: int
 
+    def rollout(self, logits: np.ndarray, update: int) -> Rollout:
+        """The episodes of the softmax table `logits` (S, A) as a `Rollout`."""
+        policy = Policy(Table(*logits.shape), Categorical, np.array(logits, np.float64).ravel())
+        envs = SyncVectorEnv([lambda: GridWorld(LAYOUT)] * self.episodes)
+        rng = np.random.default_rng([self.seed, update])
+        rollout = collect_episodes(envs, policy, None, rng, max_steps=1000, seed=1000 * update)
+        envs.close()
+        return rollout
+
+    def __call__(self, logits: np.ndarray, update: int) -> list[tuple[np.ndarray, ...]]:
+        """One tuple (states, actions, rewards) of arrays (T,) per episode."""
+        rollout = self.rollout(logits, update)
+        columns = rollout.observations, rollout.actions, rollout.rewards
+        return [
+            tuple(column[valid, e] for column in columns) for e, valid in enumerate(rollout.valid.T)
+        ]
+
+
+def reinforce(answer: Callable[..., Any]) -> Verdict:
+    """Logits (S, A) after REINFORCE: answer(logits, sample, discount, learning_rate, updates).
+
+    Its baseline is the mean reward-to-go of all steps of the previous update, and 0 in the first.
+    """
+
+    def exact(
+        logits: np.ndarray, sample: EpisodeSampler, discount: float, rate: float, updates: int
+    ) -> np.ndarray:
+        algorithm = PolicyGradient(learning_rate=rate, optimizer=SGD())
+        policy = Policy(Table(*logits.shape), Categorical, logits.ravel())
+        state, baseline = algorithm.init(policy), 0.0
+        for update in range(updates):
+            rollout = sample.rollout(state.policy.parameters.reshape(logits.shape), update)
+            to_go, _ = RewardToGo(discount)(rollout)
+            batch = flatten(
+                rollout,
+                to_go - baseline,
+                to_go,
+                per="episode",
+                state_discount=discount,
+                dtype="float64",
+            )
+            state, _ = algorithm.update(state, batch, np.random.default_rng(0))
+            baseline = to_go[rollout.valid].mean()
+        return state.policy.parameters.reshape(logits.shape)
+
+    cases = [
+        (np.zeros((6, 4)), EpisodeSampler(episodes, episodes), discount, 0.5, updates)
+        for episodes, discount, updates in [(4, 0.9, 1), (8, 0.8, 3)]
+    ]
     return compare_function(
         answer,
         exact,
-        [(LOGITS, REWARDS), (np.zeros(2), np.array([1.0, 0.0]))],
+        cases,
         mistakes={
-            "a constant added to all rewards must not matter: subtract the mean reward": (
-                lambda logits, rewards: probs(logits) * rewards
+            "the sign is wrong: the expected return should rise, so add the gradient": (
+                partial(_plain_reinforce, sign=-1)
             ),
-            "an action that is never taken has no influence: the factor pi(a) is missing": (
-                lambda logits, rewards: rewards - probs(logits) @ rewards
+            "the factor discount**t of the score at time t is missing": (
+                partial(_plain_reinforce, state_discount=False)
             ),
-            "use the mean reward under the policy, not the unweighted mean": (
-                lambda logits, rewards: probs(logits) * (rewards - rewards.mean())
+            "the score at time t is multiplied by G_t, not by the return of the whole episode": (
+                partial(_plain_reinforce, to_go=False)
+            ),
+            "divide the sum by the number of episodes, not by the number of steps": (
+                partial(_plain_reinforce, per="step")
+            ),
+            "the gradient is the mean over the episodes: divide the sum by their number": (
+                partial(_plain_reinforce, per="batch")
+            ),
+            "`gradient[states] += rows` adds only one row per state; use np.add.at or a loop": (
+                partial(_plain_reinforce, repeated=False)
+            ),
+            "sample new episodes in every update: old ones come from another policy": (
+                partial(_plain_reinforce, fresh=False)
+            ),
+            "subtract the previous update's mean; the current one holds the episode's own return": (
+                partial(_plain_reinforce, baseline="current")
+            ),
+            "the baseline is missing: subtract the mean G_t of the previous update": (
+                partial(_plain_reinforce, baseline=None)
             ),
         },
     )
+
+
+def _plain_reinforce(
+    logits: np.ndarray,
+    sample: EpisodeSampler,
+    discount: float,
+    rate: float,
+    updates: int,
+    *,
+    sign: int = 1,
+    state_discount: bool = True,
+    to_go: bool = True,
+    per: str = "episode",
+    repeated: bool = True,
+    fresh: bool = True,
+    baseline: str | None = "previous",
+) -> np.ndarray:
+    """The answer to `reinforce` as a plain loop; each option makes one mistake."""
+    first, mean = logits, 0.0
+    for update in range(updates):
+        episodes = sample(logits, update) if fresh else sample(first, 0)
+        returns = [discounted_sums(r, np.zeros(len(r), bool), discount) for _, _, r in episodes]
+        steps = np.concatenate(returns)
+        if baseline == "current":
+            mean = steps.mean()
+        gradient, probs = np.zeros_like(logits), tabular.softmax_policy(logits)
+        for (states, actions, _), from_here in zip(episodes, returns, strict=True):
+            factor = (from_here if to_go else from_here[0]) - mean
+            if state_discount:
+                factor = factor * discount ** np.arange(len(states))
+            rows = np.eye(logits.shape[1])[actions] - probs[states]
+            rows = rows * np.broadcast_to(factor, len(states))[:, None]
+            if repeated:
+                np.add.at(gradient, states, rows)
+            else:
+                gradient[states] += rows
+        count = {"episode": len(episodes), "step": len(steps), "batch": 1}[per]
+        logits = logits + sign * rate * gradient / count
+        if baseline == "previous":
+            mean = steps.mean()
+    return logits
 
 
 def visitation(answer: Callable[..., Any]) -> Verdict:
@@ -123,6 +248,20 @@ def visitation(answer: Callable[..., Any]) -> Verdict:
     def per_row(rollout: Rollout, discount: float, states: int) -> np.ndarray:
         return exact(rollout, discount, states) * rollout.valid.shape[1] / rollout.valid.sum()
 
+    def normalised(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        visits = exact(rollout, discount, states)
+        return visits / visits.sum()
+
+    def per_place(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        return exact(rollout, discount, states) / len(rollout.valid)
+
+    def summed(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        return exact(rollout, discount, states) * rollout.valid.shape[1]
+
+    def per_visit(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        visits = np.bincount(rollout.observations[rollout.valid], minlength=states)
+        return summed(rollout, discount, states) / np.maximum(visits, 1)
+
     return compare_function(
         answer,
         exact,
@@ -133,40 +272,56 @@ def visitation(answer: Callable[..., Any]) -> Verdict:
             ),
             "rows after the end of an episode are counted too: use only valid rows": all_rows,
             "divide by the number of episodes, not of rows: d is a count per episode": per_row,
+            "divide by the number of episodes only, not also by the T time steps": per_place,
+            "d is a mean over the episodes: divide the sum by their number": summed,
+            "d is not a distribution: do not divide by its sum": normalised,
+            "d is not the mean weight of a visit: do not divide by the visits of each state": (
+                per_visit
+            ),
         },
     )
 
 
-def best_baseline(answer: Callable[..., Any]) -> Verdict:
-    """The constant b that minimises the variance of (r_a - b) score(a), from (A,) arrays."""
+def estimator_variance(answer: Callable[..., Any]) -> Verdict:
+    """Variance of (r_a - b) score(a), summed over coordinates: answer(logits, rewards, b)."""
 
-    def squared_scores(logits: np.ndarray) -> np.ndarray:
+    def estimates(logits: np.ndarray, rewards: np.ndarray, b: float) -> np.ndarray:
         every = np.arange(len(logits))
         rows = Categorical(np.tile(logits, (len(logits), 1)))
-        return (rows.grad_log_prob(every) ** 2).sum(axis=1)
+        return (rewards - b)[:, None] * rows.grad_log_prob(every)
 
-    def exact(logits: np.ndarray, rewards: np.ndarray) -> float:
-        # The variance is a parabola in b; its mean, the gradient, does not depend on b.
-        weight = tabular.softmax_policy(logits[None])[0] * squared_scores(logits)
-        return float(weight @ rewards / weight.sum())
+    def moment(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        squares = (estimates(logits, rewards, b) ** 2).sum(axis=1)
+        return float(tabular.softmax_policy(logits[None])[0] @ squares)
 
-    def unsquared(logits: np.ndarray, rewards: np.ndarray) -> float:
-        weight = tabular.softmax_policy(logits[None])[0] * np.sqrt(squared_scores(logits))
-        return float(weight @ rewards / weight.sum())
+    def exact(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        mdp = FiniteMDP(np.zeros((1, len(logits), 1)), rewards[None], np.ones(1), discount=1.0)
+        gradient = tabular.policy_gradient(mdp, logits[None])
+        return moment(logits, rewards, b) - float((gradient**2).sum())
 
+    def unweighted(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        return float(estimates(logits, rewards, b).var(axis=0).sum())
+
+    def of_the_factor(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        probs = tabular.softmax_policy(logits[None])[0]
+        return float(probs @ (rewards - probs @ rewards) ** 2)
+
+    def one_baseline_twice(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        probs = tabular.softmax_policy(logits[None])[0]
+        wrong = probs * (rewards - b)
+        return moment(logits, rewards, b) - float((wrong**2).sum())
+
+    other = np.array([2.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0])
     return compare_function(
         answer,
         exact,
-        [(LOGITS, REWARDS), (np.array([2.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0]))],
+        [(LOGITS, REWARDS, 0.0), (LOGITS, REWARDS, -1.0), (*other, 0.7)],
         mistakes={
-            "this is the mean reward; rewards with a longer score must have more weight": (
-                lambda logits, rewards: tabular.softmax_policy(logits[None])[0] @ rewards
-            ),
-            "the weight must contain the squared length of the score": unsquared,
-            "the weight must contain the probability of the action: pi(a) is missing": (
-                lambda logits, rewards: (
-                    squared_scores(logits) @ rewards / squared_scores(logits).sum()
-                )
+            "this is the mean of the squares; subtract the squared mean": moment,
+            "actions are not equally likely: weight each one with its probability": unweighted,
+            "this is the variance of the reward; the score multiplies it": of_the_factor,
+            "the mean of the estimate does not depend on b: use the gradient pi(a) (r_a - V)": (
+                one_baseline_twice
             ),
         },
     )

@@ -100,7 +100,7 @@ def test_an_empty_function_is_a_stub_whatever_its_empty_body_is():
 
     def dotted(*numbers):
         """A docstring and dots."""
-        ...
+        ...  # noqa: PIE790
 
     def returning_dots(x):
         return ...
