@@ -106,6 +106,7 @@ def test_unstable_gains_are_explained():
         with pytest.raises(ValueError, match=r"gain must be stable.*spectral radius is"):
             ask(problem, [[5.0, 5.0]], [0.0])
     assert np.isfinite(expected_return_finite(problem, [[5.0, 5.0]], [0.0], 10))
+    assert expected_return_finite(problem, [[5.0, 5.0]], [0.0], 0) == 0
 
 
 def test_discounting_alone_can_make_a_gain_stable():
@@ -161,7 +162,7 @@ def test_wrong_problems_are_named(changes, message):
 def test_costs_and_covariances_are_semidefinite(name, wrong):
     """A negative covariance gave a higher return without a word."""
     one = {key: [[1.0]] for key in ("A", "B", "Q", "R", "noise_covariance", "start_covariance")}
-    LQRProblem(**one, discount=0.5)
+    LQRProblem(**one, discount=0.0)
     with pytest.raises(ValueError, match=f"^{name} must"):
         LQRProblem(**{**one, name: wrong}, discount=0.5)
 

@@ -103,7 +103,9 @@ def test_stream_and_blocks_of_two_sentences():
 def test_counts_agree_with_loops(block_size, mask_prompt):
     corpus = any_corpus(np.random.default_rng(block_size))
     blocks = pack(token_stream(CAT, corpus), block_size)
-    tokens = training_tokens(CAT, blocks, mask_prompt=mask_prompt)
+    options = {} if mask_prompt else {"mask_prompt": False}
+    tokens = training_tokens(CAT, blocks, **options)
+    assert tokens.counts.shape == ((8, 4) if mask_prompt else (12, 6))
     counts, lost = counts_by_loops(corpus, block_size, mask_prompt)
     assert readable(tokens.counts) == counts
     assert tokens.lost_context == pytest.approx(lost)
@@ -151,6 +153,13 @@ def test_policy_repeats_the_bigrams_in_every_prefix(mask_prompt):
         previous = CAT.words(node)[-1] if node else None
         seen = [counts[prompt, previous, v] + smoothing for v in ("cat", "dog", "soft", "EOS")]
         assert probs[prompt, node, token] == pytest.approx(seen[token] / sum(seen), rel=1e-12)
+    if mask_prompt:
+        previous, tokens = (None, "cat", "dog", "soft"), ("cat", "dog", "soft", "EOS")
+        nats = sum(
+            -counts[x, previous[node], tokens[v]] * math.log(probs[x, node, v])
+            for x, node, v in np.ndindex(2, 4, 4)
+        )
+        assert tuned.loss == pytest.approx(nats / tuned.tokens, rel=1e-12)
 
 
 def test_the_tail_is_dropped():
