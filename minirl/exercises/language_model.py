@@ -1,4 +1,4 @@
-"""Checks of notebook 6: trees of sentences, packing, smoothed counts, perplexity."""
+"""Checks of notebook 6: trees of sentences, packing, attention masks, perplexity."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,10 +8,10 @@ import numpy as np
 from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_tasks import EOS, TokenTask
 from minirl.exact import sequences
-from minirl.exercises.verdict import Verdict, compare, compare_function
+from minirl.exercises.verdict import Verdict, compare, compare_function, unanswered
 from minirl.rlhf import sft
 
-__all__ = ["num_responses", "sentence_log_prob", "packing_by_hand", "bigram_row", "perplexity"]
+__all__ = ["num_responses", "sentence_log_prob", "packing_by_hand", "packed_block", "perplexity"]
 
 
 def _task(num_words: int, max_words: int) -> TokenTask:
@@ -21,10 +21,19 @@ def _task(num_words: int, max_words: int) -> TokenTask:
 
 def num_responses(answer: Callable[[int, int], Any]) -> Verdict:
     """`answer(W, L)`: the number of responses of at most L words from a vocabulary of W words."""
+    cases = [(2, 2), (8, 5), (3, 1), (1, 4)]
+    try:
+        answer(1, 4)
+    except ZeroDivisionError:
+        return Verdict(
+            "wrong",
+            "Not yet: with W = 1 this divides by W - 1 = 0; the formula (W**(L + 1) - 1) / (W - 1) "
+            "of the geometric series needs W > 1, so add the powers W**0 ... W**L instead.",
+        )
     return compare_function(
         answer,
         lambda W, L: _task(W, L).num_responses,
-        [(2, 2), (8, 5), (3, 1), (1, 4)],
+        cases,
         mistakes={
             "this counts only the longest responses; shorter ones end with EOS": lambda W, L: W**L,
             "this counts the contexts; the responses of L words, which are cut, are missing": (
@@ -109,36 +118,78 @@ def packing_by_hand(answer: Any) -> Verdict:
     )
 
 
-def bigram_row(answer: Callable[..., Any]) -> Verdict:
-    """`answer(responses, previous, num_words, smoothing)`: probabilities (V,) of the next token."""
-    responses = [[0, 1], [1], [0, 2, 0], [0], [2, 1, 1]]
+def packed_block(answer: Callable[..., Any]) -> Verdict:
+    """`answer(block, first_prompt)`: the attention mask (T, T) and the position ids (T,)."""
 
-    def counts(responses: Sequence[Sequence[int]], previous: int, W: int) -> np.ndarray:
-        task = _task(W, max_words=4)
-        nodes = [task.response(" ".join(f"w{w}" for w in words)) for words in responses]
-        stream = sft.token_stream(task, sft.Corpus(np.zeros(len(nodes), int), np.array(nodes)))
-        return sft.training_tokens(task, stream[None]).counts[previous]
+    def exact(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
+        text = np.cumsum(block >= first_prompt)
+        place = np.arange(len(block))
+        causal = place[None, :] <= place[:, None]
+        return causal & (text[None, :] == text[:, None]), place - np.searchsorted(text, text)
 
-    return compare_function(
-        answer,
-        lambda responses, previous, W, s: np.exp(
-            sft.smoothed_optimum(counts(responses, previous, W)[None], s)[0]
+    def changed(
+        *, causal: bool = True, blocks: bool = True, itself: bool = True, restart: bool = True
+    ) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+        """The answer with one of its four properties missing."""
+
+        def mistaken(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
+            mask, positions = exact(block, first_prompt)
+            size = len(block)
+            if not causal:
+                mask = mask | mask.T
+            if not blocks:
+                mask = np.tri(size, dtype=bool)
+            if not itself:
+                mask = mask & ~np.eye(size, dtype=bool)
+            return mask, positions if restart else np.arange(size)
+
+        return mistaken
+
+    def table(function: Callable[..., Any]) -> Callable[..., Any]:
+        """The mask with the position ids as one more column; a list if the result is not a pair."""
+
+        def joined(block: np.ndarray, first_prompt: int) -> np.ndarray | list[Any]:
+            result = function(block, first_prompt)
+            if isinstance(result, tuple | list) and len(result) == 2:
+                mask, positions = (np.asarray(part, np.float64) for part in result)
+                if mask.shape == (len(block), len(block)) and positions.shape == (len(block),):
+                    return np.column_stack([mask, positions])
+            return [result]
+
+        return joined
+
+    cases = [(np.array([9, 4, 0, 8, 11, 2, 8, 10]), 9), (np.array([2, 8, 12, 4, 3, 8]), 9)]
+    hints = {
+        "row i must not attend to later tokens j > i": changed(causal=False),
+        "row i may attend to tokens of its own text only, not to all earlier tokens": (
+            changed(blocks=False)
         ),
-        [(responses, 0, 3, 0.5), (responses, 3, 3, 0.1), (responses, 1, 3, 2.0)],
-        mistakes={
-            "the row does not sum to 1: smoothing is added once for each of the V tokens": (
-                lambda responses, previous, W, s: (
-                    (counts(responses, previous, W) + s)
-                    / (counts(responses, previous, W).sum() + s)
-                )
-            ),
-            "the smoothing is missing": (
-                lambda responses, previous, W, s: (
-                    counts(responses, previous, W) / counts(responses, previous, W).sum()
-                )
-            ),
-        },
+        "a token may attend to itself: the diagonal of the mask is true": changed(itself=False),
+        "the position ids must restart at 0 with each text": changed(restart=False),
+        "this is the plain causal mask of one text; texts must be kept apart, and the position "
+        "ids must restart with each of them": changed(blocks=False, restart=False),
+        "rows and columns are exchanged: row i shows what token i attends to": (
+            lambda block, first: (exact(block, first)[0].T, exact(block, first)[1])
+        ),
+        "a prompt begins a new text, and so do its position ids; they start at 0 and not at 1": (
+            lambda block, first: (exact(block, first)[0], exact(block, first)[1] + 1)
+        ),
+    }
+    if unanswered(answer(*cases[0])):
+        return compare_function(answer, lambda *_: 0.0, cases)
+    verdict = compare_function(
+        table(answer),
+        table(exact),
+        cases,
+        mistakes={hint: table(mistaken) for hint, mistaken in hints.items()},
     )
+    if verdict.outcome == "wrong" and not isinstance(table(answer)(*cases[0]), np.ndarray):
+        return Verdict(
+            "wrong",
+            "Not yet: return two arrays, the mask of shape (T, T) and the position ids of shape "
+            "(T,), as `return mask, position_ids`.",
+        )
+    return verdict
 
 
 def perplexity(answer: Callable[[list[np.ndarray]], Any]) -> Verdict:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minirl.exercises import advantages, dpo, ppo, silent_bugs, trust_regions
+from minirl.exercises import advantages, dpo, language_model, ppo, silent_bugs, trust_regions
 
 ANSWERS = [
     # letters in any order and container
@@ -92,3 +92,15 @@ def test_a_test_that_never_calls_its_gae_is_unanswered_and_told_why():
 def test_four_ends_need_four_answers(answer):
     said = advantages.which_end(answer).message
     assert said == "Not yet: give four answers, one for each end."
+
+
+def test_the_formula_of_the_geometric_series_gets_a_hint_instead_of_an_error():
+    verdict = language_model.num_responses(lambda W, L: (W ** (L + 1) - 1) // (W - 1))
+    assert verdict.outcome == "wrong"
+    assert "W - 1 = 0" in verdict.message
+
+
+@pytest.mark.parametrize("result", [np.tri(8), (np.tri(3), np.arange(3)), (1.0, 2.0), 0])
+def test_a_packed_block_needs_a_mask_and_position_ids(result):
+    verdict = language_model.packed_block(lambda block, first_prompt: result)
+    assert verdict.message.startswith("Not yet: return two arrays")
