@@ -1,58 +1,116 @@
-"""Checks of notebook 8: the objective, the KL of a batch, shaped rewards, the optimum, k3."""
+"""Checks of notebook 8: RLOO, the KL of a batch, GRPO, reward and KL of the optimum, k3."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import logsumexp, softmax
 
-from minirl.envs.arithmetic import arithmetic
-from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.advantages import GroupNormalized, LeaveOneOut
+from minirl.batch import Rollout
 from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare_function
-from minirl.rlhf.kl import ReferenceKL, k1
-from minirl.rlhf.language_model import full_prefix_policy
-from minirl.rollout import collect_episodes
+from minirl.rlhf.kl import k1
 
-__all__ = ["objective", "sentence_kl", "shaped_rewards", "soft_optimum", "k3_loss_gradient"]
+__all__ = [
+    "leave_one_out",
+    "sentence_kl",
+    "group_normalized",
+    "reward_and_kl_of_the_optimum",
+    "k3_loss_gradient",
+]
+
+# Returns (G, k) of G prompts with k answers each; all answers of the last prompt are equal.
+RETURNS = (
+    np.array([[2.5, -1.0, 0.5, 2.0], [4.0, 4.0, 1.0, 4.0], [1.5, 1.5, 1.5, 1.5]]),
+    np.array([[3.0, 1.0, 2.0], [-1.0, 0.5, -1.0], [0.0, 0.0, 0.0]]),
+)
 
 
-def objective(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(log_pi, log_ref, rewards, beta) -> J``, a number, from arrays (X, N)."""
+def _by_package(
+    estimator: LeaveOneOut | GroupNormalized,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The advantages (G, k) of the package's estimator, from returns (G, k)."""
 
-    def exact(log_pi: np.ndarray, log_ref: np.ndarray, rewards: np.ndarray, beta: float) -> float:
-        return sequences.expected_reward(log_pi, rewards) - beta * sequences.kl(log_pi, log_ref)
+    def advantages(returns: np.ndarray) -> np.ndarray:
+        groups, size = returns.shape
+        row, end = returns.reshape(1, -1), np.ones((1, returns.size), dtype=bool)
+        zeros, ones = np.zeros(row.shape), np.ones(returns.size, dtype=np.int64)
+        rollout = Rollout(
+            observations=np.repeat(np.arange(groups), size)[None],
+            actions=np.zeros(row.shape, dtype=np.int64),
+            log_probs=zeros,
+            rewards=row,
+            values=zeros,
+            next_values=zeros,
+            terminated=end,
+            truncated=~end,
+            valid=end,
+            time=np.zeros(row.shape, dtype=np.int64),
+            episode_ends=ones * returns.size,
+            episode_returns=returns.ravel(),
+            episode_lengths=ones,
+            group=np.repeat(np.arange(groups), size),
+        )
+        return estimator(rollout)[0].reshape(returns.shape)
 
-    def backwards(log_pi: np.ndarray, log_ref: np.ndarray, r: np.ndarray, beta: float) -> float:
-        return sequences.expected_reward(log_pi, r) - beta * sequences.kl(log_ref, log_pi)
+    return advantages
 
-    rng = np.random.default_rng(0)
-    cases = []
-    for beta in (0.3, 2.0):
-        tables = [log_softmax(rng.normal(size=(2, 7)), axis=1) for _ in range(2)]
-        cases.append((*tables, rng.normal(size=(2, 7)), beta))
+
+def _centred(returns: np.ndarray) -> np.ndarray:
+    return np.asarray(returns - returns.mean(axis=1, keepdims=True))
+
+
+def _divided(returns: np.ndarray, ddof: int) -> np.ndarray:
+    """Centred returns over their standard deviation; 0 where all returns of a group are equal."""
+    spread = returns.std(axis=1, keepdims=True, ddof=ddof)
+    centred = _centred(returns)
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+
+
+def leave_one_out(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(returns) -> RLOO's advantages (G, k)``, from returns (G, k)."""
     return compare_function(
         answer,
-        exact,
-        cases,
+        _by_package(LeaveOneOut()),
+        [(returns,) for returns in RETURNS],
         mistakes={
-            "this is KL(reference || policy); the mean in KL(policy || reference) is over the "
-            "policy's responses": backwards,
-            "this is the sum over prompts; J is the mean": lambda *case: 2 * exact(*case),
-            "the KL is added; it must be subtracted": lambda p, q, r, beta: exact(p, q, r, -beta),
+            "the baseline includes the answer's own return; this shrinks every advantage by the "
+            "factor (k - 1)/k": _centred,
+            "the others are k - 1 answers; divide their sum by k - 1, not by k": (
+                lambda returns: (
+                    returns - (returns.sum(axis=1, keepdims=True) - returns) / returns.shape[1]
+                )
+            ),
+            "the baseline mixes prompts; use the other answers to the same prompt": (
+                lambda returns: returns - (returns.sum() - returns) / (returns.size - 1)
+            ),
+            "this is the baseline alone; subtract it from the return": (
+                lambda returns: (
+                    (returns.sum(axis=1, keepdims=True) - returns) / (returns.shape[1] - 1)
+                )
+            ),
+            "this is RLOO divided by a standard deviation, as in GRPO; RLOO does not divide": (
+                lambda returns: _divided(returns, 0)
+            ),
         },
     )
 
 
 def sentence_kl(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(log_ratios, valid) -> nats per sentence``, from arrays (T, E)."""
+    """Check ``answer(log_ratios, valid) -> nats per sentence``, from arrays (T, E).
+
+    Invalid rows contain large numbers in the first case and NaN in the second.
+    """
 
     def exact(log_ratios: np.ndarray, valid: np.ndarray) -> float:
         return float(k1(np.where(valid, log_ratios, 0.0).sum(axis=0)).mean())
 
     rng = np.random.default_rng(1)
-    lengths = np.array([3, 1, 4]), np.array([2, 5, 2, 1])
-    cases = [(rng.normal(size=(5, len(n))), np.arange(5)[:, None] < n) for n in lengths]
+    cases = []
+    for lengths, rest in (([3, 1, 4], 1e3), ([2, 5, 2, 1], np.nan)):
+        valid = np.arange(5)[:, None] < lengths
+        cases.append((np.where(valid, rng.normal(size=valid.shape), rest), valid))
     return compare_function(
         answer,
         exact,
@@ -64,71 +122,101 @@ def sentence_kl(answer: Callable[..., Any]) -> Verdict:
             "rows after the end of a sentence are counted too": (
                 lambda ratios, valid: ratios.sum(axis=0).mean()
             ),
+            "an invalid row may contain NaN, and 0 times NaN is NaN; select the valid entries with "
+            "np.where instead of multiplying by the mask": (
+                lambda ratios, valid: (ratios * valid).sum(axis=0).mean()
+            ),
+            "this averages over each sentence's tokens; the log-ratio of a sentence is a sum": (
+                lambda ratios, valid: (
+                    np.where(valid, ratios, 0.0).sum(axis=0) / valid.sum(axis=0)
+                ).mean()
+            ),
+            "this is the sum over sentences; the estimate is their mean": (
+                lambda ratios, valid: np.where(valid, ratios, 0.0).sum()
+            ),
         },
     )
 
 
-def shaped_rewards(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(rewards, log_probs, reference_log_probs, beta) -> (T, E)``, all rows valid."""
-    task, rng = arithmetic(), np.random.default_rng(2)
-    shape = len(task.prompts), task.num_contexts, len(task.vocabulary)
-    tables = [log_softmax(rng.normal(size=shape), axis=2) for _ in range(2)]
-    policy, reference = (full_prefix_policy(task, table) for table in tables)
-    envs = TokenGenerationVectorEnv(1, task, rng.normal(size=(shape[0], task.num_responses)))
-    cases, exact = [], {}
-    for beta in (0.3, 1.0):
-        rollout = collect_episodes(envs, policy, None, rng, max_steps=6, seed=4)
-        log_reference = reference(rollout.observations[:, 0]).log_prob(rollout.actions[:, 0])
-        cases.append((rollout.rewards, rollout.log_probs, log_reference[:, None], beta))
-        exact[beta] = ReferenceKL(reference, beta).transform(beta, rollout, policy)[1]
+def group_normalized(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(returns) -> GRPO's advantages (G, k)``, from returns (G, k)."""
 
-    def at_the_end(
-        rewards: np.ndarray, log_policy: np.ndarray, log_reference: np.ndarray, beta: float
-    ) -> np.ndarray:
-        last = np.arange(len(rewards))[:, None] == len(rewards) - 1
-        return np.asarray(rewards - last * beta * (log_policy - log_reference).sum(axis=0))
+    def unguarded(returns: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(_centred(returns) / returns.std(axis=1, keepdims=True))
 
     return compare_function(
         answer,
-        lambda rewards, log_policy, log_reference, beta: exact[beta],
-        cases,
+        _by_package(GroupNormalized()),
+        [(returns,) for returns in RETURNS],
         mistakes={
-            "the penalty has the wrong sign: it must lower the reward of likelier tokens": (
-                lambda rewards, log_policy, log_reference, beta: (
-                    rewards + beta * (log_policy - log_reference)
+            "a group whose returns are all equal gives 0 / 0; its advantages must be 0": unguarded,
+            "this divides by the sample deviation (ddof=1); GRPO here uses the deviation of the "
+            "group itself, which divides by k": lambda returns: _divided(returns, 1),
+            "the mean is subtracted, but the division by the standard deviation is missing": (
+                _centred
+            ),
+            "this whitens the whole batch; whiten each group by itself": (
+                lambda returns: (returns - returns.mean()) / returns.std()
+            ),
+            "this divides by the variance; divide by its square root": (
+                lambda returns: (
+                    _divided(returns, 0)
+                    / np.where(np.ptp(returns, axis=1), returns.std(axis=1), 1.0)[:, None]
                 )
             ),
-            "the penalty of the whole sentence is subtracted at its last token; subtract the part "
-            "of each token where it was chosen": at_the_end,
         },
     )
 
 
-def soft_optimum(answer: Callable[..., Any]) -> Verdict:
-    """Check ``answer(reference, rewards, beta) -> probabilities``, all (3,)."""
+def reward_and_kl_of_the_optimum(answer: Callable[..., Any]) -> Verdict:
+    """Check ``answer(optimum, beta) -> (E[r], KL)`` at pi*, for a function ``optimum(beta) = J*``.
 
-    def exact(reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.ndarray:
-        # A tree of two words and L = 1: the responses are nothing, word 0, word 1.
-        log_reference = np.log(np.roll(reference, -1))[None, None]
-        optimum, _ = sequences.soft_optimal_policy(log_reference, rewards[None], beta)
-        return np.asarray(np.exp(sequences.response_log_probs(optimum))[0])
-
+    Numbers count as equal if they agree to 1e-4, because the answer needs a finite difference.
+    """
     rng = np.random.default_rng(5)
-    cases = [(softmax(rng.normal(size=3)), rng.normal(size=3), beta) for beta in (0.3, 2.0)]
+    cases = []
+    for beta in (0.3, 2.0):
+        log_reference, rewards = np.log(softmax(rng.normal(size=4))), 2 * rng.normal(size=4)
+
+        def optimum(
+            b: float, log_reference: np.ndarray = log_reference, rewards: np.ndarray = rewards
+        ) -> float:
+            return float(b * logsumexp(log_reference + rewards / b))
+
+        cases.append((optimum, beta))
+
+    def slope(optimum: Callable[[float], float], beta: float) -> float:
+        return (optimum(beta * (1 + 1e-4)) - optimum(beta * (1 - 1e-4))) / (2e-4 * beta)
+
+    def exact(optimum: Callable[[float], float], beta: float) -> tuple[float, float]:
+        kl = -slope(optimum, beta)
+        return optimum(beta) + beta * kl, kl
+
     return compare_function(
         answer,
         exact,
         cases,
+        rtol=1e-4,
         mistakes={
-            "the reference is missing: this is softmax(rewards / beta)": (
-                lambda reference, rewards, beta: softmax(rewards / beta)
+            "the sign of the KL is wrong: J* falls when a nat costs more, so the KL is minus the "
+            "derivative": lambda optimum, beta: (
+                optimum(beta) + beta * slope(optimum, beta),
+                slope(optimum, beta),
             ),
-            "the rewards are multiplied by beta; they must be divided by it": (
-                lambda reference, rewards, beta: exact(reference, rewards, 1 / beta)
+            "the KL is right, but the reward is J* plus what the KL costs": lambda optimum, beta: (
+                optimum(beta),
+                -slope(optimum, beta),
             ),
-            "the weights are right, but they do not sum to 1 yet": (
-                lambda reference, rewards, beta: reference * np.exp(rewards / beta)
+            "the KL is right, but its cost is subtracted from J* a second time": (
+                lambda optimum, beta: (
+                    optimum(beta) + beta * slope(optimum, beta),
+                    -slope(optimum, beta),
+                )
             ),
+            "both numbers are right, but their order is (reward, KL)": lambda optimum, beta: exact(
+                optimum, beta
+            )[::-1],
         },
     )
 
