@@ -44,6 +44,8 @@ def test_each_check_passes_what_is_right_and_names_what_is_not(require, good, ba
         with pytest.raises(ValueError, match=r"^rate must .*got ") as caught:
             require("rate", value)
         assert repr(value) in str(caught.value)
+    with pytest.raises(ValueError, match=r"^seed must be .*got -1$"):  # its default name
+        require_seed(-1)
 
 
 @pytest.mark.parametrize(
