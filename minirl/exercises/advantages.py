@@ -137,6 +137,9 @@ def constant_error(answer: Callable[..., Any]) -> Verdict:
             "this is the bias for lam = 1; for a smaller lam, later errors cancel a part": (
                 lambda c, discount, lam: exact(c, discount, 1.0)
             ),
+            "the next value is too high by c as well: each TD error is off by discount c - c": (
+                lambda c, discount, lam: -c / (1 - discount * lam)
+            ),
         },
     )
 
