@@ -1,0 +1,223 @@
+"""docs/rlhf/claim-*.png: a small chart for each claim about RLHF that has stored numbers.
+
+python docs/drawings/claims.py
+"""
+
+from collections import defaultdict
+
+import matplotlib.pyplot as plt
+import numpy as np
+from style import (
+    BLACK,
+    BLUE,
+    GREY,
+    KNOWN_STYLES,
+    MARKERS,
+    VERMILLION,
+    line_with_intervals,
+    rows_of,
+    save,
+)
+
+SIZE = (7.6, 3.2)
+
+
+def styled(name):
+    color, line = KNOWN_STYLES[name]
+    return {"color": color, "linestyle": line, "marker": MARKERS[name], "markersize": 6}
+
+
+def too_large_an_update():
+    """Score of PPO and TRPO on Pendulum over multiples of their step size."""
+    groups = defaultdict(lambda: defaultdict(list))
+    default = {"ppo": 1e-3, "trpo": 1e-2}
+    for row in rows_of("learning_curves/sensitivity.csv"):
+        if row["env"] == "Pendulum-v1":
+            factor = float(row["value"]) / default[row["algorithm"]]
+            groups[row["algorithm"]][factor].append(float(row["average_return"]))
+    figure, axes = plt.subplots(figsize=SIZE)
+    for name, label in (("ppo", "PPO, learning rate"), ("trpo", "TRPO, max_kl")):
+        line_with_intervals(axes, groups[name], label=label, **styled(name))
+    axes.set(xscale="log", xlabel="step size, as a multiple of the default (five seeds)")
+    axes.set(ylabel="mean return over training")
+    axes.set_xticks(
+        [1 / 30, 0.1, 1 / 3, 1, 3, 10, 30], ["1/30", "1/10", "1/3", "1", "3", "10", "30"]
+    )
+    axes.minorticks_off()
+    axes.legend(loc="lower center")
+    save(figure, "rlhf/claim-update.png", "Pendulum: steps can be too small and too large")
+
+
+def costly_trpo():
+    """Gradients and CPU seconds for 100,000 CartPole steps."""
+    last = {}
+    for row in rows_of("learning_curves/cartpole.csv"):
+        last[row["algorithm"], row["seed"]] = row
+    figure, panels = plt.subplots(1, 2, figsize=SIZE, sharey=True)
+    names = {"policy-gradient": "policy gradient", "ppo": "PPO", "trpo": "TRPO"}
+    columns = (
+        ("gradient_equivalents", "million gradients", 1e6),
+        ("cpu_seconds", "CPU seconds", 1),
+    )
+    for axes, (column, label, unit) in zip(panels, columns, strict=True):
+        for position, name in enumerate(names):
+            values = [float(row[column]) / unit for key, row in last.items() if key[0] == name]
+            axes.barh(position, np.median(values), color=KNOWN_STYLES[name][0], height=0.6)
+            axes.text(np.median(values), position, f" {np.median(values):.1f}", va="center")
+        axes.set(xlabel=f"{label} for 100,000 steps")
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(right=1.15 * axes.get_xlim()[1])
+    panels[0].set_yticks(range(len(names)), names.values())
+    save(figure, "rlhf/claim-trpo-cost.png", "CartPole: TRPO computes more, in about the same time")
+
+
+def kl_over_all_actions():
+    """The table of `python -m benchmarks.speed.kl_cost` on the page."""
+    words = ["1,000", "8,000", "32,000", "128,000"]
+    parts = {
+        "logits, which both need": ([2.6, 21, 86, 348], GREY),
+        "log-ratio of the sampled token": ([0.3, 3.4, 17, 96], BLUE),
+        "exact KL over all tokens": ([0.4, 3.9, 19, 118], VERMILLION),
+    }
+    figure, axes = plt.subplots(figsize=SIZE)
+    for shift, (label, (values, color)) in enumerate(parts.items()):
+        axes.bar(np.arange(4) + 0.27 * (shift - 1), values, 0.25, color=color, label=label)
+    axes.set(yscale="log", ylabel="milliseconds, log scale", xlabel="tokens in the vocabulary")
+    axes.set_xticks(range(4), words)
+    axes.grid(axis="x", visible=False)
+    axes.legend(fontsize=10)
+    title = "The exact KL costs about as much as one sampled log-ratio"
+    save(figure, "rlhf/claim-kl-sum.png", title)
+
+
+def clipping_and_learning_rate():
+    """The KL of one CartPole update, notebook 4, section 4.5."""
+    rates = [3e-4, 1e-2, 3e-2, 1e-1]
+    figure, axes = plt.subplots(figsize=SIZE)
+    for label, kls, color, line, marker in (
+        ("neither", [0.25, 5.6, 7.2, 29], GREY, "dotted", "^"),
+        ("clipping 0.2", [0.007, 0.03, 0.5, 20], VERMILLION, "solid", "o"),
+        ("KL penalty, beta 1", [0.006, 0.02, 0.02, 0.04], BLUE, "dashed", "s"),
+    ):
+        axes.loglog(
+            rates, kls, color=color, linestyle=line, marker=marker, linewidth=2, label=label
+        )
+    axes.set(xlabel="learning rate", ylabel="KL of the update, nats")
+    axes.legend(fontsize=10)
+    title = "Clipping bounds the KL only at small learning rates"
+    save(figure, "rlhf/claim-clip.png", title)
+
+
+def kl_penalty():
+    """Gold reward of the exact optimum of a learned reward, over 100 corpora."""
+    columns = {"beta_1": "1", "beta_0.3": "0.3", "beta_0.1": "0.1", "end": "0.02"}
+    models = {
+        "hard": ("linear in courtesy", VERMILLION, "o", -0.1),
+        "courtesy": ("features for each number of courtesies", BLUE, "s", 0.1),
+    }
+    rows = [row for row in rows_of("overoptimisation/optimum.csv") if row["labels"] == "3000"]
+    figure, axes = plt.subplots(figsize=SIZE)
+    for model, (label, color, marker, shift) in models.items():
+        gold = np.array([[float(row[c]) for c in columns] for row in rows if row["model"] == model])
+        low, middle, high = np.quantile(gold, [0.25, 0.5, 0.75], axis=0)
+        axes.errorbar(
+            np.arange(4) + shift,
+            middle,
+            yerr=[middle - low, high - middle],
+            color=color,
+            marker=marker,
+            linewidth=2,
+            capsize=3,
+            label=f"reward model: {label}",
+        )
+    reference = np.median([float(row["reference"]) for row in rows])
+    axes.axhline(reference, color=BLACK, linestyle=(0, (4, 3)), linewidth=1.2)
+    axes.text(-0.25, reference + 0.08, "reference", fontsize=10)
+    axes.set_xticks(range(4), columns.values())
+    axes.set(xlabel="beta: a smaller penalty to the right", ylabel="gold reward", ylim=(0.8, 4.3))
+    axes.legend(fontsize=10, loc="lower left", bbox_to_anchor=(0, 0.25))
+    title = "At a small penalty, the features of the reward model decide"
+    save(figure, "rlhf/claim-kl-penalty.png", title)
+
+
+def fractions(method, key, **fixed):
+    """From a column's value to the fractions of the optimum of a method's runs."""
+    groups = defaultdict(list)
+    for row in rows_of("dpo_vs_ppo.csv"):
+        asked = {"method": method, "repeat": "0", **fixed}
+        if all(row[name] == value for name, value in asked.items()):
+            groups[float(row[key])].append(float(row["fraction"]))
+    return groups
+
+
+def by_median_sentences(method):
+    """As `fractions`, for runs with the same number of pairs at their median of sentences."""
+    runs = defaultdict(list)
+    for row in rows_of("dpo_vs_ppo.csv"):
+        if row["method"] == method and row["repeat"] == "0":
+            runs[row["pairs"]].append((float(row["sentences"]), float(row["fraction"])))
+    return {np.median([n for n, _ in seeds]): [f for _, f in seeds] for seeds in runs.values()}
+
+
+def reward_model():
+    """DPO and PPO on a reward model, from the same pairs with one judgement each."""
+    figure, axes = plt.subplots(figsize=SIZE)
+    dpo = {"color": BLACK, "linestyle": "dashed", "marker": "D", "label": "DPO, full table"}
+    line_with_intervals(axes, fractions("DPO, hard, stopped", "pairs"), **dpo)
+    ppo = styled("ppo") | {"label": "PPO on a reward model of 21 features"}
+    line_with_intervals(axes, fractions("PPO, reward model", "pairs"), **ppo)
+    axes.set(xscale="log", xlabel="pairs with one judgement each, log scale")
+    axes.set(ylabel="fraction of the optimum")
+    axes.set_xticks(
+        [300, 1000, 3000, 10_000, 30_000], ["300", "1,000", "3,000", "10,000", "30,000"]
+    )
+    axes.minorticks_off()
+    axes.legend(fontsize=10, loc="lower right")
+    title = "With few pairs 21 features are better, with many pairs a full table"
+    save(figure, "rlhf/claim-reward-model.png", title)
+
+
+def hyperparameters():
+    """DPO with three learning rates and three numbers of steps."""
+    figure, axes = plt.subplots(figsize=SIZE)
+    looks = (("0.03", BLUE, "s"), ("0.1", BLACK, "D"), ("0.3", VERMILLION, "o"))
+    for rate, color, marker in looks:
+        groups = fractions("DPO, hard, rates", "steps", learning_rate=rate)
+        line_with_intervals(axes, groups, color=color, marker=marker, label=f"learning rate {rate}")
+    axes.set(xlabel="steps, log scale", ylabel="fraction of the optimum", xscale="log")
+    axes.set_xticks([75, 150, 600], ["75", "150", "600"])
+    axes.minorticks_off()
+    axes.legend(fontsize=10, loc="lower left")
+    title = "DPO at one beta: learning rate and steps decide the result"
+    save(figure, "rlhf/claim-hyperparameters.png", title)
+
+
+def stable_and_cheap():
+    """Fraction of the optimum against the sentences that were sampled."""
+    figure, axes = plt.subplots(figsize=SIZE)
+    for method, label, color, line, marker in (
+        ("DPO, soft", "DPO, the annotator's probabilities", BLACK, "dashed", "D"),
+        ("TRPO, gold", "TRPO, the gold reward", *KNOWN_STYLES["trpo"], "s"),
+        ("PPO, gold", "PPO, the gold reward", *KNOWN_STYLES["ppo"], "o"),
+        ("DPO, hard, stopped", "DPO, one judgement per pair", BLACK, "dotted", "^"),
+    ):
+        groups = fractions(method, "sentences")
+        if method.startswith("DPO"):  # the number of sentences differs between seeds
+            groups = by_median_sentences(method)
+        axes_style = {"color": color, "linestyle": line, "marker": marker, "label": label}
+        line_with_intervals(axes, groups, **axes_style)
+    axes.set(xscale="log", xlabel="sentences sampled, log scale", ylabel="fraction of the optimum")
+    axes.legend(fontsize=10, loc="lower right")
+    title = "DPO is cheaper in sentences only if its labels are probabilities"
+    save(figure, "rlhf/claim-cheaper.png", title)
+
+
+if __name__ == "__main__":
+    too_large_an_update()
+    costly_trpo()
+    kl_over_all_actions()
+    clipping_and_learning_rate()
+    kl_penalty()
+    reward_model()
+    hyperparameters()
+    stable_and_cheap()
