@@ -1,19 +1,23 @@
-"""Checks of notebook 4: the clipped objective, its derivative, the adaptive penalty, a far step."""
+"""Checks of notebook 4: the clipped objective, its derivative, PPO's loop, a far step."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minirl.algorithms.ppo import AdaptiveKL, clipped_surrogate_loss
+from minirl.algorithms.ppo import PPO, Clipped, clipped_surrogate_loss
 from minirl.batch import Batch
 from minirl.distributions import Categorical
 from minirl.exercises.verdict import UNANSWERED, Verdict, compare, compare_function, unanswered
+from minirl.networks import Table
+from minirl.optimizers import SGD
+from minirl.policy import Policy
 
 __all__ = [
     "clipped_objective",
     "clipped_derivative",
-    "next_beta",
+    "ppo_loop",
     "silent_fraction",
     "far_but_free",
 ]
@@ -64,6 +68,9 @@ def clipped_derivative(answer: Callable[..., Any]) -> Verdict:
                     advantages * (_derivative(ratio, advantages, epsilon) != 0)
                 )
             ),
+            "this is the derivative of the loss; that of the objective has the opposite sign": (
+                lambda *case: -_derivative(*case)
+            ),
             "this is 0 on both sides; where the ratio moved in the wrong direction, the minimum "
             "keeps the gradient": lambda ratio, advantages, epsilon: (
                 ratio * advantages * (np.abs(ratio - 1) <= epsilon)
@@ -75,27 +82,107 @@ def clipped_derivative(answer: Callable[..., Any]) -> Verdict:
     )
 
 
-def next_beta(answer: Callable[..., Any]) -> Verdict:
-    """Check answer(beta, kl, target): the coefficient of the next update, a number."""
+def ppo_loop(answer: Callable[..., Any]) -> Verdict:
+    """Check the logits (A,) after PPO's minibatch steps in one state, with plain gradient ascent.
 
-    def exact(beta: float, kl: float, target: float) -> float:
-        return AdaptiveKL(target=target).next_beta(beta, kl)
+    Parameters
+    ----------
+    answer : callable
+        (logits, actions, old_log_probs, advantages, minibatches, epsilon, learning_rate) -> the
+        logits (A,) after the last step. `minibatches` is a list of arrays of row numbers, one per
+        step.
+    """
 
-    def turned(beta: float, kl: float, target: float) -> float:
-        return beta**2 / exact(beta, kl, target)
+    def exact(
+        logits: np.ndarray,
+        actions: np.ndarray,
+        old_log_probs: np.ndarray,
+        advantages: np.ndarray,
+        minibatches: list[np.ndarray],
+        epsilon: float,
+        learning_rate: float,
+        recompute: bool = False,
+    ) -> np.ndarray:
+        policy = Policy(Table(1, len(logits)), Categorical, logits)
+        algorithm = PPO(objective=Clipped(epsilon), learning_rate=learning_rate, optimizer=SGD())
+        state = algorithm.init(policy)
+        for part in minibatches:
+            states, weight = np.zeros(len(part), np.int64), np.full(len(part), 1 / len(part))
+            stored = old_log_probs[part]
+            if recompute:
+                stored = state.policy(states).log_prob(actions[part])
+            empty = np.zeros(len(part))
+            batch = Batch(states, actions[part], stored, empty, advantages[part], empty, weight)
+            state, _, _ = algorithm.step(state, batch, None)
+        return state.policy.parameters
 
-    def no_margin(beta: float, kl: float, target: float) -> float:
-        return beta / 2 if kl < target else beta * 2
+    def by_hand(
+        logits: np.ndarray,
+        actions: np.ndarray,
+        old_log_probs: np.ndarray,
+        advantages: np.ndarray,
+        minibatches: list[np.ndarray],
+        epsilon: float,
+        learning_rate: float,
+        *,
+        slope: Callable[..., np.ndarray] = _derivative,
+        summed: bool = False,
+        score: bool = True,
+    ) -> np.ndarray:
+        for part in minibatches:
+            policy = Categorical(np.tile(logits, (len(part), 1)))
+            ratio = np.exp(policy.log_prob(actions[part]) - old_log_probs[part])
+            d_log_prob = slope(ratio, advantages[part], epsilon) / (1 if summed else len(part))
+            direction = policy.grad_log_prob(actions[part])
+            if not score:
+                direction = np.eye(len(logits))[actions[part]]
+            logits = logits + learning_rate * d_log_prob @ direction
+        return logits
 
-    factors = (0.1, 0.6, 0.7, 1.4, 1.6, 10.0)
-    cases = [(b, factor * d, d) for b, d in ((3.0, 0.02), (0.5, 0.1)) for factor in factors]
+    def unclipped(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        return ratio * advantages
+
+    def both_sides(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        return ratio * advantages * (np.abs(ratio - 1) <= epsilon)
+
+    def without_ratio(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        return advantages * (_derivative(ratio, advantages, epsilon) != 0)
+
+    rng = np.random.default_rng(0)
+    cases = []
+    for epochs, size in ((1, 12), (4, 4), (6, 3)):
+        logits = rng.standard_normal(3)
+        policy = Categorical(np.tile(logits, (12, 1)))
+        actions = policy.sample(rng)
+        minibatches = [
+            part for _ in range(epochs) for part in rng.permutation(12).reshape(-1, size)
+        ]
+        cases.append(
+            (
+                *(logits, actions, policy.log_prob(actions), rng.standard_normal(12)),
+                *(minibatches, 0.2, 0.5),
+            )
+        )
     return compare_function(
         answer,
         exact,
         cases,
         mistakes={
-            "this is inverted: a KL above the target must increase beta": turned,
-            "beta does not change between target / 1.5 and 1.5 target": no_margin,
+            "the old log-probabilities are recomputed in every step, so every ratio is 1 and "
+            "nothing is clipped; use `old_log_probs`": partial(exact, recompute=True),
+            "the logits move down the gradient; the objective is maximised": partial(
+                by_hand, slope=lambda *row: -_derivative(*row)
+            ),
+            "the gradient is that of a sum over the minibatch; take the mean": partial(
+                by_hand, summed=True
+            ),
+            "nothing is clipped": partial(by_hand, slope=unclipped),
+            "the gradient is 0 on both sides of the interval; the minimum keeps the gradient that "
+            "leads back": partial(by_hand, slope=both_sides),
+            "the derivative of the ratio with respect to log pi is the ratio; this factor is "
+            "missing": partial(by_hand, slope=without_ratio),
+            "the derivative of log pi(a) with respect to the logits is onehot(a) - p; p is "
+            "missing": partial(by_hand, score=False),
         },
     )
 
@@ -110,6 +197,9 @@ def silent_fraction(answer: Callable[..., Any]) -> Verdict:
             "this is `clip_fraction`, which includes ratios that moved in the wrong direction and "
             "keep their gradient": lambda ratio, advantages, epsilon: np.mean(
                 np.abs(ratio - 1) > epsilon
+            ),
+            "this is the complement: the fraction of transitions that keep their gradient": (
+                lambda *case: np.mean(_derivative(*case) != 0)
             ),
             "this is the number of transitions, not the fraction": lambda *case: np.count_nonzero(
                 _derivative(*case) == 0
@@ -135,7 +225,9 @@ def far_but_free(answer: Any) -> Verdict:
     measured = np.array([np.count_nonzero(slope), min(kl, 1.0)])
     alive = ", ".join(f"{a} (ratio {ratio[a]:.3g})" for a in np.flatnonzero(slope))
     why = f"the KL is only {kl:.3g} nats"
-    if alive:
+    if (logits >= 0).all() and np.isclose(logits.sum(), 1):
+        why = "these look like probabilities; give logits, for example their logarithms"
+    elif alive:
         why = f"these actions still have a gradient: {alive}"
     return compare(measured, [0, 1], mistakes={why: measured})
 

@@ -19,7 +19,7 @@ def untested(gae):
 # The mistakes of these checks depend on the answer, or it is no function.
 ANSWERS = {
     "diagnosis": [{}],
-    "far_but_free": [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0]],
+    "far_but_free": [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.4, 0.59, 0.01]],
     "gae_test": [untested],
     "unchanged": ["A", "B", "C"],
     "invariances": [[True] * 4],
