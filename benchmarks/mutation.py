@@ -69,7 +69,7 @@ MORE_TESTS = {
     module: ["algorithms/all"]
     for module in MODULES
     if module.startswith("algorithms/") or module == "critic_fit"
-}
+} | {"support/validation": ["support/arguments"]}
 
 CONFIG = """
 [mutmut]
