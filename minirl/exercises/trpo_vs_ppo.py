@@ -53,6 +53,12 @@ def update_cost(answer: Callable[[int, int, int, int], Any]) -> Verdict:
             "multiply by the number of transitions: each pass covers all of them": (
                 lambda n, g, p, f: g + 4 / 3 * p + f / 3
             ),
+            "this counts forward passes; a gradient-equivalent is three of them": (
+                lambda n, g, products, f: n * (3 * g + 4 * products + f)
+            ),
+            "the forward passes of the line search are missing": (
+                lambda n, g, products, f: n * (g + 4 / 3 * products)
+            ),
         },
     )
 
@@ -87,6 +93,12 @@ def best_gain(answer: Callable[[np.ndarray, np.ndarray, float], Any]) -> Verdict
             "this uses F instead of its inverse; small curvature allows a long step": (
                 lambda g, f, k: np.sqrt(2 * k * g @ f @ g)
             ),
+            "this is the gain along the plain gradient; the best direction is F^-1 g": (
+                lambda g, f, k: np.sqrt(2 * k) * g @ g / np.sqrt(g @ f @ g)
+            ),
+            "the gain is linear in the step, so it grows with the root of max_kl": (
+                lambda g, f, k: 2 * k * g @ np.linalg.solve(f, g)
+            ),
         },
     )
 
@@ -119,12 +131,15 @@ def verdict(answer: Callable[[float, float], Any]) -> Verdict:
     Parameters
     ----------
     answer : callable
-        (low, high) -> "first", "second" or "cannot tell", compared with `compare_scores`.
+        (low, high) -> "first", "second" or "cannot tell", compared with `compare_scores`. In two
+        of the cases an end of the interval is exactly 0.
     """
     rng = np.random.default_rng(0)
+    shifts = np.array([[[3.0], [0.0]], [[0.3], [0.0]], [[-3.0], [0.0]], [[-0.3], [0.0]]])
+    drawn = [rng.standard_normal((2, 10)) + shift for shift in shifts]
+    best, nearly = np.full(10, 500.0), np.array([500.0] * 8 + [400.0] * 2)  # an end is exactly 0
     cases, exact = [], {}
-    for shift in (3.0, 0.3, -3.0, -0.3):
-        first, second = rng.standard_normal((2, 10)) + np.array([[shift], [0.0]])
+    for first, second in [*drawn, (best, nearly), (nearly, best)]:
         pair = statistics.compare_scores(first, second, rng)
         ahead = "first" if pair.iqm_difference > 0 else "second"
         cases.append(pair.difference_interval)
@@ -139,6 +154,15 @@ def verdict(answer: Callable[[float, float], Any]) -> Verdict:
             ),
             "the interval is that of first minus second, and a higher score is better": (
                 lambda low, high: "second" if low > 0 else "first" if high < 0 else "cannot tell"
+            ),
+            "an interval that begins or ends at 0 contains 0": (
+                lambda low, high: "first" if low >= 0 else "second" if high <= 0 else "cannot tell"
+            ),
+            "an interval that begins at 0 contains 0": (
+                lambda low, high: "first" if low >= 0 else "second" if high < 0 else "cannot tell"
+            ),
+            "an interval that ends at 0 contains 0": (
+                lambda low, high: "first" if low > 0 else "second" if high <= 0 else "cannot tell"
             ),
         },
     )
@@ -163,6 +187,12 @@ def cost_ratio(answer: Callable[[float, float, float, float, float], Any]) -> Ve
             ),
             "the work is given per step: each step costs c plus its work": (
                 lambda t, t_work, p, p_work, c: (t * c + t_work) / (p * c + p_work)
+            ),
+            "this is PPO's cost divided by TRPO's; the question is the inverse": (
+                lambda t, t_work, p, p_work, c: p * (c + p_work) / (t * (c + t_work))
+            ),
+            "this is the ratio of the steps only; the updates cost something as well": (
+                lambda t, t_work, p, p_work, c: t / p
             ),
         },
     )
