@@ -1,119 +1,143 @@
-"""Checks of notebook 7: Bradley-Terry, scores from votes, the loss, the ceiling, invariances."""
+"""Checks of notebook 7: the fit of a reward model, leaks, the ceiling, invariances."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.special
+from scipy.optimize import brentq
 
 from minirl.exercises.verdict import Verdict, compare, compare_function
-from minirl.rlhf.preferences import Annotator
-from minirl.rlhf.reward_model import bayes_ceiling, bradley_terry_loss
-from minirl.rlhf.votes import stack_exchange_score
+from minirl.rlhf.reward_model import bayes_ceiling, bradley_terry_hessian, bradley_terry_loss
 
-__all__ = ["probability", "score", "gradient", "ceiling", "invariances"]
+__all__ = ["fitted_weights", "leaks", "ceiling_from_agreement", "invariances"]
 
 
-def probability(answer: Callable[..., Any]) -> Verdict:
-    """`answer(first, second, temperature, flip)`: P(first preferred), (M,), of utilities (M,)."""
-    rng = np.random.default_rng(0)
-    cases = [(*rng.normal(size=(2, 5)), 1.0, 0.0), (*rng.normal(size=(2, 5)), 2.5, 0.2)]
-    sigmoid = scipy.special.expit
+def fitted_weights(answer: Callable[..., Any]) -> Verdict:
+    """`answer(differences, labels, ridge)`: the weights (F,) that minimise the loss with ridge."""
+    rng = np.random.default_rng(1)
+    cases = [(rng.normal(size=(40, 3)), rng.uniform(size=40), ridge) for ridge in (2.0, 8.0)]
 
-    def no_flip(
-        first: np.ndarray, second: np.ndarray, temperature: float, flip: float
+    def newton(
+        differences: np.ndarray, labels: np.ndarray, ridge: float, steps: int = 20
     ) -> np.ndarray:
-        return (1 - flip) * sigmoid((first - second) / temperature)
+        weights = np.zeros(differences.shape[1])
+        for _ in range(steps):
+            _, slope = bradley_terry_loss(weights, differences, labels, ridge)
+            hessian = bradley_terry_hessian(weights, differences, labels, ridge)
+            weights = weights - np.linalg.solve(hessian, slope)
+        return weights
 
     return compare_function(
         answer,
-        lambda first, second, temperature, flip: Annotator(temperature, flip).probability(
-            first, second
+        newton,
+        cases,
+        mistakes={
+            "the ridge is missing": lambda d, labels, ridge: newton(d, labels, 0.0),
+            "the loss contains ridge / (2 M) times w.w; here the ridge is not divided by M": (
+                lambda d, labels, ridge: newton(d, labels, ridge * len(labels))
+            ),
+            "the gradient of ridge w.w / (2 M) is ridge w / M; here it has a factor 2": (
+                lambda d, labels, ridge: newton(d, labels, 2 * ridge)
+            ),
+            "the signs are wrong: a label of 1 means that the first answer was preferred": (
+                lambda d, labels, ridge: newton(d, 1 - labels, ridge)
+            ),
+            "this is one Newton step from w = 0; repeat it until the gradient vanishes": (
+                lambda d, labels, ridge: newton(d, labels, ridge, steps=1)
+            ),
+        },
+        rtol=2e-3,
+        atol=1e-4,
+    )
+
+
+def leaks(answer: Callable[[np.ndarray, np.ndarray], Any]) -> Verdict:
+    """`answer(train, test)`: which test pairs (K,) are training pairs; rows prompt, first, second.
+
+    A pair with exchanged answers is the same pair.
+    """
+    cases = []
+    for train_size, test_size in ((12, 9), (30, 20)):
+        rng = np.random.default_rng(train_size)
+        cases.append((rng.integers(4, size=(train_size, 3)), rng.integers(4, size=(test_size, 3))))
+
+    def found(
+        train: np.ndarray, test: np.ndarray, key: Callable[[int, int, int], Any]
+    ) -> np.ndarray:
+        seen = {key(*row) for row in train.tolist()}
+        return np.array([key(*row) in seen for row in test.tolist()])
+
+    def with_prompt(prompt: int, first: int, second: int) -> Any:
+        return prompt, frozenset((first, second))
+
+    def any_answer(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        seen = {(x, y) for x, *answers in train.tolist() for y in answers}
+        return np.array([any((x, y) in seen for y in answers) for x, *answers in test.tolist()])
+
+    return compare_function(
+        answer,
+        lambda train, test: found(train, test, with_prompt),
+        cases,
+        mistakes={
+            "a pair whose answers are exchanged is the same pair": (
+                lambda train, test: found(train, test, lambda *row: row)
+            ),
+            "the same two answers to another prompt are another pair": (
+                lambda train, test: found(train, test, lambda x, y, z: frozenset((y, z)))
+            ),
+            "both answers must occur in one training pair; here one of them is enough": any_answer,
+            "True should mean that the pair occurs in the training data": (
+                lambda train, test: ~found(train, test, with_prompt)
+            ),
+            "return one True or False per test pair, not their share": (
+                lambda train, test: found(train, test, with_prompt).mean()
+            ),
+        },
+    )
+
+
+def ceiling_from_agreement(answer: Callable[[float, np.ndarray], Any]) -> Verdict:
+    """`answer(agreement, margins)`: the Bayes ceiling of annotators that agree in this share."""
+
+    def preferred(margins: np.ndarray, temperature: float) -> np.ndarray:
+        return np.asarray(scipy.special.expit(margins / temperature))
+
+    def agreement_at(margins: np.ndarray, temperature: float) -> float:
+        p = preferred(margins, temperature)
+        return float(np.mean(p**2 + (1 - p) ** 2))
+
+    def temperature_of(agreement: float, margins: np.ndarray) -> float:
+        return float(brentq(lambda t: agreement_at(margins, t) - agreement, 1e-3, 1e3))
+
+    rng = np.random.default_rng(2)
+    cases = []
+    for temperature in (0.8, 2.5):
+        margins = 2 * rng.normal(size=200)
+        cases.append((agreement_at(margins, temperature), margins))
+    return compare_function(
+        answer,
+        lambda agreement, margins: bayes_ceiling(
+            preferred(margins, temperature_of(agreement, margins))
         ),
         cases,
         mistakes={
-            "a flipped label for the second answer is one for the first: a term is missing": (
-                no_flip
+            "this is the agreement; a model that predicts the likelier answer agrees more often": (
+                lambda agreement, margins: agreement
             ),
-            "divide the difference by the temperature instead of multiplying": (
-                lambda first, second, t, flip: Annotator(1 / t, flip).probability(first, second)
+            "this holds if all pairs are equally hard; here the margins differ, so first find the "
+            "temperature": lambda agreement, margins: (1 + np.sqrt(2 * agreement - 1)) / 2,
+            "this is the ceiling at temperature 1; the agreement determines the temperature": (
+                lambda agreement, margins: bayes_ceiling(preferred(margins, 1.0))
             ),
-            "this is the probability that the second is preferred": (
-                lambda first, second, t, flip: Annotator(t, flip).probability(second, first)
-            ),
-        },
-    )
-
-
-def score(answer: Callable[[int, bool], Any]) -> Verdict:
-    """`answer(upvotes, accepted)`: the StackExchange score of one answer, a whole number."""
-    cases = [(v, accepted) for v in (-3, 0, 1, 2, 4, 5, 11, 100) for accepted in (False, True)]
-
-    def logarithm(upvotes: int) -> float:
-        return float(np.log2(1 + max(upvotes, 0)))
-
-    return compare_function(
-        answer,
-        stack_exchange_score,
-        cases,
-        mistakes={
-            "an answer with negative votes has the score -1, even if it is accepted": (
-                lambda v, accepted: (-1 if v < 0 else round(logarithm(v))) + accepted
-            ),
-            "the logarithm is rounded to the nearest whole number, not down": (
-                lambda v, accepted: -1 if v < 0 else int(logarithm(v)) + accepted
-            ),
-            "negative votes give the score -1, whatever their number": (
-                lambda v, accepted: round(logarithm(v)) + accepted
+            "this is the temperature; compute the ceiling at this temperature": temperature_of,
+            "a negative margin counts too: the ceiling is the mean of max(p, 1 - p)": (
+                lambda agreement, margins: np.mean(
+                    preferred(margins, temperature_of(agreement, margins))
+                )
             ),
         },
-    )
-
-
-def gradient(answer: Callable[..., Any]) -> Verdict:
-    """`answer(weights, differences, labels)`: the gradient (F,) of the loss without ridge."""
-    rng = np.random.default_rng(1)
-    cases = [(rng.normal(size=3), rng.normal(size=(6, 3)), rng.uniform(size=6)) for _ in range(2)]
-
-    def exact(weights: np.ndarray, differences: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return bradley_terry_loss(weights, differences, labels)[1]
-
-    def squared(weights: np.ndarray, differences: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        p = scipy.special.expit(differences @ weights)
-        return differences.T @ ((p - labels) * p * (1 - p)) / len(labels)
-
-    return compare_function(
-        answer,
-        exact,
-        cases,
-        mistakes={
-            "the sign is wrong: the loss decreases along this vector": (
-                lambda w, d, labels: -exact(w, d, labels)
-            ),
-            "the loss is a mean over pairs; this is the gradient of a sum": (
-                lambda w, d, labels: len(labels) * exact(w, d, labels)
-            ),
-            "with the cross-entropy the factor p (1 - p) of the sigmoid cancels": squared,
-        },
-    )
-
-
-def ceiling(answer: Callable[[np.ndarray], Any]) -> Verdict:
-    """`answer(labels)`: the largest accuracy that a model can have, for soft labels (M,)."""
-    rng = np.random.default_rng(2)
-    return compare_function(
-        answer,
-        bayes_ceiling,
-        [(rng.uniform(size=8),), (np.array([0.0, 1.0, 0.5]),)],
-        mistakes={
-            "this is how often two random labels agree; a model can predict the likelier one": (
-                lambda p: np.mean(p**2 + (1 - p) ** 2)
-            ),
-            "for a pair with p < 1/2, the best prediction is the second answer": np.mean,
-            "the label may differ from the best prediction, unless p is 0 or 1": (
-                lambda p: np.mean(p > 0.5)
-            ),
-        },
+        rtol=1e-3,
     )
 
 
