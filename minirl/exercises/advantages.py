@@ -26,20 +26,38 @@ def _steps() -> tuple[np.ndarray, ...]:
 def td_errors(answer: Callable[..., Any]) -> Verdict:
     """delta (T,), from rewards, values, next_values and terminated (T,) and the discount."""
     exact = estimators.td_errors
+
+    def next_value_after_termination(
+        rewards: np.ndarray,
+        values: np.ndarray,
+        next_values: np.ndarray,
+        terminated: np.ndarray,
+        discount: float,
+    ) -> np.ndarray:
+        """No reward follows a termination: mask the value of the next state."""
+        return exact(rewards, values, next_values, np.zeros_like(terminated), discount)
+
+    def last_reward_masked(
+        rewards: np.ndarray,
+        values: np.ndarray,
+        next_values: np.ndarray,
+        terminated: np.ndarray,
+        discount: float,
+    ) -> np.ndarray:
+        """The last reward counts: terminated masks only the next value."""
+        return exact(rewards * ~terminated, values, next_values, terminated, discount)
+
+    def without_discount(*case: Any) -> np.ndarray:
+        """The discount is missing."""
+        rewards, values, next_values, terminated, _ = case
+        return exact(rewards, values, next_values, terminated, 1.0)
+
     rewards, values, next_values, terminated, _ = _steps()
     return compare_function(
         answer,
         exact,
         [(rewards, values, next_values, terminated, discount) for discount in (0.9, 0.5)],
-        mistakes={
-            "no reward follows a termination: mask the value of the next state": (
-                lambda r, v, after, over, discount: exact(r, v, after, over & False, discount)
-            ),
-            "the last reward counts: terminated masks only the next value": (
-                lambda r, v, after, over, discount: exact(r * ~over, v, after, over, discount)
-            ),
-            "the discount is missing": lambda r, v, after, over, _: exact(r, v, after, over, 1.0),
-        },
+        mistakes=[next_value_after_termination, last_reward_masked, without_discount],
     )
 
 
@@ -50,28 +68,27 @@ def gae(answer: Callable[..., Any]) -> Verdict:
         *steps, discount, lam = case
         return estimators.gae(*steps, discount=discount, lam=lam)
 
-    def trace_runs_on(r: Any, v: Any, after: Any, over: Any, cut: Any, *decay: float) -> np.ndarray:
-        deltas = estimators.td_errors(r, v, after, over, decay[0])
-        return estimators.discounted_sums(deltas, over, decay[0] * decay[1])
+    def truncation_as_termination(*case: Any) -> np.ndarray:
+        """A truncation is not a termination: V(s') still counts after it."""
+        rewards, values, next_values, terminated, truncated, discount, lam = case
+        ended = terminated | truncated
+        return exact(rewards, values, next_values, ended, truncated, discount, lam)
 
-    def ends_at_truncation(
-        r: Any, v: Any, after: Any, over: Any, cut: Any, *decay: float
-    ) -> np.ndarray:
-        return exact(r, v, after, over | cut, cut, *decay)
+    def trace_across_truncation(*case: Any) -> np.ndarray:
+        """The trace must stop at a truncation too: the next row is another episode."""
+        rewards, values, next_values, terminated, _, discount, lam = case
+        deltas = estimators.td_errors(rewards, values, next_values, terminated, discount)
+        return estimators.discounted_sums(deltas, terminated, discount * lam)
+
+    def trace_without_lam(*case: Any) -> np.ndarray:
+        """The trace decays by the factor discount times lam."""
+        return exact(*case[:-1], 1.0)
 
     return compare_function(
         answer,
         exact,
         [(*_steps(), 0.9, 0.8), (*_steps(), 0.5, 0.3)],
-        mistakes={
-            "a truncation is not a termination: V(s') still counts after it": ends_at_truncation,
-            "the trace must stop at a truncation too: the next row is another episode": (
-                trace_runs_on
-            ),
-            "the trace decays by the factor discount times lam": (
-                lambda r, v, after, over, cut, *decay: exact(r, v, after, over, cut, decay[0], 1.0)
-            ),
-        },
+        mistakes=[truncation_as_termination, trace_across_truncation, trace_without_lam],
     )
 
 
@@ -88,28 +105,31 @@ def lambda_returns(answer: Callable[..., Any]) -> Verdict:
         )
         return advantages + values
 
-    def bootstraps_at_the_end(
+    def bootstrapped_at_the_end(
         rewards: np.ndarray, next_values: np.ndarray, discount: float, lam: float
     ) -> np.ndarray:
+        """The episode ends with the last row: its next value is 0, whatever next_values is."""
         last = rewards[-1] + discount * next_values[-1]
         return exact(np.append(rewards[:-1], last), next_values, discount, lam)
+
+    def weights_exchanged(
+        rewards: np.ndarray, next_values: np.ndarray, discount: float, lam: float
+    ) -> np.ndarray:
+        """The weight of the following return is lam, that of the critic 1 - lam."""
+        return exact(rewards, next_values, discount, 1 - lam)
+
+    def without_critic(
+        rewards: np.ndarray, next_values: np.ndarray, discount: float, lam: float
+    ) -> np.ndarray:
+        """This is the return without a critic; the critic has the weight 1 - lam."""
+        return exact(rewards, next_values, discount, 1.0)
 
     rewards, _, next_values, _, _ = _steps()
     return compare_function(
         answer,
         exact,
         [(rewards, next_values, 0.9, 0.8), (rewards[:3], next_values[:3], 0.5, 0.3)],
-        mistakes={
-            "the episode ends with the last row: its next value is 0, whatever next_values is": (
-                bootstraps_at_the_end
-            ),
-            "the weight of the following return is lam, that of the critic 1 - lam": (
-                lambda r, after, discount, lam: exact(r, after, discount, 1 - lam)
-            ),
-            "this is the return without a critic; the critic has the weight 1 - lam": (
-                lambda r, after, discount, lam: exact(r, after, discount, 1.0)
-            ),
-        },
+        mistakes=[bootstrapped_at_the_end, weights_exchanged, without_critic],
     )
 
 
@@ -123,24 +143,27 @@ def constant_error(answer: Callable[..., Any]) -> Verdict:
         estimate = tabular.expected_gae(mdp, policy, critic, lam)
         return float((estimate - tabular.advantages(mdp, policy))[0, 0])
 
+    def opposite_sign(c: float, discount: float, lam: float) -> float:
+        """The sign is wrong: V(s_t) is subtracted, and its error with it."""
+        return -exact(c, discount, lam)
+
+    def of_one_td_error(c: float, discount: float, lam: float) -> float:
+        """This is the bias of one TD error; GAE is a sum of many."""
+        return exact(c, discount, 0.0)
+
+    def with_lam_1(c: float, discount: float, lam: float) -> float:
+        """This is the bias for lam = 1; for a smaller lam, later errors cancel a part."""
+        return exact(c, discount, 1.0)
+
+    def next_value_without_error(c: float, discount: float, lam: float) -> float:
+        """The next value is too high by c as well: each TD error is off by discount c - c."""
+        return -c / (1 - discount * lam)
+
     return compare_function(
         answer,
         exact,
         [(1.0, 0.9, 0.5), (-0.3, 0.99, 0.95), (2.0, 0.5, 0.0)],
-        mistakes={
-            "the sign is wrong: V(s_t) is subtracted, and its error with it": (
-                lambda c, discount, lam: -exact(c, discount, lam)
-            ),
-            "this is the bias of one TD error; GAE is a sum of many": (
-                lambda c, discount, lam: exact(c, discount, 0.0)
-            ),
-            "this is the bias for lam = 1; for a smaller lam, later errors cancel a part": (
-                lambda c, discount, lam: exact(c, discount, 1.0)
-            ),
-            "the next value is too high by c as well: each TD error is off by discount c - c": (
-                lambda c, discount, lam: -c / (1 - discount * lam)
-            ),
-        },
+        mistakes=[opposite_sign, of_one_td_error, with_lam_1, next_value_without_error],
     )
 
 
@@ -167,17 +190,15 @@ def which_end(answer: Any) -> Verdict:
         terminates("Pendulum-v1", [np.zeros(1, dtype=np.float32)]),
         terminates("minirl/TokenGeneration-v0", [0]),
     ]
+    only_the_exit = [True, False, False, False]
     return compare(
         answer,
         exact,
         mistakes={
-            "a limit set by the experimenter is no termination: the task can continue": [1] * 4,
-            "the largest length of a sentence is part of the task: no word can follow": [
-                1,
-                0,
-                0,
-                0,
-            ],
+            "a limit set by the experimenter is no termination: the task can continue": [True] * 4,
+            "the largest length of a sentence is part of the task: no word can follow": (
+                only_the_exit
+            ),
             "the answers are inverted: True means a termination": np.logical_not(exact),
         },
     )

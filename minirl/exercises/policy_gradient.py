@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,20 +42,24 @@ def discounted_returns(answer: Callable[..., Any]) -> Verdict:
     def exact(rewards: np.ndarray, discount: float) -> np.ndarray:
         return discounted_sums(rewards, np.zeros(len(rewards), bool), discount)
 
+    def without_discount(rewards: np.ndarray, discount: float) -> np.ndarray:
+        """The discount is missing."""
+        return exact(rewards, 1.0)
+
+    def discounted_from_the_start(rewards: np.ndarray, discount: float) -> np.ndarray:
+        """The discount must count from t, not from the start of the episode."""
+        return exact(rewards * discount ** np.arange(len(rewards)), 1.0)
+
+    def return_of_the_episode(rewards: np.ndarray, discount: float) -> np.ndarray:
+        """This is the return of the whole episode; G_t excludes the rewards before t."""
+        return np.full(len(rewards), exact(rewards, discount)[0])
+
     cases = [(REWARDS, 0.5), (np.array([0.0, 0.0, 0.0, 1.0]), 0.9), (np.ones(1), 0.9)]
     return compare_function(
         answer,
         exact,
         cases,
-        mistakes={
-            "the discount is missing": lambda r, discount: exact(r, 1.0),
-            "the discount must count from t, not from the start of the episode": (
-                lambda r, discount: exact(r * discount ** np.arange(len(r)), 1.0)
-            ),
-            "this is the return of the whole episode; G_t excludes the rewards before t": (
-                lambda r, discount: np.full(len(r), exact(r, discount)[0])
-            ),
-        },
+        mistakes=[without_discount, discounted_from_the_start, return_of_the_episode],
     )
 
 
@@ -66,22 +69,29 @@ def softmax_score(answer: Callable[..., Any]) -> Verdict:
     def exact(logits: np.ndarray, action: int) -> np.ndarray:
         return Categorical(logits[None]).grad_log_prob(np.array([action]))[0]
 
+    def of_the_probability(logits: np.ndarray, action: int) -> np.ndarray:
+        """This is the derivative of pi(a); divide it by pi(a) to get that of log pi(a)."""
+        return exact(logits, action) * tabular.softmax_policy(logits[None])[0, action]
+
+    def opposite_sign(logits: np.ndarray, action: int) -> np.ndarray:
+        """The sign is wrong."""
+        return -exact(logits, action)
+
+    def overwritten_entry(logits: np.ndarray, action: int) -> np.ndarray:
+        """The entry of the action is 1 - pi(a): add 1 to -pi(a) instead of overwriting it."""
+        score = exact(logits, action)
+        score[action] = 1.0
+        return score
+
+    def without_normalisation(logits: np.ndarray, action: int) -> np.ndarray:
+        """The normalisation depends on every logit: something must be subtracted."""
+        return np.eye(len(logits))[action]
+
     return compare_function(
         answer,
         exact,
         [(LOGITS, 0), (LOGITS, 2), (np.zeros(4), 1)],
-        mistakes={
-            "this is the derivative of pi(a); divide it by pi(a) to get that of log pi(a)": (
-                lambda logits, a: exact(logits, a) * tabular.softmax_policy(logits[None])[0, a]
-            ),
-            "the sign is wrong": lambda logits, a: -exact(logits, a),
-            "the entry of the action is 1 - pi(a): add 1 to -pi(a) instead of overwriting it": (
-                lambda logits, a: np.where(np.arange(len(logits)) == a, 1.0, exact(logits, a))
-            ),
-            "the normalisation depends on every logit: something must be subtracted": (
-                lambda logits, a: np.eye(len(logits))[a]
-            ),
-        },
+        mistakes=[of_the_probability, opposite_sign, overwritten_entry, without_normalisation],
     )
 
 
@@ -145,6 +155,42 @@ def reinforce(answer: Callable[..., Any]) -> Verdict:
             baseline = to_go[rollout.valid].mean()
         return state.policy.parameters.reshape(logits.shape)
 
+    def gradient_descent(*case: Any) -> np.ndarray:
+        """The sign is wrong: the expected return should rise, so add the gradient."""
+        return _plain_reinforce(*case, sign=-1)
+
+    def without_state_discount(*case: Any) -> np.ndarray:
+        """The factor discount**t of the score at time t is missing."""
+        return _plain_reinforce(*case, state_discount=False)
+
+    def whole_returns(*case: Any) -> np.ndarray:
+        """The score at time t is multiplied by G_t, not by the return of the whole episode."""
+        return _plain_reinforce(*case, to_go=False)
+
+    def mean_over_steps(*case: Any) -> np.ndarray:
+        """Divide the sum by the number of episodes, not by the number of steps."""
+        return _plain_reinforce(*case, per="step")
+
+    def sum_over_episodes(*case: Any) -> np.ndarray:
+        """The gradient is the mean over the episodes: divide the sum by their number."""
+        return _plain_reinforce(*case, per="batch")
+
+    def one_row_per_state(*case: Any) -> np.ndarray:
+        """`gradient[states] += rows` adds only one row per state; use np.add.at or a loop."""
+        return _plain_reinforce(*case, repeated=False)
+
+    def old_episodes(*case: Any) -> np.ndarray:
+        """Sample new episodes in every update: old ones come from another policy."""
+        return _plain_reinforce(*case, fresh=False)
+
+    def baseline_of_this_update(*case: Any) -> np.ndarray:
+        """Subtract the previous update's mean; the current one holds the episode's own return."""
+        return _plain_reinforce(*case, baseline="current")
+
+    def without_baseline(*case: Any) -> np.ndarray:
+        """The baseline is missing: subtract the mean G_t of the previous update."""
+        return _plain_reinforce(*case, baseline=None)
+
     cases = [
         (np.zeros((6, 4)), EpisodeSampler(episodes, episodes), discount, 0.5, updates)
         for episodes, discount, updates in [(4, 0.9, 1), (8, 0.8, 3)]
@@ -153,35 +199,17 @@ def reinforce(answer: Callable[..., Any]) -> Verdict:
         answer,
         exact,
         cases,
-        mistakes={
-            "the sign is wrong: the expected return should rise, so add the gradient": (
-                partial(_plain_reinforce, sign=-1)
-            ),
-            "the factor discount**t of the score at time t is missing": (
-                partial(_plain_reinforce, state_discount=False)
-            ),
-            "the score at time t is multiplied by G_t, not by the return of the whole episode": (
-                partial(_plain_reinforce, to_go=False)
-            ),
-            "divide the sum by the number of episodes, not by the number of steps": (
-                partial(_plain_reinforce, per="step")
-            ),
-            "the gradient is the mean over the episodes: divide the sum by their number": (
-                partial(_plain_reinforce, per="batch")
-            ),
-            "`gradient[states] += rows` adds only one row per state; use np.add.at or a loop": (
-                partial(_plain_reinforce, repeated=False)
-            ),
-            "sample new episodes in every update: old ones come from another policy": (
-                partial(_plain_reinforce, fresh=False)
-            ),
-            "subtract the previous update's mean; the current one holds the episode's own return": (
-                partial(_plain_reinforce, baseline="current")
-            ),
-            "the baseline is missing: subtract the mean G_t of the previous update": (
-                partial(_plain_reinforce, baseline=None)
-            ),
-        },
+        mistakes=[
+            gradient_descent,
+            without_state_discount,
+            whole_returns,
+            mean_over_steps,
+            sum_over_episodes,
+            one_row_per_state,
+            old_episodes,
+            baseline_of_this_update,
+            without_baseline,
+        ],
     )
 
 
@@ -241,44 +269,50 @@ def visitation(answer: Callable[..., Any]) -> Verdict:
         )
         return np.bincount(batch.observations, batch.weight, states)
 
+    def without_discount(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        """Later visits have a smaller weight: the factor discount**time is missing."""
+        return exact(rollout, 1.0, states)
+
     def all_rows(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        """Rows after the end of an episode are counted too: use only valid rows."""
         weight = discount**rollout.time / rollout.valid.shape[1]
         return np.bincount(rollout.observations.ravel(), weight.ravel(), states)
 
-    def per_row(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+    def mean_over_rows(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        """Divide by the number of episodes, not of rows: d is a count per episode."""
         return exact(rollout, discount, states) * rollout.valid.shape[1] / rollout.valid.sum()
 
+    def mean_over_time_steps(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        """Divide by the number of episodes only, not also by the T time steps."""
+        return exact(rollout, discount, states) / len(rollout.valid)
+
+    def sum_over_episodes(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        """d is a mean over the episodes: divide the sum by their number."""
+        return exact(rollout, discount, states) * rollout.valid.shape[1]
+
     def normalised(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        """d is not a distribution: do not divide by its sum."""
         visits = exact(rollout, discount, states)
         return visits / visits.sum()
 
-    def per_place(rollout: Rollout, discount: float, states: int) -> np.ndarray:
-        return exact(rollout, discount, states) / len(rollout.valid)
-
-    def summed(rollout: Rollout, discount: float, states: int) -> np.ndarray:
-        return exact(rollout, discount, states) * rollout.valid.shape[1]
-
-    def per_visit(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+    def mean_over_visits(rollout: Rollout, discount: float, states: int) -> np.ndarray:
+        """d is not the mean weight of a visit: do not divide by the visits of each state."""
         visits = np.bincount(rollout.observations[rollout.valid], minlength=states)
-        return summed(rollout, discount, states) / np.maximum(visits, 1)
+        return sum_over_episodes(rollout, discount, states) / np.maximum(visits, 1)
 
     return compare_function(
         answer,
         exact,
         [(rollout, 0.9, 3), (rollout, 0.5, 4)],
-        mistakes={
-            "later visits have a smaller weight: the factor discount**time is missing": (
-                lambda rollout, discount, states: exact(rollout, 1.0, states)
-            ),
-            "rows after the end of an episode are counted too: use only valid rows": all_rows,
-            "divide by the number of episodes, not of rows: d is a count per episode": per_row,
-            "divide by the number of episodes only, not also by the T time steps": per_place,
-            "d is a mean over the episodes: divide the sum by their number": summed,
-            "d is not a distribution: do not divide by its sum": normalised,
-            "d is not the mean weight of a visit: do not divide by the visits of each state": (
-                per_visit
-            ),
-        },
+        mistakes=[
+            without_discount,
+            all_rows,
+            mean_over_rows,
+            mean_over_time_steps,
+            sum_over_episodes,
+            normalised,
+            mean_over_visits,
+        ],
     )
 
 
@@ -290,38 +324,34 @@ def estimator_variance(answer: Callable[..., Any]) -> Verdict:
         rows = Categorical(np.tile(logits, (len(logits), 1)))
         return (rewards - b)[:, None] * rows.grad_log_prob(every)
 
-    def moment(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+    def mean_of_the_squares(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        """This is the mean of the squares; subtract the squared mean."""
         squares = (estimates(logits, rewards, b) ** 2).sum(axis=1)
         return float(tabular.softmax_policy(logits[None])[0] @ squares)
 
     def exact(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
         mdp = FiniteMDP(np.zeros((1, len(logits), 1)), rewards[None], np.ones(1), discount=1.0)
         gradient = tabular.policy_gradient(mdp, logits[None])
-        return moment(logits, rewards, b) - float((gradient**2).sum())
+        return mean_of_the_squares(logits, rewards, b) - float((gradient**2).sum())
 
     def unweighted(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        """Actions are not equally likely: weight each one with its probability."""
         return float(estimates(logits, rewards, b).var(axis=0).sum())
 
-    def of_the_factor(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+    def of_the_reward(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        """This is the variance of the reward; the score multiplies it."""
         probs = tabular.softmax_policy(logits[None])[0]
         return float(probs @ (rewards - probs @ rewards) ** 2)
 
-    def one_baseline_twice(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
-        probs = tabular.softmax_policy(logits[None])[0]
-        wrong = probs * (rewards - b)
-        return moment(logits, rewards, b) - float((wrong**2).sum())
+    def baseline_in_the_mean(logits: np.ndarray, rewards: np.ndarray, b: float) -> float:
+        """The mean of the estimate does not depend on b: use the gradient pi(a) (r_a - V)."""
+        mean = tabular.softmax_policy(logits[None])[0] * (rewards - b)
+        return mean_of_the_squares(logits, rewards, b) - float((mean**2).sum())
 
     other = np.array([2.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0])
     return compare_function(
         answer,
         exact,
         [(LOGITS, REWARDS, 0.0), (LOGITS, REWARDS, -1.0), (*other, 0.7)],
-        mistakes={
-            "this is the mean of the squares; subtract the squared mean": moment,
-            "actions are not equally likely: weight each one with its probability": unweighted,
-            "this is the variance of the reward; the score multiplies it": of_the_factor,
-            "the mean of the estimate does not depend on b: use the gradient pi(a) (r_a - V)": (
-                one_baseline_twice
-            ),
-        },
+        mistakes=[mean_of_the_squares, unweighted, of_the_reward, baseline_in_the_mean],
     )

@@ -1,7 +1,7 @@
 """Comparison of an answer with the exact one: right, wrong (with a hint), or not answered."""
 
 import dis
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,9 @@ def compare(
         It counts as not answered if `unanswered` returns True for it.
     exact : array_like or str
     mistakes : mapping, optional
-        From a hint for the reader to the answer that results from this mistake.
+        From a hint for the reader to the answer that results from this mistake. A hint is a clause
+        without a capital and without a full stop. (`compare_function` takes functions instead,
+        whose docstrings are the hints; a plain value has no docstring.)
     rtol, atol : float
         Differences up to ``atol + rtol |exact|`` are right.
 
@@ -91,7 +93,7 @@ def compare_function(
     exact: Callable[..., ArrayLike],
     cases: Iterable[tuple[Any, ...]],
     *,
-    mistakes: Mapping[str, Callable[..., ArrayLike]] | None = None,
+    mistakes: Sequence[Callable[..., ArrayLike]] | Mapping[str, Callable[..., ArrayLike]] = (),
     rtol: float = 1e-6,
     atol: float = 1e-9,
 ) -> Verdict:
@@ -108,9 +110,11 @@ def compare_function(
         Takes the same arguments.
     cases : iterable of tuple
         Positional arguments; the answer receives a copy.
-    mistakes : mapping, optional
-        From a hint for the reader to the function with this mistake. The hint is given if this
-        function agrees with the answer in every case.
+    mistakes : sequence of callables, optional
+        Functions that each make one typical mistake. Their docstrings are the hints for the
+        reader: complete sentences that end with a full stop. A hint is given if its function agrees
+        with the answer in every case; the first such function counts. In the message, the hint
+        follows a colon, so its first word loses its capital unless it is a symbol or an acronym.
     rtol, atol : float
         As for `compare`.
 
@@ -118,6 +122,12 @@ def compare_function(
     --------
     >>> compare_function(lambda x: 2 * x, lambda x: x**2, [(2.0,), (3.0,)])
     Not yet in case 2 of 2: off by up to 3.
+
+    >>> def not_squared(x):
+    ...     "The square is missing."
+    ...     return x
+    >>> compare_function(lambda x: x, lambda x: x**2, [(2.0,), (3.0,)], mistakes=[not_squared])
+    Not yet: the square is missing.
 
     >>> def forgetful(x):
     ...     square = x**2
@@ -136,7 +146,8 @@ def compare_function(
     ]
     if not any(complaints):
         return RIGHT
-    for message, mistaken in (mistakes or {}).items():
+    named = mistakes if isinstance(mistakes, Mapping) else {_hint(f): f for f in mistakes}
+    for message, mistaken in named.items():
         if not any(
             _difference(value, mistaken(*case), rtol, atol)
             for value, case in zip(answers, cases, strict=True)
@@ -146,6 +157,25 @@ def compare_function(
         (number, text) for number, text in enumerate(complaints, start=1) if text is not None
     )
     return Verdict("wrong", f"Not yet in case {number} of {len(cases)}: {complaint}.")
+
+
+def _hint(mistake: Callable[..., Any]) -> str:
+    """The function's docstring in one line, as it continues a sentence after a colon.
+
+    The capital of a word such as "The" or "A" is that of the sentence and is removed. Symbols and
+    acronyms ("V(s')", "KL") keep theirs. The last full stop is removed.
+    """
+    hint = " ".join((mistake.__doc__ or "").split())
+    if not hint.endswith("."):
+        name = getattr(mistake, "__qualname__", repr(mistake))
+        raise ValueError(
+            f"the docstring of {name} must be a hint for the reader that ends with a full stop, "
+            f"but it is {hint!r}"
+        )
+    first = hint.split(maxsplit=1)[0].rstrip(",:;")
+    if first == "A" or (first.isalpha() and first[1:].islower()):
+        hint = hint[0].lower() + hint[1:]
+    return hint.removesuffix(".")
 
 
 def _is_empty(function: Callable[..., Any]) -> bool:

@@ -74,14 +74,60 @@ def test_a_function_must_be_right_in_every_case():
     assert compare_function(lambda x: 2 * x, square, cases).outcome == "wrong"
 
 
+def double(x):
+    """This doubles the number."""
+    return 2 * x
+
+
 def test_a_mistake_must_explain_every_case():
-    mistakes = {"that doubles": lambda x: 2 * x}
-    doubled = compare_function(lambda x: 2 * x, square, [(2.0,), (3.0,)], mistakes=mistakes)
-    assert doubled.message == "Not yet: that doubles."
+    doubled = compare_function(lambda x: 2 * x, square, [(2.0,), (3.0,)], mistakes=[double])
+    assert doubled.message == "Not yet: this doubles the number."
     other = compare_function(
-        lambda x: 2 * x if x < 4 else 7.0, square, [(3.0,), (4.0,)], mistakes=mistakes
+        lambda x: 2 * x if x < 4 else 7.0, square, [(3.0,), (4.0,)], mistakes=[double]
     )
     assert other.message == "Not yet in case 1 of 2: off by up to 3."
+
+
+def test_the_first_mistake_that_explains_the_answer_is_named():
+    def also_double(x):
+        """Not the first."""
+        return x + x
+
+    doubled = compare_function(double, square, [(3.0,)], mistakes=[double, also_double])
+    assert doubled.message == "Not yet: this doubles the number."
+
+
+@pytest.mark.parametrize(
+    ("docstring", "message"),
+    [
+        ("A factor is missing.", "a factor is missing."),
+        ("V(s') is missing.", "V(s') is missing."),
+        (
+            "KL(p || q) averages over p. Exchange them.",
+            "KL(p || q) averages over p. Exchange them.",
+        ),
+        ("TRPO takes the longest step.", "TRPO takes the longest step."),
+        ("M has a second part.", "M has a second part."),
+        ("d is no distribution.", "d is no distribution."),
+        ("Here, a factor\n        is missing.\n        ", "here, a factor is missing."),
+    ],
+)
+def test_a_hint_continues_the_sentence_and_symbols_keep_their_capital(docstring, message):
+    def mistake(x):
+        return 2 * x
+
+    mistake.__doc__ = docstring
+    found = compare_function(double, square, [(3.0,)], mistakes=[mistake])
+    assert found.message == f"Not yet: {message}"
+
+
+@pytest.mark.parametrize("docstring", [None, "No full stop"])
+def test_a_mistake_needs_a_sentence_as_its_docstring(docstring):
+    def mistake(x): ...
+
+    mistake.__doc__ = docstring
+    with pytest.raises(ValueError, match=r"the docstring of .*mistake must be a hint .* full stop"):
+        compare_function(double, square, [(3.0,)], mistakes=[mistake])
 
 
 def test_a_stub_is_unanswered():
@@ -159,9 +205,8 @@ def test_tolerances_of_a_function_are_the_callers():
 
 
 def test_tolerances_of_a_function_hold_for_its_mistakes():
-    mistakes = {"that doubles": lambda x: 2 * x}
-    found = compare_function(lambda x: 2 * x + 1e-4, square, [(3.0,)], mistakes=mistakes, rtol=1e-2)
-    assert found.message == "Not yet: that doubles."
+    found = compare_function(lambda x: 2 * x + 1e-4, square, [(3.0,)], mistakes=[double], rtol=1e-2)
+    assert found.message == "Not yet: this doubles the number."
 
 
 def test_an_answer_cannot_change_the_case_it_is_judged_by():
