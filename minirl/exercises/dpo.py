@@ -1,16 +1,20 @@
-"""Checks of notebook 10: implicit reward, DPO loss, its derivative, the reward of an optimum."""
+"""Checks of notebook 10: DPO's loop and loss, labels that are flipped, the reward of an optimum."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax
+from scipy.special import expit, log_expit, log_softmax, logit
 
+from minirl.distributions import Categorical
+from minirl.envs.token_tasks import Paths
 from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare, compare_function
+from minirl.networks import Table
+from minirl.policy import Policy
 from minirl.rlhf import dpo
 
-__all__ = ["implicit_reward", "dpo_loss", "margin_slopes", "recovered_reward", "unchanged"]
+__all__ = ["dpo_loop", "dpo_loss", "margin_with_flips", "recovered_reward", "unchanged"]
 
 BETA = 0.3
 # Exercise 5: the change of a table of rewards (X, N) and of beta for each letter.
@@ -33,80 +37,162 @@ def _optimum(log_reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.
     return sequences.response_log_probs(log_policy)
 
 
-def implicit_reward(answer: Callable[..., Any]) -> Verdict:
-    """`answer(log_probs, reference_log_probs, beta)`: implicit rewards (M,) of M responses.
+def dpo_loop(answer: Callable[..., Any]) -> Verdict:
+    """`answer(reference_logits, first, second, labels, beta, rate, steps)`: logits (N,) after DPO.
 
-    `log_probs` are log pi(y|x) (M,), `reference_log_probs` log pi_ref(y|x) (M,), in nats.
+    One prompt with N responses and a softmax policy over whole responses, which starts at the
+    reference. `first` and `second` (M,) are the numbers of the responses of M pairs, `labels` (M,)
+    the probabilities that the first is preferred. Each step uses all pairs and is plain gradient
+    descent on the mean loss.
     """
+
+    def exact(
+        reference_logits: np.ndarray,
+        first: np.ndarray,
+        second: np.ndarray,
+        labels: np.ndarray,
+        beta: float,
+        rate: float,
+        steps: int,
+    ) -> np.ndarray:
+        size = len(reference_logits)
+        policy = Policy(Table(1, size), Categorical, reference_logits)
+        zeros, valid = np.zeros((len(first), 1), np.int64), np.ones((len(first), 1), dtype=bool)
+        one, two = (Paths(zeros, side[:, None], valid) for side in (first, second))
+        margins = reference_logits[first] - reference_logits[second]
+        method = dpo.DPO(beta=beta)
+        for _ in range(steps):
+            _, gradient, _ = method.loss_and_gradient(policy, one, two, margins, labels)
+            policy = policy.with_parameters(policy.parameters - rate * gradient)
+        return policy.parameters
+
+    def by_hand(
+        with_reference: bool = True, factor: Callable[[float, int], float] | None = None
+    ) -> Callable[..., np.ndarray]:
+        """The same loop, without the reference or with another factor in front of the gradient."""
+
+        def loop(
+            reference_logits: np.ndarray,
+            first: np.ndarray,
+            second: np.ndarray,
+            labels: np.ndarray,
+            beta: float,
+            rate: float,
+            steps: int,
+        ) -> np.ndarray:
+            logits = reference_logits.copy()
+            start = reference_logits if with_reference else np.zeros(len(logits))
+            scale = factor(beta, len(first)) if factor else beta / len(first)
+            for _ in range(steps):
+                change = logits - start
+                slopes = scale * (expit(beta * (change[first] - change[second])) - labels)
+                np.add.at(logits, first, -rate * slopes)
+                np.add.at(logits, second, rate * slopes)
+            return logits
+
+        return loop
+
     rng = np.random.default_rng(1)
+    cases = []
+    for beta, steps in ((0.3, 1), (0.5, 20)):
+        first = rng.integers(5, size=8)
+        second = (first + rng.integers(1, 5, size=8)) % 5
+        labels = rng.random(8) if steps > 1 else rng.integers(2, size=8).astype(float)
+        cases.append((rng.normal(size=5), first, second, labels, beta, 2.0, steps))
     return compare_function(
         answer,
-        lambda log_policy, reference, beta: beta * (log_policy - reference),
-        [(np.log(rng.random(4)), np.log(rng.random(4)), beta) for beta in (0.1, 0.3, 2.0)],
+        exact,
+        cases,
         mistakes={
-            "the ratio is inverted: a response that becomes more likely has a higher reward": (
-                lambda log_policy, reference, beta: beta * (reference - log_policy)
+            "the reference is missing: the margin is beta times a difference of log-ratios "
+            "log(pi / pi_ref), not of log-probabilities": by_hand(with_reference=False),
+            "beta is missing in the gradient: the margin is beta times a difference of log-ratios, "
+            "so its derivative has the factor beta": by_hand(factor=lambda beta, pairs: 1 / pairs),
+            "the sign is wrong: the loss increases along these steps": by_hand(
+                factor=lambda beta, pairs: -beta / pairs
             ),
-            "beta is missing: the log-ratio alone is r / beta": lambda log_policy, ref, beta: (
-                log_policy - ref
+            "this is the gradient of the sum over pairs; the loss is the mean": by_hand(
+                factor=lambda beta, pairs: beta
             ),
-            "this divides by beta; it should multiply by beta": lambda log_policy, ref, beta: (
-                (log_policy - ref) / beta
-            ),
+            "nothing has changed: return the logits after the steps": lambda *case: case[0],
         },
     )
 
 
 def dpo_loss(answer: Callable[..., Any]) -> Verdict:
-    """`answer(chosen, rejected, beta)`: the DPO loss of M hard labels, a number.
+    """`answer(margins, labels)`: the DPO loss of M pairs, a finite number for any finite margins.
 
-    `chosen` and `rejected` are the log-ratios log(pi / pi_ref) of both answers, (M,) each.
+    The last case contains margins of 1,000 and -1,000, which overflow in `np.exp`.
     """
 
-    def loss(margins: np.ndarray) -> float:
-        return dpo.dpo_loss(margins, np.ones(len(margins)))[0]
+    def naive(margins: np.ndarray, labels: np.ndarray) -> float:
+        with np.errstate(all="ignore"):
+            sigmoid = 1 / (1 + np.exp(-margins))
+            return -float((labels * np.log(sigmoid) + (1 - labels) * np.log1p(-sigmoid)).mean())
+
+    def infinite(margins: np.ndarray, labels: np.ndarray) -> float:
+        return float("inf") if np.abs(margins).max() > 700 else loss(margins, labels)
+
+    def loss(margins: np.ndarray, labels: np.ndarray) -> float:
+        return dpo.dpo_loss(margins, labels)[0]
 
     rng = np.random.default_rng(2)
+    soft = 3 * rng.normal(size=5), rng.random(5)
+    hard = np.array([1000.0, -1000.0, 0.5, -1000.0]), np.array([1.0, 0.0, 1.0, 1.0])
     return compare_function(
         answer,
-        lambda chosen, rejected, beta: loss(beta * (chosen - rejected)),
-        [(3 * rng.normal(size=5), 3 * rng.normal(size=5), beta) for beta in (0.1, 0.3)],
+        loss,
+        [soft, hard],
         mistakes={
-            "beta is missing: the margin is a difference of implicit rewards": (
-                lambda chosen, rejected, beta: loss(chosen - rejected)
+            "np.exp overflows at a margin of 1,000, and 0 times infinity is NaN; compute the log "
+            "of the sigmoid by scipy.special.log_expit or np.logaddexp": naive,
+            "the loss is infinite, because np.exp overflows at -1,000, where the log of "
+            "the sigmoid is -1,000; use scipy.special.log_expit or np.logaddexp": infinite,
+            "this treats every first answer as the chosen one; use the labels": (
+                lambda margins, labels: -float(log_expit(margins).mean())
             ),
-            "this prefers the rejected answers": (
-                lambda chosen, rejected, beta: loss(beta * (rejected - chosen))
+            "the labels are exchanged: p belongs to the first answer": (
+                lambda margins, labels: loss(margins, 1 - labels)
             ),
             "this is the mean log-likelihood; the loss is its negative": (
-                lambda chosen, rejected, beta: -loss(beta * (chosen - rejected))
+                lambda margins, labels: -loss(margins, labels)
             ),
             "this is the sum over pairs; the loss is the mean": (
-                lambda chosen, rejected, beta: -log_expit(beta * (chosen - rejected)).sum()
+                lambda margins, labels: loss(margins, labels) * len(margins)
             ),
         },
     )
 
 
-def margin_slopes(answer: Callable[..., Any]) -> Verdict:
-    """`answer(margins, labels)`: the derivative of the DPO loss with respect to M margins (M,).
+def margin_with_flips(answer: Callable[..., Any]) -> Verdict:
+    """`answer(differences, flips)`: the margins (M,) at which DPO's loss of each pair is smallest.
 
-    `labels` (M,) in [0, 1] are the probabilities that the first answer is preferred.
+    The annotator's verdict follows Bradley-Terry with the reward differences r_1 - r_2 (M,), and is
+    then turned round with probability `flips`, below 1/2.
     """
+
+    def label(differences: np.ndarray, flips: float) -> np.ndarray:
+        return np.asarray((1 - flips) * expit(differences) + flips * expit(-differences))
+
     rng = np.random.default_rng(3)
     return compare_function(
         answer,
-        lambda margins, labels: dpo.dpo_loss(margins, labels)[1],
-        [(rng.normal(size=4), np.eye(4)[0]), (3 * rng.normal(size=6), rng.random(6))],
+        lambda differences, flips: logit(label(differences, flips)),
+        [(2 * rng.normal(size=4), 0.1), (3 * rng.normal(size=6), 0.3)],
         mistakes={
-            "the sign is wrong: the loss decreases along this vector": (
-                lambda margins, labels: -dpo.dpo_loss(margins, labels)[1]
+            "this is the label p, a probability; the margin is where sigmoid(margin) = p": label,
+            "flips change the minimum: the labels are no longer sigmoid(r_1 - r_2)": (
+                lambda differences, flips: differences
             ),
-            "the loss is a mean: each pair has the weight 1/M": (
-                lambda margins, labels: expit(margins) - labels
+            "the label shrinks towards 1/2, but the margin does not shrink by the same factor": (
+                lambda differences, flips: (1 - 2 * flips) * differences
             ),
-            "this treats every first answer as the chosen one; use the labels": (
-                lambda margins, labels: -expit(-margins) / len(margins)
+            "the sign is wrong: the first answer has the probability p": (
+                lambda differences, flips: -logit(label(differences, flips))
+            ),
+            "an unflipped verdict for the second answer does not count for the first: the label is "
+            "(1 - flips) sigmoid(d) + flips sigmoid(-d)": (
+                lambda differences, flips: logit((1 - flips) * expit(differences))
             ),
         },
     )
