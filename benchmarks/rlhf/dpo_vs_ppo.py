@@ -5,9 +5,9 @@
     python -m benchmarks.rlhf.dpo_vs_ppo --table      (tables of docs/results/rlhf.md)
 
 Everything runs in one process on one core. `--compute` runs the methods in turn at equal compute
-and stores its rows in dpo_vs_ppo_compute.csv, from which `--table` makes the tables. Each seed has
-its own demonstrations, reference, pairs and judgements. beta is 0.3, and every policy is evaluated
-by its exact J under the gold reward. One row per run:
+and stores its rows in dpo_vs_ppo_compute.csv. `--table` makes the tables of both files. Each seed
+has its own demonstrations, reference, pairs and judgements. beta is 0.3, and every policy is
+evaluated by its exact J under the gold reward. One row per run:
 
 pairs, answers  number of preference pairs; of labels: one per pair, or per sentence scored by gold
 sentences       number of sentences sampled, for the pairs and while learning
@@ -354,6 +354,46 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return {**by_title, "All runs (medians)": study.markdown(header, lines)}
 
 
+def label_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The tables of docs/results/rlhf.md that the runs without `--compute` make, by title."""
+    first = [row for row in rows if row["repeat"] == "0"]
+    names = ["DPO, hard, 150 steps", "DPO, hard, 600 steps", "DPO, hard, stopped"]
+    names += ["PPO, reward model", "optimum, reward model"]
+    by_pairs = study.grouped(first, "method", "pairs")
+    lines = [
+        [f"{pairs:,}", *(fraction_cell(by_pairs[name, str(pairs)]) for name in names)]
+        for pairs in PAIRS
+    ]
+    equal = study.markdown(["pairs", *names], lines)
+    rates = [row for row in first if row["method"] == "DPO, hard, rates"]
+    by_rate = study.grouped(rates, "learning_rate", "steps")
+    lines = [
+        [str(rate), *(fraction_cell(by_rate[str(rate), str(steps)]) for steps in RATE_STEPS)]
+        for rate in RATES
+    ]
+    by_rate_table = study.markdown(["rate", *(f"{steps} steps" for steps in RATE_STEPS)], lines)
+    lines = []
+    for name, column, budget in (
+        ("PPO, gold", "sentences", 51_200),
+        ("DPO, soft", "pairs", 3_000),
+        ("PPO, reward model", "pairs", 3_000),
+        ("DPO, hard, 150 steps", "pairs", 3_000),
+    ):
+        runs = [row for row in rows if row["method"] == name and row[column] == str(budget)]
+        anew = [row for row in runs if row["repeat"] == "0"]
+        again = [row for row in runs if row["seed"] == str(SEEDS[0])]
+        spreads = (np.std(study.numbers(part, "fraction"), ddof=1) for part in (anew, again))
+        lines.append(
+            [name, *(f"{spread:.4f}" for spread in spreads), f"{median(anew, 'cpu_seconds'):.2f}"]
+        )
+    header = ["method", "8 seeds, everything new", "6 learning seeds, same data", "median CPU s"]
+    return {
+        "Equal labels": equal,
+        "Rate and steps of DPO": by_rate_table,
+        "Standard deviation of the fraction": study.markdown(header, lines),
+    }
+
+
 def main() -> None:
     """Compute the missing runs, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -361,7 +401,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the stored runs' tables")
     arguments = parser.parse_args()
     if arguments.table:
-        print(study.titled(tables(COMPUTE.rows())))
+        print(study.titled({**label_tables(STUDY.rows()), **tables(COMPUTE.rows())}))
         return
     stored, items = (COMPUTE, compute_jobs()) if arguments.compute else (STUDY, jobs())
 

@@ -33,6 +33,7 @@ PAGES = [
         for of in ("control", "rlhf")
     ),
     ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.tables(s.COMPUTE.rows()).values()),
+    ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.label_tables(s.STUDY.rows()).values()),
     ("results/rlhf.md", "rlhf.reach", lambda s: s.tables(s.STUDY.rows()).values()),
     ("results/speed-peers-table.md", "speed.peers", lambda s: [s.tables()]),
     ("results/speed-scaling.md", "speed.scaling", lambda s: s.tables(s.from_rows(s.STUDY.rows()))),

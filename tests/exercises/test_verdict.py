@@ -58,6 +58,11 @@ def test_nan_is_right_only_where_it_is_exact():
     assert not compare([1.0, 2.0], [1.0, np.nan])
 
 
+def test_a_difference_that_cannot_be_measured_is_no_warning():
+    assert compare(np.inf, np.nan).message == "Not yet: a number is missing or infinite."
+    assert compare(1.0, np.nan).message == "Not yet: a number is missing or infinite."
+
+
 def test_a_known_mistake_is_named_and_an_unknown_one_measured():
     mistakes = {"the sign is wrong": -2.0}
     assert compare(-2.0, 2.0, mistakes=mistakes).message == "Not yet: the sign is wrong."
