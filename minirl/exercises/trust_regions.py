@@ -1,7 +1,6 @@
 """Checks of the exercises of notebook 3, trust regions and TRPO."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,33 +39,40 @@ def bernoulli_kl(answer: Callable[..., Any]) -> Verdict:
         # rare, so the first KL is the larger one if q is nearer to 0 or 1 than p is.
         return first.kl(second)[0], second.kl(first)[0], abs(q - 0.5) > abs(p - 0.5)
 
+    def directions_exchanged(p: float, q: float) -> tuple[float, float, bool]:
+        """The two directions are exchanged; KL(p || q) averages over p."""
+        forward, backward, larger = exact(p, q)
+        return backward, forward, larger
+
+    def one_term(p: float, q: float) -> tuple[float, float, bool]:
+        """The sum has two terms; action 0 has the probabilities 1 - p and 1 - q."""
+        _, _, larger = exact(p, q)
+        return p * np.log(p / q), q * np.log(q / p), larger
+
+    def in_bits(p: float, q: float) -> tuple[float, float, bool]:
+        """This is in bits; nats use the natural logarithm."""
+        forward, backward, larger = exact(p, q)
+        return forward / np.log(2), backward / np.log(2), larger
+
+    def larger_if_q_is_larger(p: float, q: float) -> tuple[float, float, bool]:
+        """The KLs are right, but q > p does not decide which is larger: exchanging the two
+        actions turns p and q into 1 - p and 1 - q and changes neither KL.
+        """
+        forward, backward, _ = exact(p, q)
+        return forward, backward, q > p
+
+    def larger_reversed(p: float, q: float) -> tuple[float, float, bool]:
+        """The KLs are right, but the bool is reversed: KL(p || q) is large if q makes an action
+        rare that p takes often.
+        """
+        forward, backward, _ = exact(p, q)
+        return forward, backward, abs(q - 0.5) < abs(p - 0.5)
+
     return compare_function(
         answer,
         exact,
         [(0.5, 0.9), (0.01, 0.3), (0.7, 0.7), (0.6, 0.2), (0.9, 0.6)],
-        mistakes={
-            "the two directions are exchanged; KL(p || q) averages over p": lambda p, q: (
-                *exact(q, p)[:2],
-                exact(p, q)[2],
-            ),
-            "the sum has two terms; action 0 has the probabilities 1 - p and 1 - q": lambda p, q: (
-                p * np.log(p / q),
-                q * np.log(q / p),
-                exact(p, q)[2],
-            ),
-            "this is in bits; nats use the natural logarithm": lambda p, q: (
-                exact(p, q)[0] / np.log(2),
-                exact(p, q)[1] / np.log(2),
-                exact(p, q)[2],
-            ),
-            "the KLs are right, but q > p does not decide which is larger: exchanging the two "
-            "actions turns p and q into 1 - p and 1 - q and changes neither KL": lambda p, q: (
-                *exact(p, q)[:2],
-                q > p,
-            ),
-            "the KLs are right, but the bool is reversed: KL(p || q) is large if q makes an action "
-            "rare that p takes often": lambda p, q: (*exact(p, q)[:2], abs(q - 0.5) < abs(p - 0.5)),
-        },
+        mistakes=[directions_exchanged, one_term, in_bits, larger_if_q_is_larger, larger_reversed],
     )
 
 
@@ -83,29 +89,50 @@ def accepted_fraction(answer: Callable[..., Any]) -> Verdict:
 
     def first(fractions: np.ndarray, accepted: np.ndarray) -> float:
         table = dict(zip(fractions, accepted, strict=True))
-        return solvers.backtracking_line_search(
-            lambda fraction: None if table[fraction] else "refused", shrink=0.5, tries=len(table)
-        ).fraction
+
+        def reason_to_reject(fraction: float) -> str | None:
+            return None if table[fraction] else "refused"
+
+        search = solvers.backtracking_line_search(reason_to_reject, shrink=0.5, tries=len(table))
+        return search.fraction
+
+    def exact(
+        fractions: np.ndarray, kls: np.ndarray, improvements: np.ndarray, max_kl: float
+    ) -> float:
+        return first(fractions, (kls <= max_kl) & (improvements > 0))
+
+    def only_the_kl(
+        fractions: np.ndarray, kls: np.ndarray, improvements: np.ndarray, max_kl: float
+    ) -> float:
+        """The surrogate must improve too."""
+        return first(fractions, kls <= max_kl)
+
+    def only_the_surrogate(
+        fractions: np.ndarray, kls: np.ndarray, improvements: np.ndarray, max_kl: float
+    ) -> float:
+        """The KL must stay within max_kl too."""
+        return first(fractions, improvements > 0)
+
+    def best_improvement(
+        fractions: np.ndarray, kls: np.ndarray, improvements: np.ndarray, max_kl: float
+    ) -> float:
+        """TRPO takes the longest step that passes, not the one with the best improvement."""
+        within = kls <= max_kl
+        if not within.any():
+            return 0.0
+        return float(fractions[within][improvements[within].argmax()])
 
     fractions = 0.5 ** np.arange(4)
     return compare_function(
         answer,
-        lambda f, kls, gains, max_kl: first(f, (kls <= max_kl) & (gains > 0)),
+        exact,
         [
             # A KL equal to max_kl is accepted; an improvement equal to 0 is not.
             (fractions, np.array([0.05, 0.012, 0.01, 0.001]), np.array([5, 4, 2, 3]), 0.01),
             (fractions, np.array([0.03, 0.009, 0.002, 0.001]), np.array([-2, 0, 1, 3]), 0.01),
             (fractions, np.array([0.03, 0.02, 0.013, 0.012]), np.array([1, 2, 3, 4]), 0.01),
         ],
-        mistakes={
-            "the surrogate must improve too": lambda f, kls, gains, m: first(f, kls <= m),
-            "the KL must stay within max_kl too": lambda f, kls, gains, m: first(f, gains > 0),
-            "TRPO takes the longest step that passes, not the one with the best improvement": (
-                lambda f, kls, gains, m: float(
-                    f[np.where(kls <= m, gains, -np.inf).argmax()] * (kls <= m).any()
-                )
-            ),
-        },
+        mistakes=[only_the_kl, only_the_surrogate, best_improvement],
     )
 
 
@@ -123,14 +150,21 @@ def step_of_length(answer: Callable[..., Any]) -> Verdict:
         solution = solvers.conjugate_gradient(fisher.dot, g, iterations=20)
         return full_step(solution, damping=0.0, max_kl=max_kl)
 
-    def squared(g: np.ndarray, fisher: np.ndarray, max_kl: float) -> np.ndarray:
+    def factor_2_missing(g: np.ndarray, fisher: np.ndarray, max_kl: float) -> np.ndarray:
+        """The KL is half of s'Fs: a factor of 2 is missing."""
+        return exact(g, fisher, max_kl / 2)
+
+    def without_square_root(g: np.ndarray, fisher: np.ndarray, max_kl: float) -> np.ndarray:
+        """The KL grows with the square of the step: take the square root."""
         x = np.linalg.solve(fisher, g)
         return x * 2 * max_kl / (x @ fisher @ x)
 
-    def along_gradient(g: np.ndarray, fisher: np.ndarray, max_kl: float) -> np.ndarray:
+    def along_the_gradient(g: np.ndarray, fisher: np.ndarray, max_kl: float) -> np.ndarray:
+        """The direction is that of F^-1 g, not of g."""
         return g * np.sqrt(2 * max_kl / (g @ fisher @ g))
 
-    def euclidean(g: np.ndarray, fisher: np.ndarray, max_kl: float) -> np.ndarray:
+    def euclidean_length(g: np.ndarray, fisher: np.ndarray, max_kl: float) -> np.ndarray:
+        """This scales x by its Euclidean length; use x'Fx instead."""
         x = np.linalg.solve(fisher, g)
         return x * np.sqrt(2 * max_kl) / np.linalg.norm(x)
 
@@ -141,14 +175,7 @@ def step_of_length(answer: Callable[..., Any]) -> Verdict:
             (np.array([1.0, -2.0]), np.array([[2.0, 0.5], [0.5, 0.3]]), 0.01),
             (np.array([0.3, 0.1]), np.diag([0.01, 4.0]), 0.5),
         ],
-        mistakes={
-            "the KL is half of s'Fs: a factor of 2 is missing": lambda g, fisher, max_kl: exact(
-                g, fisher, max_kl / 2
-            ),
-            "the KL grows with the square of the step: take the square root": squared,
-            "the direction is that of F^-1 g, not of g": along_gradient,
-            "this scales x by its Euclidean length; use x'Fx instead": euclidean,
-        },
+        mistakes=[factor_2_missing, without_square_root, along_the_gradient, euclidean_length],
     )
 
 
@@ -168,24 +195,20 @@ def fisher_product(answer: Callable[..., Any]) -> Verdict:
         product = fisher_vector_product(policy, cache, distribution, weight, v.ravel())
         return product.reshape(logits.shape)
 
+    def without_weights(logits: np.ndarray, weight: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """The weights of the states are missing."""
+        return exact(logits, np.ones_like(weight), v)
+
+    def only_the_diagonal(logits: np.ndarray, weight: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """M is diag(p) - p p': the second part is missing."""
+        return weight[:, None] * Categorical(logits).probs * v
+
     rng = np.random.default_rng(0)
     cases = [
         (rng.standard_normal(shape), rng.uniform(0.1, 1.0, shape[0]), rng.standard_normal(shape))
         for shape in ((1, 2), (4, 3))
     ]
-    return compare_function(
-        answer,
-        exact,
-        cases,
-        mistakes={
-            "the weights of the states are missing": lambda logits, weight, v: exact(
-                logits, np.ones_like(weight), v
-            ),
-            "M is diag(p) - p p': the second part is missing": lambda logits, weight, v: (
-                weight[:, None] * Categorical(logits).probs * v
-            ),
-        },
-    )
+    return compare_function(answer, exact, cases, mistakes=[without_weights, only_the_diagonal])
 
 
 def trpo_update(answer: Callable[..., Any]) -> Verdict:
@@ -234,6 +257,30 @@ def trpo_update(answer: Callable[..., Any]) -> Verdict:
                 return new.probs
         return old.probs
 
+    def without_line_search(*case: Any) -> np.ndarray:
+        """No line search tests the exact KL: the full step can exceed max_kl."""
+        return by_hand(*case, tries=0)
+
+    def reverse_kl(*case: Any) -> np.ndarray:
+        """The line search tests KL(new || old); TRPO bounds KL(old || new)."""
+        return by_hand(*case, reverse=True)
+
+    def plain_gradient(*case: Any) -> np.ndarray:
+        """The direction is the plain gradient; the natural gradient solves F x = g."""
+        return by_hand(*case, along_gradient=True)
+
+    def factor_2_missing(*case: Any) -> np.ndarray:
+        """The predicted KL is half of s'Fs: a factor of 2 is missing in the length."""
+        return by_hand(*case, factor=1.0)
+
+    def without_weights(*case: Any) -> np.ndarray:
+        """F contains the weights of the states; they are missing in x'Fx."""
+        return by_hand(*case, weighted=False)
+
+    def log_probabilities(*case: Any) -> np.ndarray:
+        """These are log-probabilities; return probabilities."""
+        return np.log(exact(*case))
+
     logits = np.array([[0.0, 0.5, -1.0], [1.0, 0.0, 0.2]])
     weight = np.array([0.7, 0.3])
     advantages = np.array([[1.0, -1.0, 0.5], [0.0, 2.0, -0.3]])
@@ -243,22 +290,12 @@ def trpo_update(answer: Callable[..., Any]) -> Verdict:
         exact,
         [(logits, weight, advantages, max_kl) for max_kl in (0.01, 0.5, 2.0)]
         + [(logits, weight, -advantages, max_kl) for max_kl in (0.01, 0.3)],
-        mistakes={
-            "no line search tests the exact KL: the full step can exceed max_kl": partial(
-                by_hand, tries=0
-            ),
-            "the line search tests KL(new || old); TRPO bounds KL(old || new)": partial(
-                by_hand, reverse=True
-            ),
-            "the direction is the plain gradient; the natural gradient solves F x = g": partial(
-                by_hand, along_gradient=True
-            ),
-            "the predicted KL is half of s'Fs: a factor of 2 is missing in the length": partial(
-                by_hand, factor=1.0
-            ),
-            "F contains the weights of the states; they are missing in x'Fx": partial(
-                by_hand, weighted=False
-            ),
-            "these are log-probabilities; return probabilities": lambda *case: np.log(exact(*case)),
-        },
+        mistakes=[
+            without_line_search,
+            reverse_kl,
+            plain_gradient,
+            factor_2_missing,
+            without_weights,
+            log_probabilities,
+        ],
     )
