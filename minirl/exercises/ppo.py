@@ -1,7 +1,6 @@
 """Checks of notebook 4: the clipped objective, its derivative, PPO's loop, a far step."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,55 +29,66 @@ EPSILON = 0.2
 
 def clipped_objective(answer: Callable[..., Any]) -> Verdict:
     """Check answer(ratio, advantages, epsilon): each transition's clipped objective (N,)."""
+
+    def without_minimum(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """This clips without the minimum; a ratio that moved in the wrong direction then has no
+        gradient that leads back.
+        """
+        return np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
+
+    def loss(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """This is the loss, which is minimised; the objective has the opposite sign."""
+        return -_objective(ratio, advantages, epsilon)
+
+    def minimum_of_ratios(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """The minimum is taken of the ratios instead of the products; for a negative advantage
+        this gives the larger product.
+        """
+        return np.minimum(ratio, np.clip(ratio, 1 - epsilon, 1 + epsilon)) * advantages
+
+    def maximum(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """This is the maximum; the objective is the smaller of the two products."""
+        clipped = np.clip(ratio, 1 - epsilon, 1 + epsilon)
+        return np.maximum(ratio * advantages, clipped * advantages)
+
+    def unclipped(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """Nothing is clipped."""
+        return ratio * advantages
+
     return compare_function(
         answer,
         _objective,
         _cases(),
-        mistakes={
-            "this clips without the minimum; a ratio that moved in the wrong direction then has no "
-            "gradient that leads back": lambda ratio, advantages, epsilon: (
-                np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
-            ),
-            "this is the loss, which is minimised; the objective has the opposite sign": (
-                lambda *case: -_objective(*case)
-            ),
-            "the minimum is taken of the ratios instead of the products; for a negative advantage "
-            "this gives the larger product": lambda ratio, advantages, epsilon: (
-                np.minimum(ratio, np.clip(ratio, 1 - epsilon, 1 + epsilon)) * advantages
-            ),
-            "this is the maximum; the objective is the smaller of the two products": (
-                lambda ratio, advantages, epsilon: np.maximum(
-                    ratio * advantages, np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages
-                )
-            ),
-            "nothing is clipped": lambda ratio, advantages, epsilon: ratio * advantages,
-        },
+        mistakes=[without_minimum, loss, minimum_of_ratios, maximum, unclipped],
     )
 
 
 def clipped_derivative(answer: Callable[..., Any]) -> Verdict:
     """Check answer(ratio, advantages, epsilon): the derivative with respect to log pi(a_i|s_i)."""
+
+    def by_the_ratio(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """This is the derivative with respect to the ratio: d ratio / d log pi is missing."""
+        return _by_the_ratio(ratio, advantages, epsilon)
+
+    def of_the_loss(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """This is the derivative of the loss; that of the objective has the opposite sign."""
+        return -_derivative(ratio, advantages, epsilon)
+
+    def zero_on_both_sides(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """This is 0 on both sides; where the ratio moved in the wrong direction, the minimum
+        keeps the gradient.
+        """
+        return _zero_on_both_sides(ratio, advantages, epsilon)
+
+    def unclipped(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+        """Nothing is clipped; where the minimum is the clipped term, the derivative is 0."""
+        return _unclipped(ratio, advantages, epsilon)
+
     return compare_function(
         answer,
         _derivative,
         _cases(),
-        mistakes={
-            "this is the derivative with respect to the ratio: d ratio / d log pi is missing": (
-                lambda ratio, advantages, epsilon: (
-                    advantages * (_derivative(ratio, advantages, epsilon) != 0)
-                )
-            ),
-            "this is the derivative of the loss; that of the objective has the opposite sign": (
-                lambda *case: -_derivative(*case)
-            ),
-            "this is 0 on both sides; where the ratio moved in the wrong direction, the minimum "
-            "keeps the gradient": lambda ratio, advantages, epsilon: (
-                ratio * advantages * (np.abs(ratio - 1) <= epsilon)
-            ),
-            "nothing is clipped; where the minimum is the clipped term, the derivative is 0": (
-                lambda ratio, advantages, epsilon: ratio * advantages
-            ),
-        },
+        mistakes=[by_the_ratio, of_the_loss, zero_on_both_sides, unclipped],
     )
 
 
@@ -101,6 +111,7 @@ def ppo_loop(answer: Callable[..., Any]) -> Verdict:
         minibatches: list[np.ndarray],
         epsilon: float,
         learning_rate: float,
+        *,
         recompute: bool = False,
     ) -> np.ndarray:
         policy = Policy(Table(1, len(logits)), Categorical, logits)
@@ -126,6 +137,7 @@ def ppo_loop(answer: Callable[..., Any]) -> Verdict:
         learning_rate: float,
         *,
         slope: Callable[..., np.ndarray] = _derivative,
+        sign: int = 1,
         summed: bool = False,
         score: bool = True,
     ) -> np.ndarray:
@@ -136,17 +148,42 @@ def ppo_loop(answer: Callable[..., Any]) -> Verdict:
             direction = policy.grad_log_prob(actions[part])
             if not score:
                 direction = np.eye(len(logits))[actions[part]]
-            logits = logits + learning_rate * d_log_prob @ direction
+            logits = logits + sign * learning_rate * d_log_prob @ direction
         return logits
 
-    def unclipped(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
-        return ratio * advantages
+    def ratio_always_1(*case: Any) -> np.ndarray:
+        """The old log-probabilities are recomputed in every step, so every ratio is 1 and
+        nothing is clipped; use `old_log_probs`.
+        """
+        return exact(*case, recompute=True)
 
-    def both_sides(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
-        return ratio * advantages * (np.abs(ratio - 1) <= epsilon)
+    def gradient_descent(*case: Any) -> np.ndarray:
+        """The logits move down the gradient; the objective is maximised."""
+        return by_hand(*case, sign=-1)
 
-    def without_ratio(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
-        return advantages * (_derivative(ratio, advantages, epsilon) != 0)
+    def sum_over_the_minibatch(*case: Any) -> np.ndarray:
+        """The gradient is that of a sum over the minibatch; take the mean."""
+        return by_hand(*case, summed=True)
+
+    def unclipped(*case: Any) -> np.ndarray:
+        """Nothing is clipped."""
+        return by_hand(*case, slope=_unclipped)
+
+    def zero_on_both_sides(*case: Any) -> np.ndarray:
+        """The gradient is 0 on both sides of the interval; the minimum keeps the gradient that
+        leads back.
+        """
+        return by_hand(*case, slope=_zero_on_both_sides)
+
+    def without_ratio(*case: Any) -> np.ndarray:
+        """The factor ratio is missing: it is the derivative of the ratio with respect to log pi."""
+        return by_hand(*case, slope=_by_the_ratio)
+
+    def without_probabilities(*case: Any) -> np.ndarray:
+        """The derivative of log pi(a) with respect to the logits is onehot(a) - p; p is
+        missing.
+        """
+        return by_hand(*case, score=False)
 
     rng = np.random.default_rng(0)
     cases = []
@@ -167,45 +204,39 @@ def ppo_loop(answer: Callable[..., Any]) -> Verdict:
         answer,
         exact,
         cases,
-        mistakes={
-            "the old log-probabilities are recomputed in every step, so every ratio is 1 and "
-            "nothing is clipped; use `old_log_probs`": partial(exact, recompute=True),
-            "the logits move down the gradient; the objective is maximised": partial(
-                by_hand, slope=lambda *row: -_derivative(*row)
-            ),
-            "the gradient is that of a sum over the minibatch; take the mean": partial(
-                by_hand, summed=True
-            ),
-            "nothing is clipped": partial(by_hand, slope=unclipped),
-            "the gradient is 0 on both sides of the interval; the minimum keeps the gradient that "
-            "leads back": partial(by_hand, slope=both_sides),
-            "the derivative of the ratio with respect to log pi is the ratio; this factor is "
-            "missing": partial(by_hand, slope=without_ratio),
-            "the derivative of log pi(a) with respect to the logits is onehot(a) - p; p is "
-            "missing": partial(by_hand, score=False),
-        },
+        mistakes=[
+            ratio_always_1,
+            gradient_descent,
+            sum_over_the_minibatch,
+            unclipped,
+            zero_on_both_sides,
+            without_ratio,
+            without_probabilities,
+        ],
     )
 
 
 def silent_fraction(answer: Callable[..., Any]) -> Verdict:
     """Check answer(ratio, advantages, epsilon): the share of transitions with zero gradient."""
-    return compare_function(
-        answer,
-        lambda *case: np.mean(_derivative(*case) == 0),
-        _cases(),
-        mistakes={
-            "this is `clip_fraction`, which includes ratios that moved in the wrong direction and "
-            "keep their gradient": lambda ratio, advantages, epsilon: np.mean(
-                np.abs(ratio - 1) > epsilon
-            ),
-            "this is the complement: the fraction of transitions that keep their gradient": (
-                lambda *case: np.mean(_derivative(*case) != 0)
-            ),
-            "this is the number of transitions, not the fraction": lambda *case: np.count_nonzero(
-                _derivative(*case) == 0
-            ),
-        },
-    )
+
+    def exact(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> float:
+        return float(np.mean(_derivative(ratio, advantages, epsilon) == 0))
+
+    def clip_fraction(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> float:
+        """This is `clip_fraction`, which includes ratios that moved in the wrong direction and
+        keep their gradient.
+        """
+        return float(np.mean(np.abs(ratio - 1) > epsilon))
+
+    def complement(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> float:
+        """This is the complement: the fraction of transitions that keep their gradient."""
+        return 1 - exact(ratio, advantages, epsilon)
+
+    def count(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> float:
+        """This is the number of transitions, not the fraction."""
+        return exact(ratio, advantages, epsilon) * len(ratio)
+
+    return compare_function(answer, exact, _cases(), mistakes=[clip_fraction, complement, count])
 
 
 def far_but_free(answer: Any) -> Verdict:
@@ -255,3 +286,19 @@ def _objective(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.
 
 def _derivative(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
     return -clipped_surrogate_loss(ratio, _batch(advantages), epsilon)[1]
+
+
+# The derivatives below have a mistake; the checks of the derivative and of the loop share them.
+
+
+def _unclipped(ratio: np.ndarray, advantages: np.ndarray, _: float) -> np.ndarray:
+    return ratio * advantages
+
+
+def _zero_on_both_sides(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+    return ratio * advantages * (np.abs(ratio - 1) <= epsilon)
+
+
+def _by_the_ratio(ratio: np.ndarray, advantages: np.ndarray, epsilon: float) -> np.ndarray:
+    """The derivative with respect to the ratio instead of log pi."""
+    return advantages * (_derivative(ratio, advantages, epsilon) != 0)
