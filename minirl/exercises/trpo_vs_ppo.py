@@ -39,27 +39,51 @@ def update_cost(answer: Callable[[int, int, int, int], Any]) -> Verdict:
         policy, batch, rng = _small_problem(50)
         _, metrics = ppo.update(ppo.init(policy), batch, rng)
         counted[50, 4, 0, forwards] = metrics["gradient_equivalents"]
+
+    def exact(*case: int) -> float:
+        return counted[case]
+
+    def product_as_one_gradient(
+        transitions: int, gradients: int, fisher_products: int, forwards: int
+    ) -> float:
+        """A Fisher-vector product is one jvp and one vjp, each 2/3 of a gradient."""
+        return transitions * (gradients + fisher_products + forwards / 3)
+
+    def forward_as_one_gradient(
+        transitions: int, gradients: int, fisher_products: int, forwards: int
+    ) -> float:
+        """A forward pass costs a third of a gradient."""
+        return transitions * (gradients + 4 / 3 * fisher_products + forwards)
+
+    def per_transition(
+        transitions: int, gradients: int, fisher_products: int, forwards: int
+    ) -> float:
+        """Multiply by the number of transitions: each pass covers all of them."""
+        return gradients + 4 / 3 * fisher_products + forwards / 3
+
+    def in_forward_passes(
+        transitions: int, gradients: int, fisher_products: int, forwards: int
+    ) -> float:
+        """This counts forward passes; a gradient-equivalent is three of them."""
+        return transitions * (3 * gradients + 4 * fisher_products + forwards)
+
+    def without_line_search(
+        transitions: int, gradients: int, fisher_products: int, forwards: int
+    ) -> float:
+        """The forward passes of the line search are missing."""
+        return transitions * (gradients + 4 / 3 * fisher_products)
+
     return compare_function(
         answer,
-        lambda *case: counted[case],
+        exact,
         counted,
-        mistakes={
-            "a Fisher-vector product is one jvp and one vjp, each 2/3 of a gradient": (
-                lambda n, g, products, f: n * (g + products + f / 3)
-            ),
-            "a forward pass costs a third of a gradient": (
-                lambda n, g, products, f: n * (g + 4 / 3 * products + f)
-            ),
-            "multiply by the number of transitions: each pass covers all of them": (
-                lambda n, g, p, f: g + 4 / 3 * p + f / 3
-            ),
-            "this counts forward passes; a gradient-equivalent is three of them": (
-                lambda n, g, products, f: n * (3 * g + 4 * products + f)
-            ),
-            "the forward passes of the line search are missing": (
-                lambda n, g, products, f: n * (g + 4 / 3 * products)
-            ),
-        },
+        mistakes=[
+            product_as_one_gradient,
+            forward_as_one_gradient,
+            per_transition,
+            in_forward_passes,
+            without_line_search,
+        ],
     )
 
 
@@ -76,6 +100,27 @@ def best_gain(answer: Callable[[np.ndarray, np.ndarray, float], Any]) -> Verdict
         solution = conjugate_gradient(fisher.dot, gradient, iterations=50)
         return float(gradient @ full_step(solution, 0.0, max_kl))
 
+    def factor_2_missing(gradient: np.ndarray, fisher: np.ndarray, max_kl: float) -> float:
+        """The KL is half of s^T F s."""
+        return exact(gradient, fisher, max_kl / 2)
+
+    def euclidean_length(gradient: np.ndarray, fisher: np.ndarray, max_kl: float) -> float:
+        """The trust region is defined by F, not by the Euclidean length."""
+        return float(np.sqrt(2 * max_kl * gradient @ gradient))
+
+    def without_inverse(gradient: np.ndarray, fisher: np.ndarray, max_kl: float) -> float:
+        """This uses F instead of its inverse; small curvature allows a long step."""
+        return float(np.sqrt(2 * max_kl * gradient @ fisher @ gradient))
+
+    def along_the_gradient(gradient: np.ndarray, fisher: np.ndarray, max_kl: float) -> float:
+        """This is the gain along the plain gradient; the best direction is F^-1 g."""
+        length = np.sqrt(2 * max_kl / (gradient @ fisher @ gradient))
+        return float(length * gradient @ gradient)
+
+    def without_square_root(gradient: np.ndarray, fisher: np.ndarray, max_kl: float) -> float:
+        """The gain is linear in the step, so it grows with the root of max_kl."""
+        return exact(gradient, fisher, max_kl) ** 2
+
     rng = np.random.default_rng(0)
     cases = []
     for size, max_kl in ((2, 0.01), (4, 0.03)):
@@ -85,21 +130,13 @@ def best_gain(answer: Callable[[np.ndarray, np.ndarray, float], Any]) -> Verdict
         answer,
         exact,
         cases,
-        mistakes={
-            "the KL is half of s^T F s": lambda g, f, k: np.sqrt(k * g @ np.linalg.solve(f, g)),
-            "the trust region is defined by F, not by the Euclidean length": (
-                lambda g, f, k: np.sqrt(2 * k * g @ g)
-            ),
-            "this uses F instead of its inverse; small curvature allows a long step": (
-                lambda g, f, k: np.sqrt(2 * k * g @ f @ g)
-            ),
-            "this is the gain along the plain gradient; the best direction is F^-1 g": (
-                lambda g, f, k: np.sqrt(2 * k) * g @ g / np.sqrt(g @ f @ g)
-            ),
-            "the gain is linear in the step, so it grows with the root of max_kl": (
-                lambda g, f, k: 2 * k * g @ np.linalg.solve(f, g)
-            ),
-        },
+        mistakes=[
+            factor_2_missing,
+            euclidean_length,
+            without_inverse,
+            along_the_gradient,
+            without_square_root,
+        ],
     )
 
 
@@ -111,17 +148,22 @@ def interquartile_mean(answer: Callable[[np.ndarray], Any]) -> Verdict:
     answer : callable
         scores (n,) -> a number; floor(n / 4) scores are removed at each end.
     """
+
+    def unsorted(scores: np.ndarray) -> float:
+        """The scores must be sorted first."""
+        removed = len(scores) // 4
+        return float(scores[removed : len(scores) - removed].mean())
+
+    def mean(scores: np.ndarray) -> float:
+        """This is the mean of all scores."""
+        return float(scores.mean())
+
     rng = np.random.default_rng(0)
     return compare_function(
         answer,
         statistics.interquartile_mean,
         [(rng.exponential(size=n),) for n in (10, 5, 8, 3)],
-        mistakes={
-            "the scores must be sorted first": lambda s: s[
-                len(s) // 4 : len(s) - len(s) // 4
-            ].mean(),
-            "this is the mean of all scores": np.mean,
-        },
+        mistakes=[unsorted, mean],
     )
 
 
@@ -144,27 +186,43 @@ def verdict(answer: Callable[[float, float], Any]) -> Verdict:
         ahead = "first" if pair.iqm_difference > 0 else "second"
         cases.append(pair.difference_interval)
         exact[pair.difference_interval] = ahead if pair.distinguishable else "cannot tell"
+
+    def word(first_is_better: bool, second_is_better: bool) -> str:
+        if first_is_better:
+            return "first"
+        return "second" if second_is_better else "cannot tell"
+
+    def sign_of_the_middle(low: float, high: float) -> str:
+        """An interval that contains 0 does not determine the sign."""
+        return word(low + high > 0, low + high <= 0)
+
+    def algorithms_exchanged(low: float, high: float) -> str:
+        """The interval is that of first minus second, and a higher score is better."""
+        return word(high < 0, low > 0)
+
+    def ends_excluded(low: float, high: float) -> str:
+        """An interval that begins or ends at 0 contains 0."""
+        return word(low >= 0, high <= 0)
+
+    def beginning_excluded(low: float, high: float) -> str:
+        """An interval that begins at 0 contains 0."""
+        return word(low >= 0, high < 0)
+
+    def end_excluded(low: float, high: float) -> str:
+        """An interval that ends at 0 contains 0."""
+        return word(low > 0, high <= 0)
+
     return compare_function(
         answer,
         lambda *interval: exact[interval],
         cases,
-        mistakes={
-            "an interval that contains 0 does not determine the sign": (
-                lambda low, high: "first" if low + high > 0 else "second"
-            ),
-            "the interval is that of first minus second, and a higher score is better": (
-                lambda low, high: "second" if low > 0 else "first" if high < 0 else "cannot tell"
-            ),
-            "an interval that begins or ends at 0 contains 0": (
-                lambda low, high: "first" if low >= 0 else "second" if high <= 0 else "cannot tell"
-            ),
-            "an interval that begins at 0 contains 0": (
-                lambda low, high: "first" if low >= 0 else "second" if high < 0 else "cannot tell"
-            ),
-            "an interval that ends at 0 contains 0": (
-                lambda low, high: "first" if low > 0 else "second" if high <= 0 else "cannot tell"
-            ),
-        },
+        mistakes=[
+            sign_of_the_middle,
+            algorithms_exchanged,
+            ends_excluded,
+            beginning_excluded,
+            end_excluded,
+        ],
     )
 
 
@@ -177,24 +235,41 @@ def cost_ratio(answer: Callable[[float, float, float, float, float], Any]) -> Ve
         (trpo_steps, trpo_work, ppo_steps, ppo_work, c) -> a number; work in gradient-equivalents
         per environment step.
     """
+
+    def exact(
+        trpo_steps: float, trpo_work: float, ppo_steps: float, ppo_work: float, c: float
+    ) -> float:
+        return trpo_steps * (c + trpo_work) / (ppo_steps * (c + ppo_work))
+
+    def without_environment(
+        trpo_steps: float, trpo_work: float, ppo_steps: float, ppo_work: float, c: float
+    ) -> float:
+        """The cost of the environment steps is missing."""
+        return trpo_steps * trpo_work / (ppo_steps * ppo_work)
+
+    def work_counted_once(
+        trpo_steps: float, trpo_work: float, ppo_steps: float, ppo_work: float, c: float
+    ) -> float:
+        """The work is given per step: each step costs c plus its work."""
+        return (trpo_steps * c + trpo_work) / (ppo_steps * c + ppo_work)
+
+    def inverse(
+        trpo_steps: float, trpo_work: float, ppo_steps: float, ppo_work: float, c: float
+    ) -> float:
+        """This is PPO's cost divided by TRPO's; the question is the inverse."""
+        return exact(ppo_steps, ppo_work, trpo_steps, trpo_work, c)
+
+    def without_updates(
+        trpo_steps: float, trpo_work: float, ppo_steps: float, ppo_work: float, c: float
+    ) -> float:
+        """This is the ratio of the steps only; the updates cost something as well."""
+        return trpo_steps / ppo_steps
+
     return compare_function(
         answer,
-        lambda t, t_work, p, p_work, c: t * (c + t_work) / (p * (c + p_work)),
+        exact,
         [(70e3, 15.0, 60e3, 10.0, 20.0), (50e3, 15.0, 60e3, 8.0, 1e6)],
-        mistakes={
-            "the cost of the environment steps is missing": (
-                lambda t, t_work, p, p_work, c: t * t_work / (p * p_work)
-            ),
-            "the work is given per step: each step costs c plus its work": (
-                lambda t, t_work, p, p_work, c: (t * c + t_work) / (p * c + p_work)
-            ),
-            "this is PPO's cost divided by TRPO's; the question is the inverse": (
-                lambda t, t_work, p, p_work, c: p * (c + p_work) / (t * (c + t_work))
-            ),
-            "this is the ratio of the steps only; the updates cost something as well": (
-                lambda t, t_work, p, p_work, c: t / p
-            ),
-        },
+        mistakes=[without_environment, work_counted_once, inverse, without_updates],
     )
 
 
