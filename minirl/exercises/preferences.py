@@ -28,25 +28,31 @@ def fitted_weights(answer: Callable[..., Any]) -> Verdict:
             weights = weights - np.linalg.solve(hessian, slope)
         return weights
 
+    def without_ridge(differences: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
+        """The ridge is missing."""
+        return newton(differences, labels, 0.0)
+
+    def ridge_not_divided(differences: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
+        """The loss contains ridge / (2 M) times w.w; here the ridge is not divided by M."""
+        return newton(differences, labels, ridge * len(labels))
+
+    def ridge_doubled(differences: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
+        """The gradient of ridge w.w / (2 M) is ridge w / M; here it has a factor 2."""
+        return newton(differences, labels, 2 * ridge)
+
+    def labels_inverted(differences: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
+        """The signs are wrong: a label of 1 means that the first answer was preferred."""
+        return newton(differences, 1 - labels, ridge)
+
+    def one_step(differences: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
+        """This is one Newton step from w = 0; repeat it until the gradient vanishes."""
+        return newton(differences, labels, ridge, steps=1)
+
     return compare_function(
         answer,
         newton,
         cases,
-        mistakes={
-            "the ridge is missing": lambda d, labels, ridge: newton(d, labels, 0.0),
-            "the loss contains ridge / (2 M) times w.w; here the ridge is not divided by M": (
-                lambda d, labels, ridge: newton(d, labels, ridge * len(labels))
-            ),
-            "the gradient of ridge w.w / (2 M) is ridge w / M; here it has a factor 2": (
-                lambda d, labels, ridge: newton(d, labels, 2 * ridge)
-            ),
-            "the signs are wrong: a label of 1 means that the first answer was preferred": (
-                lambda d, labels, ridge: newton(d, 1 - labels, ridge)
-            ),
-            "this is one Newton step from w = 0; repeat it until the gradient vanishes": (
-                lambda d, labels, ridge: newton(d, labels, ridge, steps=1)
-            ),
-        },
+        mistakes=[without_ridge, ridge_not_divided, ridge_doubled, labels_inverted, one_step],
         rtol=2e-3,
         atol=1e-4,
     )
@@ -62,38 +68,42 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray], Any]) -> Verdict:
         rng = np.random.default_rng(train_size)
         cases.append((rng.integers(4, size=(train_size, 3)), rng.integers(4, size=(test_size, 3))))
 
-    def found(
+    def repeated(
         train: np.ndarray, test: np.ndarray, key: Callable[[int, int, int], Any]
     ) -> np.ndarray:
+        """Whether a training pair has the same key, for each test pair."""
         seen = {key(*row) for row in train.tolist()}
         return np.array([key(*row) in seen for row in test.tolist()])
 
-    def with_prompt(prompt: int, first: int, second: int) -> Any:
-        return prompt, frozenset((first, second))
+    def exact(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return repeated(train, test, lambda prompt, *answers: (prompt, frozenset(answers)))
 
-    def any_answer(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    def order_counts(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """A pair whose answers are exchanged is the same pair."""
+        return repeated(train, test, lambda *row: row)
+
+    def without_prompt(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """The same two answers to another prompt are another pair."""
+        return repeated(train, test, lambda _, *answers: frozenset(answers))
+
+    def one_answer_is_enough(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """Both answers must occur in one training pair; here one of them is enough."""
         seen = {(x, y) for x, *answers in train.tolist() for y in answers}
         return np.array([any((x, y) in seen for y in answers) for x, *answers in test.tolist()])
 
+    def inverted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """True should mean that the pair occurs in the training data."""
+        return ~exact(train, test)
+
+    def share(train: np.ndarray, test: np.ndarray) -> float:
+        """Return one True or False per test pair, not their share."""
+        return float(exact(train, test).mean())
+
     return compare_function(
         answer,
-        lambda train, test: found(train, test, with_prompt),
+        exact,
         cases,
-        mistakes={
-            "a pair whose answers are exchanged is the same pair": (
-                lambda train, test: found(train, test, lambda *row: row)
-            ),
-            "the same two answers to another prompt are another pair": (
-                lambda train, test: found(train, test, lambda x, y, z: frozenset((y, z)))
-            ),
-            "both answers must occur in one training pair; here one of them is enough": any_answer,
-            "True should mean that the pair occurs in the training data": (
-                lambda train, test: ~found(train, test, with_prompt)
-            ),
-            "return one True or False per test pair, not their share": (
-                lambda train, test: found(train, test, with_prompt).mean()
-            ),
-        },
+        mistakes=[order_counts, without_prompt, one_answer_is_enough, inverted, share],
     )
 
 
@@ -107,36 +117,41 @@ def ceiling_from_agreement(answer: Callable[[float, np.ndarray], Any]) -> Verdic
         p = preferred(margins, temperature)
         return float(np.mean(p**2 + (1 - p) ** 2))
 
-    def temperature_of(agreement: float, margins: np.ndarray) -> float:
+    def temperature(agreement: float, margins: np.ndarray) -> float:
+        """This is the temperature; compute the ceiling at this temperature."""
         return float(brentq(lambda t: agreement_at(margins, t) - agreement, 1e-3, 1e3))
+
+    def exact(agreement: float, margins: np.ndarray) -> float:
+        return bayes_ceiling(preferred(margins, temperature(agreement, margins)))
+
+    def agreement_itself(agreement: float, margins: np.ndarray) -> float:
+        """This is the agreement; a model that predicts the likelier answer agrees more often."""
+        return agreement
+
+    def equal_margins(agreement: float, margins: np.ndarray) -> float:
+        """This holds if all pairs are equally hard; here the margins differ, so first find the
+        temperature.
+        """
+        return float((1 + np.sqrt(2 * agreement - 1)) / 2)
+
+    def temperature_1(agreement: float, margins: np.ndarray) -> float:
+        """This is the ceiling at temperature 1; the agreement determines the temperature."""
+        return bayes_ceiling(preferred(margins, 1.0))
+
+    def signed_margins(agreement: float, margins: np.ndarray) -> float:
+        """A negative margin counts too: the ceiling is the mean of max(p, 1 - p)."""
+        return float(preferred(margins, temperature(agreement, margins)).mean())
 
     rng = np.random.default_rng(2)
     cases = []
-    for temperature in (0.8, 2.5):
+    for true_temperature in (0.8, 2.5):
         margins = 2 * rng.normal(size=200)
-        cases.append((agreement_at(margins, temperature), margins))
+        cases.append((agreement_at(margins, true_temperature), margins))
     return compare_function(
         answer,
-        lambda agreement, margins: bayes_ceiling(
-            preferred(margins, temperature_of(agreement, margins))
-        ),
+        exact,
         cases,
-        mistakes={
-            "this is the agreement; a model that predicts the likelier answer agrees more often": (
-                lambda agreement, margins: agreement
-            ),
-            "this holds if all pairs are equally hard; here the margins differ, so first find the "
-            "temperature": lambda agreement, margins: (1 + np.sqrt(2 * agreement - 1)) / 2,
-            "this is the ceiling at temperature 1; the agreement determines the temperature": (
-                lambda agreement, margins: bayes_ceiling(preferred(margins, 1.0))
-            ),
-            "this is the temperature; compute the ceiling at this temperature": temperature_of,
-            "a negative margin counts too: the ceiling is the mean of max(p, 1 - p)": (
-                lambda agreement, margins: np.mean(
-                    preferred(margins, temperature_of(agreement, margins))
-                )
-            ),
-        },
+        mistakes=[agreement_itself, equal_margins, temperature_1, temperature, signed_margins],
         rtol=1e-3,
     )
 
@@ -158,7 +173,7 @@ def invariances(answer: Any) -> Verdict:
         answer,
         unchanged,
         mistakes={
-            "doubling makes every preference more certain": ([True, True, True, False]),
+            "doubling makes every preference more certain": [True, True, True, False],
             "both answers of a pair have the same prompt, so its constant cancels": (
                 [True, False, False, False]
             ),
