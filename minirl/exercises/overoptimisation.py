@@ -22,6 +22,13 @@ def best_of_n(answer: Callable[..., Any]) -> Verdict:
     def at_most(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
         return np.array([reference[rewards <= reward].sum() ** n for reward in rewards])
 
+    def below(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        return np.array([reference[rewards < reward].sum() ** n for reward in rewards])
+
+    def normalised(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        powers = at_most(reference, rewards, n)
+        return np.asarray(powers / powers.sum())
+
     rng = np.random.default_rng(0)
     cases = [(rng.dirichlet(np.ones(5)), rng.normal(size=5), n) for n in (1, 2, 7)]
     return compare_function(
@@ -29,9 +36,22 @@ def best_of_n(answer: Callable[..., Any]) -> Verdict:
         exact,
         cases,
         mistakes={
-            "no draw is better with this probability; subtract that of all being worse": at_most,
+            "F^n is the probability that no draw is better; subtract the probability that all "
+            "draws are worse": at_most,
+            "F^n counts each response together with all worse ones; subtract the probability that "
+            "all draws are worse instead of dividing by the sum": normalised,
+            "this is the probability that all draws are worse than the response": below,
             "n p F^(n-1) holds for densities; here a response can be drawn twice": (
-                lambda p, rewards, n: n * p * at_most(p, rewards, 1) ** (n - 1)
+                lambda p, rewards, n: n * p * at_most(p, rewards, n - 1)
+            ),
+            "this is right only if exactly one draw is the response and all others are worse; the "
+            "response can be drawn several times": (
+                lambda p, rewards, n: n * p * below(p, rewards, n - 1)
+            ),
+            "this is the probability that the response is drawn at least once; it must also be "
+            "the best draw": lambda p, rewards, n: 1 - (1 - p) ** n,
+            "this is the probability that all n draws are the response": (
+                lambda p, rewards, n: p**n
             ),
             "this is the worst of n": lambda p, rewards, n: exact(p, -rewards, n),
         },
@@ -68,6 +88,12 @@ def gold_slope(answer: Callable[..., Any]) -> Verdict:
             "this takes means over all prompts together; take them for each prompt": pooled,
             "this is the slope of the learned reward": lambda p, r, u: exact(p, r, r),
             "this is the sum over prompts, not their mean": lambda *case: 3 * exact(*case),
+            "this is the mean of the product; a covariance needs one of the factors centred": (
+                lambda p, r, u: (np.exp(p) * r * u).sum() / len(u)
+            ),
+            "the sign is wrong: as t grows, the policy moves to higher learned reward": (
+                lambda *case: -exact(*case)
+            ),
         },
         rtol=1e-5,
         atol=1e-6,
@@ -112,9 +138,17 @@ def careful_reward(answer: Callable[..., Any]) -> Verdict:
     def uncentred(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
         return np.asarray(members.mean(axis=0) - members.std(axis=0))
 
+    def centred(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        return members - (np.exp(log_ref) * members).sum(axis=2, keepdims=True)
+
+    def centred_mean(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        return np.asarray(centred(members, log_ref).mean(axis=0))
+
+    def spread(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        return np.asarray(centred(members, log_ref).std(axis=0))
+
     def exact(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
-        means = (np.exp(log_ref) * members).sum(axis=2, keepdims=True)
-        return uncentred(members - means, log_ref)
+        return centred_mean(members, log_ref) - spread(members, log_ref)
 
     rng = np.random.default_rng(2)
     cases = []
@@ -130,6 +164,23 @@ def careful_reward(answer: Callable[..., Any]) -> Verdict:
             "the members are not centred: arbitrary constants count as disagreement": uncentred,
             "this is centred on the unweighted mean; use the mean under the reference": (
                 lambda members, log_ref: exact(members, np.full(log_ref.shape, -np.log(4)))
+            ),
+            "the standard deviation has the divisor K, not K - 1 (np.std without ddof)": (
+                lambda members, log_ref: (
+                    centred_mean(members, log_ref)
+                    - np.sqrt(len(members) / (len(members) - 1)) * spread(members, log_ref)
+                )
+            ),
+            "subtract the standard deviation itself; do not divide it by K": (
+                lambda members, log_ref: (
+                    centred_mean(members, log_ref) - spread(members, log_ref) / len(members)
+                )
+            ),
+            "subtract the standard deviation; a sum rewards disagreement": (
+                lambda members, log_ref: centred_mean(members, log_ref) + spread(members, log_ref)
+            ),
+            "this is the mean of the centred members; subtract their standard deviation": (
+                lambda members, log_ref: centred_mean(members, log_ref)
             ),
         },
     )
