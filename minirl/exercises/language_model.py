@@ -1,5 +1,6 @@
 """Checks of notebook 6: trees of sentences, packing, attention masks, perplexity."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,20 +31,31 @@ def num_responses(answer: Callable[[int, int], Any]) -> Verdict:
             "Not yet: with W = 1 this divides by W - 1 = 0; the formula (W**(L + 1) - 1) / (W - 1) "
             "of the geometric series needs W > 1, so add the powers W**0 ... W**L instead.",
         )
+
+    def exact(W: int, L: int) -> int:
+        return _task(W, L).num_responses
+
+    def only_the_longest(W: int, L: int) -> int:
+        """This counts only the longest responses; shorter ones end with EOS."""
+        return W**L
+
+    def contexts(W: int, L: int) -> int:
+        """This counts the contexts; the responses of L words, which are cut, are missing."""
+        return _task(W, L).num_contexts
+
+    def eos_as_a_word(W: int, L: int) -> int:
+        """Nothing follows EOS, so EOS is not one more word."""
+        return (W + 1) ** L
+
+    def without_the_empty_response(W: int, L: int) -> int:
+        """The empty response, which is EOS alone, is missing."""
+        return exact(W, L) - 1
+
     return compare_function(
         answer,
-        lambda W, L: _task(W, L).num_responses,
+        exact,
         cases,
-        mistakes={
-            "this counts only the longest responses; shorter ones end with EOS": lambda W, L: W**L,
-            "this counts the contexts; the responses of L words, which are cut, are missing": (
-                lambda W, L: _task(W, L).num_contexts
-            ),
-            "nothing follows EOS, so EOS is not one more word": lambda W, L: (W + 1) ** L,
-            "the empty response, which is EOS alone, is missing": (
-                lambda W, L: _task(W, L).num_responses - 1
-            ),
-        },
+        mistakes=[only_the_longest, contexts, eos_as_a_word, without_the_empty_response],
     )
 
 
@@ -62,29 +74,33 @@ def sentence_log_prob(answer: Callable[..., Any]) -> Verdict:
             node = 3 * node + 1 + word
         return sequences.response_log_probs(log_policy)[prompt, node]
 
-    def mistaken(eos: bool, heap: bool) -> Any:
-        def total(policy: np.ndarray, prompt: int, words: Sequence[int], limit: int) -> float:
-            node, log_prob = 0, 0.0
-            for word in words:
-                log_prob += policy[prompt, node, word]
-                node = 3 * node + 1 + word if heap else 0
-            return log_prob + eos * (len(words) < limit) * policy[prompt, min(node, 12), -1]
+    def by_hand(
+        log_policy: np.ndarray,
+        prompt: int,
+        words: Sequence[int],
+        max_words: int,
+        *,
+        eos: bool = True,
+        contexts: bool = True,
+    ) -> float:
+        context, log_prob = 0, 0.0
+        for word in words:
+            log_prob += log_policy[prompt, context, word]
+            if contexts:
+                context = 3 * context + 1 + word
+        if eos and len(words) < max_words:
+            log_prob += log_policy[prompt, context, -1]
+        return log_prob
 
-        return total
+    def without_eos(*case: Any) -> float:
+        """A response shorter than max_words ends with EOS, whose probability is a factor."""
+        return by_hand(*case, eos=False)
 
-    return compare_function(
-        answer,
-        exact,
-        cases,
-        mistakes={
-            "a response shorter than max_words ends with EOS, whose probability is a factor": (
-                mistaken(eos=False, heap=True)
-            ),
-            "every token has its own context; this uses the empty one for all": (
-                mistaken(eos=True, heap=False)
-            ),
-        },
-    )
+    def empty_context_for_all(*case: Any) -> float:
+        """Every token has its own context; this uses the empty one for all."""
+        return by_hand(*case, contexts=False)
+
+    return compare_function(answer, exact, cases, mistakes=[without_eos, empty_context_for_all])
 
 
 def packing_by_hand(answer: Any) -> Verdict:
@@ -121,33 +137,61 @@ def packing_by_hand(answer: Any) -> Verdict:
 def packed_block(answer: Callable[..., Any]) -> Verdict:
     """`answer(block, first_prompt)`: the attention mask (T, T) and the position ids (T,)."""
 
+    def causal_mask(block: np.ndarray) -> np.ndarray:
+        return np.tri(len(block), dtype=bool)
+
     def exact(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
         text = np.cumsum(block >= first_prompt)
-        place = np.arange(len(block))
-        causal = place[None, :] <= place[:, None]
-        return causal & (text[None, :] == text[:, None]), place - np.searchsorted(text, text)
+        same_text = text[None, :] == text[:, None]
+        positions = np.arange(len(block)) - np.searchsorted(text, text)
+        return causal_mask(block) & same_text, positions
 
-    def changed(
-        *, causal: bool = True, blocks: bool = True, itself: bool = True, restart: bool = True
-    ) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
-        """The answer with one of its four properties missing."""
+    def attends_to_later_tokens(
+        block: np.ndarray, first_prompt: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Row i must not attend to later tokens j > i."""
+        mask, positions = exact(block, first_prompt)
+        return mask | mask.T, positions
 
-        def mistaken(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
-            mask, positions = exact(block, first_prompt)
-            size = len(block)
-            if not causal:
-                mask = mask | mask.T
-            if not blocks:
-                mask = np.tri(size, dtype=bool)
-            if not itself:
-                mask = mask & ~np.eye(size, dtype=bool)
-            return mask, positions if restart else np.arange(size)
+    def attends_to_other_texts(
+        block: np.ndarray, first_prompt: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Row i may attend to tokens of its own text only, not to all earlier tokens."""
+        _, positions = exact(block, first_prompt)
+        return causal_mask(block), positions
 
-        return mistaken
+    def empty_diagonal(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
+        """A token may attend to itself: the diagonal of the mask is true."""
+        mask, positions = exact(block, first_prompt)
+        return mask & ~np.eye(len(block), dtype=bool), positions
+
+    def positions_of_the_block(
+        block: np.ndarray, first_prompt: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The position ids must restart at 0 with each text."""
+        mask, _ = exact(block, first_prompt)
+        return mask, np.arange(len(block))
+
+    def one_text(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
+        """This is the plain causal mask of one text; texts must be kept apart, and the position
+        ids must restart with each of them.
+        """
+        return causal_mask(block), np.arange(len(block))
+
+    def transposed(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns are exchanged: row i shows what token i attends to."""
+        mask, positions = exact(block, first_prompt)
+        return mask.T, positions
+
+    def positions_from_1(block: np.ndarray, first_prompt: int) -> tuple[np.ndarray, np.ndarray]:
+        """A prompt begins a new text, and so do its position ids; they start at 0 and not at 1."""
+        mask, positions = exact(block, first_prompt)
+        return mask, positions + 1
 
     def table(function: Callable[..., Any]) -> Callable[..., Any]:
         """The mask with the position ids as one more column; a list if the result is not a pair."""
 
+        @functools.wraps(function)
         def joined(block: np.ndarray, first_prompt: int) -> np.ndarray | list[Any]:
             result = function(block, first_prompt)
             if isinstance(result, tuple | list) and len(result) == 2:
@@ -159,29 +203,22 @@ def packed_block(answer: Callable[..., Any]) -> Verdict:
         return joined
 
     cases = [(np.array([9, 4, 0, 8, 11, 2, 8, 10]), 9), (np.array([2, 8, 12, 4, 3, 8]), 9)]
-    hints = {
-        "row i must not attend to later tokens j > i": changed(causal=False),
-        "row i may attend to tokens of its own text only, not to all earlier tokens": (
-            changed(blocks=False)
-        ),
-        "a token may attend to itself: the diagonal of the mask is true": changed(itself=False),
-        "the position ids must restart at 0 with each text": changed(restart=False),
-        "this is the plain causal mask of one text; texts must be kept apart, and the position "
-        "ids must restart with each of them": changed(blocks=False, restart=False),
-        "rows and columns are exchanged: row i shows what token i attends to": (
-            lambda block, first: (exact(block, first)[0].T, exact(block, first)[1])
-        ),
-        "a prompt begins a new text, and so do its position ids; they start at 0 and not at 1": (
-            lambda block, first: (exact(block, first)[0], exact(block, first)[1] + 1)
-        ),
-    }
+    mistakes = [
+        attends_to_later_tokens,
+        attends_to_other_texts,
+        empty_diagonal,
+        positions_of_the_block,
+        one_text,
+        transposed,
+        positions_from_1,
+    ]
     if unanswered(answer(*cases[0])):
         return compare_function(answer, lambda *_: 0.0, cases)
     verdict = compare_function(
         table(answer),
         table(exact),
         cases,
-        mistakes={hint: table(mistaken) for hint, mistaken in hints.items()},
+        mistakes=[table(mistake) for mistake in mistakes],
     )
     if verdict.outcome == "wrong" and not isinstance(table(answer)(*cases[0]), np.ndarray):
         return Verdict(
@@ -203,19 +240,21 @@ def perplexity(answer: Callable[[list[np.ndarray]], Any]) -> Verdict:
         loss, _ = sft.language_model_loss(logits, chosen.repeat(len(probs), axis=0), smoothing=0.0)
         return float(np.exp(loss))
 
+    def mean_of_the_means(log_probs: list[np.ndarray]) -> float:
+        """Every token has the same weight; do not average the means of sentences."""
+        return float(np.exp(-np.mean([sentence.mean() for sentence in log_probs])))
+
+    def mean_of_the_perplexities(log_probs: list[np.ndarray]) -> float:
+        """This is the mean of the sentences' perplexities; take the exponential last."""
+        return float(np.mean([np.exp(-sentence.mean()) for sentence in log_probs]))
+
+    def per_sentence(log_probs: list[np.ndarray]) -> float:
+        """This is per sentence; divide by the number of tokens."""
+        return float(np.exp(-np.mean([sentence.sum() for sentence in log_probs])))
+
     return compare_function(
         answer,
         exact,
         cases,
-        mistakes={
-            "every token has the same weight; do not average the means of sentences": (
-                lambda sentences: np.exp(-np.mean([sentence.mean() for sentence in sentences]))
-            ),
-            "this is the mean of the sentences' perplexities; take the exponential last": (
-                lambda sentences: np.mean([np.exp(-sentence.mean()) for sentence in sentences])
-            ),
-            "this is per sentence; divide by the number of tokens": (
-                lambda sentences: np.exp(-np.mean([sentence.sum() for sentence in sentences]))
-            ),
-        },
+        mistakes=[mean_of_the_means, mean_of_the_perplexities, per_sentence],
     )
