@@ -43,23 +43,21 @@ def critic_loss(answer: Callable[..., Any]) -> Verdict:
         batch = Batch(nothing, nothing, nothing, nothing, nothing, returns, weight)
         return value_loss(values[:, 0], batch)[0]
 
-    def square(values: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> float:
+    def every_pair(values: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> float:
+        """Every value is still compared with every return; print the shape of the error."""
         return float(0.5 * np.sum(weight * (values - returns) ** 2))
+
+    def unweighted(values: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> float:
+        """Each row has its own weight: sum the weight times the squared error."""
+        return float(0.5 * np.mean((values[:, 0] - returns) ** 2))
+
+    def without_half(values: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> float:
+        """The factor 1/2 is missing."""
+        return 2 * exact(values, returns, weight)
 
     rng = np.random.default_rng(0)
     cases = [(rng.normal(size=(n, 1)), rng.normal(size=n), rng.random(n)) for n in (3, 5)]
-    return compare_function(
-        answer,
-        exact,
-        cases,
-        mistakes={
-            "every value is still compared with every return; print the shape of the error": square,
-            "each row has its own weight: sum the weight times the squared error": (
-                lambda v, r, w: 0.5 * np.mean((v[:, 0] - r) ** 2)
-            ),
-            "the factor 1/2 is missing": lambda v, r, w: 2 * exact(v, r, w),
-        },
-    )
+    return compare_function(answer, exact, cases, mistakes=[every_pair, unweighted, without_half])
 
 
 def time_limit_error(answer: Callable[..., Any]) -> Verdict:
@@ -75,21 +73,23 @@ def time_limit_error(answer: Callable[..., Any]) -> Verdict:
         left = [tabular.finite_horizon_values(mdp, policy, limit - t)[0] for t in range(limit)]
         return tabular.state_values(mdp, policy)[0] - np.array(left)
 
+    def value_with_the_bug(discount: float, limit: int) -> np.ndarray:
+        """This is the value with the bug; subtract it from the true value."""
+        return 1 / (1 - discount) - exact(discount, limit)
+
+    def one_step_too_few(discount: float, limit: int) -> np.ndarray:
+        """At time t, limit - t steps remain, including the current one."""
+        return exact(discount, limit) / discount
+
+    def first_step_only(discount: float, limit: int) -> float:
+        """This is only the error of the first step; the answer has one entry per t."""
+        return float(exact(discount, limit)[0])
+
     return compare_function(
         answer,
         exact,
         [(0.9, 4), (0.99, 50)],
-        mistakes={
-            "this is the value with the bug; subtract it from the true value": (
-                lambda discount, limit: 1 / (1 - discount) - exact(discount, limit)
-            ),
-            "at time t, limit - t steps remain, including the current one": (
-                lambda discount, limit: exact(discount, limit) / discount
-            ),
-            "this is only the error of the first step; the answer has one entry per t": (
-                lambda discount, limit: exact(discount, limit)[0]
-            ),
-        },
+        mistakes=[value_with_the_bug, one_step_too_few, first_step_only],
         rtol=1e-5,
     )
 
