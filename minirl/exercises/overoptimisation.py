@@ -19,15 +19,46 @@ def best_of_n(answer: Callable[..., Any]) -> Verdict:
     def exact(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
         return np.exp(sequences.best_of_n(np.log(reference)[None], rewards[None], n)[0])
 
-    def at_most(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+    def none_is_better(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """F^n is the probability that no draw is better; subtract the probability that all draws
+        are worse.
+        """
         return np.array([reference[rewards <= reward].sum() ** n for reward in rewards])
 
-    def below(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+    def normalised(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """F^n counts each response together with all worse ones; subtract the probability that
+        all draws are worse instead of dividing by the sum.
+        """
+        powers = none_is_better(reference, rewards, n)
+        return np.asarray(powers / powers.sum())
+
+    def all_are_worse(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """This is the probability that all draws are worse than the response."""
         return np.array([reference[rewards < reward].sum() ** n for reward in rewards])
 
-    def normalised(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
-        powers = at_most(reference, rewards, n)
-        return np.asarray(powers / powers.sum())
+    def as_for_a_density(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """n p F^(n-1) holds for densities; here a response can be drawn twice."""
+        return n * reference * none_is_better(reference, rewards, n - 1)
+
+    def drawn_exactly_once(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """This is right only if exactly one draw is the response and all others are worse; the
+        response can be drawn several times.
+        """
+        return n * reference * all_are_worse(reference, rewards, n - 1)
+
+    def drawn_at_least_once(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """This is the probability that the response is drawn at least once; it must also be the
+        best draw.
+        """
+        return 1 - (1 - reference) ** n
+
+    def drawn_every_time(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """This is the probability that all n draws are the response."""
+        return reference**n
+
+    def worst_of_n(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
+        """This is the worst of n."""
+        return exact(reference, -rewards, n)
 
     rng = np.random.default_rng(0)
     cases = [(rng.dirichlet(np.ones(5)), rng.normal(size=5), n) for n in (1, 2, 7)]
@@ -35,26 +66,16 @@ def best_of_n(answer: Callable[..., Any]) -> Verdict:
         answer,
         exact,
         cases,
-        mistakes={
-            "F^n is the probability that no draw is better; subtract the probability that all "
-            "draws are worse": at_most,
-            "F^n counts each response together with all worse ones; subtract the probability that "
-            "all draws are worse instead of dividing by the sum": normalised,
-            "this is the probability that all draws are worse than the response": below,
-            "n p F^(n-1) holds for densities; here a response can be drawn twice": (
-                lambda p, rewards, n: n * p * at_most(p, rewards, n - 1)
-            ),
-            "this is right only if exactly one draw is the response and all others are worse; the "
-            "response can be drawn several times": (
-                lambda p, rewards, n: n * p * below(p, rewards, n - 1)
-            ),
-            "this is the probability that the response is drawn at least once; it must also be "
-            "the best draw": lambda p, rewards, n: 1 - (1 - p) ** n,
-            "this is the probability that all n draws are the response": (
-                lambda p, rewards, n: p**n
-            ),
-            "this is the worst of n": lambda p, rewards, n: exact(p, -rewards, n),
-        },
+        mistakes=[
+            none_is_better,
+            normalised,
+            all_are_worse,
+            as_for_a_density,
+            drawn_exactly_once,
+            drawn_at_least_once,
+            drawn_every_time,
+            worst_of_n,
+        ],
     )
 
 
@@ -72,8 +93,27 @@ def gold_slope(answer: Callable[..., Any]) -> Verdict:
         return rise / (2 * h)
 
     def pooled(log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        """This takes means over all prompts together; take them for each prompt."""
         p = np.exp(log_probs) / len(log_probs)
         return float((p * learned * gold).sum() - (p * learned).sum() * (p * gold).sum())
+
+    def of_the_learned_reward(
+        log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray
+    ) -> float:
+        """This is the slope of the learned reward."""
+        return exact(log_probs, learned, learned)
+
+    def sum_over_prompts(log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        """This is the sum over prompts, not their mean."""
+        return len(gold) * exact(log_probs, learned, gold)
+
+    def not_centred(log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        """This is the mean of the product; a covariance needs one of the factors centred."""
+        return float((np.exp(log_probs) * learned * gold).sum() / len(gold))
+
+    def opposite_sign(log_probs: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        """The sign is wrong: as t grows, the policy moves to higher learned reward."""
+        return -exact(log_probs, learned, gold)
 
     rng = np.random.default_rng(1)
     cases = [
@@ -84,17 +124,7 @@ def gold_slope(answer: Callable[..., Any]) -> Verdict:
         answer,
         exact,
         cases,
-        mistakes={
-            "this takes means over all prompts together; take them for each prompt": pooled,
-            "this is the slope of the learned reward": lambda p, r, u: exact(p, r, r),
-            "this is the sum over prompts, not their mean": lambda *case: 3 * exact(*case),
-            "this is the mean of the product; a covariance needs one of the factors centred": (
-                lambda p, r, u: (np.exp(p) * r * u).sum() / len(u)
-            ),
-            "the sign is wrong: as t grows, the policy moves to higher learned reward": (
-                lambda *case: -exact(*case)
-            ),
-        },
+        mistakes=[pooled, of_the_learned_reward, sum_over_prompts, not_centred, opposite_sign],
         rtol=1e-5,
         atol=1e-6,
     )
@@ -112,6 +142,14 @@ def best_beta(answer: Callable[..., Any]) -> Verdict:
         )
         return float(1 / minimum.x)
 
+    def inverse(reference: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        """This is t = 1 / beta."""
+        return 1 / exact(reference, learned, gold)
+
+    def largest(reference: np.ndarray, learned: np.ndarray, gold: np.ndarray) -> float:
+        """This is the largest beta: the policy is nearly the reference."""
+        return 20.0
+
     courtesies = np.arange(6)
     cases = [
         (np.array([0.45, 0.35, 0.15, 0.04, 0.008, 0.002]), slope * courtesies, utility)
@@ -124,10 +162,7 @@ def best_beta(answer: Callable[..., Any]) -> Verdict:
         answer,
         exact,
         cases,
-        mistakes={
-            "this is t = 1 / beta": lambda *case: 1 / exact(*case),
-            "this is the largest beta: the policy is nearly the reference": lambda *case: 20.0,
-        },
+        mistakes=[inverse, largest],
         rtol=3e-3,
     )
 
@@ -135,20 +170,40 @@ def best_beta(answer: Callable[..., Any]) -> Verdict:
 def careful_reward(answer: Callable[..., Any]) -> Verdict:
     """Check ``answer(members, log_ref) -> (X, N)``; the members (K, X, N) are not yet centred."""
 
-    def uncentred(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
-        return np.asarray(members.mean(axis=0) - members.std(axis=0))
-
     def centred(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
         return members - (np.exp(log_ref) * members).sum(axis=2, keepdims=True)
-
-    def centred_mean(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
-        return np.asarray(centred(members, log_ref).mean(axis=0))
 
     def spread(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
         return np.asarray(centred(members, log_ref).std(axis=0))
 
+    def mean(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        """This is the mean of the centred members; subtract their standard deviation."""
+        return np.asarray(centred(members, log_ref).mean(axis=0))
+
     def exact(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
-        return centred_mean(members, log_ref) - spread(members, log_ref)
+        return mean(members, log_ref) - spread(members, log_ref)
+
+    def uncentred(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        """The members are not centred: arbitrary constants count as disagreement."""
+        return np.asarray(members.mean(axis=0) - members.std(axis=0))
+
+    def centred_on_the_unweighted_mean(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        """This is centred on the unweighted mean; use the mean under the reference."""
+        responses = log_ref.shape[1]
+        return exact(members, np.full(log_ref.shape, -np.log(responses)))
+
+    def sample_deviation(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        """The standard deviation has the divisor K, not K - 1 (np.std without ddof)."""
+        correction = np.sqrt(len(members) / (len(members) - 1))
+        return mean(members, log_ref) - correction * spread(members, log_ref)
+
+    def divided_by_k(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        """Subtract the standard deviation itself; do not divide it by K."""
+        return mean(members, log_ref) - spread(members, log_ref) / len(members)
+
+    def added(members: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+        """Subtract the standard deviation; a sum rewards disagreement."""
+        return mean(members, log_ref) + spread(members, log_ref)
 
     rng = np.random.default_rng(2)
     cases = []
@@ -160,27 +215,12 @@ def careful_reward(answer: Callable[..., Any]) -> Verdict:
         answer,
         exact,
         cases,
-        mistakes={
-            "the members are not centred: arbitrary constants count as disagreement": uncentred,
-            "this is centred on the unweighted mean; use the mean under the reference": (
-                lambda members, log_ref: exact(members, np.full(log_ref.shape, -np.log(4)))
-            ),
-            "the standard deviation has the divisor K, not K - 1 (np.std without ddof)": (
-                lambda members, log_ref: (
-                    centred_mean(members, log_ref)
-                    - np.sqrt(len(members) / (len(members) - 1)) * spread(members, log_ref)
-                )
-            ),
-            "subtract the standard deviation itself; do not divide it by K": (
-                lambda members, log_ref: (
-                    centred_mean(members, log_ref) - spread(members, log_ref) / len(members)
-                )
-            ),
-            "subtract the standard deviation; a sum rewards disagreement": (
-                lambda members, log_ref: centred_mean(members, log_ref) + spread(members, log_ref)
-            ),
-            "this is the mean of the centred members; subtract their standard deviation": (
-                lambda members, log_ref: centred_mean(members, log_ref)
-            ),
-        },
+        mistakes=[
+            uncentred,
+            centred_on_the_unweighted_mean,
+            sample_deviation,
+            divided_by_k,
+            added,
+            mean,
+        ],
     )
