@@ -197,14 +197,18 @@ def _gae_with(no_next_value: Mask, trace_stops: Mask) -> Callable[..., np.ndarra
     return broken
 
 
+def _at_terminations(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
+    return terminated
+
+
+def _nowhere(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
+    return np.zeros_like(terminated)
+
+
 _BROKEN: dict[str, Callable[..., np.ndarray]] = {
-    "a trace that continues in the next episode": _gae_with(
-        lambda terminated, _: terminated, lambda terminated, _: terminated & False
-    ),
+    "a trace that continues in the next episode": _gae_with(_at_terminations, _nowhere),
     "a time limit treated as a termination": _gae_with(np.logical_or, np.logical_or),
-    "a value expected after a termination": _gae_with(
-        lambda terminated, _: terminated & False, np.logical_or
-    ),
+    "a value expected after a termination": _gae_with(_nowhere, np.logical_or),
 }
 
 

@@ -1,4 +1,4 @@
-"""A named mistake, given as the answer, gets its own message: wrong, and not another's."""
+"""A known mistake, given as the answer, is wrong and gets the hint of this mistake, no other."""
 
 import importlib
 import pkgutil
@@ -11,12 +11,12 @@ from minirl.exercises import overoptimisation, verdict
 
 
 def untested(gae):
-    """Calls the gae, and says nothing of it."""
+    """A test that calls the gae and never looks at the result."""
     no = np.zeros((1, 1), bool)
     gae(*np.zeros((3, 1, 1)), no, no, discount=1.0, lam=1.0)
 
 
-# The mistakes of these checks depend on the answer, or it is no function.
+# Answers for checks whose mistakes depend on the answer, or whose answer is not a function.
 ANSWERS = {
     "diagnosis": [{}],
     "far_but_free": [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.4, 0.59, 0.01]],
@@ -36,53 +36,56 @@ CHECKS = [
 
 
 def comparisons(module, name):
-    """What the check compares answers with: (judge, exact side, options) of each comparison."""
-    found = []
+    """The comparisons of a check: (compare function, exact arguments, options) of each."""
+    comparisons = []
 
-    def noting(judge):
-        def note(_, *exact, **options):
-            found.append((judge, exact, options))
+    def recorder(compare):
+        def record(_, *exact, **options):
+            comparisons.append((compare, exact, options))
             return verdict.RIGHT
 
-        return note
+        return record
 
     with pytest.MonkeyPatch.context() as patch:
-        for judge in (verdict.compare, verdict.compare_function):
-            patch.setattr(module, judge.__name__, noting(judge), raising=False)
+        for compare in (verdict.compare, verdict.compare_function):
+            patch.setattr(module, compare.__name__, recorder(compare), raising=False)
         for answer in ANSWERS.get(name, [lambda *_: 0.0]):
             getattr(module, name)(answer)
-    return found
+    return comparisons
 
 
-def one_line(text):
-    return " ".join(text.split())
+def hints_of(mistakes):
+    """From the hint as a sentence to the mistake; compare_function's are functions with names."""
+    if isinstance(mistakes, dict):
+        return {f"{hint}.": mistake for hint, mistake in mistakes.items()}
+    assert all(mistake.__name__.isidentifier() for mistake in mistakes)
+    hints = {" ".join(mistake.__doc__.split()): mistake for mistake in mistakes}
+    assert len(hints) == len(mistakes)
+    return hints
+
+
+def uncapitalised(text):
+    return text[0].lower() + text[1:]
 
 
 @pytest.mark.parametrize(
     ("module", "name"), CHECKS, ids=[f"{m.__name__.split('.')[-1]}-{name}" for m, name in CHECKS]
 )
-def test_every_named_mistake_is_told_in_its_own_words(module, name):
-    named = 0
-    for judge, exact, options in comparisons(module, name):
-        mistakes = options["mistakes"]
-        if isinstance(mistakes, dict):
-            hints = {f"{hint}.": mistaken for hint, mistaken in mistakes.items()}
-        else:
-            hints = {one_line(mistaken.__doc__): mistaken for mistaken in mistakes}
-            assert len(hints) == len(mistakes)
-        for hint, mistaken in hints.items():
-            told = judge(mistaken, *exact, **options)
-            assert told.outcome == "wrong"
-            assert told.message.startswith("Not yet: ")
-            assert told.message.removeprefix("Not yet: ")[0].lower() == hint[0].lower()
-            assert told.message.removeprefix("Not yet: ")[1:] == hint[1:]
-            named += 1
-    assert named
+def test_each_known_mistake_gets_its_own_hint(module, name):
+    tested = 0
+    for compare, exact, options in comparisons(module, name):
+        for hint, mistake in hints_of(options["mistakes"]).items():
+            result = compare(mistake, *exact, **options)
+            assert result.outcome == "wrong"
+            shown = result.message.removeprefix("Not yet: ")
+            assert uncapitalised(shown) == uncapitalised(hint)
+            tested += 1
+    assert tested
 
 
 @pytest.mark.parametrize("factor", [0.95, 1.05])
 def test_a_beta_that_is_five_percent_off_is_wrong(factor):
     [(_, (exact, _), _)] = comparisons(overoptimisation, "best_beta")
-    found = overoptimisation.best_beta(lambda *case: factor * exact(*case))
-    assert found.message.startswith("Not yet in case 1 of 2: off by")
+    result = overoptimisation.best_beta(lambda *case: factor * exact(*case))
+    assert result.message.startswith("Not yet in case 1 of 2: off by")
     assert overoptimisation.best_beta(exact)

@@ -1,4 +1,4 @@
-"""Unusual right answers are right, lucky ones are not, and no answer makes a check crash."""
+"""Unusual right answers are right, lucky ones are wrong, and no answer makes a check fail."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ def test_outcomes(check, answer, outcome):
 
 def test_a_reward_recovered_with_a_beta_of_ones_own_is_wrong():
     def recovered(log_optimum, log_reference, beta):
-        found = beta * (log_optimum - log_reference)
-        return found - (np.exp(log_reference) * found).sum(axis=1, keepdims=True)
+        implicit = beta * (log_optimum - log_reference)
+        return implicit - (np.exp(log_reference) * implicit).sum(axis=1, keepdims=True)
 
     assert dpo.recovered_reward(recovered)
     hard_coded = dpo.recovered_reward(lambda own, reference, _: recovered(own, reference, dpo.BETA))
@@ -40,7 +40,7 @@ def test_a_test_of_gae_may_pass_the_masks_by_name():
         rewards = np.array([[1.0], [100.0], [1.0]])
         terminated = np.array([[True], [False], [False]])
         truncated = np.array([[False], [True], [False]])
-        found = gae(
+        estimate = gae(
             rewards=rewards,
             values=0 * rewards,
             next_values=np.full((3, 1), 10.0),
@@ -49,7 +49,7 @@ def test_a_test_of_gae_may_pass_the_masks_by_name():
             discount=0.5,
             lam=1.0,
         )
-        np.testing.assert_allclose(found.ravel(), [1.0, 105.0, 6.0])
+        np.testing.assert_allclose(estimate.ravel(), [1.0, 105.0, 6.0])
 
     assert silent_bugs.gae_test(my_test)
 
@@ -68,9 +68,9 @@ def test_a_line_search_must_be_right_at_its_boundaries(within, better):
 @pytest.mark.parametrize("check", [silent_bugs.diagnosis, silent_bugs.gae_test, ppo.far_but_free])
 @pytest.mark.parametrize("answer", ["abc", 3, [[1.0], [2.0, 3.0]], np.ones(2)])
 def test_answers_of_another_kind_are_told_what_to_give(check, answer):
-    found = check(answer)
-    assert found.outcome == "wrong"
-    assert found.message.startswith("Not yet: give ")
+    result = check(answer)
+    assert result.outcome == "wrong"
+    assert result.message.startswith("Not yet: give ")
 
 
 def test_a_test_that_never_calls_its_gae_is_unanswered_and_told_why():
@@ -90,8 +90,8 @@ def test_a_test_that_never_calls_its_gae_is_unanswered_and_told_why():
 
 @pytest.mark.parametrize("answer", [True, [], [True], [True] * 3, [True] * 5, "death"])
 def test_four_ends_need_four_answers(answer):
-    said = advantages.which_end(answer).message
-    assert said == "Not yet: give four answers, one for each end."
+    message = advantages.which_end(answer).message
+    assert message == "Not yet: give four answers, one for each end."
 
 
 def test_the_formula_of_the_geometric_series_gets_a_hint_instead_of_an_error():

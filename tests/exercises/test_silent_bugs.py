@@ -1,10 +1,10 @@
-"""The bugs of the mystery runs: each shows."""
+"""Each bug of the mystery runs shows in the metrics that the exercise prints."""
 
 from minirl.exercises.silent_bugs import mystery_run
 
 
 def symptoms(letter, *, bugged=True):
-    """Too many rows learned from; a step far outside the trust region; a critic without use."""
+    """Whether rows are learned from too often, a step is far too long, the critic is useless."""
     run = mystery_run(letter, bugged=bugged)
     rows = run["critic_gradient_equivalents"][-1] / 10  # ten epochs
     return (

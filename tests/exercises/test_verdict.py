@@ -43,8 +43,8 @@ def test_words():
 
 @pytest.mark.parametrize("answer", [np.ones(3), 1.0, ["truncated"]])
 def test_no_word_where_a_word_is_asked_for(answer):
-    said = compare(answer, "truncated").message
-    assert said == f"Not yet: the answer should be a word, but it is {answer!r}."
+    message = compare(answer, "truncated").message
+    assert message == f"Not yet: the answer should be a word, but it is {answer!r}."
 
 
 def test_tolerances_are_the_callers():
@@ -70,7 +70,7 @@ def test_a_known_mistake_is_named_and_an_unknown_one_measured():
 
 
 def test_a_right_answer_is_right_though_a_mistake_gives_it_too():
-    assert compare(2.0, 2.0, mistakes={"never said": 2.0})
+    assert compare(2.0, 2.0, mistakes={"this hint is never shown": 2.0})
 
 
 def test_a_function_must_be_right_in_every_case():
@@ -122,8 +122,8 @@ def test_a_hint_continues_the_sentence_and_symbols_keep_their_capital(docstring,
         return 2 * x
 
     mistake.__doc__ = docstring
-    found = compare_function(double, square, [(3.0,)], mistakes=[mistake])
-    assert found.message == f"Not yet: {message}"
+    result = compare_function(double, square, [(3.0,)], mistakes=[mistake])
+    assert result.message == f"Not yet: {message}"
 
 
 @pytest.mark.parametrize("docstring", [None, "No full stop"])
@@ -172,32 +172,32 @@ def test_a_forgotten_return_is_named():
         def __call__(self, x): ...
 
     for answer in (forgetful, loop, Callable()):
-        found = compare_function(answer, square, [(2.0,), (3.0,)])
-        assert found.outcome == "wrong"
-        assert found.message == (
+        result = compare_function(answer, square, [(2.0,), (3.0,)])
+        assert result.outcome == "wrong"
+        assert result.message == (
             "Not yet: the function returned None; add `return` in front of its result."
         )
 
 
 @pytest.mark.parametrize(
-    ("nothing", "said"),
+    ("nothing", "message"),
     [
         (None, "the function returned None; add `return` in front of its result"),
         (..., "the function returned ..., which is not an answer"),
     ],
 )
-def test_nothing_in_some_cases_only_is_a_wrong_answer(nothing, said):
+def test_nothing_in_some_cases_only_is_a_wrong_answer(nothing, message):
     def forgetful(x):
         return x**2 if x > 0 else nothing
 
-    found = compare_function(forgetful, square, [(2.0,), (-2.0,)])
-    assert found.outcome == "wrong"
-    assert found.message == f"Not yet in case 2 of 2: {said}."
+    result = compare_function(forgetful, square, [(2.0,), (-2.0,)])
+    assert result.outcome == "wrong"
+    assert result.message == f"Not yet in case 2 of 2: {message}."
 
 
 def test_nothing_is_wrong_even_where_nan_is_right():
-    found = compare_function(lambda x: x if x else None, lambda x: x or np.nan, [(1.0,), (0.0,)])
-    assert found.outcome == "wrong"
+    result = compare_function(lambda x: x if x else None, lambda x: x or np.nan, [(1.0,), (0.0,)])
+    assert result.outcome == "wrong"
 
 
 def test_tolerances_of_a_function_are_the_callers():
@@ -210,8 +210,10 @@ def test_tolerances_of_a_function_are_the_callers():
 
 
 def test_tolerances_of_a_function_hold_for_its_mistakes():
-    found = compare_function(lambda x: 2 * x + 1e-4, square, [(3.0,)], mistakes=[double], rtol=1e-2)
-    assert found.message == "Not yet: this doubles the number."
+    result = compare_function(
+        lambda x: 2 * x + 1e-4, square, [(3.0,)], mistakes=[double], rtol=1e-2
+    )
+    assert result.message == "Not yet: this doubles the number."
 
 
 def test_an_answer_cannot_change_the_case_it_is_judged_by():
