@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax, logit
+from scipy.special import expit, log_softmax, logit
 
 from minirl.distributions import Categorical
 from minirl.envs.token_tasks import Paths
@@ -37,6 +37,39 @@ def _optimum(log_reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.
     return sequences.response_log_probs(log_policy)
 
 
+def _plain_dpo(
+    reference_logits: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: np.ndarray,
+    beta: float,
+    rate: float,
+    steps: int,
+    *,
+    with_reference: bool = True,
+    with_beta: bool = True,
+    sign: float = 1.0,
+    mean: bool = True,
+    repeated: bool = True,
+) -> np.ndarray:
+    """The loop of exercise 1 by hand; each argument after the star makes one mistake."""
+    logits = reference_logits.copy()
+    start = reference_logits if with_reference else np.zeros(len(logits))
+    scale = sign * (beta if with_beta else 1.0) / (len(first) if mean else 1)
+    for _ in range(steps):
+        change = logits - start
+        slopes = scale * (expit(beta * (change[first] - change[second])) - labels)
+        gradient = np.zeros(len(logits))
+        if repeated:
+            np.add.at(gradient, first, slopes)
+            np.add.at(gradient, second, -slopes)
+        else:
+            gradient[first] += slopes
+            gradient[second] -= slopes
+        logits -= rate * gradient
+    return logits
+
+
 def dpo_loop(answer: Callable[..., Any]) -> Verdict:
     """`answer(reference_logits, first, second, labels, beta, rate, steps)`: logits (N,) after DPO.
 
@@ -66,31 +99,31 @@ def dpo_loop(answer: Callable[..., Any]) -> Verdict:
             policy = policy.with_parameters(policy.parameters - rate * gradient)
         return policy.parameters
 
-    def by_hand(
-        with_reference: bool = True, factor: Callable[[float, int], float] | None = None
-    ) -> Callable[..., np.ndarray]:
-        """The same loop, without the reference or with another factor in front of the gradient."""
+    def without_reference(*case: Any) -> np.ndarray:
+        """The reference is missing: the margin is beta times a difference of log-ratios
+        log(pi / pi_ref), not of log-probabilities."""
+        return _plain_dpo(*case, with_reference=False)
 
-        def loop(
-            reference_logits: np.ndarray,
-            first: np.ndarray,
-            second: np.ndarray,
-            labels: np.ndarray,
-            beta: float,
-            rate: float,
-            steps: int,
-        ) -> np.ndarray:
-            logits = reference_logits.copy()
-            start = reference_logits if with_reference else np.zeros(len(logits))
-            scale = factor(beta, len(first)) if factor else beta / len(first)
-            for _ in range(steps):
-                change = logits - start
-                slopes = scale * (expit(beta * (change[first] - change[second])) - labels)
-                np.add.at(logits, first, -rate * slopes)
-                np.add.at(logits, second, rate * slopes)
-            return logits
+    def without_beta(*case: Any) -> np.ndarray:
+        """The factor beta is missing in the gradient: the margin is beta times a difference of
+        log-ratios, so its derivative contains beta too."""
+        return _plain_dpo(*case, with_beta=False)
 
-        return loop
+    def uphill(*case: Any) -> np.ndarray:
+        """The sign is wrong: the loss increases along these steps."""
+        return _plain_dpo(*case, sign=-1.0)
+
+    def summed(*case: Any) -> np.ndarray:
+        """This is the gradient of the sum over pairs; the loss is the mean."""
+        return _plain_dpo(*case, mean=False)
+
+    def one_pair_per_response(*case: Any) -> np.ndarray:
+        """`gradient[first] += slopes` counts one pair per response; use np.add.at or a loop."""
+        return _plain_dpo(*case, repeated=False)
+
+    def unmoved(*case: Any) -> np.ndarray:
+        """Nothing has changed: return the logits after the steps."""
+        return np.asarray(case[0])
 
     rng = np.random.default_rng(1)
     cases = []
@@ -103,19 +136,14 @@ def dpo_loop(answer: Callable[..., Any]) -> Verdict:
         answer,
         exact,
         cases,
-        mistakes={
-            "the reference is missing: the margin is beta times a difference of log-ratios "
-            "log(pi / pi_ref), not of log-probabilities": by_hand(with_reference=False),
-            "beta is missing in the gradient: the margin is beta times a difference of log-ratios, "
-            "so its derivative has the factor beta": by_hand(factor=lambda beta, pairs: 1 / pairs),
-            "the sign is wrong: the loss increases along these steps": by_hand(
-                factor=lambda beta, pairs: -beta / pairs
-            ),
-            "this is the gradient of the sum over pairs; the loss is the mean": by_hand(
-                factor=lambda beta, pairs: beta
-            ),
-            "nothing has changed: return the logits after the steps": lambda *case: case[0],
-        },
+        mistakes=[
+            without_reference,
+            without_beta,
+            uphill,
+            summed,
+            one_pair_per_response,
+            unmoved,
+        ],
     )
 
 
@@ -125,16 +153,34 @@ def dpo_loss(answer: Callable[..., Any]) -> Verdict:
     The last case contains margins of 1,000 and -1,000, which overflow in `np.exp`.
     """
 
-    def naive(margins: np.ndarray, labels: np.ndarray) -> float:
-        with np.errstate(all="ignore"):
-            sigmoid = 1 / (1 + np.exp(-margins))
-            return -float((labels * np.log(sigmoid) + (1 - labels) * np.log1p(-sigmoid)).mean())
-
-    def infinite(margins: np.ndarray, labels: np.ndarray) -> float:
-        return float("inf") if np.abs(margins).max() > 700 else loss(margins, labels)
-
     def loss(margins: np.ndarray, labels: np.ndarray) -> float:
         return dpo.dpo_loss(margins, labels)[0]
+
+    def overflowing(margins: np.ndarray, labels: np.ndarray) -> float:
+        """np.exp overflows at a margin of 1,000, and 0 times infinity is NaN; compute the log of
+        the sigmoid by scipy.special.log_expit or np.logaddexp."""
+        return float("nan") if np.abs(margins).max() > 700 else loss(margins, labels)
+
+    def infinite(margins: np.ndarray, labels: np.ndarray) -> float:
+        """The loss is infinite, because np.exp overflows at -1,000, where the log of the sigmoid is
+        -1,000; use scipy.special.log_expit or np.logaddexp."""
+        return float("inf") if np.abs(margins).max() > 700 else loss(margins, labels)
+
+    def without_labels(margins: np.ndarray, labels: np.ndarray) -> float:
+        """This treats every first answer as the chosen one; use the labels."""
+        return loss(margins, np.ones(len(margins)))
+
+    def exchanged(margins: np.ndarray, labels: np.ndarray) -> float:
+        """The labels are exchanged: p belongs to the first answer."""
+        return loss(margins, 1 - labels)
+
+    def likelihood(margins: np.ndarray, labels: np.ndarray) -> float:
+        """This is the mean log-likelihood; the loss is its negative."""
+        return -loss(margins, labels)
+
+    def summed(margins: np.ndarray, labels: np.ndarray) -> float:
+        """This is the sum over pairs; the loss is the mean."""
+        return loss(margins, labels) * len(margins)
 
     rng = np.random.default_rng(2)
     soft = 3 * rng.normal(size=5), rng.random(5)
@@ -143,24 +189,7 @@ def dpo_loss(answer: Callable[..., Any]) -> Verdict:
         answer,
         loss,
         [soft, hard],
-        mistakes={
-            "np.exp overflows at a margin of 1,000, and 0 times infinity is NaN; compute the log "
-            "of the sigmoid by scipy.special.log_expit or np.logaddexp": naive,
-            "the loss is infinite, because np.exp overflows at -1,000, where the log of "
-            "the sigmoid is -1,000; use scipy.special.log_expit or np.logaddexp": infinite,
-            "this treats every first answer as the chosen one; use the labels": (
-                lambda margins, labels: -float(log_expit(margins).mean())
-            ),
-            "the labels are exchanged: p belongs to the first answer": (
-                lambda margins, labels: loss(margins, 1 - labels)
-            ),
-            "this is the mean log-likelihood; the loss is its negative": (
-                lambda margins, labels: -loss(margins, labels)
-            ),
-            "this is the sum over pairs; the loss is the mean": (
-                lambda margins, labels: loss(margins, labels) * len(margins)
-            ),
-        },
+        mistakes=[overflowing, infinite, without_labels, exchanged, likelihood, summed],
     )
 
 
@@ -172,29 +201,35 @@ def margin_with_flips(answer: Callable[..., Any]) -> Verdict:
     """
 
     def label(differences: np.ndarray, flips: float) -> np.ndarray:
+        """This is the label p, a probability; the margin is where sigmoid(margin) = p."""
         return np.asarray((1 - flips) * expit(differences) + flips * expit(-differences))
+
+    def exact(differences: np.ndarray, flips: float) -> np.ndarray:
+        return np.asarray(logit(label(differences, flips)))
+
+    def unflipped(differences: np.ndarray, flips: float) -> np.ndarray:
+        """Flips change the minimum: the labels are no longer sigmoid(r_1 - r_2)."""
+        return differences
+
+    def shrunk(differences: np.ndarray, flips: float) -> np.ndarray:
+        """The label shrinks towards 1/2, but the margin does not shrink by the same factor."""
+        return (1 - 2 * flips) * differences
+
+    def wrong_sign(differences: np.ndarray, flips: float) -> np.ndarray:
+        """The sign is wrong: p is the probability of the first answer."""
+        return -exact(differences, flips)
+
+    def half_of_the_cases(differences: np.ndarray, flips: float) -> np.ndarray:
+        """A judgement for the second answer that is turned round counts for the first too; add
+        flips * sigmoid(r_2 - r_1) to the label."""
+        return np.asarray(logit((1 - flips) * expit(differences)))
 
     rng = np.random.default_rng(3)
     return compare_function(
         answer,
-        lambda differences, flips: logit(label(differences, flips)),
+        exact,
         [(2 * rng.normal(size=4), 0.1), (3 * rng.normal(size=6), 0.3)],
-        mistakes={
-            "this is the label p, a probability; the margin is where sigmoid(margin) = p": label,
-            "flips change the minimum: the labels are no longer sigmoid(r_1 - r_2)": (
-                lambda differences, flips: differences
-            ),
-            "the label shrinks towards 1/2, but the margin does not shrink by the same factor": (
-                lambda differences, flips: (1 - 2 * flips) * differences
-            ),
-            "the sign is wrong: the first answer has the probability p": (
-                lambda differences, flips: -logit(label(differences, flips))
-            ),
-            "an unflipped verdict for the second answer does not count for the first: the label is "
-            "(1 - flips) sigmoid(d) + flips sigmoid(-d)": (
-                lambda differences, flips: logit((1 - flips) * expit(differences))
-            ),
-        },
+        mistakes=[label, unflipped, shrunk, wrong_sign, half_of_the_cases],
     )
 
 
@@ -211,21 +246,22 @@ def recovered_reward(answer: Callable[..., Any]) -> Verdict:
         return np.asarray((np.exp(log_probs) * table).sum(axis=1, keepdims=True))
 
     def implicit(optimum: np.ndarray, reference: np.ndarray, beta: float) -> np.ndarray:
+        """The constants are still included: the mean under pi_ref is not 0."""
         return np.asarray(beta * (optimum - reference))
+
+    def unweighted(*case: Any) -> np.ndarray:
+        """This is centred on the unweighted mean; use the mean under pi_ref."""
+        return np.asarray(implicit(*case) - implicit(*case).mean(axis=1, keepdims=True))
+
+    def one_constant(*case: Any) -> np.ndarray:
+        """This subtracts the same constant for all prompts, but Z depends on x."""
+        return np.asarray(implicit(*case) - mean(implicit(*case)).mean())
 
     return compare_function(
         answer,
         lambda *_: rewards - mean(rewards),
         [(_optimum(log_reference, rewards, beta), log_probs, beta) for beta in (BETA, 2.0)],
-        mistakes={
-            "the constants are still included: the mean under pi_ref is not 0": implicit,
-            "this is centred on the unweighted mean; use the mean under pi_ref": (
-                lambda *case: implicit(*case) - implicit(*case).mean(axis=1, keepdims=True)
-            ),
-            "this subtracts the same constant for all prompts, but Z depends on x": (
-                lambda *case: implicit(*case) - mean(implicit(*case)).mean()
-            ),
-        },
+        mistakes=[implicit, unweighted, one_constant],
     )
 
 
