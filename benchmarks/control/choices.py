@@ -5,8 +5,9 @@
     python -m benchmarks.control.choices --figure docs/reference/choices.png
 
 Each choice is run on ten seeds. The score of a run is the mean over its environment steps of the
-100-episode mean return. It depends on the speed of learning as well as on the final return. The
-figure also shows the choices on the token task, from rlhf/choices.py.
+100-episode mean return. It depends on the speed of learning as well as on the final return.
+--figure draws the choices with the largest effects into its file, and beside it one figure per
+algorithm and task. They include the token task, from rlhf/choices.py.
 """
 
 from collections.abc import Iterator
@@ -292,63 +293,141 @@ def signed(points: float) -> str:
 
 LOOKS = {"worse": (VERMILLION, "v"), "better": (BLUE, "^"), "cannot tell": (GREY, "o")}
 ALL = "all"  # the token task has one panel for all algorithms
-PANELS = (
-    [("CartPole-v1", "ppo")],
-    [("CartPole-v1", "trpo"), ("CartPole-v1", "policy-gradient")],
-    [("Pendulum-v1", "ppo"), ("MountainCarContinuous-v0", "ppo"), (rlhf_choices.ENVIRONMENT, ALL)],
-)
+PANELS = {  # part of the file's name: the question that the figure answers, and its panel
+    "ppo": ("What matters for PPO on CartPole?", ("CartPole-v1", "ppo")),
+    "trpo": ("What matters for TRPO on CartPole?", ("CartPole-v1", "trpo")),
+    "policy-gradient": (
+        "What matters for the policy gradient on CartPole?",
+        ("CartPole-v1", "policy-gradient"),
+    ),
+    "pendulum": ("What matters for PPO on Pendulum?", ("Pendulum-v1", "ppo")),
+    "car": ("What matters for PPO on MountainCarContinuous?", ("MountainCarContinuous-v0", "ppo")),
+    "tokens": ("What matters on the token task?", (rlhf_choices.ENVIRONMENT, ALL)),
+}
+MOST = 10  # choices in the first figure
+# Scores of an untrained policy; a fraction of the optimum is 0 there by definition.
+UNTRAINED = {"CartPole-v1": 22.5, "Pendulum-v1": -1232.8, rlhf_choices.ENVIRONMENT: 0.0}
+TASKS = {rlhf_choices.ENVIRONMENT: "token task"}
+
+
+def share_of_learning(effect: Effect, default: float) -> np.ndarray:
+    """The difference and its interval as a share of what the default learns."""
+    comparison = effect.comparison
+    assert comparison is not None
+    learned = default - UNTRAINED[effect.choice.environment]
+    return np.array([comparison.iqm_difference, *comparison.difference_interval]) / learned
+
+
+def largest(found: list[Effect], count: int = MOST) -> list[tuple[Effect, np.ndarray]]:
+    """The choices whose effect is certain and largest, each with its share of learning.
+
+    Of choices that only vary another one ("KL in the loss, not divided"), the first counts.
+    """
+    defaults = {
+        effect.choice.key[:2]: float(interquartile_mean(effect.scores))
+        for effect in found
+        if effect.choice.name == DEFAULT
+    }
+    certain = [effect for effect in found if effect.verdict in ("worse", "better")]
+    ranked = [
+        (effect, share_of_learning(effect, defaults[effect.choice.key[:2]])) for effect in certain
+    ]
+    first: dict[tuple[str, str, str], tuple[Effect, np.ndarray]] = {}
+    for effect, share in ranked:
+        environment, algorithm, name = effect.choice.key
+        first.setdefault((environment, algorithm, name.split(",")[0]), (effect, share))
+    return sorted(first.values(), key=lambda pair: -abs(pair[1][0]))[:count]
 
 
 def draw(path: Path) -> None:
-    """One figure of all effects, a panel per task and algorithm, each in its own units."""
+    """The figure of the largest effects, and beside it one figure per question.
+
+    Their names are that of `path` with the keys of `PANELS` appended to its stem.
+    """
+    found = [*stored_effects(), *rlhf_choices.stored_effects()]
+    draw_largest(path, largest(found))
     panels: dict[tuple[str, str], list[Effect]] = {}
-    for effect in [*stored_effects(), *rlhf_choices.stored_effects()]:
+    for effect in found:
         environment, algorithm, name = effect.choice.key
         if name != DEFAULT:
             panel = environment, ALL if environment == rlhf_choices.ENVIRONMENT else algorithm
             panels.setdefault(panel, []).append(effect)
-    figure = Figure(figsize=(15, 7.5), layout="constrained")
-    for column, keys in zip(figure.subfigures(1, 3), PANELS, strict=True):
-        heights = [len(panels[key]) + 1.5 for key in keys]
-        grid = np.atleast_1d(column.subplots(len(keys), 1, height_ratios=heights))
-        for axes, key in zip(grid, keys, strict=True):
-            draw_panel(axes, key, panels[key])
+    for part, (question, key) in PANELS.items():
+        panel_effects = sorted(panels[key], key=middle)
+        figure = Figure(figsize=(8.5, 1.6 + 0.32 * len(panel_effects)), layout="constrained")
+        draw_panel(figure.subplots(), key, panel_effects)
+        finish(figure, question, path.with_stem(f"{path.stem}-{part}"))
+
+
+def middle(effect: Effect) -> float:
+    """The difference to the default, by which the lines of a panel are sorted."""
+    assert effect.comparison is not None
+    return effect.comparison.iqm_difference
+
+
+def finish(figure: Figure, title: str, path: Path) -> None:
+    """Add the legend of the verdicts and the title, and save the figure."""
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle="none", label=verdict)
         for verdict, (color, marker) in LOOKS.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(
-        "One choice changed at a time: difference to the default, interquartile mean of 10 seeds "
-        "with 95 % interval; scales differ"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.savefig(path, dpi=130)
+
+
+def draw_largest(path: Path, found: list[tuple[Effect, np.ndarray]]) -> None:
+    """One line per choice, with the share of learning that it costs or adds."""
+    figure = Figure(figsize=(8.5, 1.9 + 0.36 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    for place, (effect, (share, low, high)) in enumerate(found):
+        color, marker = LOOKS[effect.verdict]
+        axes.plot([100 * low, 100 * high], [place, place], color=color, linewidth=2)
+        axes.plot(100 * share, place, color=color, marker=marker, markersize=8)
+        environment, algorithm, name = effect.choice.key
+        task = TASKS.get(environment, environment.split("-")[0])
+        name_line(axes, f"{name} ({algorithm}, {task})", place)
+    axes.set(yticks=[], ylim=(len(found) - 0.4, -0.6))
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=100)
+    ticks = [-400, -200, -100, -50, 0, 50]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlim(-450, 50)
+    axes.minorticks_off()
+    axes.set_xlabel("% of what the default learns; logarithmic below -100")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    finish(figure, f"The {len(found)} choices that matter most", path)
+
+
+def name_line(axes: Any, text: str, place: int) -> None:
+    """Write the name of a line to the left of the axes."""
+    axes.annotate(
+        text,
+        (0, place),
+        xycoords=("axes fraction", "data"),
+        xytext=(-6, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=11,
     )
-    figure.savefig(path, dpi=110)
 
 
 def draw_panel(axes: Any, key: tuple[str, str], panel: list[Effect]) -> None:
     """One line per effect: a marker at the difference, a bar over its interval, and the name."""
-    environment, algorithm = key
+    _, algorithm = key
     token_task = algorithm == ALL
     for place, effect in enumerate(panel):
+        assert effect.comparison is not None
         color, marker = LOOKS[effect.verdict]
-        axes.plot(effect.comparison.difference_interval, [place, place], color=color)
-        axes.plot(effect.comparison.iqm_difference, place, color=color, marker=marker)
+        axes.plot(effect.comparison.difference_interval, [place, place], color=color, linewidth=2)
+        axes.plot(effect.comparison.iqm_difference, place, color=color, marker=marker, markersize=7)
         prefix = f"{effect.choice.algorithm}: " if token_task else ""
-        axes.annotate(
-            prefix + effect.choice.name,
-            (0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=9,
-        )
+        name_line(axes, prefix + effect.choice.name, place)
     axes.set(yticks=[], ylim=(len(panel) - 0.4, -0.6))
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_title("token task" if token_task else f"{environment}, {algorithm}", fontsize=10)
-    score = "fraction of optimum\n(logarithmic beyond 0.01)" if token_task else "mean return"
-    axes.set_xlabel(f"difference in {score}")
+    score = "fraction of the optimum, logarithmic beyond 0.01" if token_task else "mean return"
+    axes.set_xlabel(f"difference to the default in {score}")
     if token_task:  # from thousandths to 3
         axes.set_xscale("symlog", linthresh=0.01)
         axes.set_xticks([-1, -0.1, -0.01, 0, 0.01], ["-1", "-0.1", "-0.01", "0", "0.01"])

@@ -14,9 +14,10 @@ and preset is saved in benchmarks/policies; it is never chosen as the best seed.
 `python -m minirl evaluate` and `watch` replay it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -187,48 +188,91 @@ def table() -> str:
     )
 
 
+SWIMMER = "Swimmer-v5"
+QUESTIONS = {  # part of the file's name: title, environments, methods
+    "": (
+        "TRPO and PPO of minirl (lines) and published results (markers)",
+        tuple(env for env in ENVIRONMENTS if env != SWIMMER),
+        ("ppo", "trpo"),
+    ),
+    "-settings": (
+        "What do other settings change?",
+        ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"),
+        ("ppo", DEATH, "trpo", ZOO),
+    ),
+    "-swimmer": (
+        "Swimmer: a discount near 1 finds the better stroke, in some seeds",
+        (SWIMMER,),
+        tuple(method for method in LOOKS if method != DEATH),
+    ),
+}
+
+
 def draw(path: Path) -> None:
+    """One figure per question; their names are that of `path` with a part appended to its stem."""
+    for part, (question, environments, methods) in QUESTIONS.items():
+        figure = Figure(figsize=(10.5, 6.6), layout="constrained")
+        side = 1 if len(environments) == 1 else 2
+        grid = list(np.atleast_1d(figure.subplots(side, side)).flat)
+        for axes, env in zip(grid, environments, strict=False):
+            draw_environment(axes, env, methods)
+        for axes in grid[len(environments) :]:
+            axes.axis("off")
+        figure.legend(
+            handles=legend_lines(methods),
+            loc="outside lower center",
+            ncols=1 + side,
+            frameon=False,
+        )
+        figure.suptitle(question, x=0.01, ha="left", fontsize=14, fontweight="bold")
+        figure.savefig(path.with_stem(path.stem + part), dpi=120)
+
+
+def draw_environment(axes: Any, env: str, methods: Sequence[str]) -> None:
     """Learning curves, thin per seed and thick for the mean; published scores at the right."""
     rows = study.grouped(CURVES.rows(), "env", "method", "seed")
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    *panels, last = figure.subplots(2, 3).flat
-    for place, (axes, env) in enumerate(zip(panels, ENVIRONMENTS, strict=True)):
-        for method, (color, line) in LOOKS.items():
-            seeds = [run for key, run in rows.items() if key[:2] == (env, method)]
-            steps = [np.array(study.numbers(seed, "environment_steps")) / 1e6 for seed in seeds]
-            returns = [study.numbers(seed, "mean_return") for seed in seeds]
-            for curve in zip(steps, returns, strict=True):
-                axes.plot(*curve, line, color=color, linewidth=0.7, alpha=0.6)
-            if seeds:
-                axes.plot(steps[0], np.mean(returns, axis=0), line, color=color, linewidth=2)
-        for side, algorithm in enumerate(ALGORITHMS):
-            for number, cells in enumerate(PUBLISHED[algorithm].values()):
-                middle, _, spread = cells[place].removeprefix("~").partition(" ± ")
-                if middle:
-                    axes.errorbar(
-                        1.04 + 0.03 * (3 * side + number),
-                        float(middle),
-                        float(spread or 0),
-                        color=LOOKS[algorithm][0],
-                        marker=MARKERS[number],
-                        markersize=4,
-                        clip_on=False,
-                    )
-        axes.set(title=env, xlabel="million environment steps", xticks=[0, 0.5, 1])
-        axes.set_ylabel("mean return, last 100 episodes")
-        axes.spines[["top", "right"]].set_visible(False)
-    looks = [
+    place = ENVIRONMENTS.index(env)
+    for method in methods:
+        color, line = LOOKS[method]
+        seeds = [run for key, run in rows.items() if key[:2] == (env, method)]
+        steps = [np.array(study.numbers(seed, "environment_steps")) / 1e6 for seed in seeds]
+        returns = [study.numbers(seed, "mean_return") for seed in seeds]
+        for curve in zip(steps, returns, strict=True):
+            axes.plot(*curve, line, color=color, linewidth=0.7, alpha=0.6)
+        if seeds:
+            axes.plot(steps[0], np.mean(returns, axis=0), line, color=color, linewidth=2.4)
+    for side, algorithm in enumerate(ALGORITHMS):
+        for number, cells in enumerate(PUBLISHED[algorithm].values()):
+            middle, _, spread = cells[place].removeprefix("~").partition(" ± ")
+            if middle:
+                axes.errorbar(
+                    1.04 + 0.03 * (3 * side + number),
+                    float(middle),
+                    float(spread or 0),
+                    color=LOOKS[algorithm][0],
+                    marker=MARKERS[number],
+                    markersize=6,
+                    clip_on=False,
+                )
+    axes.set(xlabel="million environment steps", xticks=[0, 0.5, 1])
+    axes.set_title(env, loc="left")
+    axes.set_ylabel("return of the last 100 episodes")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_lines(methods: Sequence[str]) -> list[Line2D]:
+    """One line per method, and one marker per published source."""
+    looks: list[dict[str, Any]] = [
         {"label": title(method), "color": color, "linestyle": line, "linewidth": 2}
         for method, (color, line) in LOOKS.items()
+        if method in methods
     ]
     for name, sources in PUBLISHED.items():
         for marker, source in zip(MARKERS, sources, strict=False):
             label = f"{name.upper()}, {source}"
             color = LOOKS[name][0]
             looks.append({"label": label, "color": color, "linestyle": "none", "marker": marker})
-    last.axis("off")
-    last.legend(handles=[Line2D([], [], **look) for look in looks], loc="center", frameon=False)
-    figure.savefig(path, dpi=110)
+    return [Line2D([], [], **look) for look in looks]
 
 
 if __name__ == "__main__":

@@ -400,53 +400,91 @@ def curve(ax: Axes, x: Sequence[float], points: Sequence[Summary], **style: Any)
     ax.errorbar(x, middle, error, capsize=2, linewidth=1.4, **style)
 
 
+# Part of the file's name: title, and the panels' groups or budgets.
+BETA_FIGURES = {
+    "": ("Methods that sample while they learn, at each beta", ("Sampling while learning",)),
+    "-pairs": ("Methods that learn from pairs or search, at each beta", ("From pairs", "Search")),
+}
+BUDGET_FIGURES = {
+    "-sentences": ("Which method needs the fewest sentences? (beta = 0.3)", ("sentences",)),
+    "-compute": ("Which method needs the least computation? (beta = 0.3)", tuple(COMPUTES)),
+}
+PANEL = 6.0, 5.2  # inches
+
+
 def figure(rows: Sequence[Row], compute: Sequence[Row], path: Path) -> None:
-    """Fractions against beta in three groups; against sentences and compute for three methods."""
-    drawn = Figure(figsize=(11, 9), layout="constrained")
-    upper, lower = drawn.subplots(2, 3, height_ratios=(1.15, 1))
-    for ax, (title, group) in zip(upper, GROUPS.items(), strict=True):
-        study.clean(ax, title, "beta (reward per nat), log scale", "")
-        for number, name in enumerate(group):
-            known = PREFERENCE_COLORS.get(name, figures.BLACK), figures.SOLID
-            color, line = figures.KNOWN_STYLES.get(name, known)
-            aside = 1.12 ** (number - (len(group) - 1) / 2)  # side by side
-            marker = MARKERS.get(name, OTHER_MARKERS[number % len(OTHER_MARKERS)])[0]
-            size = 10 if marker == "." else 5  # a dot is drawn half as large
-            style = {"color": color, "marker": marker, "markersize": size}
-            label = f"{name}, n = {REPORTED_BEST_OF}" if name == "best-of-n" else name
-            for summaries, look in (
-                (at_betas(rows, name), {"linestyle": line, "label": label}),
-                (at_betas(rows, name, set_for_beta=True), {"linestyle": "none", **HOLLOW}),
-            ):
-                if summaries:
-                    x = [beta * aside for beta in summaries]
-                    curve(ax, x, list(summaries.values()), **style, **look)
-        ax.set_xscale("log")
-        ax.set_xticks(BETAS, [f"{beta:g}" for beta in BETAS])
-        ax.minorticks_off()
-        fraction_axis(ax, UPPER_SHOWN, -30.0, 0.99995)
-        ax.plot([], [], "o", color=figures.GREY, label="set for the beta", **HOLLOW)
-        ax.legend(fontsize=8, loc="lower left")
-    titles = "Equal sentences", "Equal gradient-equivalents", "Equal CPU time"
-    for ax, title, column in zip(lower, titles, ("sentences", *COMPUTES), strict=True):
-        study.clean(ax, f"{title}, beta = 0.3", f"{NAMES.get(column, column)}, log scale", "")
-        for name, (color, marker, line) in BUDGET_STYLES.items():
-            # As in the tables: one number of sentences for all set settings of DPO.
-            if name == ("DPO, set" if column == "sentences" else "DPO, judgements"):
-                continue
-            budgets = of_budgets(compute, name)
-            style = {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
-            hollow = HOLLOW if name.endswith(", set") else {}
-            at = [median(group, column) for group in budgets]
-            points = [Summary(*fraction(group), 0.0) for group in budgets]
-            curve(ax, at, points, label=name, **style, **hollow)
-        ax.set_xscale("log")
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        fraction_axis(ax, LOWER_SHOWN, 0.6, 0.99995)
-        ax.legend(fontsize=8, loc="upper left")
-    for ax in (upper[0], lower[0]):
-        ax.set_ylabel("fraction of the optimum")
-    drawn.savefig(path, dpi=110)
+    """Four figures of fractions: against beta twice, against sentences, against compute.
+
+    Their names are that of `path` with a part appended to its stem.
+    """
+    for part, (title, groups) in BETA_FIGURES.items():
+        drawn, panels = panels_of(len(groups), title)
+        for ax, group in zip(panels, groups, strict=True):
+            draw_group(ax, group, rows)
+        drawn.savefig(path.with_stem(path.stem + part), dpi=120)
+    for part, (title, columns) in BUDGET_FIGURES.items():
+        drawn, panels = panels_of(len(columns), title)
+        for ax, column in zip(panels, columns, strict=True):
+            draw_budget(ax, column, compute)
+        drawn.savefig(path.with_stem(path.stem + part), dpi=120)
+
+
+def panels_of(count: int, title: str) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with this number of panels side by side, and its title."""
+    width = max(count * PANEL[0], 8.0)
+    drawn = Figure(figsize=(width, PANEL[1]), layout="constrained")
+    panels = list(np.atleast_1d(drawn.subplots(1, count)))
+    drawn.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    panels[0].set_ylabel("fraction of the optimum")
+    return drawn, panels
+
+
+def draw_group(ax: Axes, title: str, rows: Sequence[Row]) -> None:
+    """The fractions of the methods of one group against beta."""
+    label_y = ax.get_ylabel()
+    study.clean(ax, title, "beta (reward per nat), log scale", label_y)
+    group = GROUPS[title]
+    for number, name in enumerate(group):
+        known = PREFERENCE_COLORS.get(name, figures.BLACK), figures.SOLID
+        color, line = figures.KNOWN_STYLES.get(name, known)
+        aside = 1.12 ** (number - (len(group) - 1) / 2)  # side by side
+        marker = MARKERS.get(name, OTHER_MARKERS[number % len(OTHER_MARKERS)])[0]
+        size = 10 if marker == "." else 5  # a dot is drawn half as large
+        style = {"color": color, "marker": marker, "markersize": size}
+        label = f"{name}, n = {REPORTED_BEST_OF}" if name == "best-of-n" else name
+        for summaries, look in (
+            (at_betas(rows, name), {"linestyle": line, "label": label}),
+            (at_betas(rows, name, set_for_beta=True), {"linestyle": "none", **HOLLOW}),
+        ):
+            if summaries:
+                x = [beta * aside for beta in summaries]
+                curve(ax, x, list(summaries.values()), **style, **look)
+    ax.set_xscale("log")
+    ax.set_xticks(BETAS, [f"{beta:g}" for beta in BETAS])
+    ax.minorticks_off()
+    fraction_axis(ax, UPPER_SHOWN, -30.0, 0.99995)
+    ax.plot([], [], "o", color=figures.GREY, label="with settings for this beta", **HOLLOW)
+    ax.legend(fontsize=10, loc="lower left" if group == tuple(SENTENCES) else "upper right")
+
+
+def draw_budget(ax: Axes, column: str, compute: Sequence[Row]) -> None:
+    """The fractions of PPO, TRPO and DPO against one kind of budget."""
+    study.clean(ax, "", f"{NAMES.get(column, column)}, log scale", ax.get_ylabel())
+    for name, (color, marker, line) in BUDGET_STYLES.items():
+        # As in the tables: one number of sentences for all set settings of DPO.
+        if name == ("DPO, set" if column == "sentences" else "DPO, judgements"):
+            continue
+        budgets = of_budgets(compute, name)
+        style = {"color": color, "marker": marker, "markersize": 6, "linestyle": line}
+        hollow = HOLLOW if name.endswith(", set") else {}
+        at = [median(group, column) for group in budgets]
+        points = [Summary(*fraction(group), 0.0) for group in budgets]
+        label = name.replace(", set", ", settings for the budget")
+        curve(ax, at, points, label=label, **style, **hollow)
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    fraction_axis(ax, LOWER_SHOWN, 0.6, 0.99995)
+    ax.legend(fontsize=10, loc="upper left")
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def test_the_joint_step_goes_down_the_slope_of_the_joint_loss(monkeypatch):
         assert -(after - before) @ direction == pytest.approx(slope, rel=1e-6)
 
 
-def test_the_figure_has_a_mark_for_every_choice(tmp_path, monkeypatch):
+def test_the_figures_have_a_mark_for_every_choice(tmp_path, monkeypatch):
     marks, draw_panel = [], choices.draw_panel
 
     def spy(axes, key, found):
@@ -201,7 +201,20 @@ def test_the_figure_has_a_mark_for_every_choice(tmp_path, monkeypatch):
 
     monkeypatch.setattr(choices, "draw_panel", spy)
     choices.draw(tmp_path / "choices.png")
-    assert (tmp_path / "choices.png").stat().st_size > 10_000
+    names = ["choices.png", *(f"choices-{part}.png" for part in choices.PANELS)]
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in names)
     every = [*choices.choices(), *choices_of_rlhf.choices()]
     assert sum(count for count, _ in marks) == sum(choice.name != "default" for choice in every)
     assert all(labels == count for count, labels in marks)
+
+
+def test_the_largest_effects_come_first_and_are_certain():
+    found = [*choices.stored_effects(), *choices_of_rlhf.stored_effects()]
+    ten = choices.largest(found)
+    assert len(ten) == choices.MOST
+    sizes = [abs(share[0]) for _, share in ten]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(low > 0 or high < 0 for _, (_, low, high) in ten)
+    # PPO on CartPole with lambda = 0, by hand: 59 instead of 245, and 22.5 untrained
+    [share] = [share[0] for effect, share in ten if effect.choice.name == "lambda 0"]
+    assert share == pytest.approx((59 - 245) / (245 - 22.5), abs=0.01)
