@@ -145,8 +145,14 @@ class Comparison:
             "intervals: training returns of the last",
             "100 episodes, evaluation returns of fresh greedy episodes. Steps, CPU seconds (one "
             "core) and gradient-equivalents are medians.",
-            "",
         ]
+        if seeds < 10:  # simulated: see the docstring of minirl.experiments.statistics
+            lines += [
+                "Intervals of few seeds are too narrow: for normal scores they contain the true "
+                "value in about 74 % of cases with",
+                "3 seeds, 90 % with 5 and 94 % with 10.",
+            ]
+        lines += [""]
         lines += self._cut_episodes()
         lines += [f"{pair['metric']}: {pair['text']}" for pair in self.summary["comparisons"]]
         return "\n".join(lines)

@@ -182,6 +182,7 @@ def test_the_table_names_algorithms_and_says_what_pairs_can_tell(finished):
     assert sum(line.startswith("policy-gradient ") for line in lines) == 1
     assert sum(line.startswith("ppo ") for line in lines) == 1
     assert "0 of 2" in table  # nobody reached the threshold
+    assert "Intervals of few seeds are too narrow" in table
     assert sum("policy-gradient" in line and "ppo" in line for line in lines) == 2
     assert "nan" not in table
 
