@@ -1,4 +1,4 @@
-"""Speed of the alignment chain on one core: CPU seconds, and the part of PPO that is Adam alone.
+"""Speed of the alignment chain on one core: CPU seconds, also of Adam on a whole table.
 
     python -m benchmarks.speed.alignment
 
@@ -40,7 +40,7 @@ def main() -> None:
 
     works: list[tuple[str, Work, int]] = [
         ("PPO, 51,200 sentences", align("ppo", 51_200), 5),
-        ("its 1,600 Adam steps alone", lambda: adam_alone(size, 1_600), 5),
+        ("1,600 Adam steps with a gradient for every logit", lambda: adam_alone(size, 1_600), 5),
         ("TRPO, 61,440 sentences", align("trpo", 61_440), 5),
         ("policy gradient, 51,200 sentences", align("policy-gradient", 51_200), 5),
         ("DPO, 600 steps of 512 pairs", lambda: case.fit(rlhf.DPO(), soft, rng), 5),
