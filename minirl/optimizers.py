@@ -170,14 +170,18 @@ class AdamState(NamedTuple):
 def _with_moments_for(gradient: np.ndarray, state: AdamState) -> AdamState:
     """The same state with a moment for each entry that has a gradient, 0 for those without one."""
     mean, square, steps, entries = state
-    if entries is None:
-        if steps > 0 or np.count_nonzero(gradient) > gradient.size // SPARSE:
-            return state
-        entries = np.flatnonzero(gradient)
-        return AdamState(mean[entries], square[entries], steps, entries)
-    if np.count_nonzero(gradient) == np.count_nonzero(gradient[entries]):
+    if entries is None and steps > 0:
         return state
-    wider = np.union1d(entries, np.flatnonzero(gradient))
+    has_gradient = gradient != 0
+    count = np.count_nonzero(has_gradient)
+    if entries is None:
+        if count > gradient.size // SPARSE:
+            return state
+        entries = np.flatnonzero(has_gradient)
+        return AdamState(mean[entries], square[entries], steps, entries)
+    if count == np.count_nonzero(has_gradient[entries]):
+        return state
+    wider = np.union1d(entries, np.flatnonzero(has_gradient))
     place = np.searchsorted(wider, entries)
     mean, square = np.zeros((2, wider.size), gradient.dtype)
     mean[place], square[place] = state.mean, state.square
