@@ -101,12 +101,14 @@ def dpo_loop(answer: Callable[..., Any]) -> Verdict:
 
     def without_reference(*case: Any) -> np.ndarray:
         """The reference is missing: the margin is beta times a difference of log-ratios
-        log(pi / pi_ref), not of log-probabilities."""
+        log(pi / pi_ref), not of log-probabilities.
+        """
         return _plain_dpo(*case, with_reference=False)
 
     def without_beta(*case: Any) -> np.ndarray:
         """The factor beta is missing in the gradient: the margin is beta times a difference of
-        log-ratios, so its derivative contains beta too."""
+        log-ratios, so its derivative contains beta too.
+        """
         return _plain_dpo(*case, with_beta=False)
 
     def uphill(*case: Any) -> np.ndarray:
@@ -158,12 +160,14 @@ def dpo_loss(answer: Callable[..., Any]) -> Verdict:
 
     def overflowing(margins: np.ndarray, labels: np.ndarray) -> float:
         """np.exp overflows at a margin of 1,000, and 0 times infinity is NaN; compute the log of
-        the sigmoid by scipy.special.log_expit or np.logaddexp."""
+        the sigmoid by scipy.special.log_expit or np.logaddexp.
+        """
         return float("nan") if np.abs(margins).max() > 700 else loss(margins, labels)
 
     def infinite(margins: np.ndarray, labels: np.ndarray) -> float:
         """The loss is infinite, because np.exp overflows at -1,000, where the log of the sigmoid is
-        -1,000; use scipy.special.log_expit or np.logaddexp."""
+        -1,000; use scipy.special.log_expit or np.logaddexp.
+        """
         return float("inf") if np.abs(margins).max() > 700 else loss(margins, labels)
 
     def without_labels(margins: np.ndarray, labels: np.ndarray) -> float:
@@ -221,7 +225,8 @@ def margin_with_flips(answer: Callable[..., Any]) -> Verdict:
 
     def half_of_the_cases(differences: np.ndarray, flips: float) -> np.ndarray:
         """A judgement for the second answer that is turned round counts for the first too; add
-        flips * sigmoid(r_2 - r_1) to the label."""
+        flips * sigmoid(r_2 - r_1) to the label.
+        """
         return np.asarray(logit((1 - flips) * expit(differences)))
 
     rng = np.random.default_rng(3)

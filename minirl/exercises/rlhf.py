@@ -130,7 +130,8 @@ def sentence_kl(answer: Callable[..., Any]) -> Verdict:
 
     def times_the_mask(log_ratios: np.ndarray, valid: np.ndarray) -> float:
         """An invalid row may contain NaN, and 0 times NaN is NaN; select the valid entries with
-        np.where instead of multiplying by the mask."""
+        np.where instead of multiplying by the mask.
+        """
         return float((log_ratios * valid).sum(axis=0).mean())
 
     def mean_within_sentences(log_ratios: np.ndarray, valid: np.ndarray) -> float:
@@ -174,7 +175,8 @@ def group_normalized(answer: Callable[..., Any]) -> Verdict:
 
     def sample_deviation(returns: np.ndarray) -> np.ndarray:
         """This divides by the sample deviation (ddof=1); divide by the deviation of the k returns
-        themselves, whose variance is their mean squared distance from the mean."""
+        themselves, whose variance is their mean squared distance from the mean.
+        """
         return _divided(returns, 1)
 
     def without_division(returns: np.ndarray) -> np.ndarray:
@@ -230,7 +232,8 @@ def reward_and_kl_of_the_optimum(answer: Callable[..., Any]) -> Verdict:
 
     def wrong_sign(optimum: Callable[[float], float], beta: float) -> tuple[float, float]:
         """The sign of the KL is wrong: J* falls when a nat costs more, so the KL is minus the
-        derivative."""
+        derivative.
+        """
         return optimum(beta) - beta * kl(optimum, beta), -kl(optimum, beta)
 
     def without_the_cost(optimum: Callable[[float], float], beta: float) -> tuple[float, float]:

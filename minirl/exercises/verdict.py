@@ -93,7 +93,7 @@ def compare_function(
     exact: Callable[..., ArrayLike],
     cases: Iterable[tuple[Any, ...]],
     *,
-    mistakes: Sequence[Callable[..., ArrayLike]] | Mapping[str, Callable[..., ArrayLike]] = (),
+    mistakes: Sequence[Callable[..., ArrayLike]] = (),
     rtol: float = 1e-6,
     atol: float = 1e-9,
 ) -> Verdict:
@@ -146,13 +146,13 @@ def compare_function(
     ]
     if not any(complaints):
         return RIGHT
-    named = mistakes if isinstance(mistakes, Mapping) else {_hint(f): f for f in mistakes}
-    for message, mistaken in named.items():
+    hints = [_hint(mistake) for mistake in mistakes]
+    for hint, mistake in zip(hints, mistakes, strict=True):
         if not any(
-            _difference(value, mistaken(*case), rtol, atol)
+            _difference(value, mistake(*case), rtol, atol)
             for value, case in zip(answers, cases, strict=True)
         ):
-            return Verdict("wrong", f"Not yet: {message}.")
+            return Verdict("wrong", f"Not yet: {hint}")
     number, complaint = next(
         (number, text) for number, text in enumerate(complaints, start=1) if text is not None
     )
@@ -163,7 +163,7 @@ def _hint(mistake: Callable[..., Any]) -> str:
     """The function's docstring in one line, as it continues a sentence after a colon.
 
     The capital of a word such as "The" or "A" is that of the sentence and is removed. Symbols and
-    acronyms ("V(s')", "KL") keep theirs. The last full stop is removed.
+    acronyms ("V(s')", "KL") keep theirs.
     """
     hint = " ".join((mistake.__doc__ or "").split())
     if not hint.endswith("."):
@@ -175,7 +175,7 @@ def _hint(mistake: Callable[..., Any]) -> str:
     first = hint.split(maxsplit=1)[0].rstrip(",:;")
     if first == "A" or (first.isalpha() and first[1:].islower()):
         hint = hint[0].lower() + hint[1:]
-    return hint.removesuffix(".")
+    return hint
 
 
 def _is_empty(function: Callable[..., Any]) -> bool:
