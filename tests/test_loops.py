@@ -53,3 +53,27 @@ def test_the_core_on_the_page_gives_the_parameters_of_update(name, after_the_loo
     exec(blocks(name)[0], page)
     np.testing.assert_array_equal(page["policy"].parameters, update.policy.parameters)
     assert not np.array_equal(page["policy"].parameters, state.policy.parameters)
+
+
+def test_the_loops_of_rlhf_give_what_the_package_gives():
+    """From page to page in one namespace, as the pages say."""
+    rlhf, names = minirl.rlhf, {}
+    [fine_tuning] = blocks("../rlhf/supervised-fine-tuning")
+    exec(fine_tuning, names)
+    task = names["task"]
+    reference = rlhf.fine_tune(task, names["demonstrations"]).policy
+    np.testing.assert_array_equal(names["reference"].parameters, reference.parameters)
+
+    exec(*blocks("../rlhf/reward-model"), names)
+    model = rlhf.fit_reward_model(names["features"], names["preferences"])
+    np.testing.assert_allclose(names["w"], model.weights, atol=1e-6)
+
+    with_dpo = dict(names)
+    exec(*blocks("../rlhf/dpo"), with_dpo)
+    dpo = rlhf.DPO(beta=0.3, steps=20, learning_rate=0.1, minibatch_size=3000)
+    fitted = dpo.fit(task, reference, names["preferences"], np.random.default_rng(0)).policy
+    np.testing.assert_allclose(with_dpo["policy"].parameters, fitted.parameters, atol=1e-6)
+
+    exec(*blocks("../rlhf/rlhf"), names)
+    objective = rlhf.Objective(task, reference, names["rewards"], beta=0.3)
+    assert objective.fraction_of_optimum(names["learner"].policy) > 0.5
