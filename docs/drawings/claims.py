@@ -92,12 +92,24 @@ def kl_over_all_actions():
 
 def clipping_and_learning_rate():
     """The KL of one CartPole update, notebook 4, section 4.5."""
-    rates = [3e-4, 1e-2, 3e-2, 1e-1]
+    rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
     figure, axes = plt.subplots(figsize=SIZE)
     for label, kls, color, line, marker in (
-        ("neither", [0.25, 5.6, 7.2, 29], GREY, "dotted", "^"),
-        ("clipping 0.2", [0.007, 0.03, 0.5, 20], VERMILLION, "solid", "o"),
-        ("KL penalty, beta 1", [0.006, 0.02, 0.02, 0.04], BLUE, "dashed", "s"),
+        ("neither", [0.1, 0.649, 1.807, 3.301, 4.222, 12.531, 48.337], GREY, "dotted", "^"),
+        (
+            "clipping 0.2",
+            [0.006, 0.008, 0.011, 0.01, 0.007, 0.121, 29.876],
+            VERMILLION,
+            "solid",
+            "o",
+        ),
+        (
+            "KL penalty, beta 1",
+            [0.011, 0.013, 0.014, 0.017, 0.007, 0.009, 0.114],
+            BLUE,
+            "dashed",
+            "s",
+        ),
     ):
         axes.loglog(
             rates, kls, color=color, linestyle=line, marker=marker, linewidth=2, label=label
