@@ -40,7 +40,7 @@ from minirl import rlhf
 from minirl.exact import sequences
 from minirl.experiments import figures
 from minirl.experiments.alignment.chain import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
-from minirl.experiments.alignment.figures import MARKERS, MINUS, OTHER_MARKERS
+from minirl.experiments.alignment.figures import MARKERS, MINUS
 from minirl.experiments.statistics import with_interval
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
@@ -361,13 +361,14 @@ GROUPS = {
     "From pairs": tuple(PREFERENCES),
     "Search": ("best-of-n",),
 }
-PREFERENCE_COLORS = dict(
-    zip(
-        PREFERENCES,
-        (figures.BLUE, figures.VERMILLION, figures.GREEN, figures.ORANGE, figures.PURPLE),
-        strict=True,
-    )
-)
+# method -> color, marker, line: DPO is black and IPO grey, as in every figure.
+PREFERENCE_STYLES = {
+    "DPO, 3,000 probabilities": (figures.BLACK, "P", figures.SOLID),
+    "DPO, 3,000 judgements": (figures.BLACK, "<", figures.DOTTED),
+    "DPO, 30,000 judgements": (figures.BLACK, ">", figures.DASHED),
+    "IPO, 3,000 probabilities": (figures.GREY, "X", figures.SOLID),
+    "IPO, 3,000 judgements": (figures.GREY, "d", figures.DOTTED),
+}
 HOLLOW = {"markerfacecolor": "white"}
 # The lower panels: method -> color, marker, line.
 BUDGET_STYLES = {
@@ -377,7 +378,7 @@ BUDGET_STYLES = {
     "TRPO, set": (figures.BLUE, "^", figures.DOTTED),
     "DPO, probabilities": (figures.BLACK, "P", figures.SOLID),
     "DPO, set": (figures.BLACK, "P", figures.DOTTED),
-    "DPO, judgements": (figures.GREEN, "s", figures.SOLID),
+    "DPO, judgements": (figures.BLACK, "<", figures.DASHED),
     "policy gradient, gold": (figures.ORANGE, "o", "none"),
 }
 
@@ -445,10 +446,12 @@ def draw_group(ax: Axes, title: str, rows: Sequence[Row]) -> None:
     study.clean(ax, title, "beta (reward per nat), log scale", label_y)
     group = GROUPS[title]
     for number, name in enumerate(group):
-        known = PREFERENCE_COLORS.get(name, figures.BLACK), figures.SOLID
-        color, line = figures.KNOWN_STYLES.get(name, known)
         aside = 1.12 ** (number - (len(group) - 1) / 2)  # side by side
-        marker = MARKERS.get(name, OTHER_MARKERS[number % len(OTHER_MARKERS)])[0]
+        if name in PREFERENCE_STYLES:
+            color, marker, line = PREFERENCE_STYLES[name]
+        else:
+            color, line = figures.KNOWN_STYLES[name]
+            marker = MARKERS[name][0]
         size = 10 if marker == "." else 5  # a dot is drawn half as large
         style = {"color": color, "marker": marker, "markersize": size}
         label = f"{name}, n = {REPORTED_BEST_OF}" if name == "best-of-n" else name

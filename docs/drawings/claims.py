@@ -174,7 +174,7 @@ def by_median_sentences(method):
 def reward_model():
     """DPO and PPO on a reward model, from the same pairs with one judgement each."""
     figure, axes = plt.subplots(figsize=SIZE)
-    dpo = {"color": BLACK, "linestyle": "dashed", "marker": "D", "label": "DPO, full table"}
+    dpo = {"color": BLACK, "linestyle": "dotted", "marker": "<", "label": "DPO, full table"}
     line_with_intervals(axes, fractions("DPO, hard, stopped", "pairs"), **dpo)
     ppo = styled("ppo") | {"label": "PPO on a reward model of 21 features"}
     line_with_intervals(axes, fractions("PPO, reward model", "pairs"), **ppo)
@@ -208,10 +208,10 @@ def stable_and_cheap():
     """Fraction of the optimum against the sentences that were sampled."""
     figure, axes = plt.subplots(figsize=SIZE)
     for method, label, color, line, marker in (
-        ("DPO, soft", "DPO, the annotator's probabilities", BLACK, "dashed", "D"),
-        ("TRPO, gold", "TRPO, the gold reward", *KNOWN_STYLES["trpo"], "s"),
-        ("PPO, gold", "PPO, the gold reward", *KNOWN_STYLES["ppo"], "o"),
-        ("DPO, hard, stopped", "DPO, one judgement per pair", BLACK, "dotted", "^"),
+        ("DPO, soft", "DPO, the annotator's probabilities", BLACK, "solid", MARKERS["dpo"]),
+        ("TRPO, gold", "TRPO, the gold reward", *KNOWN_STYLES["trpo"], MARKERS["trpo"]),
+        ("PPO, gold", "PPO, the gold reward", *KNOWN_STYLES["ppo"], MARKERS["ppo"]),
+        ("DPO, hard, stopped", "DPO, one judgement per pair", BLACK, "dotted", "<"),
     ):
         groups = fractions(method, "sentences")
         if method.startswith("DPO"):  # the number of sentences differs between seeds

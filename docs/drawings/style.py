@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from minirl.experiments.alignment.figures import MARKERS as ALIGNMENT_MARKERS
 from minirl.experiments.figures import BLACK, BLUE, GREEN, GREY, INK, KNOWN_STYLES, VERMILLION
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
 
@@ -13,7 +14,7 @@ __all__ = ["BLACK", "BLUE", "GREEN", "GREY", "INK", "KNOWN_STYLES", "VERMILLION"
 
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS.parent / "benchmarks" / "results"
-MARKERS = {"ppo": "o", "trpo": "s", "policy-gradient": "^", "natural-gradient": "D"}
+MARKERS = {name: marker for name, (marker, _) in ALIGNMENT_MARKERS.items()}
 
 plt.rcParams.update(
     {
