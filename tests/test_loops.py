@@ -1,7 +1,9 @@
 """The code under "The loop" of each algorithm's page runs and computes what `update` computes."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -77,3 +79,19 @@ def test_the_loops_of_rlhf_give_what_the_package_gives():
     exec(*blocks("../rlhf/rlhf"), names)
     objective = rlhf.Objective(task, reference, names["rewards"], beta=0.3)
     assert objective.fraction_of_optimum(names["learner"].policy) > 0.5
+
+
+def test_the_walk_through_a_failed_run_has_the_settings_of_its_figures(monkeypatch):
+    root = PAGES.parents[1]
+    page = (root / "docs" / "reference" / "debugging.md").read_text()
+    walk = page.split("## A walk")[1]
+    names = {}
+    monkeypatch.setattr(minirl, "train", lambda *_, **__: mock.MagicMock())
+    shown = []
+    for block in re.findall(r"```python\n(.*?)```", walk, re.S):
+        exec(block, names)
+        shown.append((names["algorithm"], names["settings"]))
+    script = (root / "docs" / "drawings" / "debugging.py").read_text()
+    drawn = {"minirl": minirl, "replace": replace}
+    exec(script.split("# begin: on the page")[1].split("# end: on the page")[0], drawn)
+    assert shown == [(algorithm, settings) for _, algorithm, settings in drawn["variants"]()]
