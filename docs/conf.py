@@ -70,6 +70,26 @@ def as_page(text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(minirl/[\w/]+)\.py\)", module, text)
 
 
+def fold(cell: nbformat.NotebookNode) -> None:
+    """Write on the button of a folded cell what is behind it, and give its figure a text."""
+    figures = [o for o in cell.outputs if {"image/png", "image/gif"} & set(o.get("data", {}))]
+    options = cell.metadata.setdefault("mystnb", {})
+    tags = cell.metadata.get("tags", [])
+    if "hide-cell" in tags:
+        options["code_prompt_show"] = "Show the code and its output"
+        options["code_prompt_hide"] = "Hide the code and its output"
+    elif "hide-input" in tags:
+        what = "the code of this figure" if figures else "the code"
+        options["code_prompt_show"], options["code_prompt_hide"] = f"Show {what}", f"Hide {what}"
+    if figures:
+        titles = re.findall(r"""title[(=]\s*f?(["'])(.+?)\1""", cell.source)
+        words = [
+            re.sub(r"\\n", " ", title).strip(" .,;") for _, title in titles if "{" not in title
+        ]
+        text = ". ".join(["Figure", *words]).replace("$", "").replace("\\", "")
+        options.setdefault("image", {}).setdefault("alt", text)
+
+
 def copy_notebooks() -> None:
     source, target = HERE.parent / "notebooks", HERE / "notebooks"
     shutil.rmtree(target, ignore_errors=True)
@@ -78,6 +98,8 @@ def copy_notebooks() -> None:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = as_page(cell.source)
+            else:
+                fold(cell)
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, copy)
