@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.networks import Linear
 from minirl.policy import Critic, make_policy
-from minirl.rollout import NonFiniteError, collect, collect_episodes, reset
+from minirl.rollout import (
+    EnvironmentFailure,
+    NonFiniteError,
+    collect,
+    collect_episodes,
+    reset,
+    reset_seed,
+)
 from minirl.vector_env import make_vector_env
 
 
@@ -286,10 +293,46 @@ def test_a_policy_that_is_not_finite_is_named():
         collect_episodes(envs, policy, None, None, max_steps=5)
 
 
-@pytest.mark.parametrize(("num_envs", "kind"), [(3, "SyncVectorEnv"), (4, "CartPoleVectorEnv")])
-def test_cartpole_is_stepped_in_the_faster_way(num_envs, kind):
-    envs = make_vector_env("CartPole-v1", num_envs)
-    assert type(envs.unwrapped).__name__ == kind
+def test_the_seed_of_resets_is_far_from_those_of_neighbours():
+    seeds = [reset_seed(seed) for seed in range(50)]
+    assert seeds[0] == np.random.SeedSequence(0).generate_state(1)[0]
+    assert np.diff(sorted(seeds)).min() > 1000
+
+
+class Failing(Scripted):
+    """With two actions instead of numbers; raises at its step `fails_at`."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, fails_at, **options):
+        super().__init__(100, **options)
+        self.fails_at = fails_at
+
+    def step(self, action):
+        if self.steps + 1 == self.fails_at:
+            raise RuntimeError("stuck")
+        return super().step(action)
+
+
+def test_an_environment_that_fails_is_named_with_its_step():
+    message = r"^environment 1 failed at its step 6: RuntimeError: stuck \(.*test_rollout.py"
+    with pytest.raises(EnvironmentFailure, match=message) as caught:
+        collected(Failing(100), Failing(7), steps=4, times=3)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_environment_that_fails_after_an_observation_of_nan_is_named_for_the_nan():
+    with pytest.raises(NonFiniteError, match="environment 1 .* non-finite observation .* step 5"):
+        collected(Failing(100), Failing(8, bad_at=6, where="observation"), steps=4, times=3)
+
+
+def test_an_environment_that_fails_in_its_reset_is_named():
+    class Closed(Scripted):
+        def reset(self, *, seed=None, options=None):
+            raise RuntimeError("closed")
+
+    with pytest.raises(EnvironmentFailure, match="failed in its reset: RuntimeError: closed"):
+        reset(scripted(Scripted(3), Closed(3)), seed=0)
 
 
 @pytest.mark.parametrize("name", ["max_steps", "group_size"])

@@ -3,14 +3,16 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from environments import Steady, steady
+from environments import Steady, endless, limited, steady
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import minirl
 from minirl.policy import make_policy
 from minirl.rollout import collect, reset
-from minirl.vector_env import make_vector_env, registered_id, reward_threshold
+from minirl.vector_env import make_vector_env, registered_id, reward_threshold, step_limit
 
 
 def in_mode(mode):
@@ -82,6 +84,50 @@ def test_the_registered_id_is_the_one_gymnasium_makes(name):
     assert registered_id(name) == envs.spec.id
 
 
+@pytest.mark.parametrize(
+    ("make", "limit"),
+    [
+        (lambda: gym.make_vec("CartPole-v1", num_envs=2), 500),
+        (lambda: gym.make_vec("CartPole-v1", num_envs=2, max_episode_steps=1600), 1600),
+        (lambda: CartPoleVectorEnv(2, max_episode_steps=1600), 1600),
+        (lambda: RecordEpisodeStatistics(CartPoleVectorEnv(2, max_episode_steps=1600)), 1600),
+        (lambda: gym.make_vec("minirl/TokenGeneration-v0", num_envs=2), 1000),
+        (lambda: gym.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="async"), 200),
+        (lambda: gym.make_vec("Pendulum-v1", num_envs=2), 200),
+        (lambda: limited(2), 1600),
+        (lambda: endless(2), 1000),
+    ],
+)
+def test_the_limit_of_environments_with_and_without_a_vector_entry_point(make, limit):
+    envs = make()
+    try:
+        assert step_limit(envs) == limit
+    finally:
+        envs.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "num_envs", "kind"),
+    [
+        ("CartPole-v1", 3, "SyncVectorEnv"),
+        ("CartPole-v1", 4, "CartPoleVectorEnv"),
+        ("CartPole-v0", 1, "SyncVectorEnv"),
+        ("minirl/TokenGeneration-v0", 1, "TokenGenerationVectorEnv"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+def test_cartpole_is_stepped_in_the_faster_way(env, num_envs, kind):
+    envs = make_vector_env(env, num_envs)
+    assert type(envs.unwrapped).__name__ == kind
+    envs.close()
+
+
+@pytest.mark.parametrize("name", ["no module:Env-v0", "a.b c:Env-v0", "a:b:Env-v0"])
+def test_what_stands_before_the_colon_of_an_id_is_a_module(name):
+    with pytest.raises(ValueError, match="before the colon must be the name of a Python module"):
+        make_vector_env(name, 1)
+
+
 def test_a_function_that_ignores_its_argument_is_refused():
     closed = []
 
@@ -128,6 +174,7 @@ class FromThree(gym.Env):
     action_space = spaces.Discrete(2, start=-1)
 
     def reset(self, *, seed=None, options=None):
+        self.given = seed, options
         return 3, {}
 
     def step(self, action):
@@ -138,6 +185,9 @@ class FromThree(gym.Env):
 def test_discrete_spaces_are_renumbered_from_zero():
     envs = make_vector_env(lambda n: SyncVectorEnv([FromThree] * n), 2)
     assert envs.single_observation_space == envs.single_action_space == spaces.Discrete(2)
+    assert envs.observation_space == envs.action_space == spaces.MultiDiscrete([2, 2])
+    envs.reset(seed=5, options={"a": 1})
+    assert [env.given for env in envs.unwrapped.envs] == [(5, {"a": 1}), (6, {"a": 1})]
     rng = np.random.default_rng(0)
     policy = make_policy(envs.single_observation_space, envs.single_action_space, rng)
     rollout, state = collect(envs, policy, None, reset(envs, seed=0), rng, steps=20)

@@ -5,7 +5,6 @@ import environments
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.wrappers import (
     FlattenObservation,
@@ -22,7 +21,6 @@ from minirl.experiments.evaluation import Evaluation, evaluate
 from minirl.networks import MLP, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.policy import Policy
-from minirl.vector_env import step_limit
 
 HAS_PYGAME = importlib.util.find_spec("pygame") is not None
 
@@ -145,25 +143,6 @@ def test_episodes_end_at_a_limit_and_are_cut_without_one(env, max_steps, length,
     found = evaluate(env, STAYS, episodes=2, max_steps=max_steps)
     assert (found.lengths.tolist(), found.cut) == ([length] * 2, cut)
     assert found.returns.tolist() == [length] * 2
-
-
-@pytest.mark.parametrize(
-    ("make", "limit"),
-    [
-        (lambda: gym.make_vec("CartPole-v1", num_envs=2), 500),
-        (lambda: gym.make_vec("CartPole-v1", num_envs=2, max_episode_steps=1600), 1600),
-        (lambda: CartPoleVectorEnv(2, max_episode_steps=1600), 1600),
-        (lambda: RecordEpisodeStatistics(CartPoleVectorEnv(2, max_episode_steps=1600)), 1600),
-        (lambda: gym.make_vec("minirl/TokenGeneration-v0", num_envs=2), 1000),
-        (lambda: gym.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="async"), 200),
-    ],
-)
-def test_the_limit_of_environments_with_and_without_a_vector_entry_point(make, limit):
-    envs = make()
-    try:
-        assert step_limit(envs) == limit
-    finally:
-        envs.close()
 
 
 def test_the_observation_statistics_are_used_as_they_stand():
