@@ -167,6 +167,18 @@ def episode_batch(lengths, seed=0):
     return make_batch(n, seed, observations=np.arange(n), episodes=np.nonzero(valid)[1])
 
 
+@pytest.mark.parametrize("lengths", [None, [3, 1, 4, 2, 5]], ids=["rows", "episodes"])
+def test_weights_of_a_part_estimate_the_sum_over_the_batch(lengths):
+    """weight * (units / units in the part), where a unit is a row or an episode."""
+    batch = episode_batch(lengths) if lengths else make_batch(7)
+    parts = list(batch.minibatches(2, np.random.default_rng(1)))
+    assert len(parts) > 1
+    for rows, part in parts:
+        units = 5 / len(set(part.episodes)) if lengths else 7 / len(rows)
+        np.testing.assert_allclose(part.weight, batch.weight[rows] * units, rtol=1e-14)
+        assert part.weight.dtype == np.float64
+
+
 def test_the_rows_of_an_episode_stay_in_order_of_time():
     batch = episode_batch([20] * 10)
     for rows, part in batch.minibatches(5, np.random.default_rng(0)):
