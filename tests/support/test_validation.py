@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minirl.support.validation import (
+    require_columns,
     require_count,
     require_finite,
     require_flag,
@@ -89,3 +90,19 @@ def test_an_object_of_another_kind_is_answered_with_the_way_out(value, message):
     ):
         require_instance("policy", value, Fraction)
     require_instance("policy", Fraction(1, 2), Fraction)
+
+
+@pytest.mark.parametrize(
+    ("columns", "given"),
+    [
+        ({"x": [1.0, 2.0]}, "x (2,), y missing"),
+        ({"x": [1.0, 2.0], "y": [1.0]}, "x (2,), y (1,)"),
+        ({"x": [], "y": []}, "x (0,), y (0,)"),
+        ({"x": [[1.0]], "y": [[1.0]]}, "x (1, 1), y (1, 1)"),
+        ({"x": 1.0, "y": 1.0}, "x (), y ()"),
+    ],
+)
+def test_columns_are_there_and_of_one_length(columns, given):
+    with pytest.raises(ValueError, match=re.escape(given)):
+        require_columns("curve", columns, ["x", "y"])
+    require_columns("curve", {"x": [1.0], "y": [2.0], "z": []}, ["x", "y"])
