@@ -201,7 +201,7 @@ def margin_with_flips(answer: Callable[..., Any]) -> Verdict:
     """`answer(differences, flips)`: the margins (M,) at which DPO's loss of each pair is smallest.
 
     The annotator's verdict follows Bradley-Terry with the reward differences r_1 - r_2 (M,), and is
-    then turned round with probability `flips`, below 1/2.
+    then turned round with probability `flips`, below 1/2. The last case has differences of +-50.
     """
 
     def label(differences: np.ndarray, flips: float) -> np.ndarray:
@@ -233,7 +233,11 @@ def margin_with_flips(answer: Callable[..., Any]) -> Verdict:
     return compare_function(
         answer,
         exact,
-        [(2 * rng.normal(size=4), 0.1), (3 * rng.normal(size=6), 0.3)],
+        [
+            (2 * rng.normal(size=4), 0.1),
+            (3 * rng.normal(size=6), 0.3),
+            (np.array([50.0, -50.0]), 0.1),  # the margins are at their limits, +-log(0.9 / 0.1)
+        ],
         mistakes=[label, unflipped, shrunk, wrong_sign, half_of_the_cases],
     )
 
