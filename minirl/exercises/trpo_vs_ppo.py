@@ -173,8 +173,8 @@ def verdict(answer: Callable[[float, float], Any]) -> Verdict:
     Parameters
     ----------
     answer : callable
-        (low, high) -> "first", "second" or "cannot tell", compared with `compare_scores`. In two
-        of the cases an end of the interval is exactly 0.
+        (low, high) -> "first", "second" or "not distinguishable", compared with `compare_scores`.
+        In two of the cases an end of the interval is exactly 0.
     """
     rng = np.random.default_rng(0)
     shifts = np.array([[[3.0], [0.0]], [[0.3], [0.0]], [[-3.0], [0.0]], [[-0.3], [0.0]]])
@@ -185,12 +185,12 @@ def verdict(answer: Callable[[float, float], Any]) -> Verdict:
         pair = statistics.compare_scores(first, second, rng)
         ahead = "first" if pair.iqm_difference > 0 else "second"
         cases.append(pair.difference_interval)
-        exact[pair.difference_interval] = ahead if pair.distinguishable else "cannot tell"
+        exact[pair.difference_interval] = ahead if pair.distinguishable else "not distinguishable"
 
     def word(first_is_better: bool, second_is_better: bool) -> str:
         if first_is_better:
             return "first"
-        return "second" if second_is_better else "cannot tell"
+        return "second" if second_is_better else "not distinguishable"
 
     def sign_of_the_middle(low: float, high: float) -> str:
         """An interval that contains 0 does not determine the sign."""
