@@ -20,13 +20,13 @@ def best_of_n(answer: Callable[..., Any]) -> Verdict:
         return np.exp(sequences.best_of_n(np.log(reference)[None], rewards[None], n)[0])
 
     def none_is_better(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
-        """F^n is the probability that no draw is better; subtract the probability that all draws
+        """G^n is the probability that no draw is better; subtract the probability that all draws
         are worse.
         """
         return np.array([reference[rewards <= reward].sum() ** n for reward in rewards])
 
     def normalised(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
-        """F^n counts each response together with all worse ones; subtract the probability that
+        """G^n counts each response together with all worse ones; subtract the probability that
         all draws are worse instead of dividing by the sum.
         """
         powers = none_is_better(reference, rewards, n)
@@ -37,7 +37,7 @@ def best_of_n(answer: Callable[..., Any]) -> Verdict:
         return np.array([reference[rewards < reward].sum() ** n for reward in rewards])
 
     def as_for_a_density(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
-        """n p F^(n-1) holds for densities; here a response can be drawn twice."""
+        """n p G^(n-1) holds for densities; here a response can be drawn twice."""
         return n * reference * none_is_better(reference, rewards, n - 1)
 
     def drawn_exactly_once(reference: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
