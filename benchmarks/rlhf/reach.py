@@ -454,7 +454,9 @@ def draw_group(ax: Axes, title: str, rows: Sequence[Row]) -> None:
             marker = MARKERS[name][0]
         size = 10 if marker == "." else 5  # a dot is drawn half as large
         style = {"color": color, "marker": marker, "markersize": size}
-        label = f"{name}, n = {REPORTED_BEST_OF}" if name == "best-of-n" else name
+        label = figures.LABELS.get(name, name)
+        if name == "best-of-n":
+            label = f"{name}, n = {REPORTED_BEST_OF}"
         for summaries, look in (
             (at_betas(rows, name), {"linestyle": line, "label": label}),
             (at_betas(rows, name, set_for_beta=True), {"linestyle": "none", **HOLLOW}),

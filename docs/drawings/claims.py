@@ -3,6 +3,8 @@
 python docs/drawings/claims.py
 """
 
+import json
+import re
 from collections import defaultdict
 
 import matplotlib.pyplot as plt
@@ -10,8 +12,10 @@ import numpy as np
 from style import (
     BLACK,
     BLUE,
+    DOCS,
     GREY,
     KNOWN_STYLES,
+    LABELS,
     MARKERS,
     VERMILLION,
     line_with_intervals,
@@ -152,6 +156,53 @@ def kl_penalty():
     save(figure, "rlhf/claim-kl-penalty.png", title)
 
 
+def one_loop():
+    """Fraction of the optimum of the six methods that sample, on six corpora with two seeds."""
+    figure, axes = plt.subplots(figsize=SIZE)
+    names = ["policy-gradient", "natural-gradient", "trpo", "ppo", "rloo", "grpo"]
+    for position, name in enumerate(names):
+        scores = [
+            float(row["fraction"])
+            for row in rows_of("alignment_reach.csv")
+            if (row["method"], row["settings"], row["beta"]) == (name, "preset", "0.3")
+        ]
+        heights = np.full(len(scores), position) + np.linspace(-0.25, 0.25, len(scores))
+        look = {"markerfacecolor": "none", "markeredgecolor": KNOWN_STYLES[name][0]}
+        axes.plot(scores, heights, MARKERS[name], **look)
+    axes.axvline(1, color=BLACK)
+    axes.set_yticks(range(len(names)), [LABELS[name] for name in names])
+    axes.invert_yaxis()
+    axes.set(xlabel="fraction of the optimum (line: the optimum)", xlim=(0.975, 1.001))
+    title = "The same loop with six algorithms ends within 1.6 % of the optimum"
+    save(figure, "rlhf/claim-loop.png", title)
+
+
+def information():
+    """Bits of a demonstration and of a judgement, as notebook 7 prints them in 7.13."""
+    cells = json.loads((DOCS.parent / "notebooks" / "07_preferences.ipynb").read_text())["cells"]
+    printed = "".join(
+        text
+        for cell in cells
+        for output in cell.get("outputs", [])
+        for text in output.get("text", [])
+    )
+    lines = {
+        "one demonstration, in all": r"surprisal of a demonstration: +([\d.]+)",
+        "one judgement, in all": r"a label, about the order of its pair: +([\d.]+)",
+        "one demonstration, the right digit": r"a demonstration, about the right digit: ([\d.]+)",
+        "one judgement, the right digit": r"a label, about the right digit: +([\d.]+)",
+    }
+    bits = [float(re.search(pattern, printed).group(1)) for pattern in lines.values()]
+    figure, axes = plt.subplots(figsize=SIZE)
+    bars = axes.barh(range(4), bits, color=[GREY, BLACK, GREY, BLACK], height=0.6)
+    axes.bar_label(bars, [f"{number:.2f}" for number in bits], padding=4)
+    axes.set_yticks(range(4), list(lines))
+    axes.invert_yaxis()
+    axes.set(xlabel="bits", xlim=(0, 4.3))
+    title = "A demonstration carries more bits than a judgement"
+    save(figure, "rlhf/claim-information.png", title)
+
+
 def fractions(method, key, **fixed):
     """From a column's value to the fractions of the optimum of a method's runs."""
     groups = defaultdict(list)
@@ -230,6 +281,8 @@ if __name__ == "__main__":
     kl_over_all_actions()
     clipping_and_learning_rate()
     kl_penalty()
+    one_loop()
+    information()
     reward_model()
     hyperparameters()
     stable_and_cheap()

@@ -7,10 +7,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from minirl.experiments.alignment.figures import MARKERS as ALIGNMENT_MARKERS
-from minirl.experiments.figures import BLACK, BLUE, GREEN, GREY, INK, KNOWN_STYLES, VERMILLION
+from minirl.experiments.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    KNOWN_STYLES,
+    LABELS,
+    VERMILLION,
+)
 from minirl.experiments.statistics import bootstrap_interval, interquartile_mean
 
-__all__ = ["BLACK", "BLUE", "GREEN", "GREY", "INK", "KNOWN_STYLES", "VERMILLION"]
+__all__ = ["BLACK", "BLUE", "GREEN", "GREY", "INK", "KNOWN_STYLES", "LABELS", "VERMILLION"]
 
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS.parent / "benchmarks" / "results"

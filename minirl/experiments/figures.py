@@ -58,6 +58,11 @@ KNOWN_STYLES = {
     "ipo": (GREY, DASH_DOT_DOT),
     "best-of-n": (BLACK, DOTTED),
 }
+# How figures write the names of algorithms; other names stay as they are.
+LABELS = {name: name.upper() for name in ("trpo", "ppo", "rloo", "grpo", "dpo", "ipo")} | {
+    "policy-gradient": "policy gradient",
+    "natural-gradient": "natural gradient",
+}
 OTHER_STYLES = [
     (color, line) for line in (SOLID, DASHED, DASH_DOT) for color in (PURPLE, SKY_BLUE, BLACK)
 ]
@@ -200,7 +205,7 @@ def _draw_algorithm(
     curves = [_finite_points(seed[column], seed["mean_return"], logarithmic) for seed in seeds]
     thick = {"color": color, "linestyle": line_style, "linewidth": 2.4, "zorder": 4}
     if len(curves) == 1:
-        axes.plot(*curves[0], label=name, **thick)
+        axes.plot(*curves[0], label=LABELS.get(name, name), **thick)
         return
     for x, y in curves:
         axes.plot(x, y, color=color, linewidth=0.7, alpha=0.4, zorder=2)
@@ -211,7 +216,7 @@ def _draw_algorithm(
     grid = np.clip(space(start, stop, GRID_POINTS), start, stop)
     iqm, low, high = band(curves, grid, np.random.default_rng(0))
     axes.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0, zorder=1)
-    axes.plot(grid, iqm, label=name, **thick)
+    axes.plot(grid, iqm, label=LABELS.get(name, name), **thick)
 
 
 def _finite_points(x: Array, y: Array, logarithmic: bool) -> tuple[Array, Array]:
@@ -268,7 +273,9 @@ def _reading_aid(runs: Mapping[str, Sequence[Any]]) -> str:
 
 def _legend_lines(styles: Mapping[str, tuple[str, Any]]) -> list[Line2D]:
     return [
-        Line2D([], [], color=color, linestyle=line_style, linewidth=2.4, label=name)
+        Line2D(
+            [], [], color=color, linestyle=line_style, linewidth=2.4, label=LABELS.get(name, name)
+        )
         for name, (color, line_style) in styles.items()
     ]
 

@@ -37,7 +37,8 @@ def make_curves(names=("policy-gradient", "trpo", "ppo"), offsets=(0, 1, 2, 3, 1
 
 
 def labelled(axes, name):
-    (line,) = [line for line in axes.get_lines() if line.get_label() == name]
+    label = figures.LABELS.get(name, name)
+    (line,) = [line for line in axes.get_lines() if line.get_label() == label]
     return line
 
 
@@ -51,7 +52,7 @@ def test_three_labelled_panels_share_the_return_axis():
     assert figure.axes[0].get_ylabel() == "mean return of the last 100 episodes"
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["policy-gradient", "trpo", "ppo"]
+    assert [text.get_text() for text in legend.get_texts()] == ["policy gradient", "TRPO", "PPO"]
     assert "5 seeds" in figure.texts[1].get_text()
 
 

@@ -170,7 +170,8 @@ def _draw_policies(
         optimum, slope=beta, color=GREY, linewidth=1, linestyle=(0, (6, 3)), label="equal objective"
     )
     for name, look in _marker_looks(list(methods)).items():
-        axes.plot(*methods[name].T, label=name, zorder=5, **look)
+        label = figures.LABELS.get(name, name)
+        axes.plot(*methods[name].T, label=label, zorder=5, **look)
     axes.plot(*reference, "o", color=INK, markersize=8, zorder=4, label="reference")
     star: dict[str, Any] = {"markersize": 14, "markeredgecolor": "white", "zorder": 6}
     axes.plot(*optimum, "*", color=INK, label="optimum", **star)
@@ -290,7 +291,7 @@ def _draw_key(
         if name in labelled:
             text = f"up to {text}"
         axes.plot(0.05, y + 3.3, **look)
-        axes.text(0.14, y + 3.3, name, parse_math=False, **row)
+        axes.text(0.14, y + 3.3, figures.LABELS.get(name, name), parse_math=False, **row)
         axes.text(1.0, y + 3.3, text.replace("%", " %").replace("-", MINUS), ha="right", **row)
 
 
@@ -383,7 +384,8 @@ def _draw_learning(
         color, line = styles[name]
         for curve in seeds if len(seeds) > 1 else ():
             axes.plot(*curve, color=color, **thin)
-        axes.plot(*seeds.mean(axis=0), color=color, linestyle=line, label=name, **thick)
+        label = figures.LABELS.get(name, name)
+        axes.plot(*seeds.mean(axis=0), color=color, linestyle=line, label=label, **thick)
     for i, (name, seeds) in enumerate(offline.items()):
         color, line = styles[name]
         start, (sentences, end) = seeds[0, 1, 0], seeds[:, :, -1].mean(axis=0)
@@ -392,7 +394,7 @@ def _draw_learning(
             [sentences, sentences],
             [start, end],
             color=color,
-            label=f"{name} (offline)",
+            label=f"{figures.LABELS.get(name, name)} (offline)",
             **look | thick,
         )
         if len(seeds) > 1:
@@ -453,7 +455,8 @@ def _name_ends(figure: Figure, axes: Axes, ends: Mapping[str, float]) -> None:
     panel = axes.get_window_extent().height / figure.dpi * 72
     for name, height in zip(names, _spread(heights[:, 1], 12.5 / panel), strict=True):
         style: dict[str, Any] = {"color": styles[name][0], "fontsize": 10, "parse_math": False}
-        axes.text(1.015, height, name, transform=axes.transAxes, va="center", **style)
+        label = figures.LABELS.get(name, name)
+        axes.text(1.015, height, label, transform=axes.transAxes, va="center", **style)
 
 
 def _spread(wanted: Array, apart: float) -> Array:

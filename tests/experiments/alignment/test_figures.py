@@ -53,7 +53,8 @@ def near_points(beta):
 
 
 def labelled(axes, name):
-    (line,) = [line for line in axes.get_lines() if line.get_label() == name]
+    label = figures.LABELS.get(name, name)
+    (line,) = [line for line in axes.get_lines() if line.get_label() == label]
     return line
 
 
@@ -219,7 +220,7 @@ def test_the_key_tells_each_methods_fraction_of_the_optimum():
     main, *_, key = figure.axes
     told = words(key)
     assert f"J = reward {MINUS} 0.5 KL" in told
-    assert told[-6:] == ["ppo", "75.0 %", "ipo", f"{MINUS}25.0 %", "best-of-n", "up to 90.0 %"]
+    assert told[-6:] == ["PPO", "75.0 %", "IPO", f"{MINUS}25.0 %", "best-of-n", "up to 90.0 %"]
     places = {text.get_text(): text.xy for text in main.texts if hasattr(text, "xy")}
     wanted = {"n = 2": (1.0, 2.0), "4": (2.0, 3.8), "8": (4.0, 4.5)}
     assert wanted.items() <= places.items()
@@ -300,7 +301,7 @@ def test_offline_methods_rise_at_their_place_to_the_mean_of_their_seeds():
     above, below = figure.axes
     for axes, start, ends in ((above, 1.0, (2.85, 1.5)), (below, 1.0, (0.075, 0.75))):
         for name, used, end in zip(("dpo", "ipo"), (6000, 6200), ends, strict=True):
-            line = labelled(axes, f"{name} (offline)")
+            line = labelled(axes, f"{name.upper()} (offline)")
             np.testing.assert_allclose(line.get_xydata(), [(used, start), (used, end)])
             assert line.get_marker() == alignment_figures.MARKERS[name][0]
             assert line.get_markevery() == [1]
@@ -322,7 +323,7 @@ def test_the_axes_hold_offline_methods_alone_and_a_single_seed_has_no_thin_line(
     assert below.get_xlabel() == "sentences sampled\n(one seed per method)"
     assert not below.texts
     above, _ = draw_learning({"ppo": CURVES["ppo"][:1]}, {}).axes
-    assert above.get_lines()[0].get_label() == "ppo"
+    assert above.get_lines()[0].get_label() == "PPO"
     assert len(above.get_lines()) == 1 + 2
 
 
@@ -341,7 +342,7 @@ def test_what_has_reached_the_optimum_is_left_out_of_the_logarithmic_panel():
     curves = {"ppo": [(SENTENCES, [1.0, 2.9, 3.0])], "trpo": [(SENTENCES, [1.0, 2.0, 2.5])]}
     figure = draw_learning(curves, {})
     figure.canvas.draw()  # no warning
-    assert words(figure.axes[1]) == ["trpo"]
+    assert words(figure.axes[1]) == ["TRPO"]
 
 
 def test_names_stand_at_the_right_in_the_order_of_the_ends_and_apart():
@@ -354,9 +355,11 @@ def test_names_stand_at_the_right_in_the_order_of_the_ends_and_apart():
     boxes = boxes_of_texts(below)
     assert_apart(boxes)
     by_height = sorted(boxes, key=lambda name: boxes[name].y0)
-    assert by_height == sorted(ends, key=lambda name: -ends[name])
+    assert by_height == [
+        figures.LABELS[name] for name in sorted(ends, key=lambda name: -ends[name])
+    ]
     colors = {text.get_text(): text.get_color() for text in below.texts}
-    assert colors == {name: figures.KNOWN_STYLES[name][0] for name in ends}
+    assert colors == {figures.LABELS[name]: figures.KNOWN_STYLES[name][0] for name in ends}
     legend, frame = above.get_legend().get_window_extent(), above.get_window_extent()
     assert legend.y0 >= frame.y1
     assert legend.x1 <= figure.bbox.width
