@@ -168,7 +168,7 @@ class AdamState(NamedTuple):
 
 
 def _with_moments_for(gradient: np.ndarray, state: AdamState) -> AdamState:
-    """The same state with a moment for each entry that has a gradient, 0 for those without one."""
+    """The state with moments for each entry of theta that has a gradient; new moments are 0."""
     mean, square, steps, entries = state
     if entries is None and steps > 0:
         return state
@@ -198,6 +198,11 @@ class Adam:
         Decay of the first and second moment, in [0, 1).
     epsilon : float
         Added to the root of the second moment. The paper uses 1e-8; many PPO codebases use 1e-5.
+
+    Notes
+    -----
+    If few entries of the first gradient differ from 0, as in a large table, the state holds moments
+    only for entries that have had a gradient. The steps are the same: see `AdamState`.
     """
 
     beta1: Decay = 0.9

@@ -23,7 +23,7 @@ from minirl.support.validation import MOST_ENVIRONMENTS, described, require_coun
 MakeEnv = Annotated[
     str | Callable[[int], VectorEnv], "a Gymnasium id or a function num_envs -> VectorEnv"
 ]
-FEWEST_AT_ONCE = 4  # of CartPole: this number is faster in one step than one by one
+FEWEST_AT_ONCE = 4  # CartPoles: from this number on, stepping all at once is faster
 STEP_LIMIT = 1000  # for environments without a time limit of their own
 
 
@@ -35,7 +35,8 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
     env : str or callable
         "CartPole-v1", or a function num_envs -> VectorEnv (module-level, if worker processes are
         to use it). Discrete states and actions that begin at another number than 0 are renumbered
-        from 0.
+        from 0. Fewer than four environments of CartPole are stepped one by one, with other random
+        numbers than Gymnasium's vectorised CartPole.
 
     Raises
     ------
@@ -91,9 +92,9 @@ def make_vector_env(env: MakeEnv, num_envs: int) -> VectorEnv:
 
 
 def _vectorization_mode(env: str, num_envs: int) -> str | None:
-    """How `gymnasium.make_vec` is to step the environments; None leaves the choice to Gymnasium.
+    """The `vectorization_mode` for `gymnasium.make_vec`; None leaves the choice to Gymnasium.
 
-    Gymnasium has a CartPole that steps all environments at once, and takes it for any number of
+    Gymnasium has a CartPole that steps all environments at once, and uses it for any number of
     them. For few environments, stepping them one by one is faster.
     """
     is_cartpole = registered_id(env) in ("CartPole-v0", "CartPole-v1")
