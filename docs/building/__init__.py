@@ -1,0 +1,1 @@
+"""What is written before Sphinx reads the pages; `docs/conf.py` calls it."""

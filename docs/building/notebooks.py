@@ -1,0 +1,55 @@
+"""Copies the notebooks beside the pages: links lead to pages of the site, figures have a text."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+
+DOCS = Path(__file__).parents[1]
+SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
+
+
+def as_page(text: str) -> str:
+    """Markdown of a notebook, with links to docs and source files that this site has."""
+    text = re.sub(r"\]\(((?:\.\./)*)\.\./docs/", r"](\1../", text)
+
+    def module(match: re.Match[str]) -> str:
+        name = match[2].replace("/", ".").removesuffix(".__init__")
+        return f"{{mod}}`{match[1].strip('`')} <{name}>`"
+
+    return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(minirl/[\w/]+)\.py\)", module, text)
+
+
+def fold(cell: nbformat.NotebookNode) -> None:
+    """Write on the button of a folded cell what is behind it, and give its figure a text."""
+    figures = [o for o in cell.outputs if {"image/png", "image/gif"} & set(o.get("data", {}))]
+    options = cell.metadata.setdefault("mystnb", {})
+    tags = cell.metadata.get("tags", [])
+    if "hide-cell" in tags:
+        options["code_prompt_show"] = "Show the code and its output"
+        options["code_prompt_hide"] = "Hide the code and its output"
+    elif "hide-input" in tags:
+        what = "the code of this figure" if figures else "the code"
+        options["code_prompt_show"], options["code_prompt_hide"] = f"Show {what}", f"Hide {what}"
+    if figures:
+        titles = re.findall(r"""title[(=]\s*f?(["'])(.+?)\1""", cell.source)
+        words = [
+            re.sub(r"\\n", " ", title).strip(" .,;") for _, title in titles if "{" not in title
+        ]
+        text = ". ".join(["Figure", *words]).replace("$", "").replace("\\", "")
+        options.setdefault("image", {}).setdefault("alt", text)
+
+
+def copy_notebooks() -> None:
+    shutil.rmtree(TARGET, ignore_errors=True)
+    for path in sorted(SOURCE.rglob("[0-9]*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = as_page(cell.source)
+            else:
+                fold(cell)
+        copy = TARGET / path.relative_to(SOURCE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, copy)
