@@ -5,7 +5,8 @@ FLOORS ?= .venv-floors
 PYTHON := $(VENV)/bin/python
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run rlhf test test-floors check notebooks execute bench bench-peers mutation fuzz docs clean
+.PHONY: run rlhf test test-floors check notebooks execute bench bench-peers mutation fuzz docs \
+	site-check clean
 
 run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
 	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
@@ -15,11 +16,11 @@ rlhf: $(VENV)/.run  ## the alignment chain on "What is 2x4?", in results/rlhf
 	$(PYTHON) -m minirl rlhf --out results/rlhf
 
 test: $(VENV)/.test  ## all tests
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist loadfile --ignore=tests/site
 
 test-floors:  ## all tests with the lowest versions that setup.cfg allows, in their own environment
 	$(MAKE) --no-print-directory VENV=$(FLOORS) $(FLOORS)/.floors
-	$(FLOORS)/bin/python -m pytest -n 2 --dist loadfile
+	$(FLOORS)/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/site
 
 check: $(VENV)/.dev  ## lint, format, types, floors
 	$(PYTHON) -m ruff check .
@@ -53,6 +54,9 @@ fuzz: $(VENV)/.test  ## an hour of attempts to break it; docs/results/tests.md
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+site-check: $(VENV)/.browser  ## the built site in Chromium; skips where there is none
+	$(PYTHON) -m pytest tests/site
+
 clean:
 	rm -rf $(VENV) $(PEERS) $(FLOORS) results docs/_build build dist *.egg-info
 
@@ -65,7 +69,8 @@ $(VENV)/.run: $(PYTHON) $(SETUP)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.notebooks $(VENV)/.bench $(VENV)/.mutation: \
+$(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.browser $(VENV)/.notebooks $(VENV)/.bench \
+		$(VENV)/.mutation: \
 		$(VENV)/.%: $(PYTHON) $(SETUP)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check -e '.[$*]'
 	@touch $@
