@@ -10,11 +10,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from building import lists, notebooks  # noqa: E402
+from building import explorables, lists, notebooks  # noqa: E402
 
 project = "minirl"
 copyright = "2026, the minirl founders"
 extensions = [
+    "building.explorables",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
@@ -42,6 +43,7 @@ napoleon_use_rtype = False
 napoleon_use_param = False
 napoleon_use_ivar = True
 
+explorables.write_scripts()
 lists.write_metrics()
 notebooks.copy_notebooks()
 lists.write_equations()

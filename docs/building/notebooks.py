@@ -6,6 +6,8 @@ from pathlib import Path
 
 import nbformat
 
+from building import explorables
+
 DOCS = Path(__file__).parents[1]
 SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
 
@@ -50,6 +52,7 @@ def copy_notebooks() -> None:
                 cell.source = as_page(cell.source)
             else:
                 fold(cell)
+        explorables.insert(notebook)
         copy = TARGET / path.relative_to(SOURCE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, copy)

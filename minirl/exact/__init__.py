@@ -4,8 +4,8 @@ Nothing here samples, and nothing here imports the rest of minirl: an oracle tha
 what it judges shares its bugs. Environments are read by their published attributes.
 """
 
-from minirl.exact import lqr, sequences, tabular
+from minirl.exact import groups, lqr, sequences, tabular
 from minirl.exact.lqr import LQRProblem
 from minirl.exact.tabular import FiniteMDP
 
-__all__ = ["FiniteMDP", "LQRProblem", "lqr", "sequences", "tabular"]
+__all__ = ["FiniteMDP", "LQRProblem", "groups", "lqr", "sequences", "tabular"]

@@ -1,0 +1,107 @@
+"""The directive `{explorable} NAME`: a figure with controls from `docs/explorables/NAME.js`.
+
+`docs/explorables/NAME.py` has what belongs to it in Python:
+
+- `TITLE`, `CAPTION` (Markdown) and `FUNCTIONS`, the dotted names of the equations' functions,
+- `SECTIONS`, the sections of notebooks after whose heading the figure stands, such as `("3.5",)`,
+- `data()`, which the page hands to `compute`, or None,
+- `CASES` and `numbers(values)`: minirl's numbers, with which the tests compare those of `compute`.
+"""
+
+import html
+import json
+import re
+import runpy
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+DOCS = Path(__file__).parents[1]
+SOURCE, TARGET = DOCS / "explorables", DOCS / "_static" / "explorables"
+
+
+def load(name: str) -> SimpleNamespace:
+    """The Python half of an explorable."""
+    return SimpleNamespace(**runpy.run_path(str(SOURCE / f"{name}.py")))
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in SOURCE.glob("*.js") if path.stem != "explorable")
+
+
+def data_script(name: str) -> str:
+    """JavaScript that stores the data of an explorable; a script also loads from a file:// page."""
+    return f"explorables.data[{json.dumps(name)}] = {json.dumps(load(name).data())};\n"
+
+
+def write_scripts() -> None:
+    shutil.rmtree(TARGET, ignore_errors=True)
+    TARGET.mkdir(parents=True)
+    for path in SOURCE.glob("*.[jc]s*"):
+        shutil.copy(path, TARGET)
+    for name in names():
+        (TARGET / f"{name}-data.js").write_text(data_script(name))
+
+
+def insert(notebook: nbformat.NotebookNode) -> None:
+    """Put the explorables of a notebook's sections below the first cell of each section."""
+    for name in names():
+        for section in load(name).SECTIONS:
+            heading = re.compile(rf"^## {re.escape(section)} ", re.M)
+            for index, cell in enumerate(notebook.cells):
+                if cell.cell_type == "markdown" and heading.search(cell.source):
+                    directive = f"```{{explorable}} {name}\n```"
+                    notebook.cells.insert(index + 1, nbformat.v4.new_markdown_cell(directive))
+                    break
+
+
+class Explorable(SphinxDirective):
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        module = load(name)
+        caption, _ = self.state.inline_text(module.CAPTION, self.lineno)
+        links: list[nodes.Node] = []
+        for number, function in enumerate(module.FUNCTIONS):
+            words = "Show me the equation" if number == 0 else f"and {function.rsplit('.')[-1]}"
+            link = addnodes.pending_xref(
+                "", nodes.Text(words), refdomain="py", reftype="obj", reftarget=function
+            )
+            link["refwarn"] = True
+            links += [nodes.Text(" "), link]
+        text = nodes.paragraph("", "", *caption, *links)
+        if self.env.app.builder.name != "html":
+            return [text]
+        top = "../" * self.env.docname.count("/") + "_static/explorables"
+        page = self.env.temp_data.setdefault("explorables", [])
+        scripts = [f'<script defer src="{top}/{name}{end}.js"></script>' for end in ("-data", "")]
+        if not page:
+            scripts.insert(0, f'<script defer src="{top}/explorable.js"></script>')
+            scripts.insert(0, f'<link rel="stylesheet" href="{top}/explorable.css">')
+        page.append(name)
+        begin = (
+            f'<figure class="explorable" id="explorable-{name}" role="group"'
+            f' aria-label="{html.escape(module.TITLE)}">'
+            f"<p><strong>{html.escape(module.TITLE)}</strong></p>"
+            '<div class="explorable-controls"></div>'
+            '<div><canvas aria-hidden="true"></canvas></div>'
+            '<p class="explorable-text" aria-live="polite"></p>'
+            "<noscript>This figure needs JavaScript.</noscript><figcaption>"
+        )
+        return [
+            nodes.raw("", begin, format="html"),
+            text,
+            nodes.raw("", "</figcaption></figure>" + "".join(scripts), format="html"),
+        ]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("explorable", Explorable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

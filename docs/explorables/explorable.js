@@ -1,0 +1,149 @@
+// The frame of every explorable figure: controls, a canvas, and a sentence that says what is drawn.
+"use strict";
+
+const explorables = { definitions: {}, data: {} };
+
+/* Registers a definition and mounts it in <figure id="explorable-NAME">:
+ *   name      the file's name
+ *   controls  [{name, label, min, max, step, value}] a slider; with `logarithmic: true` the slider is
+ *             the exponent of ten; {name, label, options: [[value, label], ...]} is a list to choose
+ *             from; {name, label, press(state)} is a button
+ *   compute   (values, data) -> numbers, without page or clock: the tests compare it with minirl
+ *   draw      (pen, numbers, values, state)
+ *   describe  (numbers, values) -> the text alternative
+ *   advance   (state, seconds, numbers, values), if the figure moves; `state` begins as {} */
+function explorable(definition) {
+  explorables.definitions[definition.name] = definition;
+  if (typeof document !== "undefined") mountExplorable(definition);
+}
+
+function mountExplorable({ name, controls, compute, draw, describe, advance }) {
+  const figure = document.getElementById(`explorable-${name}`);
+  const canvas = figure.querySelector("canvas");
+  const text = figure.querySelector(".explorable-text");
+  const values = {};
+  const state = {};
+  let numbers = {};
+
+  const redraw = () => draw(makePen(canvas, figure), numbers, values, state);
+  const update = () => {
+    numbers = compute(values, explorables.data[name]);
+    figure.numbers = numbers; // the tests in a browser read these two
+    figure.values = values;
+    text.textContent = describe(numbers, values);
+    redraw();
+  };
+  for (const control of controls) {
+    figure.querySelector(".explorable-controls").append(makeControl(control, values, update, state));
+  }
+  update();
+  new ResizeObserver(redraw).observe(canvas.parentElement);
+  new MutationObserver(redraw).observe(document.body, { attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  if (advance) animate(figure, (seconds) => { advance(state, seconds, numbers, values); redraw(); });
+}
+
+function makeControl(control, values, update, state) {
+  if (control.press) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = control.label;
+    button.addEventListener("click", () => { control.press(state); update(); });
+    return button;
+  }
+  const label = document.createElement("label");
+  const input = document.createElement(control.options ? "select" : "input");
+  const shown = document.createElement("output");
+  input.name = control.name;
+  const read = () => {
+    const value = Number(input.value);
+    values[control.name] = control.options ? input.value : control.logarithmic ? 10 ** value : value;
+    if (!control.options) {
+      shown.textContent = String(Number(values[control.name].toPrecision(3)));
+      input.setAttribute("aria-valuetext", shown.textContent);
+    }
+  };
+  if (control.options) {
+    input.append(...control.options.map(([value, words]) => new Option(words, value)));
+  } else {
+    Object.assign(input, { type: "range", min: control.min, max: control.max, step: control.step });
+    input.value = control.value;
+  }
+  input.addEventListener("input", () => { read(); update(); });
+  read();
+  label.append(control.label, " ", shown, input);
+  return label;
+}
+
+// Moves only while the figure can be seen, and waits for the reader who prefers less motion.
+function animate(figure, advance) {
+  const button = document.createElement("button");
+  button.type = "button";
+  let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  let visible = false;
+  let last = 0;
+  const tick = (now) => {
+    if (!playing || !visible) return;
+    advance(Math.min((now - last) / 1000, 0.1));
+    last = now;
+    requestAnimationFrame(tick);
+  };
+  const go = () => { last = performance.now(); requestAnimationFrame(tick); };
+  const name = () => { button.textContent = playing ? "Pause" : "Play"; };
+  button.addEventListener("click", () => { playing = !playing; name(); go(); });
+  name();
+  figure.querySelector(".explorable-controls").append(button);
+  new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; go(); }).observe(figure);
+}
+
+// A canvas in CSS pixels with the colours of the page: context, width, height, colour and three helpers.
+function makePen(canvas, figure) {
+  const style = getComputedStyle(figure);
+  const width = canvas.parentElement.clientWidth;
+  const height = Math.round(Math.min(width * 0.62, 380));
+  const density = window.devicePixelRatio || 1;
+  canvas.width = width * density;
+  canvas.height = height * density;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.scale(density, density);
+  context.font = `13px ${style.fontFamily}`;
+  const colour = {};
+  for (const key of ["ink", "faint", "paper", "blue", "vermillion", "green", "orange", "purple", "sky"]) {
+    colour[key] = style.getPropertyValue(`--explorable-${key}`).trim();
+  }
+  const line = (points, stroke, { dash = [], thickness = 2 } = {}) => {
+    context.beginPath();
+    context.setLineDash(dash);
+    context.lineWidth = thickness;
+    context.strokeStyle = stroke;
+    points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+    context.stroke();
+    context.setLineDash([]);
+  };
+  const text = (words, x, y, { fill = colour.ink, align = "left", baseline = "middle" } = {}) => {
+    Object.assign(context, { fillStyle: fill, textAlign: align, textBaseline: baseline });
+    context.fillText(words, x, y);
+  };
+  // Axes in a box [left, top, right, bottom]; x and y are {min, max, label, ticks: [[value, words]]}.
+  const axes = ([left, top, right, bottom], x, y) => {
+    const scale = ({ min, max, logarithmic }, from, to) => {
+      const map = logarithmic ? Math.log : (value) => value;
+      return (value) => from + ((map(value) - map(min)) / (map(max) - map(min))) * (to - from);
+    };
+    const toX = scale(x, left, right);
+    const toY = scale(y, bottom, top);
+    for (const [value, words] of x.ticks) {
+      line([[toX(value), top], [toX(value), bottom]], colour.faint, { thickness: 1 });
+      text(words, toX(value), bottom + 12, { align: "center" });
+    }
+    for (const [value, words] of y.ticks) {
+      line([[left, toY(value)], [right, toY(value)]], colour.faint, { thickness: 1 });
+      text(words, left - 6, toY(value), { align: "right" });
+    }
+    text(x.label, (left + right) / 2, bottom + 30, { align: "center" });
+    text(y.label, left, top - 12);
+    return { x: toX, y: toY };
+  };
+  return { context, width, height, colour, line, text, axes };
+}
