@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from building import explorables, lists, notebooks  # noqa: E402
+from building import chinese, explorables, lists, notebooks  # noqa: E402
 
 project = "minirl"
 copyright = "2026, the minirl founders"
@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "building.chinese",  # lang="zh" on the Chinese pages
 ]
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -46,4 +47,5 @@ napoleon_use_ivar = True
 explorables.write_scripts()
 lists.write_metrics()
 notebooks.copy_notebooks()
+chinese.copy_chinese()
 lists.write_equations()

@@ -1,0 +1,122 @@
+"""The Chinese notebooks: text of `notebooks/zh/NN_name.md`, code cells of the English notebook.
+
+A file of texts has one block per text cell, in the same order. A block begins with the line
+`<!-- cell ID HASH -->`: the identifier of the cell, and the first eight hexadecimal digits of the
+SHA-256 of its English source. `tests/test_chinese.py` compares the two editions.
+
+    python docs/building/chinese.py --skeleton 01   add blocks for new cells, with the English text
+    python docs/building/chinese.py --stamp 01      renew the hashes after a review of the Chinese
+"""
+
+import argparse
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1]
+SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
+BUTTONS = {
+    "the code of this figure": "绘图代码",
+    "the code and its output": "代码和输出",
+    "the code": "代码",
+}
+
+
+def english_cells(name: str) -> dict[str, str]:
+    """The text cells of the English notebook: identifier and source."""
+    cells = json.loads((SOURCE / f"{name}.ipynb").read_text())["cells"]
+    return {c["id"]: "".join(c["source"]) for c in cells if c["cell_type"] == "markdown"}
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def blocks(name: str) -> dict[str, tuple[str, str]]:
+    """The blocks of a file of Chinese texts: identifier, hash and text."""
+    path = SOURCE / "zh" / f"{name}.md"
+    text = path.read_text() if path.exists() else ""
+    parts = re.split(r"^<!-- cell (\w+) (\w*) -->\n", text, flags=re.M)[1:]
+    identifiers = parts[::3]
+    if len(set(identifiers)) < len(identifiers):
+        raise ValueError(f"zh/{name}.md has two blocks for one cell: {identifiers}")
+    return {i: (h, t.strip()) for i, h, t in zip(*[iter(parts)] * 3, strict=True)}
+
+
+def write(name: str, texts: dict[str, tuple[str, str]]) -> None:
+    content = "\n".join(f"<!-- cell {i} {h} -->\n{t}\n" for i, (h, t) in texts.items())
+    (SOURCE / "zh" / f"{name}.md").write_text(content)
+
+
+def page_text(text: str) -> str:
+    """Chinese text with links that are right one folder deeper, and without spaces at line ends."""
+    from building.notebooks import as_page  # needs nbformat, the commands above do not
+
+    def deeper(match: re.Match[str]) -> str:
+        translated = (SOURCE / "zh" / match[1]).with_suffix(".md").exists()
+        return match[0] if translated else f"](../{match[1]}"
+
+    text = re.sub(r"\]\(((?:\.\./|solutions/)[^)]*|\d\d_\w+\.ipynb)", deeper, as_page(text))
+    wide = "[\u3000-\u9fff\uff00-\uffef“”]"  # a line break between two of these is no space
+    return re.sub(rf"(?<={wide})\n *(?={wide})", "", text)
+
+
+def linked(text: str, label: str, target: str) -> str:
+    """Text of the first cell, with a link to the other edition below its title."""
+    title, rest = text.split("\n", 1)
+    return f"{title}\n\n[{label}]({target})\n{rest}"
+
+
+def merge(notebook: dict[str, Any], texts: dict[str, tuple[str, str]]) -> None:
+    """Put the Chinese texts into a copy of the English page."""
+    for cell in notebook["cells"]:
+        if cell["id"] in texts:
+            cell["source"] = page_text(texts[cell["id"]][1])
+        options = cell["metadata"].get("mystnb", {})
+        for option, verb in {"code_prompt_show": "显示", "code_prompt_hide": "隐藏"}.items():
+            if option in options:
+                options[option] = verb + BUTTONS[options[option].split(" ", 1)[1]]
+
+
+def copy_chinese() -> None:
+    """Write the Chinese pages, and on every page a link to the other edition."""
+    (TARGET / "zh").mkdir(exist_ok=True)
+    for path in sorted((SOURCE / "zh").glob("[0-9]*.md")):
+        english = TARGET / f"{path.stem}.ipynb"
+        page, chinese = json.loads(english.read_text()), json.loads(english.read_text())
+        merge(chinese, blocks(path.stem))
+        for notebook, label, target, file in [
+            (page, "中文版", f"zh/{english.name}", english),
+            (chinese, "English", f"../{english.name}", TARGET / "zh" / english.name),
+        ]:
+            first = notebook["cells"][0]
+            first["source"] = linked("".join(first["source"]), label, target)
+            file.write_text(json.dumps(notebook, ensure_ascii=False, indent=1))
+
+
+def set_language(
+    app: Any, pagename: str, template: str, context: dict[str, Any], tree: Any
+) -> None:
+    if pagename == "zh" or pagename.endswith(".zh") or pagename.startswith("notebooks/zh/"):
+        context["language"] = "zh"
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this: `building.chinese` is one of the extensions."""
+    app.connect("html-page-context", set_language)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--skeleton", metavar="NN")
+    parser.add_argument("--stamp", metavar="NN")
+    arguments = parser.parse_args()
+    [notebook_path] = SOURCE.glob(f"{arguments.skeleton or arguments.stamp}_*.ipynb")
+    stem = notebook_path.stem
+    cells, old = english_cells(stem), blocks(stem)
+    if arguments.stamp:
+        write(stem, {i: (digest(cells[i]), text) for i, (_, text) in old.items()})
+    else:
+        write(stem, {i: old.get(i, (digest(text), text)) for i, text in cells.items()})

@@ -1,0 +1,141 @@
+"""The Chinese notebooks say what the English ones say: cells, numbers, formulas, links, code."""
+
+import importlib.util
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SPEC = importlib.util.spec_from_file_location("chinese", ROOT / "docs" / "building" / "chinese.py")
+chinese = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(chinese)
+
+NAMES = sorted(path.stem for path in (ROOT / "notebooks" / "zh").glob("*.md"))
+WORDS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+VALUES = {word: str(value) for value, word in enumerate(WORDS.split())}
+VALUES |= {
+    "sixteen": "16",
+    "twenty": "20",
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "eighty": "80",
+}
+VALUES |= {"hundred": "100", "thousand": "1000", "first": "1", "second": "2", "third": "3"}
+FENCE, FORMULA, CODE = r"```.*?```", r"\$\$.*?\$\$|\$[^$]+\$", r"`[^`]+`"
+
+
+def parts(pattern, text):
+    """The parts of a text that match, without its line breaks and indentation, and the rest."""
+    found = [re.sub(r"\s+", " ", part) for part in re.findall(pattern, text, re.S)]
+    return found, re.sub(pattern, " ", text, flags=re.S)
+
+
+def contents(text):
+    """What both editions must share, and the prose that remains."""
+    fences, text = parts(FENCE, text)
+    code, text = parts(CODE, text)
+    formulas, text = parts(FORMULA, text)
+    links, text = parts(r"\]\([^)]+\)", text)
+    headings = re.findall(r"^(#+) ([\d.]*)", text, re.M)
+    shared = {"fences": fences, "headings": headings, "code": Counter(code)}
+    shared |= {"formulas": Counter(formulas), "links": Counter(links)}
+    shared["table rows"] = re.findall(r"^\|", text, re.M)
+    return shared, text
+
+
+def numbers(prose):
+    return Counter(re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?", prose))
+
+
+def missing(some, others):
+    return sorted((some - others).elements())
+
+
+def differences(english, translation):
+    """What a Chinese text lacks or adds, one line each."""
+    (shared, prose), (shared_zh, prose_zh) = contents(english), contents(translation)
+    wrong = [
+        f"{kind}: English has {shared[kind]}, Chinese has {shared_zh[kind]}"
+        if isinstance(shared[kind], list)
+        else f"{kind}: missing {missing(shared[kind], shared_zh[kind])}, "
+        f"added {missing(shared_zh[kind], shared[kind])}"
+        for kind in shared
+        if shared[kind] != shared_zh[kind]
+    ]
+    written_out = {VALUES[word] for word in re.findall(r"[a-z]+", prose.lower()) if word in VALUES}
+    lost = missing(numbers(prose), numbers(prose_zh))
+    added = [n for n in missing(numbers(prose_zh), numbers(prose)) if n not in written_out]
+    if lost or added:
+        wrong.append(f"numbers: missing {lost}, added {added}")
+    if re.search(r"[A-Za-z]{4}", prose) and not re.search("[\u4e00-\u9fff]", prose_zh):
+        wrong.append("the text is not translated")
+    bold = re.findall(r"\w\*\*[“（].{5}|.{5}[。，：；？！）”]\*\*[\u4e00-\u9fff]", prose_zh)
+    if bold:
+        wrong.append(f"bold text whose asterisks Markdown prints; add a space: {bold}")
+    return wrong
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_is_one_block_per_text_cell_in_the_same_order(name):
+    advice = f"`python docs/building/chinese.py --skeleton {name[:2]}` adds the missing blocks"
+    assert list(chinese.blocks(name)) == list(chinese.english_cells(name)), advice
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_english_text_is_the_one_that_was_translated(name):
+    cells = chinese.english_cells(name)
+    changed = {i for i, (old, _) in chinese.blocks(name).items() if old != chinese.digest(cells[i])}
+    titles = [f"{i} ({cells[i][:60]!r})" for i in cells if i in changed]
+    assert not titles, (
+        f"the English text of {titles} has changed since notebooks/zh/{name}.md was written; "
+        f"revise the Chinese, then run `python docs/building/chinese.py --stamp {name[:2]}`"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_formulas_links_and_code_are_those_of_the_english_text(name):
+    cells = chinese.english_cells(name)
+    wrong = {i: differences(cells[i], text) for i, (_, text) in chinese.blocks(name).items()}
+    wrong = {i: lines for i, lines in wrong.items() if lines}
+    assert not wrong, json.dumps(wrong, indent=1, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("translation", "complaint"),
+    [
+        ("## 1.3 一\n\n十二个 3.5，$x^2$，`a`，[书](b.md)。", None),
+        ("## 1.4 一\n\n十二个 3.5，$x^2$，`a`，[书](b.md)。", "headings"),
+        ("## 1.3 一\n\n十二个 3.4，$x^2$，`a`，[书](b.md)。", "numbers"),
+        ("## 1.3 一\n\n13 个 3.5，$x^2$，`a`，[书](b.md)。", "numbers"),
+        ("## 1.3 一\n\n12 个 3.5，$x^2$，`a`，[书](b.md)。", None),
+        ("## 1.3 一\n\n十二个 3.5，$x^3$，`a`，[书](b.md)。", "formulas"),
+        ("## 1.3 一\n\n十二个 3.5，$x^2$，`b`，[书](b.md)。", "code"),
+        ("## 1.3 一\n\n十二个 3.5，$x^2$，`a`，[书](c.md)。", "links"),
+        ("## 1.3 One\n\nTwelve times 3.5, $x^2$, `a`, [book](b.md).", "not translated"),
+        ("## 1.3 一\n\n十二个 3.5，**$x^2$，`a`。**见[书](b.md)。", "bold"),
+    ],
+)
+def test_a_difference_is_found(translation, complaint):
+    english = "## 1.3 One\n\nTwelve times 3.5, $x^2$, `a`, [book](b.md)."
+    found = differences(english, translation)
+    assert not found if complaint is None else [line for line in found if complaint in line]
+
+
+def test_texts_survive_writing_and_links_lead_one_folder_up(tmp_path, monkeypatch):
+    (tmp_path / "zh").mkdir()
+    monkeypatch.setattr(chinese, "SOURCE", tmp_path)
+    texts = {"a1": ("01234567", "# 一\n\n二"), "b2": ("89abcdef", "三")}
+    chinese.write("01_a", texts)
+    assert chinese.blocks("01_a") == texts
+    pytest.importorskip("nbformat", reason="the site is built with the extra docs")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    links = "[a](01_a.ipynb) [b](02_b.ipynb#2-1) [c](solutions/01_a.ipynb) [d](../docs/x/y.md)"
+    assert chinese.page_text(links + " [`e`](../minirl/exact/tabular.py)，\n你") == (
+        "[a](01_a.ipynb) [b](../02_b.ipynb#2-1) [c](../solutions/01_a.ipynb) "
+        "[d](../../x/y.md) {mod}`e <minirl.exact.tabular>`，你"
+    )
