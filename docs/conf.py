@@ -16,6 +16,7 @@ project = "minirl"
 copyright = "2026, the minirl founders"
 extensions = [
     "building.explorables",
+    "building.numbers",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
@@ -26,10 +27,13 @@ extensions = [
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the stored outputs; `make execute` runs them
+numfig = True  # building/numbers.py: the numbers bring their words, such as "Figure 3.2"
+numfig_format = dict.fromkeys(["figure", "table", "code-block"], "%s")
+math_eqref_format = "{number}"
 html_theme = "furo"
 html_title = "minirl"
 html_static_path = ["_static"]
-html_css_files = ["minirl.css"]
+html_css_files = ["minirl.css", "reference.css"]
 mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a network
 exclude_patterns = [
     "_build",

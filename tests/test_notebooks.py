@@ -3,6 +3,7 @@
 Running the notebooks themselves is `make execute`.
 """
 
+import csv
 import functools
 import importlib
 import json
@@ -89,6 +90,23 @@ def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", source(path, "markdown")):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_each_figure_has_a_caption_and_an_alternative_text(path):
+    with (ROOT / "docs" / "figures.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    ours = [row for row in rows if row["notebook"] == path.name[:2]]
+    images = {"image/png", "image/gif"}
+    figures = [
+        cell["id"]
+        for cell in cells(path, "code")
+        if any(images & set(output.get("data", {})) for output in cell["outputs"])
+    ]
+    assert [row["cell"] for row in ours] == figures
+    for row in ours:
+        assert row["caption"].endswith((".", "?")), row
+        assert len(row["alt"]) > 10, row
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)

@@ -1,5 +1,6 @@
 """Copies the notebooks beside the pages: links lead to pages of the site, figures have a text."""
 
+import csv
 import re
 import shutil
 from pathlib import Path
@@ -23,8 +24,14 @@ def as_page(text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(minirl/[\w/]+)\.py\)", module, text)
 
 
-def fold(cell: nbformat.NotebookNode) -> None:
-    """Write on the button of a folded cell what is behind it, and give its figure a text."""
+def figure_texts() -> dict[str, dict[str, str]]:
+    """Caption and alternative text of each figure, by the identifier of its cell."""
+    with (DOCS / "figures.csv").open(newline="") as file:
+        return {row["cell"]: row for row in csv.DictReader(file, delimiter=";")}
+
+
+def fold(cell: nbformat.NotebookNode, captions: dict[str, dict[str, str]]) -> None:
+    """Write on the button of a folded cell what is behind it; caption its figure."""
     figures = [o for o in cell.outputs if {"image/png", "image/gif"} & set(o.get("data", {}))]
     options = cell.metadata.setdefault("mystnb", {})
     tags = cell.metadata.get("tags", [])
@@ -35,23 +42,21 @@ def fold(cell: nbformat.NotebookNode) -> None:
         what = "the code of this figure" if figures else "the code"
         options["code_prompt_show"], options["code_prompt_hide"] = f"Show {what}", f"Hide {what}"
     if figures:
-        titles = re.findall(r"""title[(=]\s*f?(["'])(.+?)\1""", cell.source)
-        words = [
-            re.sub(r"\\n", " ", title).strip(" .,;") for _, title in titles if "{" not in title
-        ]
-        text = ". ".join(["Figure", *words]).replace("$", "").replace("\\", "")
-        options.setdefault("image", {}).setdefault("alt", text)
+        row = captions[cell.id]
+        options["figure"] = {"caption": row["caption"], "name": f"figure-{cell.id}"}
+        options.setdefault("image", {})["alt"] = row["alt"]
 
 
 def copy_notebooks() -> None:
     shutil.rmtree(TARGET, ignore_errors=True)
+    captions = figure_texts()
     for path in sorted(SOURCE.rglob("[0-9]*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = as_page(cell.source)
             else:
-                fold(cell)
+                fold(cell, captions)
         explorables.insert(notebook)
         copy = TARGET / path.relative_to(SOURCE)
         copy.parent.mkdir(parents=True, exist_ok=True)
