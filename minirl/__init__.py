@@ -6,7 +6,10 @@ which one learns them. The exact results, `minirl.exact`, and the alignment of l
 `minirl.rlhf`, are packages of their own, which are loaded when they are first used.
 """
 
-import minirl.support.interrupts  # noqa: F401  # first: Ctrl-C may come while the others are imported
+import minirl.support.interrupts  # first: Ctrl-C may come while the others are imported
+
+# isort: split
+import minirl.browser  # noqa: F401  # before Gymnasium is imported
 
 # isort: split
 import importlib

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
+from minirl.browser import DEFAULT_WORKERS
 from minirl.experiments.evaluation import evaluate
 from minirl.experiments.jobs import compute
 from minirl.experiments.runs import RUNS, Run, claimed_folder
@@ -203,7 +204,7 @@ def compare(
     evaluation_episodes: int = 100,
     max_steps: int | None = None,
     executor: Executor | None = None,
-    workers: int = 2,
+    workers: int = DEFAULT_WORKERS,
     out: Path | str | None = None,
     progress: bool = False,
 ) -> Comparison:
@@ -230,6 +231,8 @@ def compare(
     executor : concurrent.futures.Executor, optional
         Computes the runs, in other processes or one after the other. It is never shut down here.
         Default: a process pool of `workers` processes, or this process if `workers` is 1.
+    workers : int
+        Number of worker processes. Default: 2, or 1 in a browser, which has no processes.
     out : path, optional
         Folder for finished runs, `curves.png`, `runs.csv` and `summary.json`. A comparison that
         was interrupted continues from the runs in this folder.

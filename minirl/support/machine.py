@@ -3,9 +3,12 @@
 import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from threadpoolctl import threadpool_limits
+from minirl.browser import IN_BROWSER
+
+if not IN_BROWSER:  # where NumPy has one thread, and threadpoolctl would warn
+    from threadpoolctl import threadpool_limits
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>
 KEPT_BYTES = 30 * 2**20  # glibc takes at most 32 MiB
@@ -35,7 +38,7 @@ def one_core() -> Iterator[None]:
         )
     try:
         keep_freed_memory()
-        with threadpool_limits(1):
+        with nullcontext() if IN_BROWSER else threadpool_limits(1):
             yield
     finally:
         _one_run.release()
