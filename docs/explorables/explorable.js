@@ -6,18 +6,19 @@ const explorables = { definitions: {}, data: {} };
 /* Registers a definition and mounts it in <figure id="explorable-NAME">:
  *   name      the file's name
  *   controls  [{name, label, min, max, step, value}] a slider; with `logarithmic: true` the slider is
- *             the exponent of ten; {name, label, options: [[value, label], ...]} is a list to choose
+ *             the exponent of ten, and `whole: true` rounds its power; {name, label, options: [[value, label], ...]} is a list to choose
  *             from; {name, label, press(state)} is a button
  *   compute   (values, data) -> numbers, without page or clock: the tests compare it with minirl
  *   draw      (pen, numbers, values, state)
  *   describe  (numbers, values) -> the text alternative
+ *   ratio     height of the canvas divided by its width, 0.62 if it is not given
  *   advance   (state, seconds, numbers, values), if the figure moves; `state` begins as {} */
 function explorable(definition) {
   explorables.definitions[definition.name] = definition;
   if (typeof document !== "undefined") mountExplorable(definition);
 }
 
-function mountExplorable({ name, controls, compute, draw, describe, advance }) {
+function mountExplorable({ name, controls, compute, draw, describe, advance, ratio = 0.62 }) {
   const figure = document.getElementById(`explorable-${name}`);
   const canvas = figure.querySelector("canvas");
   const text = figure.querySelector(".explorable-text");
@@ -25,7 +26,7 @@ function mountExplorable({ name, controls, compute, draw, describe, advance }) {
   const state = {};
   let numbers = {};
 
-  const redraw = () => draw(makePen(canvas, figure), numbers, values, state);
+  const redraw = () => draw(makePen(canvas, figure, ratio), numbers, values, state);
   const update = () => {
     numbers = compute(values, explorables.data[name]);
     figure.numbers = numbers; // the tests in a browser read these two
@@ -58,6 +59,7 @@ function makeControl(control, values, update, state) {
   const read = () => {
     const value = Number(input.value);
     values[control.name] = control.options ? input.value : control.logarithmic ? 10 ** value : value;
+    if (control.whole) values[control.name] = Math.round(values[control.name]);
     if (!control.options) {
       shown.textContent = String(Number(values[control.name].toPrecision(3)));
       input.setAttribute("aria-valuetext", shown.textContent);
@@ -96,11 +98,11 @@ function animate(figure, advance) {
   new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; go(); }).observe(figure);
 }
 
-// A canvas in CSS pixels with the colours of the page: context, width, height, colour and three helpers.
-function makePen(canvas, figure) {
+// A canvas in CSS pixels with the colours of the page: context, width, height, colour and four helpers.
+function makePen(canvas, figure, ratio) {
   const style = getComputedStyle(figure);
   const width = canvas.parentElement.clientWidth;
-  const height = Math.round(Math.min(width * 0.62, 380));
+  const height = Math.round(Math.min(width * ratio, 380));
   const density = window.devicePixelRatio || 1;
   canvas.width = width * density;
   canvas.height = height * density;
@@ -145,5 +147,17 @@ function makePen(canvas, figure) {
     text(y.label, left, top - 12);
     return { x: toX, y: toY };
   };
-  return { context, width, height, colour, line, text, axes };
+  // A legend in rows that begin at y, for [words, stroke, dash]; returns the place below it.
+  const legend = (items, y = 10) => {
+    let x = 0;
+    for (const [words, stroke, dash] of items) {
+      const space = context.measureText(words).width + 44;
+      if (x && x + space - 16 > width) [x, y] = [0, y + 18];
+      line([[x, y], [x + 22, y]], stroke, { dash });
+      text(words, x + 28, y);
+      x += space;
+    }
+    return y + 18;
+  };
+  return { context, width, height, colour, line, text, axes, legend };
 }

@@ -1,0 +1,118 @@
+// The squared error of GAE's advantages against lambda, for a critic that is right or wrong.
+"use strict";
+{
+  const lams = Array.from({ length: 101 }, (_, i) => i / 100);
+  const sum = (terms) => terms.reduce((total, term) => total + term, 0);
+  const weighted = (weights, terms) => sum(weights.map((weight, i) => weight * terms[i]));
+
+  // x of (I - factor moves) x = right; the diagonal dominates, so no rows are exchanged
+  const solve = (moves, factor, right) => {
+    const size = right.length;
+    const rows = moves.map((row, s) => [...row.map((move, t) => (s === t) - factor * move), right[s]]);
+    for (let s = 0; s < size; s++) {
+      for (let t = 0; t < size; t++) {
+        if (t === s) continue;
+        const share = rows[t][s] / rows[s][s];
+        rows[t] = rows[t].map((entry, k) => entry - share * rows[s][k]);
+      }
+    }
+    return rows.map((row, s) => row[size] / row[s]);
+  };
+
+  // The squared bias and the variance of one estimate, as means over the pairs of state and action.
+  const parts = (lam, critic, { discount, outcomes, policy, advantages, pairs }) => {
+    const decay = discount * lam;
+    const table = (entry) => outcomes.map((actions, s) => actions.map((list) => sum(list.map(
+      ([probability, next, reward, terminated]) => {
+        const delta = reward + (terminated ? 0 : discount * critic[next]) - critic[s];
+        return probability * entry(delta, next, terminated ? 0 : 1);
+      },
+    ))));
+    const byState = (entries) => entries.map((row, s) => weighted(policy[s], row));
+    const moves = outcomes.map((_, t) => byState(table((delta, next, continues) => (next === t) * continues)));
+    const chain = moves.map((_, s) => moves.map((column) => column[s]));
+    // the mean: g(s, a) = E[delta + decay g(s')]
+    const meanDelta = table((delta) => delta);
+    const stateMean = solve(chain, decay, byState(meanDelta));
+    const mean = table((delta, next, continues) => delta + continues * decay * stateMean[next]);
+    // the second moment: E[delta^2 + 2 decay delta g(s')] + decay^2 E[second moment of s']
+    const now = table((delta, next, continues) => delta * (delta + 2 * continues * decay * stateMean[next]));
+    const stateSquare = solve(chain, decay ** 2, byState(now));
+    const later = table((delta, next, continues) => continues * decay ** 2 * stateSquare[next]);
+    const average = (entry) => sum(pairs.map((row, s) => weighted(row, row.map((_, a) => entry(s, a)))));
+    return {
+      bias: average((s, a) => (mean[s][a] - stateMean[s] - advantages[s][a]) ** 2),
+      variance: average((s, a) => now[s][a] + later[s][a] - mean[s][a] ** 2),
+    };
+  };
+
+  const thousandths = (number) => String(number < 1e-9 ? 0 : Number((1000 * number).toPrecision(2)));
+
+  explorable({
+    name: "gae-lambda",
+    controls: [
+      { name: "wrong", label: "largest error of the critic", min: 0, max: 0.4, step: 0.01, value: 0.13 },
+      { name: "episodes", label: "episodes averaged n", min: 0, max: 3, step: 0.05, value: 1.2, logarithmic: true, whole: true },
+      { name: "lam", label: "lambda", min: 0, max: 1, step: 0.01, value: 0.95 },
+    ],
+    compute({ wrong, episodes, lam }, data) {
+      const critic = data.values.map((value, s) => value + wrong * data.error[s]);
+      const curve = lams.map((each) => parts(each, critic, data));
+      const biases = curve.map(({ bias }) => bias);
+      const variances = curve.map(({ variance }) => variance / episodes);
+      const errors = lams.map((_, i) => biases[i] + variances[i]);
+      const smallest = Math.min(...errors);
+      const { bias, variance } = parts(lam, critic, data);
+      const best = lams[errors.indexOf(smallest)];
+      return { bias, variance: variance / episodes, biases, variances, errors, best, smallest, critic, values: data.values };
+    },
+    describe: ({ bias, variance, best, smallest }, { wrong, episodes, lam }) =>
+      `${wrong > 0 ? `The values of the critic are wrong by up to ${wrong}` : "The critic is right"}. ` +
+      `At lambda ${lam} with n = ${episodes}, the squared bias is ${thousandths(bias)} thousandths and the variance ` +
+      `divided by n is ${thousandths(variance)} thousandths. Their sum, ${thousandths(bias + variance)}, is the green dot. ` +
+      `The purple diamond is the smallest sum, ${thousandths(smallest)}, at lambda ${best}.`,
+    ratio: 0.8,
+    draw(pen, numbers, { lam }) {
+      const { colour, width, height, context } = pen;
+      const wide = width > 620;
+      const below = pen.legend([
+        ["squared bias", colour.vermillion, [7, 4]],
+        ["variance / n", colour.blue, [2, 3]],
+        ["their sum", colour.ink],
+      ]);
+      const largest = Math.max(...numbers.errors);
+      const power = 10 ** Math.floor(Math.log10(largest / 4));
+      const step = power * [1, 2, 2.5, 5, 10].find((factor) => 4 * factor * power >= largest);
+      const to = pen.axes(
+        [44, below + 24, wide ? 0.66 * width : width - 8, height - 44],
+        { min: 0, max: 1, ticks: [0, 0.25, 0.5, 0.75, 1].map((v) => [v, String(v)]), label: "lambda" },
+        { min: 0, max: 4 * step, ticks: [0, 1, 2, 3, 4].map((i) => [i * step, thousandths(i * step)]), label: "squared error of the advantage (thousandths)" },
+      );
+      const curve = (entries, stroke, style) =>
+        pen.line(lams.map((each, i) => [to.x(each), to.y(entries[i])]), stroke, style);
+      curve(numbers.biases, colour.vermillion, { dash: [7, 4] });
+      curve(numbers.variances, colour.blue, { dash: [2, 3], thickness: 3 });
+      curve(numbers.errors, colour.ink);
+      const mark = (x, y, fill, corners) => {
+        context.fillStyle = fill;
+        context.beginPath();
+        for (let i = 0; i < corners; i++) {
+          context.lineTo(x + 7 * Math.sin((2 * Math.PI * i) / corners), y - 7 * Math.cos((2 * Math.PI * i) / corners));
+        }
+        context.fill();
+      };
+      mark(to.x(numbers.best), to.y(numbers.smallest), colour.purple, 4);
+      mark(to.x(lam), to.y(numbers.bias + numbers.variance), colour.green, 24);
+      const right = numbers.best < 0.7;
+      pen.text("smallest", to.x(numbers.best) + (right ? 10 : -10), to.y(numbers.smallest) - 12, { fill: colour.purple, align: right ? "left" : "right" });
+      if (!wide) return;
+      const states = pen.axes(
+        [0.66 * width + 70, below + 24, width - 8, height - 44],
+        { min: 0, max: 4, ticks: [0, 1, 2, 3, 4].map((s) => [s, String(s)]), label: "state" },
+        { min: -0.5, max: 1.25, ticks: [-0.5, 0, 0.5, 1].map((v) => [v, String(v)]), label: "line: true value, dots: critic" },
+      );
+      pen.line(numbers.values.map((value, s) => [states.x(s), states.y(value)]), colour.sky);
+      numbers.critic.forEach((value, s) => mark(states.x(s), states.y(value), colour.orange, 24));
+    },
+  });
+}
