@@ -66,6 +66,8 @@ class Explorable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
+        if name not in names():
+            raise self.error(f"no explorable is called {name!r}; there are {', '.join(names())}")
         module = load(name)
         caption, _ = self.state.inline_text(module.CAPTION, self.lineno)
         links: list[nodes.Node] = []

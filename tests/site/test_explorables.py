@@ -1,19 +1,15 @@
 """The explorables compute minirl's numbers: their JavaScript runs here in V8, without a browser."""
 
+import html
 import json
+import os
+import re
+import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
+from explorable_figures import DOCS, NAMES, assert_same_numbers, explorables
 from py_mini_racer import MiniRacer
-
-DOCS = Path(__file__).parents[2] / "docs"
-sys.path.append(str(DOCS))
-
-from building import explorables  # noqa: E402
-
-NAMES = explorables.names()
 
 
 def computed(name, values):
@@ -33,10 +29,7 @@ def test_computes_the_numbers_of_minirl(name):
     assert len(module.CASES) >= 3
     for values in module.CASES:
         numbers = computed(name, values)
-        expected = module.numbers(values)
-        assert expected
-        for key, value in expected.items():
-            np.testing.assert_allclose(numbers[key], value, rtol=1e-9, atol=1e-12, err_msg=key)
+        assert_same_numbers(numbers, module.numbers(values))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,3 +38,46 @@ def test_is_short_and_needs_nothing_from_elsewhere(name):
     assert len(text.splitlines()) < 150
     assert "http" not in text
     assert "import " not in text
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """A page with all explorables and with one that does not exist; what Sphinx printed."""
+    folder = tmp_path_factory.mktemp("site")
+    directives = [f"```{{explorable}} {name}\n```" for name in (*NAMES, "unknown")]
+    (folder / "index.md").write_text("# Page\n\n" + "\n\n".join(directives))
+    # The functions of the equations are not on this page.
+    options = ["extensions=myst_nb,building.explorables", "suppress_warnings=ref.obj"]
+    command = [sys.executable, "-m", "sphinx", "-C", "-q", "--no-color", "-b", "html"]
+    command += [f"-D{option}" for option in options] + [str(folder), str(folder / "html")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS.parent), str(DOCS)])}
+    process = subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
+    return (folder / "html" / "index.html").read_text(), process.stderr
+
+
+def test_an_unknown_name_is_one_clear_error(build):
+    (line,) = build[1].strip().splitlines()
+    assert "index.md" in line
+    assert f"no explorable is called 'unknown'; there are {', '.join(NAMES)}" in line
+
+
+def test_a_page_loads_the_frame_once_and_before_the_figures(build):
+    scripts = re.findall(r'<script defer src="_static/explorables/([^"]+)"', build[0])
+    own = [f"{name}{end}.js" for name in NAMES for end in ("-data", "")]
+    assert scripts == ["explorable.js", *own]
+    assert build[0].count("explorable.css") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_has_a_title_a_link_to_its_equation_and_a_text_for_every_reader(build, name):
+    figure = build[0].split(f'id="explorable-{name}"')[1].split("</figure>")[0]
+    assert html.escape(explorables.load(name).TITLE) in figure
+    assert "Show me the equation" in figure
+    assert 'class="explorable-text" aria-live="polite"' in figure
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_on_a_page_or_in_a_notebook(name):
+    pages = (path.read_text() for path in DOCS.glob("*/*.md"))
+    pages = (*pages, (DOCS / "index.md").read_text())
+    assert explorables.load(name).SECTIONS or any(f"{{explorable}} {name}\n" in p for p in pages)
