@@ -49,11 +49,24 @@ def contents(text):
 
 
 def numbers(prose):
+    """The numbers in a text; 21 million is 2100 times ten thousand, as Chinese counts."""
+    prose = re.sub(r"(\d+)\s+million", r"\g<1>00", prose)
     return Counter(re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?", prose))
 
 
 def missing(some, others):
     return sorted((some - others).elements())
+
+
+def printed_asterisks(text):
+    """Emphasis that Markdown overlooks: between punctuation inside and a letter outside."""
+    text = re.sub(CODE, "`", re.sub(FORMULA, "$", re.sub(FENCE, " ", text, flags=re.S), flags=re.S))
+    return [
+        match[0]
+        for match in re.finditer(r"(?<=(.))(\*+)(?!\s)([^*]+)\2(?=(.))", f" {text} ", re.S)
+        for outer, inner in [(match[1], match[3][0]), (match[4], match[3][-1])]
+        if outer.isalnum() and not inner.isalnum()
+    ]
 
 
 def differences(english, translation):
@@ -74,9 +87,8 @@ def differences(english, translation):
         wrong.append(f"numbers: missing {lost}, added {added}")
     if re.search(r"[A-Za-z]{4}", prose) and not re.search("[\u4e00-\u9fff]", prose_zh):
         wrong.append("the text is not translated")
-    bold = re.findall(r"\w\*\*[“（].{5}|.{5}[。，：；？！）”]\*\*[\u4e00-\u9fff]", prose_zh)
-    if bold:
-        wrong.append(f"bold text whose asterisks Markdown prints; add a space: {bold}")
+    if printed := printed_asterisks(translation):
+        wrong.append(f"Markdown prints the asterisks of {printed}; add a space")
     return wrong
 
 
@@ -117,7 +129,9 @@ def test_numbers_formulas_links_and_code_are_those_of_the_english_text(name):
         ("## 1.3 一\n\n十二个 3.5，$x^2$，`b`，[书](b.md)。", "code"),
         ("## 1.3 一\n\n十二个 3.5，$x^2$，`a`，[书](c.md)。", "links"),
         ("## 1.3 One\n\nTwelve times 3.5, $x^2$, `a`, [book](b.md).", "not translated"),
-        ("## 1.3 一\n\n十二个 3.5，**$x^2$，`a`。**见[书](b.md)。", "bold"),
+        ("## 1.3 一\n\n十二个 3.5，**$x^2$，`a`。**见[书](b.md)。", "asterisks"),
+        ("## 1.3 一\n\n十二个 3.5，要**$x^2$**和 `a`，见[书](b.md)。", "asterisks"),
+        ("## 1.3 一\n\n十二个 3.5，要 **$x^2$** 和 `a`，*见*[书](b.md)。", None),
     ],
 )
 def test_a_difference_is_found(translation, complaint):
