@@ -37,6 +37,7 @@ html_css_files = ["minirl.css", "reference.css"]
 mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a network
 exclude_patterns = [
     "_build",
+    "notebooks/list.zh.md",
     "reference/equations-list.md",
     "reference/metrics-list.md",
     "results/speed-table.md",

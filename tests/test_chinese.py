@@ -164,3 +164,14 @@ def test_texts_survive_writing_and_links_lead_one_folder_up(tmp_path, monkeypatc
         "[a](01_a.ipynb) [b](../02_b.ipynb#2-1) [c](../solutions/01_a.ipynb) "
         "[d](../../x/y.md) {mod}`e <minirl.exact.tabular>`，你"
     )
+
+
+def test_the_start_page_lists_every_notebook_with_its_minutes():
+    lines = chinese.notebook_list().splitlines()
+    english = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    assert [
+        re.search(r"\]\(notebooks/(?:zh/)?(\w+)\.ipynb\)", line)[1] for line in lines
+    ] == english
+    for name, line in zip(english, lines, strict=True):
+        assert (f"(notebooks/zh/{name}.ipynb)" in line) == (name in NAMES)
+        assert re.search(r"\d+ 分钟）：.", line)

@@ -50,6 +50,12 @@ def write(name: str, texts: dict[str, tuple[str, str]]) -> None:
     (SOURCE / "zh" / f"{name}.md").write_text(content)
 
 
+def without_breaks(text: str) -> str:
+    """Text whose line breaks between two Chinese characters do not become spaces."""
+    wide = "[\u3000-\u9fff\uff00-\uffef“”]"
+    return re.sub(rf"(?<={wide})\n *(?={wide})", "", text)
+
+
 def page_text(text: str) -> str:
     """Chinese text with links that are right one folder deeper, and without spaces at line ends."""
     from building.notebooks import as_page  # needs nbformat, the commands above do not
@@ -59,8 +65,7 @@ def page_text(text: str) -> str:
         return match[0] if translated else f"](../{match[1]}"
 
     text = re.sub(r"\]\(((?:\.\./|solutions/)[^)]*|\d\d_\w+\.ipynb)", deeper, as_page(text))
-    wide = "[\u3000-\u9fff\uff00-\uffef“”]"  # a line break between two of these is no space
-    return re.sub(rf"(?<={wide})\n *(?={wide})", "", text)
+    return without_breaks(text)
 
 
 def linked(text: str, label: str, target: str) -> str:
@@ -81,7 +86,7 @@ def merge(notebook: dict[str, Any], texts: dict[str, tuple[str, str]]) -> None:
 
 
 def copy_chinese() -> None:
-    """Write the Chinese pages, and on every page a link to the other edition."""
+    """Write the Chinese pages and their list, and on every page a link to the other edition."""
     (TARGET / "zh").mkdir(exist_ok=True)
     for path in sorted((SOURCE / "zh").glob("[0-9]*.md")):
         english = TARGET / f"{path.stem}.ipynb"
@@ -94,18 +99,42 @@ def copy_chinese() -> None:
             first = notebook["cells"][0]
             first["source"] = linked("".join(first["source"]), label, target)
             file.write_text(json.dumps(notebook, ensure_ascii=False, indent=1))
+    (TARGET / "list.zh.md").write_text(notebook_list())
+
+
+def notebook_list() -> str:
+    """The notebooks as README.zh.md lists them, with links to the Chinese pages and minutes."""
+    readme = (DOCS.parent / "README.zh.md").read_text()
+    rows = re.findall(r"^\| \[(.+)\]\(notebooks/(\w+)\.ipynb\) \| (.+) \|$", readme, re.M)
+    lines = []
+    for title, name, question in rows:
+        folder, language = ("zh/", "") if blocks(name) else ("", "英文，")
+        minutes = re.search(r"(\d+)\s+minutes", next(iter(english_cells(name).values())))
+        note = f"{language}{minutes[1]} 分钟" if minutes else language
+        lines.append(f"* [{title}](notebooks/{folder}{name}.ipynb)（{note}）：{question}\n")
+    return "".join(lines)
+
+
+def is_chinese(pagename: str) -> bool:
+    return pagename == "zh" or pagename.endswith(".zh") or pagename.startswith("notebooks/zh/")
 
 
 def set_language(
     app: Any, pagename: str, template: str, context: dict[str, Any], tree: Any
 ) -> None:
-    if pagename == "zh" or pagename.endswith(".zh") or pagename.startswith("notebooks/zh/"):
+    if is_chinese(pagename):
         context["language"] = "zh"
+
+
+def join_lines(app: Any, pagename: str, source: list[str]) -> None:
+    if is_chinese(pagename) and not pagename.startswith("notebooks/"):
+        source[0] = without_breaks(source[0])
 
 
 def setup(app: Any) -> None:
     """Sphinx calls this: `building.chinese` is one of the extensions."""
     app.connect("html-page-context", set_language)
+    app.connect("source-read", join_lines)
 
 
 if __name__ == "__main__":
