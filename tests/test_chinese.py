@@ -54,7 +54,7 @@ def contents(text):
 
 def numbers(prose):
     """The numbers in a text; 21 million is 2100 times ten thousand, as Chinese counts."""
-    prose = re.sub(r"(\d+)\s+million", r"\g<1>00", prose)
+    prose = re.sub(r"([\d.]+)\s+million", lambda match: f"{100 * float(match[1]):.0f}", prose)
     return Counter(re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?", prose))
 
 
