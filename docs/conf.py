@@ -10,11 +10,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from building import chinese, explorables, lists, notebooks  # noqa: E402
+from building import api, chinese, explorables, lists, notebooks  # noqa: E402
 
 project = "minirl"
 copyright = "2026, the minirl founders"
 extensions = [
+    "building.api",
     "building.explorables",
     "building.numbers",
     "myst_nb",
@@ -38,6 +39,7 @@ mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a net
 exclude_patterns = [
     "_build",
     "notebooks/list.zh.md",
+    "reference/api-list.md",
     "reference/equations-list.md",
     "reference/metrics-list.md",
     "results/speed-table.md",
@@ -49,6 +51,7 @@ napoleon_use_rtype = False
 napoleon_use_param = False
 napoleon_use_ivar = True
 
+api.write_api()
 explorables.write_scripts()
 lists.write_metrics()
 notebooks.copy_notebooks()

@@ -49,7 +49,7 @@ def keep_freed_memory() -> None:
 
     By default glibc returns the memory of large arrays to the system. The pages of the next arrays
     then take as long as the arithmetic: PPO on a token table takes 1.5 times as long. Dask starts
-    its workers with a variable (MALLOC_TRIM_THRESHOLD_) that makes glibc return even more memory,
+    its workers with a variable (`MALLOC_TRIM_THRESHOLD_`) that makes glibc return even more memory,
     and all training took 1.3 times as long there. This function overrides the variable.
     """
     try:
