@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -175,3 +176,30 @@ def test_the_start_page_lists_every_notebook_with_its_minutes():
     for name, line in zip(english, lines, strict=True):
         assert (f"(notebooks/zh/{name}.ipynb)" in line) == (name in NAMES)
         assert re.search(r"\d+ 分钟）：.", line)
+
+
+def test_a_chinese_page_has_the_english_code_and_both_pages_have_a_link(tmp_path, monkeypatch):
+    pytest.importorskip("nbformat", reason="the site is built with the extra docs")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    monkeypatch.setattr(chinese, "TARGET", tmp_path)
+    for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
+        shutil.copy(path, tmp_path)
+    chinese.copy_chinese()
+    assert sorted(path.stem for path in (tmp_path / "zh").iterdir()) == NAMES
+    for name in NAMES:
+        english = json.loads((tmp_path / f"{name}.ipynb").read_text())["cells"]
+        translated = json.loads((tmp_path / "zh" / f"{name}.ipynb").read_text())["cells"]
+        assert [c["id"] for c in translated] == [c["id"] for c in english]
+        for cell, other in zip(english, translated, strict=True):
+            if cell["cell_type"] == "code":
+                assert (cell["source"], cell["outputs"]) == (other["source"], other["outputs"])
+        assert f"\n\n[中文版](zh/{name}.ipynb)\n" in english[0]["source"]
+        assert f"\n\n[English](../{name}.ipynb)\n" in translated[0]["source"]
+
+
+def test_chinese_pages_say_their_language():
+    pages = ["zh", "rlhf/claims.zh", "notebooks/zh/01_a", "notebooks/01_a", "rlhf/claims", "index"]
+    contexts = {page: {"language": "en"} for page in pages}
+    for page, context in contexts.items():
+        chinese.set_language(None, page, "page.html", context, None)
+    assert [context["language"] for context in contexts.values()] == ["zh"] * 3 + ["en"] * 3
