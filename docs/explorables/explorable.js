@@ -12,13 +12,14 @@ const explorables = { definitions: {}, data: {} };
  *   draw      (pen, numbers, values, state)
  *   describe  (numbers, values) -> the text alternative
  *   ratio     height of the canvas divided by its width, 0.62 if it is not given
+ *   height    (width) -> height of the canvas in pixels, if a ratio is not enough
  *   advance   (state, seconds, numbers, values), if the figure moves; `state` begins as {} */
 function explorable(definition) {
   explorables.definitions[definition.name] = definition;
   if (typeof document !== "undefined") mountExplorable(definition);
 }
 
-function mountExplorable({ name, controls, compute, draw, describe, advance, ratio = 0.62 }) {
+function mountExplorable({ name, controls, compute, draw, describe, advance, ratio = 0.62, height }) {
   const figure = document.getElementById(`explorable-${name}`);
   const canvas = figure.querySelector("canvas");
   const text = figure.querySelector(".explorable-text");
@@ -26,7 +27,8 @@ function mountExplorable({ name, controls, compute, draw, describe, advance, rat
   const state = {};
   let numbers = {};
 
-  const redraw = () => draw(makePen(canvas, figure, ratio), numbers, values, state);
+  const heightOf = height ?? ((width) => Math.min(width * ratio, 380));
+  const redraw = () => draw(makePen(canvas, figure, heightOf), numbers, values, state);
   const update = () => {
     numbers = compute(values, explorables.data[name]);
     figure.numbers = numbers; // the tests in a browser read these two
@@ -98,11 +100,11 @@ function animate(figure, advance) {
   new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; go(); }).observe(figure);
 }
 
-// A canvas in CSS pixels with the colours of the page: context, width, height, colour and four helpers.
-function makePen(canvas, figure, ratio) {
+// A canvas in CSS pixels with the colours of the page: context, width, height, colour and five helpers.
+function makePen(canvas, figure, heightOf) {
   const style = getComputedStyle(figure);
   const width = canvas.parentElement.clientWidth;
-  const height = Math.round(Math.min(width * ratio, 380));
+  const height = Math.round(heightOf(width));
   const density = window.devicePixelRatio || 1;
   canvas.width = width * density;
   canvas.height = height * density;
@@ -147,17 +149,23 @@ function makePen(canvas, figure, ratio) {
     text(y.label, left, top - 12);
     return { x: toX, y: toY };
   };
-  // A legend in rows that begin at y, for [words, stroke, dash]; returns the place below it.
-  const legend = (items, y = 10) => {
-    let x = 0;
+  // A legend in rows that begin at (left, y), for [words, stroke, dash]; returns the place below it.
+  const legend = (items, y = 10, left = 0) => {
+    let x = left;
     for (const [words, stroke, dash] of items) {
       const space = context.measureText(words).width + 44;
-      if (x && x + space - 16 > width) [x, y] = [0, y + 18];
+      if (x > left && x + space - 16 > width) [x, y] = [left, y + 18];
       line([[x, y], [x + 22, y]], stroke, { dash });
       text(words, x + 28, y);
       x += space;
     }
     return y + 18;
   };
-  return { context, width, height, colour, line, text, axes, legend };
+  const dot = (x, y, fill) => {
+    context.fillStyle = fill;
+    context.beginPath();
+    context.arc(x, y, 6, 0, 7);
+    context.fill();
+  };
+  return { context, width, height, colour, line, text, axes, legend, dot };
 }

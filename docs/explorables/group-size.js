@@ -49,10 +49,7 @@
       pen.line(grid.map((q, i) => [to.x(q), to.y(numbers.weights[i])]), colour.blue);
       pen.line(grid.map((q, i) => [to.x(q), to.y(numbers.silents[i] * top)]), colour.vermillion, { dash: [6, 4] });
       pen.line([[to.x(0), to.y(1 - 1 / size)], [to.x(1), to.y(1 - 1 / size)]], colour.ink, { dash: [2, 3], thickness: 1 });
-      pen.context.fillStyle = colour.blue;
-      pen.context.beginPath();
-      pen.context.arc(to.x(p), to.y(numbers.weight), 6, 0, 7);
-      pen.context.fill();
+      pen.dot(to.x(p), to.y(numbers.weight), colour.blue);
     },
   });
 }
