@@ -13,6 +13,7 @@ import json
 import re
 import runpy
 import shutil
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ DOCS = Path(__file__).parents[1]
 SOURCE, TARGET = DOCS / "explorables", DOCS / "_static" / "explorables"
 
 
+@cache
 def load(name: str) -> SimpleNamespace:
     """The Python half of an explorable."""
     return SimpleNamespace(**runpy.run_path(str(SOURCE / f"{name}.py")))

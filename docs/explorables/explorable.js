@@ -6,8 +6,11 @@ const explorables = { definitions: {}, data: {} };
 /* Registers a definition and mounts it in <figure id="explorable-NAME">:
  *   name      the file's name
  *   controls  [{name, label, min, max, step, value}] a slider; with `logarithmic: true` the slider is
- *             the exponent of ten, and `whole: true` rounds its power; {name, label, options: [[value, label], ...]} is a list to choose
- *             from; {name, label, press(state)} is a button
+ *             the exponent of ten, and `whole: true` rounds its power;
+ *             {name, label, options: [[value, label], ...], value} is a list to choose from;
+ *             `options` may be a function of the data, and with `resets: NAME` the list of this name
+ *             returns to its first entry;
+ *             {name, label, press(state), key: "ArrowLeft"} is a button
  *   compute   (values, data) -> numbers, without page or clock: the tests compare it with minirl
  *   draw      (pen, numbers, values, state)
  *   describe  (numbers, values) -> the text alternative
@@ -37,8 +40,10 @@ function mountExplorable({ name, controls, compute, draw, describe, advance, rat
     redraw();
   };
   for (const control of controls) {
+    if (typeof control.options === "function") control.options = control.options(explorables.data[name]);
     figure.querySelector(".explorable-controls").append(makeControl(control, values, update, state));
   }
+  listenToKeys(figure, canvas.parentElement, controls.filter(({ key }) => key), state);
   update();
   new ResizeObserver(redraw).observe(canvas.parentElement);
   new MutationObserver(redraw).observe(document.body, { attributeFilter: ["data-theme"] });
@@ -48,8 +53,7 @@ function mountExplorable({ name, controls, compute, draw, describe, advance, rat
 
 function makeControl(control, values, update, state) {
   if (control.press) {
-    const button = document.createElement("button");
-    button.type = "button";
+    const button = Object.assign(document.createElement("button"), { type: "button" });
     button.textContent = control.label;
     button.addEventListener("click", () => { control.press(state); update(); });
     return button;
@@ -71,12 +75,30 @@ function makeControl(control, values, update, state) {
     input.append(...control.options.map(([value, words]) => new Option(words, value)));
   } else {
     Object.assign(input, { type: "range", min: control.min, max: control.max, step: control.step });
-    input.value = control.value;
   }
-  input.addEventListener("input", () => { read(); update(); });
+  if (control.value !== undefined) input.value = control.value;
+  input.addEventListener("input", () => {
+    read();
+    const list = control.resets && input.closest("figure").querySelector(`[name=${control.resets}]`);
+    if (list) values[control.resets] = list.value = list.options[0].value;
+    update();
+  });
   read();
   label.append(control.label, " ", shown, input);
   return label;
+}
+
+// The keys work on the buttons and on the picture, which takes the focus for them.
+function listenToKeys(figure, picture, buttons, state) {
+  if (!buttons.length) return;
+  const ariaLabel = buttons.map(({ key, label }) => `${label}: ${key}`).join(", ");
+  Object.assign(picture, { tabIndex: 0, role: "application", ariaLabel });
+  figure.addEventListener("keydown", (event) => {
+    const button = buttons.find(({ key }) => key === event.key);
+    if (!button || /INPUT|SELECT/.test(event.target.tagName)) return;
+    event.preventDefault(); // the page would scroll
+    button.press(state);
+  });
 }
 
 // Moves only while the figure can be seen, and waits for the reader who prefers less motion.

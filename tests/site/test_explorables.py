@@ -12,12 +12,18 @@ from explorable_figures import DOCS, NAMES, assert_same_numbers, explorables
 from py_mini_racer import MiniRacer
 
 
-def computed(name, values):
-    """What `compute` of NAME.js returns."""
+def with_scripts(name):
+    """V8 with the frame, the definition and the data of an explorable."""
     engine = MiniRacer()
     for script in ("explorable", name):
         engine.eval((DOCS / "explorables" / f"{script}.js").read_text())
     engine.eval(explorables.data_script(name))
+    return engine
+
+
+def computed(name, values):
+    """What `compute` of NAME.js returns."""
+    engine = with_scripts(name)
     arguments = f"{json.dumps(values)}, explorables.data['{name}']"
     call = f"explorables.definitions['{name}'].compute({arguments})"
     return json.loads(engine.eval(f"JSON.stringify({call})"))
@@ -81,3 +87,46 @@ def test_is_on_a_page_or_in_a_notebook(name):
     pages = (path.read_text() for path in DOCS.glob("*/*.md"))
     pages = (*pages, (DOCS / "index.md").read_text())
     assert explorables.load(name).SECTIONS or any(f"{{explorable}} {name}\n" in p for p in pages)
+
+
+# `moved(button, frames)`: the state of the animation after this number of frames of 0.02 s.
+MOVE_CART = """
+Math.random = () => 0.5;
+const { controls, compute, advance } = explorables.definitions.cartpole;
+const values = { checkpoint: "5", angle: 1 };
+const numbers = compute(values, explorables.data.cartpole);
+const moved = (name, frames) => {
+  const state = {};
+  advance(state, 0.001, numbers, values);
+  if (name) controls.find((control) => control.name === name).press(state);
+  for (let i = 0; i < frames; i++) advance(state, 0.02, numbers, values);
+  return state;
+};
+"""
+
+
+def test_the_cart_moves_where_it_is_pushed():
+    engine = with_scripts("cartpole")
+    engine.eval(MOVE_CART)
+    left, none, right = (
+        engine.eval(f"moved({json.dumps(name)}, 8).cart[0]") for name in ("left", None, "right")
+    )
+    assert left < none - 0.01
+    assert right > none + 0.01
+
+
+def test_after_a_fall_a_new_episode_begins():
+    engine = with_scripts("cartpole")
+    engine.eval(MOVE_CART)
+    engine.eval("values.checkpoint = '0'; values.angle = 11;")
+    engine.eval("const fallen = moved(null, 30), again = moved(null, fallen.steps + 43);")
+    assert engine.eval("fallen.pause > 0 && fallen.steps < 30")
+    assert engine.eval("again.pause === 0 && again.steps < 5")
+    assert engine.eval("again.best === fallen.steps")
+
+
+def test_the_cartpole_policies_become_better():
+    returns = [item["mean_return"] for item in explorables.load("cartpole").data()["checkpoints"]]
+    assert returns == sorted(returns)
+    assert returns[0] < 40
+    assert returns[-1] > 450
