@@ -1,5 +1,6 @@
 """The Chinese notebooks say what the English ones say: cells, numbers, formulas, links, code."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -203,3 +204,16 @@ def test_chinese_pages_say_their_language():
     for page, context in contexts.items():
         chinese.set_language(None, page, "page.html", context, None)
     assert [context["language"] for context in contexts.values()] == ["zh"] * 3 + ["en"] * 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_figures_have_chinese_captions_of_todays_english_ones(name):
+    with (ROOT / "docs" / "figures.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter=";") if row["notebook"] == name[:2]]
+    translations = chinese.figure_texts()
+    for row in rows:
+        texts = translations[row["cell"]]
+        today = chinese.digest(f"{row['caption']} {row['alt']}")
+        assert texts["english"] == today, f"revise {texts} in notebooks/zh/figures.csv: {row}"
+        assert not differences(row["caption"], texts["caption"])
+        assert not differences(row["alt"], texts["alt"])

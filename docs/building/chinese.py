@@ -9,6 +9,7 @@ SHA-256 of its English source. `tests/test_chinese.py` compares the two editions
 """
 
 import argparse
+import csv
 import hashlib
 import json
 import re
@@ -74,12 +75,25 @@ def linked(text: str, label: str, target: str) -> str:
     return f"{title}\n\n[{label}]({target})\n{rest}"
 
 
+def figure_texts() -> dict[str, dict[str, str]]:
+    """Caption and alternative text of each figure, by the identifier of its cell.
+
+    The column `english` has the hash of the English texts in `docs/figures.csv`.
+    """
+    with (SOURCE / "zh" / "figures.csv").open(newline="") as file:
+        return {row["cell"]: row for row in csv.DictReader(file, delimiter=";")}
+
+
 def merge(notebook: dict[str, Any], texts: dict[str, tuple[str, str]]) -> None:
     """Put the Chinese texts into a copy of the English page."""
+    figures = figure_texts()
     for cell in notebook["cells"]:
         if cell["id"] in texts:
             cell["source"] = page_text(texts[cell["id"]][1])
         options = cell["metadata"].get("mystnb", {})
+        if "figure" in options:
+            options["figure"]["caption"] = figures[cell["id"]]["caption"]
+            options["image"]["alt"] = figures[cell["id"]]["alt"]
         for option, verb in {"code_prompt_show": "显示", "code_prompt_hide": "隐藏"}.items():
             if option in options:
                 options[option] = verb + BUTTONS[options[option].split(" ", 1)[1]]
@@ -124,6 +138,12 @@ def set_language(
 ) -> None:
     if is_chinese(pagename):
         context["language"] = "zh"
+        # a browser may begin a line with the mark that follows a formula
+        context["body"] = re.sub(
+            r'(<span class="math[^"]*">[^<]*</span>)([，。；：、？！）”]+)',
+            r'<span class="unbroken">\1\2</span>',
+            context.get("body", ""),
+        )
 
 
 def join_lines(app: Any, pagename: str, source: list[str]) -> None:

@@ -21,7 +21,9 @@ def is_chinese(docname: str) -> bool:
 
 def prefixes(docname: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """The word before a number of this page, and what is put before the dot."""
-    words = {"figure": "图" if is_chinese(docname) else "Figure", "displaymath": "Eq."}
+    words = {"figure": "Figure", "displaymath": "Eq."}
+    if is_chinese(docname):
+        words = {"figure": "图", "displaymath": "式"}
     notebook = re.match(r"notebooks/(solutions/)?(?:zh/)?(\d\d)_", docname)
     if not notebook:
         return words, ()
