@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 SETUP := setup.cfg pyproject.toml
 
 .PHONY: run rlhf test test-floors check notebooks execute bench bench-peers mutation fuzz docs \
-	site-check clean
+	site-check lite-check clean
 
 run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
 	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
@@ -56,6 +56,9 @@ docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 
 site-check: $(VENV)/.browser  ## the built site in Chromium; skips where there is none
 	$(PYTHON) -m pytest tests/site
+
+lite-check: $(VENV)/.browser  ## the built site's notebooks in Chromium, with Pyodide from DIST=FOLDER
+	$(PYTHON) tests/site/lite_check.py $(DIST)
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(FLOORS) results docs/_build build dist *.egg-info

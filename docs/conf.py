@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from building import api, chinese, explorables, lists, notebooks  # noqa: E402
+from building import api, chinese, explorables, lists, lite, notebooks  # noqa: E402
 
 project = "minirl"
 copyright = "2026, the minirl founders"
@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "building.chinese",  # lang="zh" on the Chinese pages
+    "building.lite",  # the notebooks in the browser, and as downloads
 ]
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -34,7 +35,7 @@ math_eqref_format = "{number}"
 html_theme = "furo"
 html_title = "minirl"
 html_static_path = ["_static"]
-html_css_files = ["minirl.css", "reference.css"]
+html_css_files = ["minirl.css", "reference.css", "notebooks.css"]
 mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a network
 exclude_patterns = [
     "_build",
@@ -56,4 +57,5 @@ explorables.write_scripts()
 lists.write_metrics()
 notebooks.copy_notebooks()
 chinese.copy_chinese()
+lite.add_buttons()
 lists.write_equations()

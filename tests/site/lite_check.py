@@ -1,0 +1,129 @@
+"""Run the notebooks of the built site in Chromium: `make docs`, then `make lite-check DIST=FOLDER`.
+
+FOLDER holds a Pyodide distribution, that is the unpacked archive of one of its releases. The site
+is served as it was built, except that it loads Pyodide from this folder. Every cell of a notebook
+must run without an error. One line per notebook shows how long it took.
+"""
+
+import argparse
+import functools
+import http.server
+import json
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+TIMEOUT = 1000 * 60 * 30  # milliseconds for one notebook
+
+OPENED = """() => window.jupyterapp?.shell.currentWidget?.context?.isReady
+    && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === "idle" """
+RUN_ALL = """async () => {
+    await window.jupyterapp.commands.execute("notebook:run-all-cells");
+    return window.jupyterapp.shell.currentWidget.content.model.toJSON().cells;
+}"""
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """The site, and Pyodide below /pyodide/."""
+
+    extensions_map = {
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+    }
+    distribution: Path
+
+    def translate_path(self, path: str) -> str:
+        if path.startswith("/pyodide/"):
+            return str(self.distribution / path.partition("?")[0].removeprefix("/pyodide/"))
+        return super().translate_path(path)
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] != "/lite/jupyter-lite.json":
+            super().do_GET()
+            return
+        config = json.loads((SITE / "lite" / "jupyter-lite.json").read_text())
+        data = config["jupyter-config-data"]
+        data["exposeAppInBrowser"] = True
+        settings = data["litePluginSettings"]["@jupyterlite/pyodide-kernel-extension:kernel"]
+        settings["pyodideUrl"] = "/pyodide/pyodide.mjs"
+        body = json.dumps(config).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def complaints(cells: list[dict]) -> list[str]:
+    """Errors and warnings in the outputs of the cells, and cells that were not reached."""
+    found = []
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] != "code":
+            continue
+        for output in cell["outputs"]:
+            if output["output_type"] == "error":
+                found.append(f"cell {number}: {output['ename']}: {output['evalue']}")
+            elif output.get("name") == "stderr":
+                found.append(f"cell {number} printed to stderr: {''.join(output['text'])}")
+        if cell["execution_count"] is None and "".join(cell["source"]).strip():
+            found.append(f"cell {number} did not run")
+    return found[:3]
+
+
+def run(page: Page, root: str, name: str) -> tuple[float, float, list[str]]:
+    """Seconds until the kernel is ready, seconds of all cells, and complaints."""
+    began = time.perf_counter()
+    page.goto(f"{root}lite/notebooks/index.html?path=notebooks/{name}")
+    page.wait_for_function(OPENED, timeout=TIMEOUT)
+    ready = time.perf_counter()
+    cells = page.evaluate(RUN_ALL)
+    return ready - began, time.perf_counter() - ready, complaints(cells)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("distribution", type=Path, help="folder that holds pyodide.mjs")
+    parser.add_argument("names", nargs="*", help="parts of file names (default: all notebooks)")
+    arguments = parser.parse_args()
+    if not (arguments.distribution / "pyodide.mjs").exists():
+        parser.error(f"there is no pyodide.mjs in {arguments.distribution}")
+    folder = SITE / "lite" / "files" / "notebooks"
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.ipynb"))]
+    wanted = [n for n in names if any(part in n for part in arguments.names or [""])]
+    Handler.distribution = arguments.distribution.resolve()
+    handler = functools.partial(Handler, directory=str(SITE))
+    failed = 0
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        sync_playwright() as starter,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}/"
+        chromium = starter.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for name in wanted:
+            page = chromium.new_page()
+            page.set_default_timeout(TIMEOUT)
+            opened, ran, found = run(page, root, name)
+            page.close()
+            failed += bool(found)
+            print(f"{name:40} open {opened:5.0f} s   run {ran:5.0f} s", flush=True)
+            for complaint in found:
+                print(f"    {complaint}", flush=True)
+        chromium.close()
+        server.shutdown()
+    print(f"{len(wanted)} notebooks, {failed} failed")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
