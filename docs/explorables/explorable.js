@@ -14,15 +14,14 @@ const explorables = { definitions: {}, data: {} };
  *   compute   (values, data) -> numbers, without page or clock: the tests compare it with minirl
  *   draw      (pen, numbers, values, state)
  *   describe  (numbers, values) -> the text alternative
- *   ratio     height of the canvas divided by its width, 0.62 if it is not given
- *   height    (width) -> height of the canvas in pixels, if a ratio is not enough
+ *   height    (width) -> height of the canvas in pixels, if it is not min(0.62 width, 380)
  *   advance   (state, seconds, numbers, values), if the figure moves; `state` begins as {} */
 function explorable(definition) {
   explorables.definitions[definition.name] = definition;
   if (typeof document !== "undefined") mountExplorable(definition);
 }
 
-function mountExplorable({ name, controls, compute, draw, describe, advance, ratio = 0.62, height }) {
+function mountExplorable({ name, controls, compute, draw, describe, advance, height }) {
   const figure = document.getElementById(`explorable-${name}`);
   const canvas = figure.querySelector("canvas");
   const text = figure.querySelector(".explorable-text");
@@ -30,8 +29,7 @@ function mountExplorable({ name, controls, compute, draw, describe, advance, rat
   const state = {};
   let numbers = {};
 
-  const heightOf = height ?? ((width) => Math.min(width * ratio, 380));
-  const redraw = () => draw(makePen(canvas, figure, heightOf), numbers, values, state);
+  const redraw = () => draw(makePen(canvas, figure, height), numbers, values, state);
   const update = () => {
     numbers = compute(values, explorables.data[name]);
     figure.numbers = numbers; // the tests in a browser read these two
@@ -123,7 +121,7 @@ function animate(figure, advance) {
 }
 
 // A canvas in CSS pixels with the colours of the page: context, width, height, colour and five helpers.
-function makePen(canvas, figure, heightOf) {
+function makePen(canvas, figure, heightOf = (wide) => Math.min(wide * 0.62, 380)) {
   const style = getComputedStyle(figure);
   const width = canvas.parentElement.clientWidth;
   const height = Math.round(heightOf(width));
@@ -183,10 +181,10 @@ function makePen(canvas, figure, heightOf) {
     }
     return y + 18;
   };
-  const dot = (x, y, fill) => {
+  const dot = (x, y, fill, radius = 6) => {
     context.fillStyle = fill;
     context.beginPath();
-    context.arc(x, y, 6, 0, 7);
+    context.arc(x, y, radius, 0, 7);
     context.fill();
   };
   return { context, width, height, colour, line, text, axes, legend, dot };

@@ -71,7 +71,7 @@
       `At lambda ${lam} with n = ${episodes}, the squared bias is ${thousandths(bias)} thousandths and the variance ` +
       `divided by n is ${thousandths(variance)} thousandths. Their sum, ${thousandths(bias + variance)}, is the green dot. ` +
       `The purple diamond is the smallest sum, ${thousandths(smallest)}, at lambda ${best}.`,
-    ratio: 0.8,
+    height: (width) => Math.min(width * 0.8, 380),
     draw(pen, numbers, { lam }) {
       const { colour, width, height, context } = pen;
       const wide = width > 620;
@@ -83,28 +83,23 @@
       const largest = Math.max(...numbers.errors);
       const power = 10 ** Math.floor(Math.log10(largest / 4));
       const step = power * [1, 2, 2.5, 5, 10].find((factor) => 4 * factor * power >= largest);
+      const ticks = [0, 1, 2, 3, 4].map((i) => [i * step, thousandths(i * step)]);
       const to = pen.axes(
         [44, below + 24, wide ? 0.66 * width : width - 8, height - 44],
         { min: 0, max: 1, ticks: [0, 0.25, 0.5, 0.75, 1].map((v) => [v, String(v)]), label: "lambda" },
-        { min: 0, max: 4 * step, ticks: [0, 1, 2, 3, 4].map((i) => [i * step, thousandths(i * step)]), label: "squared error of the advantage (thousandths)" },
+        { min: 0, max: 4 * step, ticks, label: "squared error of the advantage (thousandths)" },
       );
       const curve = (entries, stroke, style) =>
         pen.line(lams.map((each, i) => [to.x(each), to.y(entries[i])]), stroke, style);
       curve(numbers.biases, colour.vermillion, { dash: [7, 4] });
       curve(numbers.variances, colour.blue, { dash: [2, 3], thickness: 3 });
       curve(numbers.errors, colour.ink);
-      const mark = (x, y, fill, corners) => {
-        context.fillStyle = fill;
-        context.beginPath();
-        for (let i = 0; i < corners; i++) {
-          context.lineTo(x + 7 * Math.sin((2 * Math.PI * i) / corners), y - 7 * Math.cos((2 * Math.PI * i) / corners));
-        }
-        context.fill();
-      };
-      mark(to.x(numbers.best), to.y(numbers.smallest), colour.purple, 4);
-      mark(to.x(lam), to.y(numbers.bias + numbers.variance), colour.green, 24);
+      const [x, y] = [to.x(numbers.best), to.y(numbers.smallest)];
+      context.fillStyle = colour.purple;
+      context.fill(new Path2D(`M ${x} ${y - 8} l 8 8 l -8 8 l -8 -8 z`));
+      pen.dot(to.x(lam), to.y(numbers.bias + numbers.variance), colour.green);
       const right = numbers.best < 0.7;
-      pen.text("smallest", to.x(numbers.best) + (right ? 10 : -10), to.y(numbers.smallest) - 12, { fill: colour.purple, align: right ? "left" : "right" });
+      pen.text("smallest", x + (right ? 10 : -10), y - 12, { fill: colour.purple, align: right ? "left" : "right" });
       if (!wide) return;
       const states = pen.axes(
         [0.66 * width + 70, below + 24, width - 8, height - 44],
@@ -112,7 +107,7 @@
         { min: -0.5, max: 1.25, ticks: [-0.5, 0, 0.5, 1].map((v) => [v, String(v)]), label: "line: true value, dots: critic" },
       );
       pen.line(numbers.values.map((value, s) => [states.x(s), states.y(value)]), colour.sky);
-      numbers.critic.forEach((value, s) => mark(states.x(s), states.y(value), colour.orange, 24));
+      numbers.critic.forEach((value, s) => pen.dot(states.x(s), states.y(value), colour.orange));
     },
   });
 }
