@@ -1,6 +1,5 @@
 """The Chinese notebooks say what the English ones say: cells, numbers, formulas, links, code."""
 
-import csv
 import importlib.util
 import json
 import re
@@ -208,12 +207,12 @@ def test_chinese_pages_say_their_language():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_figures_have_chinese_captions_of_todays_english_ones(name):
-    with (ROOT / "docs" / "figures.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter=";") if row["notebook"] == name[:2]]
-    translations = chinese.figure_texts()
-    for row in rows:
-        texts = translations[row["cell"]]
-        today = chinese.digest(f"{row['caption']} {row['alt']}")
-        assert texts["english"] == today, f"revise {texts} in notebooks/zh/figures.csv: {row}"
-        assert not differences(row["caption"], texts["caption"])
-        assert not differences(row["alt"], texts["alt"])
+    texts, today = chinese.figure_texts(), chinese.figure_digests()
+    for row in chinese.rows(ROOT / "docs" / "figures.csv"):
+        if row["notebook"] == name[:2]:
+            chinese_row = texts[row["cell"]]
+            assert chinese_row["english"] == today[row["cell"]], (
+                f"revise {chinese_row} in notebooks/zh/figures.csv; the English texts are {row}"
+            )
+            assert not differences(row["caption"], chinese_row["caption"])
+            assert not differences(row["alt"], chinese_row["alt"])

@@ -75,13 +75,33 @@ def linked(text: str, label: str, target: str) -> str:
     return f"{title}\n\n[{label}]({target})\n{rest}"
 
 
-def figure_texts() -> dict[str, dict[str, str]]:
-    """Caption and alternative text of each figure, by the identifier of its cell.
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter=";"))
 
-    The column `english` has the hash of the English texts in `docs/figures.csv`.
-    """
-    with (SOURCE / "zh" / "figures.csv").open(newline="") as file:
-        return {row["cell"]: row for row in csv.DictReader(file, delimiter=";")}
+
+def figure_texts() -> dict[str, dict[str, str]]:
+    """Caption, alternative text and hash of the English texts of each figure, by its cell."""
+    return {row["cell"]: row for row in rows(SOURCE / "zh" / "figures.csv")}
+
+
+def figure_digests() -> dict[str, str]:
+    """Hash of today's English caption and alternative text of each figure, by its cell."""
+    english = rows(DOCS / "figures.csv")
+    return {row["cell"]: digest(f"{row['caption']} {row['alt']}") for row in english}
+
+
+def stamp_figures(number: str) -> None:
+    """Renew the hashes of the figures of one notebook."""
+    texts, today = figure_texts(), figure_digests()
+    for row in texts.values():
+        if row["notebook"] == number:
+            row["english"] = today[row["cell"]]
+    with (SOURCE / "zh" / "figures.csv").open("w", newline="") as file:
+        columns = ["notebook", "cell", "english", "caption", "alt"]
+        writer = csv.DictWriter(file, columns, delimiter=";", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(texts.values())
 
 
 def merge(notebook: dict[str, Any], texts: dict[str, tuple[str, str]]) -> None:
@@ -119,9 +139,9 @@ def copy_chinese() -> None:
 def notebook_list() -> str:
     """The notebooks as README.zh.md lists them, with links to the Chinese pages and minutes."""
     readme = (DOCS.parent / "README.zh.md").read_text()
-    rows = re.findall(r"^\| \[(.+)\]\(notebooks/(\w+)\.ipynb\) \| (.+) \|$", readme, re.M)
+    titles = re.findall(r"^\| \[(.+)\]\(notebooks/(\w+)\.ipynb\) \| (.+) \|$", readme, re.M)
     lines = []
-    for title, name, question in rows:
+    for title, name, question in titles:
         folder, language = ("zh/", "") if blocks(name) else ("", "英文，")
         minutes = re.search(r"(\d+)\s+minutes", next(iter(english_cells(name).values())))
         note = f"{language}{minutes[1]} 分钟" if minutes else language
@@ -167,5 +187,6 @@ if __name__ == "__main__":
     cells, old = english_cells(stem), blocks(stem)
     if arguments.stamp:
         write(stem, {i: (digest(cells[i]), text) for i, (_, text) in old.items()})
+        stamp_figures(stem[:2])
     else:
         write(stem, {i: old.get(i, (digest(text), text)) for i, text in cells.items()})
