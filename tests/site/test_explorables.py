@@ -130,3 +130,22 @@ def test_the_cartpole_policies_become_better():
     assert returns == sorted(returns)
     assert returns[0] < 40
     assert returns[-1] > 450
+
+
+@pytest.mark.parametrize(
+    ("bug", "shows"),
+    [
+        ("no bug", lambda n: n["above"] == 0 and n["explained"] > 0.5 and n["rows_per_step"] == 1),
+        ("trace across episodes", lambda n: n["explained"] < 0.3 and n["rows_per_step"] == 1),
+        ("reset row", lambda n: n["rows_per_step"] > 1.1 and n["explained"] < 0.5),
+        ("N x N critic loss", lambda n: abs(n["explained"]) < 0.1 and n["rows_per_step"] == 1),
+        ("KL not checked", lambda n: n["above"] > 5),
+        ("failed search kept", lambda n: 0 < n["above"] < 5 and n["largest_kl"] > 1),
+    ],
+)
+def test_each_run_shows_the_clue_to_its_bug(bug, shows):
+    module = explorables.load("bug-detective")
+    assert [*module.CLUES].index(bug) != [*module.RUNS].index(bug), "the order gives it away"
+    numbers = module.numbers({"run": str([*module.RUNS].index(bug)), "guess": bug})
+    assert shows(numbers), numbers
+    assert numbers["final_return"] > 0.8, "the return does not give it away"
