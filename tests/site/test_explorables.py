@@ -149,3 +149,25 @@ def test_each_run_shows_the_clue_to_its_bug(bug, shows):
     numbers = module.numbers({"run": str([*module.RUNS].index(bug)), "guess": bug})
     assert shows(numbers), numbers
     assert numbers["final_return"] > 0.8, "the return does not give it away"
+
+
+def luminance(colour):
+    """Relative luminance of `#rrggbb` as WCAG 2 defines it."""
+    shares = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_colours_of_pictures_can_be_read_on_their_background():
+    text = (DOCS / "explorables" / "explorable.css").read_text()
+    blocks = [dict(re.findall(r"--explorable-(\w+): (#\w{6})", b)) for b in text.split("}")]
+    blocks = [block for block in blocks if block]
+    light, dark, dark_by_preference = blocks
+    assert dark == dark_by_preference
+    for colours in (light, dark):
+        paper = luminance(colours.pop("paper"))
+        del colours["faint"]  # of the grid
+        for name, colour in colours.items():
+            low, high = sorted([luminance(colour), paper])
+            # WCAG 2, level AA: 4.5 for text, 3 for lines; "sky" is for lines
+            assert (high + 0.05) / (low + 0.05) >= (3 if name == "sky" else 4.5), name

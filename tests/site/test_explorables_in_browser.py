@@ -108,13 +108,13 @@ def test_can_be_seen_by_everyone(figure_of, name):
     figure = figure_of(name)
     figure.page.evaluate(axe)
     pictures = set()
-    for width in (1280, 390):
-        for scheme in ("light", "dark"):
-            figure.page.set_viewport_size({"width": width, "height": 800})
-            figure.page.emulate_media(color_scheme=scheme)
-            figure.page.evaluate(TWO_FRAMES)
-            assert figure.evaluate(COLOURS) >= 8
-            assert figure.evaluate(WIDE) == [], (width, scheme)
+    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")):
+        figure.page.set_viewport_size({"width": width, "height": 800})
+        figure.page.emulate_media(color_scheme=scheme)
+        figure.page.evaluate(TWO_FRAMES)
+        assert figure.evaluate(COLOURS) >= 8
+        assert figure.evaluate(WIDE) == [], (width, scheme)
+        if (width, scheme) in ((1280, "light"), (390, "dark")):  # half a second each
             assert figure.evaluate(AXE) == [], (width, scheme)
-            pictures.add(figure.evaluate(PICTURE))
+        pictures.add(figure.evaluate(PICTURE))
     assert len(pictures) == 4, "the picture follows the width of the page and its colours"
