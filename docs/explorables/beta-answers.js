@@ -130,7 +130,7 @@
     controls: [
       { name: "beta", label: "coefficient β of the KL", min: -1.7, max: 1.3, step: 0.05, value: -0.5, logarithmic: true },
       { name: "reward", label: "reward to maximise", options: [["learned", "learned reward"], ["gold", "gold reward"]] },
-      { name: "prompt", label: "prompt", options: ["2x2", "2x3", "2x4", "3x3"].map((sum, i) => [String(i), `What is ${sum}?`]) },
+      { name: "prompt", label: "prompt", options: ({ prompts }) => prompts.map((words, i) => [String(i), words]) },
     ],
     height: (width) => (isNarrow(width) ? 600 : 310),
     compute,
