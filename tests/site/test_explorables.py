@@ -84,9 +84,12 @@ def test_has_a_title_a_link_to_its_equation_and_a_text_for_every_reader(build, n
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_on_a_page_or_in_a_notebook(name):
-    pages = (path.read_text() for path in DOCS.glob("*/*.md"))
-    pages = (*pages, (DOCS / "index.md").read_text())
-    assert explorables.load(name).SECTIONS or any(f"{{explorable}} {name}\n" in p for p in pages)
+    pages = "".join(path.read_text() for path in [DOCS / "index.md", *DOCS.glob("*/*.md")])
+    notebooks = "".join(path.read_text() for path in (DOCS.parent / "notebooks").glob("*.ipynb"))
+    sections = explorables.load(name).SECTIONS
+    assert sections or f"{{explorable}} {name}\n" in pages
+    for section in sections:
+        assert f'"## {section} ' in notebooks, f"no notebook has a section {section}"
 
 
 # `moved(button, frames)`: the state of the animation after this number of frames of 0.02 s.
