@@ -18,6 +18,7 @@ extensions = [
     "building.api",
     "building.explorables",
     "building.numbers",
+    "building.search",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
@@ -35,6 +36,8 @@ math_eqref_format = "{number}"
 html_theme = "furo"
 html_title = "minirl"
 html_static_path = ["_static"]
+templates_path = ["_templates"]
+html_additional_pages = {"search": "search.html"}
 html_css_files = ["minirl.css", "reference.css", "notebooks.css"]
 mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a network
 exclude_patterns = [
