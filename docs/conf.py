@@ -10,13 +10,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from building import api, chinese, explorables, lists, lite, notebooks  # noqa: E402
+from building import api, chinese, explorables, glossary, lists, lite, notebooks  # noqa: E402
 
 project = "minirl"
 copyright = "2026, the minirl founders"
 extensions = [
     "building.api",
     "building.explorables",
+    "building.glossary",
     "building.numbers",
     "building.search",
     "myst_nb",
@@ -45,6 +46,7 @@ exclude_patterns = [
     "notebooks/list.zh.md",
     "reference/api-list.md",
     "reference/equations-list.md",
+    "reference/glossary-list.md",
     "reference/metrics-list.md",
     "results/speed-table.md",
     "results/speed-peers-table.md",
@@ -62,3 +64,4 @@ notebooks.copy_notebooks()
 chinese.copy_chinese()
 lite.add_buttons()
 lists.write_equations()
+glossary.write_glossary()

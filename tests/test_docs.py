@@ -3,6 +3,7 @@
 import csv
 import functools
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -36,6 +37,33 @@ def test_function_test_and_section_exist(row):
     number, _ = row["section"].split(".")
     [notebook] = (ROOT / "notebooks").glob(f"{int(number):02}_*.ipynb")
     assert re.search(rf'"## {re.escape(row["section"])} ', notebook.read_text()), row["section"]
+
+
+GLOSSARY = (ROOT / "docs" / "glossary.csv").read_text().splitlines()
+TERMS = list(csv.DictReader(GLOSSARY, delimiter=";"))
+
+
+def test_the_glossary_is_in_alphabetical_order_and_defines_a_form_once():
+    names = [row["term"].lower() for row in TERMS]
+    assert names == sorted(names)
+    forms = [
+        form.lower() for row in TERMS for form in [row["term"], *row["also"].split("|")] if form
+    ]
+    assert len(forms) == len(set(forms))
+
+
+@pytest.mark.parametrize("row", TERMS, ids=lambda row: row["term"])
+def test_a_term_is_used_in_the_section_that_introduces_it(row):
+    assert row["definition"].endswith(".")
+    assert row["hover"] in ("yes", "no")
+    assert not row["function"] or callable(resolve(row["function"]))
+    number, _ = row["section"].split(".")
+    [notebook] = (ROOT / "notebooks").glob(f"{int(number):02}_*.ipynb")
+    cells = json.loads(notebook.read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    [section] = re.findall(rf"^## {re.escape(row['section'])} (?:.|\n)*?(?=^## |\Z)", text, re.M)
+    words = " ".join(section.replace("*", "").lower().split())
+    assert any(form and form.lower() in words for form in [row["term"], *row["also"].split("|")])
 
 
 @pytest.mark.parametrize("name", ["policy_gradient", "natural_gradient", "trpo", "ppo"])

@@ -78,3 +78,94 @@ def test_every_name_of_code_that_is_a_reference_leads_somewhere(address):
         code.text for code in page(address).select("code.xref.py") if not code.parent.get("href")
     ]
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("max_kl", "notebooks/03_trust_regions.html#the-length-of-the-step"),
+        ("conjugate gradient", "notebooks/03_trust_regions.html#the-natural-gradient-by-dense"),
+        ("group_normalized", "minirl.exercises.rlhf.group_normalized"),
+        ("GroupNormalized", "reference/api/minirl.advantages.html#minirl.advantages.Group"),
+        ("策略梯度", "notebooks/zh/01_policy_gradient.html#"),
+        ("裁剪", "rlhf/claims.zh.html#ppo"),
+    ],
+)
+def test_the_search_leads_to_the_section(visit, words, expected):
+    results = visit(f"search.html?q={words}").locator("#search-results li")
+    address = results.first.locator("a").get_attribute("href")
+    assert expected in address
+    assert results.locator("p mark").count() > 0
+    assert page(address.split("#")[0]).find(id=address.split("#")[1])
+
+
+def test_the_search_finds_chinese_words_of_two_characters(visit):
+    results = visit("search.html?q=优势").locator("#search-results li")
+    assert results.count() > 5
+    assert all("优" in text for text in results.locator("mark").all_inner_texts())
+
+
+def test_the_search_answers_while_one_types(visit):
+    search = visit("search.html")
+    search.locator(".search-form input").fill("surrogate")
+    search.locator("#search-results mark").first.wait_for()
+    assert "surrogate" in search.url
+
+
+def spoken(text):
+    """The words, whatever the quotation marks."""
+    return re.findall(r"\w+", text)
+
+
+@pytest.fixture(scope="module")
+def definitions():
+    glossary = page("reference/glossary.html").select_one("dl.glossary")
+    return {term["id"]: spoken(term.find_next("dd").p.text) for term in glossary.find_all("dt")}
+
+
+def test_every_term_of_the_glossary_has_a_definition_on_its_page(definitions):
+    with (ROOT / "docs" / "glossary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert list(definitions.values()) == [spoken(row["definition"]) for row in rows]
+
+
+def test_tooltips_show_the_definitions_of_the_glossary(definitions, address):
+    here = page(address)
+    seen = set()
+    for link in here.select("a.term"):
+        target, anchor = link["href"].split("#")
+        assert target.endswith("glossary.html")
+        assert spoken(link["title"]) == definitions[anchor]
+        assert not link.find_parent(["h1", "h2", "h3", "h4", "code", "pre"])
+        parts = [part["id"] for part in link.find_parents("section")]
+        place = (parts[-2] if len(parts) > 1 else parts[-1], anchor)
+        assert place not in seen, "a term has one tooltip per section"
+        seen.add(place)
+    if here.html["lang"] == "zh" or address.startswith("reference/api"):
+        assert not seen
+    elif re.fullmatch(r"notebooks/\d\d_\w+.html", address):
+        assert seen
+
+
+def test_a_definition_appears_on_hover_on_focus_and_on_touch(visit):
+    notebook = visit("notebooks/03_trust_regions.html")
+    box, term = notebook.locator("#term-definition"), notebook.locator("a.term").nth(1)
+    assert term.inner_text() == "trust region"
+    begin = "The set of policies whose KL divergence"
+    assert box.is_hidden()
+    term.hover()
+    assert box.inner_text().startswith(begin)
+    notebook.mouse.move(5, 5)
+    box.wait_for(state="hidden")
+    term.focus()
+    assert box.inner_text().startswith(begin)
+    assert term.get_attribute("aria-describedby") == "term-definition"
+    notebook.keyboard.press("Escape")
+    assert box.is_hidden()
+    term.evaluate("term => term.blur()")
+    touch = "new PointerEvent('pointerdown', {pointerType: 'touch', bubbles: true})"
+    term.evaluate(f"term => {{ term.dispatchEvent({touch}); term.click(); }}")
+    assert box.inner_text().startswith(begin)
+    assert notebook.url.endswith("03_trust_regions.html")
+    term.evaluate(f"term => {{ term.dispatchEvent({touch}); term.click(); }}")
+    notebook.wait_for_url("**/glossary.html#term-trust-region")

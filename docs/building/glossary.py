@@ -1,0 +1,124 @@
+"""The glossary, and a tooltip with the definition where a section first uses one of its terms.
+
+`docs/glossary.csv` has one row per term: other forms of the word, whether pages explain it in a
+tooltip, the definition, the symbol, the section that introduces it, and its function. Words with
+several meanings, such as "value" and "return", have no tooltip.
+"""
+
+import csv
+import re
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from building.lists import DOCS, section_link
+from building.numbers import is_chinese
+from minirl.support.metrics import GLOSSARY
+
+UNTOUCHED = (  # words here are no running text
+    nodes.title,
+    nodes.reference,
+    nodes.literal,
+    nodes.literal_block,
+    nodes.math,
+    nodes.math_block,
+    nodes.raw,
+    nodes.caption,
+    nodes.thead,
+)
+WITHOUT_TOOLTIPS = ("reference/glossary", "reference/api", "reference/equations", "search")
+
+
+def entries() -> list[dict[str, str]]:
+    with (DOCS / "glossary.csv").open(newline="") as file:
+        return list(csv.DictReader(file, delimiter=";"))
+
+
+def forms(entry: dict[str, str]) -> list[str]:
+    """All forms of a term, without the plurals that only add an s."""
+    return [entry["term"], *filter(None, entry["also"].split("|"))]
+
+
+def pattern(form: str) -> str:
+    """An expression for a form: its first letter may be a capital, unless it is an abbreviation."""
+    if form == form.lower():
+        form = f"[{form[0].upper()}{form[0]}]{form[1:]}"
+    return form.replace(" ", r"\s+") + "s?"
+
+
+def write_glossary() -> None:
+    lines = ["```{glossary}"]
+    for entry in entries():
+        facts = [f"${entry['symbol']}$"] if entry["symbol"] else []
+        if entry["section"]:
+            facts.append(section_link(entry["section"]))
+        if entry["function"]:
+            facts.append(f"{{py:obj}}`{entry['function']}`")
+        lines += [entry["term"], f"  {entry['definition']}", "", f"  {', '.join(facts)}", ""]
+    lines += ["```", "", "## Metrics", ""]
+    for name, metric in GLOSSARY.items():
+        unit = f" ({metric.unit})" if metric.unit else ""
+        lines += [f"`{name}`{unit}", f": {metric.meaning}.", ""]
+    (DOCS / "reference" / "glossary-list.md").write_text("\n".join(lines))
+
+
+class Terms:
+    """Finds terms in text, and makes links to their definitions."""
+
+    def __init__(self) -> None:
+        self.by_form = {form.lower(): entry for entry in entries() for form in forms(entry)}
+        known = sorted(self.by_form, key=len, reverse=True)  # "policy gradient" before "policy"
+        spelling = {form.lower(): form for entry in entries() for form in forms(entry)}
+        alternatives = "|".join(pattern(spelling[form]) for form in known)
+        self.expression = re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])")
+
+    def entry(self, words: str) -> dict[str, str]:
+        words = re.sub(r"\s+", " ", words.lower())
+        return self.by_form[words if words in self.by_form else words.removesuffix("s")]
+
+    def with_links(self, text: str, seen: set[str], addresses: dict[str, str]) -> list[nodes.Node]:
+        """The text in pieces, in which terms that were not seen before are links."""
+        pieces: list[nodes.Node] = []
+        end = 0
+        for match in self.expression.finditer(text):
+            entry = self.entry(match[0])
+            if entry["term"] in seen or entry["hover"] != "yes":
+                continue
+            seen.add(entry["term"])
+            link = nodes.reference("", match[0], internal=True, classes=["term"])
+            link["refuri"] = addresses[entry["term"]]
+            link["reftitle"] = entry["definition"]
+            pieces += [nodes.Text(text[end : match.start()]), link]
+            end = match.end()
+        return [*pieces, nodes.Text(text[end:])]
+
+
+def add_tooltips(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    skipped = is_chinese(docname) or docname.startswith(WITHOUT_TOOLTIPS)
+    if app.builder.name != "html" or skipped:
+        return
+    terms = Terms()
+    addresses = {
+        name: f"{app.builder.get_relative_uri(docname, page)}#{anchor}"
+        for (kind, name), (page, anchor) in app.env.domains.standard_domain.objects.items()
+        if kind == "term"
+    }
+    seen: dict[str, set[str]] = {}
+    for text in list(doctree.findall(nodes.Text)):
+        above, node = [], text.parent
+        while node is not None:
+            above.append(node)
+            node = node.parent
+        sections = [node for node in above if isinstance(node, nodes.section)]
+        paragraph = any(isinstance(node, nodes.paragraph) for node in above)
+        if paragraph and sections and not any(isinstance(node, UNTOUCHED) for node in above):
+            section = sections[-2] if len(sections) > 1 else sections[-1]  # below the title
+            pieces = terms.with_links(text, seen.setdefault(section["ids"][0], set()), addresses)
+            if len(pieces) > 1:
+                text.parent.replace(text, pieces)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("doctree-resolved", add_tooltips, priority=900)
+    app.add_js_file("terms.js", loading_method="defer")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
