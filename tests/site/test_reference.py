@@ -88,7 +88,7 @@ def test_every_name_of_code_that_is_a_reference_leads_somewhere(address):
         ("group_normalized", "minirl.exercises.rlhf.group_normalized"),
         ("GroupNormalized", "reference/api/minirl.advantages.html#minirl.advantages.Group"),
         ("策略梯度", "notebooks/zh/01_policy_gradient.html#"),
-        ("裁剪", "rlhf/claims.zh.html#ppo"),
+        ("裁剪", "notebooks/zh/04_ppo.html#"),
     ],
 )
 def test_the_search_leads_to_the_section(visit, words, expected):
