@@ -52,9 +52,10 @@ def write(name: str, texts: dict[str, tuple[str, str]]) -> None:
 
 
 def without_breaks(text: str) -> str:
-    """Text whose line breaks between two Chinese characters do not become spaces."""
-    wide = "[\u3000-\u9fff\uff00-\uffef“”]"
-    return re.sub(rf"(?<={wide})\n *(?={wide})", "", text)
+    """Text whose line breaks do not become spaces between Chinese characters or after a mark."""
+    wide, mark = "[\u3000-\u9fff\uff00-\uffef“”]", "[，。；：、？！）]"
+    block = r"[*+-] |\d+\. |[|#:<]|\$\$|```"  # a list, table, heading, formula or fence begins
+    return re.sub(rf"(?<={wide})\n *(?={wide})|(?<={mark})\n *(?=\S)(?!{block})", "", text)
 
 
 def page_text(text: str) -> str:
