@@ -206,8 +206,8 @@ def test_chinese_pages_say_their_language():
 
 
 def test_line_breaks_do_not_become_spaces():
-    text = "一句，\n**二**。\n$x$ 三\n`c` 四\n五：\n* 六；\n* 七。\n\n1. 九，\n   KL。\n2. 十\n\n|十。|\n|二|"
-    lines = "一句，**二**。$x$ 三\n`c` 四五：\n* 六；\n* 七。\n\n1. 九，KL。\n2. 十\n\n|十。|\n|二|"
+    text = "一句，\n**二**。\n$x$ 三\n`c` 四\n五：\n* 六；\n\n1. 九，\n   KL。\n2. 十\n\n|十。|"
+    lines = "一句，**二**。$x$ 三\n`c` 四五：\n* 六；\n\n1. 九，KL。\n2. 十\n\n|十。|"
     assert chinese.without_breaks(text) == lines
 
 
