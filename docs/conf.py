@@ -18,13 +18,16 @@ extensions = [
     "building.api",
     "building.explorables",
     "building.glossary",
+    "building.maths",  # formulas are typeset by KaTeX at build time
     "building.numbers",
     "building.search",
+    "building.site",
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
     "building.chinese",  # lang="zh" on the Chinese pages
     "building.lite",  # the notebooks in the browser, and as downloads
 ]
@@ -39,8 +42,11 @@ html_title = "minirl"
 html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_additional_pages = {"search": "search.html"}
-html_css_files = ["minirl.css", "reference.css", "notebooks.css"]
-mathjax_path = "mathjax/tex-svg.js"  # vendored: maths can be read without a network
+html_css_files = ["minirl.css", "reference.css", "notebooks.css", "site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_copy_source = False
+html_show_sourcelink = False
+html_math_renderer = "katex"
 exclude_patterns = [
     "_build",
     "notebooks/list.zh.md",
@@ -51,6 +57,9 @@ exclude_patterns = [
     "results/speed-table.md",
     "results/speed-peers-table.md",
 ]
+copybutton_selector = ":not(.output) > div.highlight > pre"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_use_rtype = False

@@ -28,8 +28,10 @@ def addresses():
 
 
 def pytest_generate_tests(metafunc):
-    if "address" in metafunc.fixturenames:
-        metafunc.parametrize("address", addresses() or ["index.html"])
+    notebooks = [page for page in addresses() if re.match(r"notebooks/(zh/)?\d\d_", page)]
+    for name, pages in (("address", addresses()), ("notebook", notebooks)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, pages or ["index.html"])
 
 
 @functools.cache

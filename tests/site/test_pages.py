@@ -1,5 +1,60 @@
-"""What holds for every page of the site."""
+"""What holds for every page of the site: one visit per page, since opening it costs the most."""
+
+from pathlib import Path
+
+import pytest
+
+# KaTeX hides its own typesetting from screen readers and gives them MathML.
+AXE = "axe.run({exclude: [['.katex-html']]}, {resultTypes: ['violations']})"
+BROKEN_WORDS = """() => [...document.querySelectorAll("article code.literal")].flatMap(code => {
+    if (!code.offsetParent) return [];
+    const walker = document.createTreeWalker(code, NodeFilter.SHOW_TEXT), broken = [];
+    for (let node; (node = walker.nextNode()); ) {
+        for (const word of node.data.matchAll(/\\w+/g)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1)
+                broken.push(word[0]);
+        }
+    }
+    return broken;
+})"""
+UNREACHABLE = """() => [...document.querySelectorAll("article *")].filter(block =>
+    block.checkVisibility() && block.scrollWidth > block.clientWidth + 1 && block.clientWidth > 1
+    && ["auto", "scroll"].includes(getComputedStyle(block).overflowX)
+    && !(block.tabIndex === 0 && block.getAttribute("role") && block.getAttribute("aria-label"))
+).map(block => block.outerHTML.slice(0, 200))"""
+WIDER_THAN_THE_SCREEN = "() => document.documentElement.scrollWidth - innerWidth"
 
 
-def test_a_page_loads_from_this_machine_alone_and_without_an_error(visit, address):
-    assert visit(address).title() != ""
+def violations(page):
+    return [
+        f"{rule['id']}: {rule['nodes'][0]['html'][:200]}"
+        for rule in page.evaluate(AXE)["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.fixture(scope="module")
+def axe():
+    package = pytest.importorskip("axe_core_python", reason="needs the extra `browser`")
+    return (Path(package.__file__).parent / "axe.min.js").read_text()
+
+
+def test_a_page_is_complete_and_accessible(visit, axe, address):
+    page = visit(address)
+    assert page.title() != ""
+    assert page.locator(".katex-error, merror").count() == 0
+    assert page.evaluate(BROKEN_WORDS) == []
+    assert page.evaluate(UNREACHABLE) == []
+    page.evaluate(axe)
+    assert violations(page) == []
+    page.emulate_media(color_scheme="dark")
+    assert violations(page) == []
+
+
+def test_a_page_fits_a_phone(visit, address):
+    page = visit(address, width=390)
+    assert page.evaluate(WIDER_THAN_THE_SCREEN) <= 0
+    assert page.evaluate(UNREACHABLE) == []
