@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 SETUP := setup.cfg pyproject.toml
 
 .PHONY: run rlhf test test-floors check notebooks execute bench bench-peers mutation fuzz docs \
-	site-check lite-check clean
+	site-check lite-check epub clean
 
 run: $(VENV)/.run  ## policy gradient, TRPO and PPO on CartPole-v1, 5 seeds each
 	$(PYTHON) -m minirl compare CartPole-v1 --algorithms policy-gradient trpo ppo \
@@ -53,6 +53,9 @@ fuzz: $(VENV)/.test  ## an hour of attempts to break it; docs/results/tests.md
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+epub: $(VENV)/.docs  ## the same pages as an e-book, docs/_build/epub/minirl.epub
+	$(PYTHON) -m sphinx -W --keep-going -q -b epub docs docs/_build/epub
 
 site-check: $(VENV)/.browser  ## the built site in Chromium; skips where there is none
 	$(PYTHON) -m pytest tests/site

@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from building import api, chinese, explorables, glossary, lists, lite, notebooks  # noqa: E402
+from building import api, cards, chinese, explorables, glossary, lists, lite, notebooks  # noqa: E402
 
 project = "minirl"
 copyright = "2026, the minirl founders"
@@ -39,6 +39,8 @@ numfig_format = dict.fromkeys(["figure", "table", "code-block"], "%s")
 math_eqref_format = "{number}"
 html_theme = "furo"
 html_title = "minirl"
+html_favicon = "_static/favicon.svg"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_additional_pages = {"search": "search.html"}
@@ -49,6 +51,7 @@ html_show_sourcelink = False
 html_math_renderer = "katex"
 exclude_patterns = [
     "_build",
+    "notebooks/cards.md",
     "notebooks/list.zh.md",
     "reference/api-list.md",
     "reference/equations-list.md",
@@ -70,6 +73,7 @@ api.write_api()
 explorables.write_scripts()
 lists.write_metrics()
 notebooks.copy_notebooks()
+cards.write_cards()
 chinese.copy_chinese()
 lite.add_buttons()
 lists.write_equations()

@@ -1,18 +1,93 @@
-"""Small corrections of the theme's pages."""
+"""What belongs to the site as a whole: addresses, edit links, descriptions, the page for errors.
 
+Two environment variables say where the site and its source are published; `make docs` works
+without them. docs/reference/publishing.md describes them.
+
+- MINIRL_SITE_URL: the address of the start page, such as https://example.org/minirl/
+- MINIRL_REPOSITORY_URL: the repository in a browser, such as https://github.com/OWNER/minirl
+"""
+
+import html
+import os
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
+
+SITE = os.environ.get("MINIRL_SITE_URL", "").rstrip("/")
+REPOSITORY = os.environ.get("MINIRL_REPOSITORY_URL", "").rstrip("/").removesuffix(".git")
+EDIT = {"github.com": "edit", "gitlab.com": "-/edit"}  # elsewhere as Gitea and Forgejo write it
+WRITTEN = ("reference/api/", "genindex", "search", "404")  # pages that have no file of their own
 
 
-def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Give the captions of the navigation the level that a heading must have."""
-    heading = 'role="heading"'
-    context["furo_navigation_tree"] = context.get("furo_navigation_tree", "").replace(
-        heading, f'{heading} aria-level="2"'
+def configure(app: Sphinx, config: Config) -> None:
+    top = config.notfound_urls_prefix = urlsplit(SITE).path + "/"
+    config.notfound_context = {
+        "title": "Page not found",
+        "body": "<h1>Page not found</h1><p>This address has no page. "
+        f'The <a href="{top}index.html">start page</a> lists all notebooks, '
+        f'and the <a href="{top}search.html">search</a> finds words.</p>',
+    }
+    if SITE:
+        config.html_baseurl = config.ogp_site_url = SITE + "/"
+        config.ogp_enable_meta_description = False  # `describe` writes it, with and without SITE
+        config.sitemap_url_scheme = "{link}"
+        config.sitemap_excludes = ["404.html", "search.html", "genindex.html"]
+
+
+def source(page: str) -> str:
+    """The file of the repository from which a page is made."""
+    match = re.fullmatch(r"notebooks/(zh/)?(\w+|solutions/\w+)", page)
+    if not match:
+        return f"docs/{page}.md"
+    return f"{page}.md" if match[1] else f"{page}.ipynb"
+
+
+def describe(tree: nodes.document) -> str:
+    """The first paragraph of a page, cut at a word."""
+    paragraphs = [
+        node.astext() for node in tree.findall(nodes.paragraph) if len(node.astext()) > 60
+    ]
+    text = " ".join(paragraphs[0].split()) if paragraphs else ""
+    short = text if len(text) < 160 else text[:160].rpartition(" ")[0] + " …"
+    return f'<meta name="description" content="{html.escape(short)}">' if short else ""
+
+
+def colab(page: str) -> str:
+    """A link to Google Colab, which opens notebooks of GitHub only."""
+    notebook = re.fullmatch(r"notebooks/\d\d_\w+", page)
+    if not notebook or urlsplit(REPOSITORY).netloc != "github.com":
+        return ""
+    address = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
+    return (
+        f'<p><a href="{address}/blob/main/{source(page)}">Open in Colab</a> (there, first run '
+        f"<code>!git clone {REPOSITORY} &amp;&amp; pip install -e minirl</code>, then "
+        f"<code>%cd minirl/notebooks</code>)</p>"
     )
 
 
+def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    heading = 'role="heading"'  # the theme forgets the level of the navigation's captions
+    context["furo_navigation_tree"] = context.get("furo_navigation_tree", "").replace(
+        heading, f'{heading} aria-level="2"'
+    )
+    body = context.get("body", "").replace("<img ", '<img loading="lazy" ')
+    context["body"] = body.replace("</h1>", "</h1>" + colab(page), 1)
+    if tree is not None:
+        context["metatags"] = context.get("metatags", "") + describe(tree)
+    if REPOSITORY and not page.startswith(WRITTEN):
+        verb = EDIT.get(urlsplit(REPOSITORY).netloc, "_edit")
+        context["theme_source_edit_link"] = f"{REPOSITORY}/{verb}/main/{source(page)}"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.setup_extension("notfound.extension")
+    if SITE:
+        app.setup_extension("sphinx_sitemap")
+        app.setup_extension("sphinxext.opengraph")
+    app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", correct, priority=900)  # after the theme
     return {"parallel_read_safe": True}

@@ -25,6 +25,7 @@ UNREACHABLE = """() => [...document.querySelectorAll("article *")].filter(block 
     && ["auto", "scroll"].includes(getComputedStyle(block).overflowX)
     && !(block.tabIndex === 0 && block.getAttribute("role") && block.getAttribute("aria-label"))
 ).map(block => block.outerHTML.slice(0, 200))"""
+OPEN_FOLDED = "() => document.querySelectorAll('details').forEach(block => (block.open = true))"
 WIDER_THAN_THE_SCREEN = "() => document.documentElement.scrollWidth - innerWidth"
 
 
@@ -48,6 +49,7 @@ def test_a_page_is_complete_and_accessible(visit, axe, address):
     assert page.locator(".katex-error, merror").count() == 0
     assert page.evaluate(BROKEN_WORDS) == []
     assert page.evaluate(UNREACHABLE) == []
+    page.evaluate(OPEN_FOLDED)
     page.evaluate(axe)
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")

@@ -1,0 +1,88 @@
+"""The cards of the start page: thumbnail, minutes and prerequisites of each notebook."""
+
+import base64
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+from PIL import Image
+
+DOCS = Path(__file__).parents[1]
+SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
+FIGURES = {  # the cell of each notebook whose figure is its thumbnail
+    "01": "89405ffb",
+    "02": "d60cea74",
+    "03": "1223a382",
+    "04": "9ebfa94e",
+    "05": "89904b06",
+    "06": "a57bfd96",
+    "07": "492e11bb",
+    "08": "56bb2fbe",
+    "09": "90527c9b",
+    "10": "47cf5374",
+    "11": "2b216284",
+}
+
+
+def thumbnail(cells: list[dict], identifier: str) -> bytes:
+    """A figure as a small PNG of 64 colours."""
+    [cell] = [cell for cell in cells if cell["id"] == identifier]
+    [picture] = [
+        o["data"]["image/png"] for o in cell["outputs"] if "image/png" in o.get("data", {})
+    ]
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image.thumbnail((480, 300), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.quantize(64).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def requirements(text: str) -> tuple[int, str]:
+    """Minutes to read and the notebooks that are needed, from the first cell of a notebook."""
+    [paragraph] = re.findall(r"\*\*It takes\*\*.*?(?:\n\n|\Z)", text, re.S)
+    needed = [str(int(number)) for number in re.findall(r"\]\((\d\d)_\w+\.ipynb\)", paragraph)]
+    if "all earlier notebooks" in paragraph:
+        words = "needs all earlier notebooks"
+    elif needed:
+        words = f"needs notebook{'s' * (len(needed) > 1)} {', '.join(needed)}"
+    else:
+        words = "needs no earlier notebook"
+    return int(re.findall(r"(\d+)\s+minutes", paragraph)[0]), words
+
+
+def topics() -> dict[str, str]:
+    """What one can explain after each notebook, as README.md lists it."""
+    rows = re.findall(
+        r"^\| \[[^\]]*\]\(notebooks/(\w+)\.ipynb\) \| (.*) \|$",
+        (DOCS.parent / "README.md").read_text(),
+        re.M,
+    )
+    return {name: text[0].upper() + text[1:] for name, text in rows if name[:2] in FIGURES}
+
+
+def write_cards() -> None:
+    """Run after the notebooks were copied: the thumbnails stand beside them."""
+    (TARGET / "thumbnails").mkdir()
+    with (DOCS / "figures.csv").open(newline="") as file:
+        texts = {row["cell"]: row["alt"] for row in csv.DictReader(file, delimiter=";")}
+    cards = []
+    for name, topic in topics().items():
+        cells = json.loads((SOURCE / f"{name}.ipynb").read_text())["cells"]
+        first = "".join(cells[0]["source"])
+        minutes, needs = requirements(first)
+        title = re.findall(r"^# (.*)", first)[0]
+        figure = FIGURES[name[:2]]
+        (TARGET / "thumbnails" / f"{name[:2]}.png").write_bytes(thumbnail(cells, figure))
+        cards.append(
+            f":::{{grid-item-card}} {title}\n"
+            f":img-top: notebooks/thumbnails/{name[:2]}.png\n"
+            f":img-alt: {texts[figure]}\n"
+            f":link: /notebooks/{name}\n:link-type: doc\n\n"
+            f"{topic}.\n\n**{minutes} minutes**, {needs}.\n:::"
+        )
+    grid = "\n".join(
+        ["::::{grid} 1 2 3 3", ":gutter: 3", ":class-container: notebook-cards", *cards, "::::"]
+    )
+    (TARGET / "cards.md").write_text(grid)
