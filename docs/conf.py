@@ -40,7 +40,6 @@ math_eqref_format = "{number}"
 html_theme = "furo"
 html_title = "minirl"
 html_favicon = "_static/favicon.svg"
-templates_path = ["_templates"]
 html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_additional_pages = {"search": "search.html"}
