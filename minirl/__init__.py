@@ -25,7 +25,7 @@ from minirl.envs import register_environments
 from minirl.experiments.animation import watch
 from minirl.experiments.compare import Comparison, compare
 from minirl.experiments.evaluation import Evaluation, evaluate
-from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.networks import MLP, Features, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.policy import Critic, Policy, make_critic, make_policy
@@ -65,6 +65,7 @@ __all__ = [
     "Categorical",
     "DiagonalGaussian",
     "MLP",
+    "Features",
     "Linear",
     "Table",
     "WithLogStd",

@@ -15,7 +15,7 @@ import numpy as np
 
 from minirl.batch import Rollout
 from minirl.support.arguments import check_arguments
-from minirl.support.fields import Fraction, check_fields
+from minirl.support.fields import Flag, Fraction, NonNegative, check_fields
 from minirl.support.validation import require_fraction
 
 
@@ -247,31 +247,111 @@ class LeaveOneOut:
 
 
 @dataclass(frozen=True)
-class GroupNormalized:
-    """GRPO's estimator: an episode's return, whitened within its group, at every step.
+class GroupCentered:
+    """Dr. GRPO's estimator: an episode's return minus the mean of its group, at every step.
 
-    (R - mean) / std of the group, with the standard deviation over the group's own k returns
-    (divided by k); 0 where all returns of a group are equal, up to the rounding of its own rewards'
-    sums. Dividing weighs easy and hard prompts alike, which is no longer the gradient of the
-    expected return.
+    It is 1 - 1/k times `LeaveOneOut`, for groups of k.
 
-    Source: Shao et al. 2024 (DeepSeekMath), outcome supervision. Episodes are not discounted.
+    Source: Liu et al. 2025 (Dr. GRPO, arXiv:2503.20783). Episodes are not discounted.
     """
 
     discount: float = field(default=1.0, init=False)
 
     def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
         """Advantages and critic targets (T, E); meaningless on invalid rows."""
+        returns, means, _ = group_returns(rollout)
+        shape = rollout.rewards.shape
+        return np.broadcast_to(returns - means, shape), _returns_to_go(rollout)
+
+
+@dataclass(frozen=True)
+class GroupNormalized:
+    """GRPO's estimator: an episode's return, whitened within its group, at every step.
+
+    (R - mean) / (std + epsilon) of the group; 0 where all returns of a group are equal, up to the
+    rounding of its own rewards' sums. Dividing weighs easy and hard prompts alike, which is no
+    longer the gradient of the expected return (`minirl.exact.groups.normalized_weight`).
+
+    Source: Shao et al. 2024 (DeepSeekMath), outcome supervision. Episodes are not discounted.
+
+    Parameters
+    ----------
+    sample : bool
+        Whether the variance divides by k - 1, as PyTorch's and TRL's does, instead of k.
+    epsilon : float
+        Added to the standard deviation, in units of reward. TRL adds 1e-4.
+    """
+
+    discount: float = field(default=1.0, init=False)
+    sample: Flag = False
+    epsilon: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and critic targets (T, E); meaningless on invalid rows."""
         returns, means, sizes = group_returns(rollout)
         group = cast(np.ndarray, rollout.group)
-        squares = np.bincount(group, (returns - means) ** 2)[group] / sizes
+        count = sizes - 1 if self.sample else sizes
+        squares = np.bincount(group, (returns - means) ** 2)[group] / count
         spread = np.sqrt(squares)
-        # Equal returns may differ by rounding, which must not be blown up to advantages of 1.
-        added = np.where(rollout.valid, np.abs(rollout.rewards), 0.0).sum(axis=0)
-        largest = np.zeros(len(returns))
-        np.maximum.at(largest, group, added)
-        differ = spread > 8 * np.finfo(np.float64).eps * len(rollout.rewards) * largest[group]
-        advantages = np.divide(returns - means, spread, out=np.zeros_like(returns), where=differ)
+        advantages = np.divide(
+            returns - means,
+            spread + self.epsilon,
+            out=np.zeros_like(returns),
+            where=differ(rollout, spread),
+        )
+        shape = rollout.rewards.shape
+        return np.broadcast_to(advantages, shape), _returns_to_go(rollout)
+
+
+def differ(rollout: Rollout, spread: np.ndarray) -> np.ndarray:
+    """Whether the returns of each episode's group differ by more than rounding, (E,) of bool.
+
+    Equal returns may differ by rounding, which must not be blown up to advantages of 1.
+
+    Parameters
+    ----------
+    spread : ndarray (E,)
+        The standard deviation of the returns of each episode's group.
+    """
+    added = np.where(rollout.valid, np.abs(rollout.rewards), 0.0).sum(axis=0)
+    largest = np.zeros(len(spread))
+    group = cast(np.ndarray, rollout.group)
+    np.maximum.at(largest, group, added)
+    return spread > 8 * np.finfo(np.float64).eps * len(rollout.rewards) * largest[group]
+
+
+@dataclass(frozen=True)
+class SuccessNormalized:
+    """MaxRL's estimator: (R - mean) / mean of the group at every step, and 0 without a success.
+
+    The returns must be 0 or 1. For groups of k, the expected update is the gradient of
+    ``- sum over j from 1 to k - 1 of (1 - p)^j / j``, the first k - 1 terms of the series of
+    log p, where p is the probability of a success.
+
+    Source: arXiv:2602.02710. Episodes are not discounted.
+    """
+
+    discount: float = field(default=1.0, init=False)
+
+    def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and critic targets (T, E); meaningless on invalid rows.
+
+        Raises
+        ------
+        ValueError
+            If a return is neither 0 nor 1.
+        """
+        returns, means, _ = group_returns(rollout)
+        wrong = returns[(returns != 0) & (returns != 1)]
+        if len(wrong):
+            raise ValueError(
+                f"SuccessNormalized needs returns of 0 or 1, got {wrong[0]:.6g}; use the rewards "
+                "of a verifier, and no KL penalty in them (beta=None)"
+            )
+        advantages = np.divide(returns - means, means, out=np.zeros_like(returns), where=means > 0)
         shape = rollout.rewards.shape
         return np.broadcast_to(advantages, shape), _returns_to_go(rollout)
 

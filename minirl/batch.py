@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from minirl.support.validation import (
     require_selection,
     require_shape,
 )
+
+# What a loss is a mean over: see `flatten`.
+Per = Literal["transition", "episode", "response", "group", "tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class Rollout:
 
     def __post_init__(self) -> None:
         steps_and_environments = self.rewards.shape
-        for name in _PER_STEP:
+        for name in PER_STEP:
             shape = np.shape(getattr(self, name))
             if len(steps_and_environments) != 2 or shape[:2] != steps_and_environments:
                 raise ValueError(
@@ -224,7 +227,7 @@ class Batch:
 
 _COLUMNS = [field.name for field in fields(Batch)]
 _columns = attrgetter(*_COLUMNS)
-_PER_STEP = [
+PER_STEP = [
     *("observations", "actions", "log_probs", "rewards", "values", "next_values"),
     *("terminated", "truncated", "valid", "time"),
 ]
@@ -235,7 +238,7 @@ def flatten(
     advantages: np.ndarray,
     returns: np.ndarray,
     *,
-    per: Literal["transition", "episode"] = "transition",
+    per: Per = "transition",
     state_discount: float = 1.0,
     dtype: str = "float32",
 ) -> Batch:
@@ -245,9 +248,12 @@ def flatten(
     ----------
     advantages, returns : ndarray (T, E)
         From an advantage estimator.
-    per : {"transition", "episode"}
-        Weights are 1/N per valid transition, or 1/E when each column is one
-        whole episode, so that losses and KL are sums over an episode, averaged over episodes.
+    per : {"transition", "episode", "response", "group", "tokens"}
+        What a loss is a mean over. "transition": weights are 1/N per valid transition. The others
+        need whole episodes, one per column. "episode": 1/E, so that losses and KL are sums over an
+        episode, averaged over episodes. "response": 1/(E length of the episode), so that they are
+        means over an episode, averaged over episodes. "group": 1/(G tokens of the episode's group),
+        averaged over the G groups. "tokens": 1/N, and the batch knows its episodes.
     state_discount : float
         Each weight is multiplied by state_discount^time. 1 is common practice. With the discount
         of the task, per="episode" and advantages whose error has mean zero, the policy gradient is
@@ -260,11 +266,12 @@ def flatten(
     Raises
     ------
     ValueError
-        If `per` is neither "transition" nor "episode", no transition is valid, the shapes are not
-        the rollout's, a valid entry is NaN or infinite, or `state_discount` lies outside [0, 1].
+        For another `per`, "group" without groups, no valid transition, shapes that are not the
+        rollout's, a valid entry that is NaN or infinite, or a `state_discount` outside [0, 1].
     """
-    if per not in ("transition", "episode"):
-        raise ValueError(f'per must be "transition" or "episode", got {per!r}')
+    if per not in get_args(Per):
+        choices = ", ".join(f'"{name}"' for name in get_args(Per))
+        raise ValueError(f"per must be one of {choices}, got {per!r}")
     valid = rollout.valid
     count = int(valid.sum())
     if count == 0:
@@ -275,7 +282,7 @@ def flatten(
     require_finite_numbers("returns", returns[valid])
     require_fraction("state_discount", state_discount)
     require_float_type(dtype)
-    share = 1 / count if per == "transition" else 1 / valid.shape[1]
+    share = _share(rollout, per)
     weight = share * state_discount ** rollout.time[valid].astype(float)
     return Batch(
         observations=rollout.observations[valid],
@@ -285,8 +292,26 @@ def flatten(
         advantages=advantages[valid].astype(dtype),
         returns=returns[valid].astype(dtype),
         weight=weight.astype(dtype),
-        episodes=np.nonzero(valid)[1] if per == "episode" else None,
+        episodes=np.nonzero(valid)[1] if per != "transition" else None,
     )
+
+
+def _share(rollout: Rollout, per: Per) -> float | np.ndarray:
+    """The weight of each valid row (N,), or of all of them, before a state discount."""
+    valid = rollout.valid
+    columns = valid.shape[1]
+    if per in ("transition", "tokens"):
+        return 1 / int(valid.sum())
+    if per == "episode":
+        return 1 / columns
+    lengths = valid.sum(axis=0)
+    if per == "response":
+        return 1 / (columns * np.broadcast_to(lengths, valid.shape)[valid])
+    if rollout.group is None:
+        raise ValueError('per="group" needs a rollout with groups: settings with a group_size')
+    tokens = np.bincount(rollout.group, lengths)
+    share = 1 / (np.count_nonzero(tokens) * tokens[rollout.group])
+    return np.asarray(np.broadcast_to(share, valid.shape)[valid])
 
 
 check_arguments(__name__, often=("Batch.rows",))

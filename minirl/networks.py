@@ -22,7 +22,9 @@ from minirl.support.arguments import check_arguments
 from minirl.support.validation import (
     require_count,
     require_finite,
+    require_finite_numbers,
     require_float_type,
+    require_instance,
     require_positive,
     require_rows,
     require_shape,
@@ -242,16 +244,7 @@ class Table:
         ValueError
             If x has another shape, holds no whole numbers or a state outside 0 .. states-1.
         """
-        x = np.asarray(x)
-        require_shape("observations of a table", x, (x.size,))
-        if x.dtype.kind not in "iu":
-            raise ValueError(f"observations of a table must be whole numbers, got {x.dtype}")
-        # One comparison for both ends: as an unsigned number, -1 is the largest.
-        if x.size and np.maximum.reduce(x.astype(np.uint64)) >= self.states:
-            wrong = x[(x < 0) | (x >= self.states)][0]
-            raise ValueError(
-                f"observations of this table must lie in 0 .. {self.states - 1}, got {wrong}"
-            )
+        x = _states(x, self.states, "table")
         return theta.reshape(self.states, self.outputs)[x], x
 
     def vjp(self, cache: np.ndarray, dy: np.ndarray) -> np.ndarray:
@@ -262,6 +255,102 @@ class Table:
     def jvp(self, cache: np.ndarray, dtheta: np.ndarray) -> np.ndarray:
         """J dtheta (N, outputs): the visited rows of the direction."""
         return dtheta.reshape(self.states, self.outputs)[cache]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Looks up the features of discrete states and passes them to an MLP: ``y = MLP(matrix[s])``.
+
+    States that share features share parameters. This is how a network generalises to states that it
+    was not trained on, which a `Table` cannot do. theta is the MLP's.
+
+    Parameters
+    ----------
+    matrix : ndarray (states, F)
+        One row of features per state, finite numbers. It is stored in the MLP's dtype, read-only.
+    mlp : MLP
+        A network of F inputs.
+    """
+
+    matrix: np.ndarray
+    mlp: MLP
+
+    def __post_init__(self) -> None:
+        require_instance("mlp", self.mlp, MLP)
+        matrix = np.array(self.matrix, dtype=self.mlp.dtype)
+        if matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != self.mlp.sizes[0]:
+            raise ValueError(
+                f"matrix must have shape (states, {self.mlp.sizes[0]}), one row of features per "
+                f"state and one column per input of the MLP, got {matrix.shape}"
+            )
+        require_finite_numbers("matrix", matrix)
+        matrix.setflags(write=False)
+        object.__setattr__(self, "matrix", matrix)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other network has the same features and the same MLP."""
+        if not isinstance(other, Features):
+            return NotImplemented
+        return self.mlp == other.mlp and np.array_equal(self.matrix, other.matrix)
+
+    def __hash__(self) -> int:
+        return hash((self.mlp, self.states))
+
+    @property
+    def states(self) -> int:
+        """Number of states."""
+        return len(self.matrix)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs per state."""
+        return self.mlp.sizes[-1]
+
+    @property
+    def dtype(self) -> str:
+        """The MLP's dtype."""
+        return self.mlp.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return self.mlp.size
+
+    def init(self, rng: np.random.Generator) -> np.ndarray:
+        """The MLP's start, theta (P,)."""
+        return self.mlp.init(rng)
+
+    def forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, MLPCache]:
+        """Outputs (N, outputs) in the states x (N,), whole numbers 0 .. states-1.
+
+        Raises
+        ------
+        ValueError
+            If x has another shape, holds no whole numbers or a state outside 0 .. states-1.
+        """
+        states = _states(x, self.states, "network")
+        return self.mlp.forward(theta, self.matrix[states])
+
+    def vjp(self, cache: MLPCache, dy: np.ndarray) -> np.ndarray:
+        """dy^T J (P,) for dy (N, outputs)."""
+        return self.mlp.vjp(cache, dy)
+
+    def jvp(self, cache: MLPCache, dtheta: np.ndarray) -> np.ndarray:
+        """J dtheta (N, outputs) for a direction dtheta (P,)."""
+        return self.mlp.jvp(cache, dtheta)
+
+
+def _states(x: np.ndarray, count: int, owner: str) -> np.ndarray:
+    """x (N,) as an array; ValueError unless it holds whole numbers 0 .. count-1."""
+    x = np.asarray(x)
+    require_shape(f"observations of a {owner}", x, (x.size,))
+    if x.dtype.kind not in "iu":
+        raise ValueError(f"observations of a {owner} must be whole numbers, got {x.dtype}")
+    # One comparison for both ends: as an unsigned number, -1 is the largest.
+    if x.size and np.maximum.reduce(x.astype(np.uint64)) >= count:
+        wrong = x[(x < 0) | (x >= count)][0]
+        raise ValueError(f"observations of this {owner} must lie in 0 .. {count - 1}, got {wrong}")
+    return x
 
 
 def require_log_std(initial: float, minimum: float | None) -> None:
@@ -351,4 +440,6 @@ class WithLogStd:
         return self._append(d_mean, dtheta[-self.actions :])
 
 
-check_arguments(__name__, often=("MLP", "MLPCache.__init__", "Linear", "Table", "WithLogStd"))
+check_arguments(
+    __name__, often=("MLP", "MLPCache.__init__", "Linear", "Table", "Features", "WithLogStd")
+)

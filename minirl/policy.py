@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from minirl.distributions import Categorical, DiagonalGaussian, Distribution
-from minirl.networks import MLP, Linear, Network, Table, WithLogStd
+from minirl.networks import MLP, Features, Linear, Network, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_rows
@@ -29,7 +29,7 @@ def network_input(observations: np.ndarray, statistics: RunningMoments | None) -
 def _observation_ndim(network: Network) -> int | None:
     """The number of axes of one observation; None if the network is not one of minirl's."""
     means = network.mean if isinstance(network, WithLogStd) else network
-    if isinstance(means, Table):
+    if isinstance(means, Table | Features):
         return 0
     return 1 if isinstance(means, (MLP, Linear)) else None
 

@@ -12,8 +12,18 @@ from typing import ParamSpec, TypeVar
 
 import gymnasium as gym
 
-from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo
+from minirl.advantages import (
+    GAE,
+    GroupCentered,
+    GroupNormalized,
+    LeaveOneOut,
+    RewardToGo,
+    SuccessNormalized,
+)
 from minirl.algorithms import ALGORITHMS, PPO, TRPO, Algorithm, NaturalGradient, PolicyGradient
+from minirl.algorithms.ppo import Clipped
+from minirl.algorithms.ratio_objectives import ClippedWeight, SequenceClip, SoftGate
+from minirl.algorithms.reference_loss import ReferenceLoss
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.reward_transforms import ReturnScaling
@@ -137,6 +147,53 @@ TOKENS = {
     ),
     "grpo": Preset(SENTENCE_PPO, replace(SENTENCES, group_size=16, advantages=GroupNormalized())),
 }
+# Reinforcement learning from verifiable rewards. Each preset follows a paper in the four choices
+# that define it: the advantage, the ratio and its clipping, the averaging, and the place of the KL.
+# Sizes and learning rates are those of the token task, not the papers'. Where public code differs
+# from the paper, docs/rlhf/group-relative.md says how.
+GROUPS = replace(SENTENCES, group_size=16)
+GROUP_PPO = replace(SENTENCE_PPO, epochs=1)
+VERIFIED = {
+    # arXiv:2402.03300: mean over each response, k3 in the loss, one step per batch
+    "grpo-paper": Preset(
+        replace(GROUP_PPO, minibatch_size=512, penalty=ReferenceLoss("k3")),
+        replace(GROUPS, group_size=64, advantages=GroupNormalized(), averaging="response"),
+    ),
+    # arXiv:2503.20783: no division by the standard deviation or the length, no KL
+    "dr-grpo": Preset(GROUP_PPO, replace(GROUPS, advantages=GroupCentered())),
+    # arXiv:2503.14476: higher upper bound, mean over the group's tokens, mixed groups only, no KL
+    "dapo": Preset(
+        replace(GROUP_PPO, objective=Clipped(0.2, 0.28)),
+        replace(GROUPS, advantages=GroupNormalized(), averaging="group", mixed_groups=True),
+    ),
+    # arXiv:2507.18071: one ratio per response, its length-th root, clipped very closely
+    "gspo": Preset(
+        replace(GROUP_PPO, objective=SequenceClip()),
+        replace(GROUPS, advantages=GroupNormalized(), averaging="response"),
+    ),
+    # arXiv:2506.13585: the clipped ratio is a constant weight; no KL
+    "cispo": Preset(
+        replace(GROUP_PPO, objective=ClippedWeight()),
+        replace(GROUPS, advantages=GroupNormalized(), averaging="group"),
+    ),
+    # arXiv:2501.03262: returns whitened over all tokens of the batch, the KL in the reward
+    "reinforce++": Preset(
+        replace(GROUP_PPO, normalize_advantages=True),
+        replace(SENTENCES, advantages=RewardToGo(discount=1.0), averaging="tokens"),
+    ),
+    # the same paper's variant for groups: group mean, then whitening; k2 in the loss
+    "reinforce++-baseline": Preset(
+        replace(GROUP_PPO, normalize_advantages=True, penalty=ReferenceLoss("k2")),
+        replace(GROUPS, advantages=GroupCentered(), averaging="tokens"),
+    ),
+    # arXiv:2511.20347: a smooth gate in place of the clipping
+    "sapo": Preset(
+        replace(GROUP_PPO, objective=SoftGate()),
+        replace(GROUPS, advantages=GroupNormalized(), averaging="response"),
+    ),
+    # arXiv:2602.02710: the first terms of log p
+    "maxrl": Preset(GROUP_PPO, replace(GROUPS, advantages=SuccessNormalized())),
+}
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "CartPole-v1": GENERIC,
@@ -231,7 +288,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
     ),
     "minirl/Chain-v0": TABLE,
     "minirl/GridWorld-v0": TABLE,
-    "minirl/TokenGeneration-v0": TOKENS,
+    "minirl/TokenGeneration-v0": {**TOKENS, **VERIFIED},
 }
 
 
@@ -318,8 +375,8 @@ def _settings_of_class(env: MakeEnv, algorithm: Algorithm) -> Settings:
     if any(settings != first for settings in others):
         raise ValueError(
             f"settings must be given with this {type(algorithm).__name__}, because the presets "
-            f"{' and '.join(same_class)} of {env} use it with different ones; pass "
-            f'settings=preset("{env}", "{[*same_class][-1]}").settings, for example'
+            f"{', '.join(same_class)} of {env} use it with different ones; pass "
+            f'settings=preset("{env}", "{[*same_class][1]}").settings, for example'
         )
     return first
 

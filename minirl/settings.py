@@ -1,8 +1,10 @@
 """Everything that surrounds an algorithm's update: what the algorithms of a comparison share."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from minirl.advantages import GAE, AdvantageEstimator
+from minirl.batch import Per
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.networks import require_log_std
 from minirl.reward_transforms import RewardTransform
@@ -13,7 +15,16 @@ from minirl.support.validation import (
     require_count,
     require_flag,
     require_methods,
+    require_whole,
 )
+
+# Names of `averaging`, and what `flatten` calls them.
+AVERAGING: dict[str, Per] = {
+    "sum": "episode",
+    "response": "response",
+    "group": "group",
+    "tokens": "tokens",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +44,17 @@ class Settings:
     group_size : int
         Number of adjacent environments whose episodes share their first observation (see
         `collect_episodes`).
+    averaging : {"sum", "response", "group", "tokens"}
+        What losses are means over, for whole episodes. "sum": sums over an episode, averaged over
+        episodes. "response": means over an episode, averaged over episodes. "group": means over all
+        steps of a group, averaged over groups. "tokens": means over all steps of the batch. Only
+        "sum" is the gradient of the expected return.
+    mixed_groups : bool
+        Replace groups whose returns are all equal by new ones until every group has different
+        returns, as DAPO does. The replaced episodes count in the budget.
+    sampling_lag : int
+        The policy that acts is the one before the last `sampling_lag` updates. With 0 it is the
+        current one, and with more the samples are off-policy.
     advantages : AdvantageEstimator
         The estimator; it contains the task's discount.
     hidden_sizes : tuple of int
@@ -64,6 +86,9 @@ class Settings:
     rollout_steps: int = 256
     whole_episodes: bool = False
     group_size: int = 1
+    averaging: Literal["sum", "response", "group", "tokens"] = "sum"
+    mixed_groups: bool = False
+    sampling_lag: int = 0
     advantages: AdvantageEstimator = GAE(discount=0.99, lam=0.95)
     hidden_sizes: tuple[int, ...] = (64, 64)
     initial_log_std: float = 0.0
@@ -91,6 +116,19 @@ class Settings:
             )
         if self.group_size > 1 and not self.whole_episodes:
             raise ValueError(f"group_size {self.group_size} requires whole_episodes=True")
+        if self.averaging not in AVERAGING:
+            choices = ", ".join(f'"{name}"' for name in AVERAGING)
+            raise ValueError(f"averaging must be one of {choices}, got {self.averaging!r}")
+        if self.averaging != "sum" and not self.whole_episodes:
+            raise ValueError(f'averaging "{self.averaging}" requires whole_episodes=True')
+        require_flag("mixed_groups", self.mixed_groups)
+        if (self.averaging == "group" or self.mixed_groups) and self.group_size < 2:
+            name = "mixed_groups" if self.mixed_groups else "averaging"
+            raise ValueError(
+                f"{name} {getattr(self, name)!r} requires a group_size of at least 2, got "
+                f"{self.group_size}"
+            )
+        require_whole("sampling_lag", self.sampling_lag)
         if not isinstance(self.hidden_sizes, tuple):
             raise ValueError(f"hidden_sizes must be a tuple of widths, got {self.hidden_sizes!r}")
         for width in self.hidden_sizes:

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from minirl.algorithms import Algorithm
 from minirl.batch import Batch, Rollout, flatten
+from minirl.mixed_groups import collect_mixed_groups
 from minirl.optimizers import at_progress
 from minirl.policy import Critic, Policy, empty_statistics, make_critic, make_policy, require_fit
 from minirl.presets import Preset, explain_fields, resolve
@@ -34,7 +36,7 @@ from minirl.rollout import (
     collect_fresh_episodes,
     reset,
 )
-from minirl.settings import Settings
+from minirl.settings import AVERAGING, Settings
 from minirl.support.arguments import check_arguments
 from minirl.support.checkpoint import Checkpoints, RunState
 from minirl.support.failures import describe_error, raised_by_minirl
@@ -106,17 +108,25 @@ class Learner:
         The critic fit's; its field `critic` is the current critic.
     transform_state
         The reward transform's; None without one.
+    earlier_policies : tuple of Policy
+        The policies before the last updates, the oldest first; as many as `sampling_lag`.
     """
 
     state: Any
     critic_state: Any
     transform_state: Any
+    earlier_policies: tuple[Policy, ...] = ()
 
     @property
     def policy(self) -> Policy:
         """The current policy."""
         policy: Policy = self.state.policy
         return policy
+
+    @property
+    def sampling_policy(self) -> Policy:
+        """The policy that acts: the oldest of the earlier ones, or else the current one."""
+        return self.earlier_policies[0] if self.earlier_policies else self.policy
 
     @property
     def critic(self) -> Critic:
@@ -149,24 +159,31 @@ def rollout_stage(
     Raises
     ------
     EndlessError
-        If episodes should be whole and none of them ended.
+        If episodes should be whole and none of them ended, or if groups should have different
+        returns and hardly any has.
     """
+    policy = learner.sampling_policy
     if settings.whole_episodes:
-        rollout = collect_episodes(
+        collect_groups = partial(
+            collect_episodes,
             envs,
-            learner.policy,
+            policy,
             learner.critic,
             rng,
             max_steps=settings.rollout_steps,
             group_size=settings.group_size,
         )
+        if settings.mixed_groups:
+            groups = settings.num_envs // settings.group_size
+            return collect_mixed_groups(collect_groups, groups), env_state
+        rollout = collect_groups()
         if len(rollout.episode_ends) == 0:
             raise EndlessError(
                 f"no episode ended within rollout_steps, {settings.rollout_steps}; raise it"
             )
         return rollout, env_state
     steps = settings.rollout_steps
-    return collect(envs, learner.policy, learner.critic, env_state, rng, steps=steps)
+    return collect(envs, policy, learner.critic, env_state, rng, steps=steps)
 
 
 def advantage_stage(
@@ -177,7 +194,7 @@ def advantage_stage(
     shaped, transform = rollout, settings.reward_transform
     if transform:
         state, rewards, metrics = transform.transform(
-            learner.transform_state, rollout, learner.policy
+            learner.transform_state, rollout, learner.sampling_policy
         )
         learner = replace(learner, transform_state=state)
         shaped = replace(rollout, rewards=rewards)
@@ -186,7 +203,7 @@ def advantage_stage(
         rollout,
         advantages,
         returns,
-        per="episode" if settings.whole_episodes else "transition",
+        per=AVERAGING[settings.averaging] if settings.whole_episodes else "transition",
         state_discount=settings.advantages.discount if settings.discount_states else 1.0,
         dtype=learner.policy.network.dtype,
     )
@@ -221,7 +238,13 @@ def optimisation_stage(
     _require_finite("critic", critic_state.critic.parameters, learner.critic.parameters)
     if settings.normalize_observations:
         state, critic_state = _with_new_statistics(state, critic_state, batch)
-    learner = replace(learner, state=state, critic_state=critic_state)
+    earlier = (*learner.earlier_policies, learner.policy)
+    learner = replace(
+        learner,
+        state=state,
+        critic_state=critic_state,
+        earlier_policies=earlier[max(0, len(earlier) - settings.sampling_lag) :],
+    )
     return learner, {**update_metrics, **fit_metrics}
 
 

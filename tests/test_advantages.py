@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from minirl.advantages import (
     GAE,
+    GroupCentered,
     GroupNormalized,
     LeaveOneOut,
     RewardToGo,
+    SuccessNormalized,
     discounted_sums,
     gae,
     td_errors,
@@ -176,6 +178,12 @@ def two_groups():
         (LeaveOneOut(), [-3.0, 3.0, 4.5, -4.5, 0.0]),
         # means 2.5 and 3; variances 1.5^2 and (3^2 + 3^2 + 0)/3
         (GroupNormalized(), [-1.0, 1.0, 3 / np.sqrt(6), -3 / np.sqrt(6), 0.0]),
+        # sample variances 2 * 1.5^2 and (3^2 + 3^2) / 2; epsilon is added to the deviations
+        (
+            GroupNormalized(sample=True, epsilon=0.5),
+            [-1.5 / (1.5 * np.sqrt(2) + 0.5), 1.5 / (1.5 * np.sqrt(2) + 0.5), 3 / 3.5, -3 / 3.5, 0],
+        ),
+        (GroupCentered(), [-1.5, 1.5, 3.0, -3.0, 0.0]),
     ],
     ids=repr,
 )
@@ -256,7 +264,23 @@ def test_group_normalized_knows_no_unit_of_reward(unit):
     np.testing.assert_allclose(scaled, GroupNormalized()(rollout)[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("estimator", [LeaveOneOut(), GroupNormalized()], ids=repr)
+def test_success_normalized_by_hand():
+    """Groups with one of two, none of two and three of four right."""
+    returns = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    rollout = whole_episodes([returns], [1] * 8, [0, 0, 1, 1, 2, 2, 2, 2])
+    third = 1 / 3  # (1 - 3/4) / (3/4)
+    expected = [-1.0, 1.0, 0.0, 0.0, third, third, -1.0, third]
+    np.testing.assert_allclose(SuccessNormalized()(rollout)[0], [expected], rtol=1e-15)
+    wrong = whole_episodes([[0.0, 0.5]], [1, 1], [0, 0])
+    with pytest.raises(ValueError, match="needs returns of 0 or 1, got 0.5; use .* verifier"):
+        SuccessNormalized()(wrong)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [LeaveOneOut(), GroupNormalized(), GroupCentered(), SuccessNormalized()],
+    ids=repr,
+)
 def test_group_estimators_need_groups_of_whole_episodes(estimator):
     ones = np.ones((2, 4))
     with pytest.raises(ValueError, match="needs a rollout with groups.*group_size"):

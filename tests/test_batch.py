@@ -77,6 +77,27 @@ def test_weights_average_over_transitions_or_over_episodes_whose_rows_know_their
     np.testing.assert_array_equal(batch.weight, [1 / 2, 1 / 32, 1 / 4, 1 / 2, 1 / 2])
 
 
+@pytest.mark.parametrize(
+    ("per", "weights"),
+    [
+        # columns of three and two valid rows; groups (0, 2) and (1) of seven and two
+        ("response", [1 / 9, 1 / 6, 1 / 12, 1 / 9, 1 / 12, 1 / 6, 1 / 12, 1 / 9, 1 / 12]),
+        ("group", [1 / 14, 1 / 4, 1 / 14, 1 / 14, 1 / 14, 1 / 4, 1 / 14, 1 / 14, 1 / 14]),
+        ("tokens", [1 / 9] * 9),
+    ],
+)
+def test_averages_over_a_response_a_group_and_all_tokens(per, weights):
+    valid = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 0, 1]], dtype=bool)
+    rollout = replace(make_rollout(valid), group=np.array([0, 1, 0]))
+    signal = np.zeros(valid.shape)
+    batch = flatten(rollout, signal, signal, per=per, dtype="float64")
+    np.testing.assert_allclose(batch.weight, weights, rtol=1e-15)
+    assert batch.weight.sum() == pytest.approx(1, rel=1e-14)
+    assert batch.episodes.tolist() == [0, 1, 2, 0, 2, 1, 2, 0, 2]
+    with pytest.raises(ValueError, match='per="group" needs a rollout with groups'):
+        flatten(make_rollout(valid), signal, signal, per="group")
+
+
 def test_signals_take_the_dtype_observations_and_actions_keep_theirs():
     rollout = make_rollout(VALID)
     signal = np.zeros(VALID.shape)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minirl.checks import check_jvp, check_vjp
-from minirl.networks import MLP, Linear, Table, WithLogStd, orthogonal
+from minirl.networks import MLP, Features, Linear, Table, WithLogStd, orthogonal
 
 MLPS = [
     MLP((3, 2), dtype="float64"),
@@ -19,6 +19,7 @@ NETWORKS = [
     *MLPS,
     Linear(3, 2),
     Table(5, 2),
+    Features(np.random.default_rng(1).normal(size=(5, 3)), MLP((3, 4, 2), dtype="float64")),
     WithLogStd(MLP((3, 4, 2), dtype="float64"), 2),
     WithLogStd(Linear(3, 1), 1),
     WithLogStd(Table(5, 3), 3),
@@ -30,7 +31,7 @@ each_network = pytest.mark.parametrize("network", NETWORKS, ids=repr)
 def inputs_of(network, rng):
     """Six rows; for a table, states that repeat, and others, among them the last, never visited."""
     core = network.mean if isinstance(network, WithLogStd) else network
-    if isinstance(core, Table):
+    if isinstance(core, Table | Features):
         return np.array([0, 2, 2, 3, 2, 0])
     width = core.sizes[0] if isinstance(core, MLP) else core.inputs
     return rng.normal(size=(6, width))
@@ -230,3 +231,53 @@ TABLE = partial(Table(3, 2).forward, np.zeros(6))
 def test_impossible_networks_and_states_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class TestFeatures:
+    MATRIX = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+
+    def test_is_the_mlp_of_the_features_of_each_state(self):
+        network = Features(self.MATRIX, MLP((2, 3, 2), dtype="float64"))
+        theta = network.init(np.random.default_rng(0))
+        states = np.array([2, 1, 1, 0])
+        y, _ = network.forward(theta, states)
+        expected, _ = network.mlp.forward(theta, self.MATRIX[states])
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(y[0], y[3])  # states 2 and 0 have the same features
+        assert (y[0] != y[1]).all()
+
+    def test_the_matrix_is_a_copy_that_cannot_be_changed(self):
+        matrix = self.MATRIX.copy()
+        network = Features(matrix, MLP((2, 2)))
+        matrix[0] = 5.0
+        np.testing.assert_array_equal(network.matrix, self.MATRIX)
+        assert network.matrix.dtype == np.float32
+        with pytest.raises(ValueError, match="read-only"):
+            network.matrix[0] = 1.0
+
+    @pytest.mark.parametrize(
+        ("matrix", "message"),
+        [
+            (np.zeros((3, 5)), r"matrix must have shape \(states, 2\).*got \(3, 5\)"),
+            (np.zeros(2), r"matrix must have shape \(states, 2\).*got \(2,\)"),
+            (np.zeros((0, 2)), r"matrix must have shape \(states, 2\).*got \(0, 2\)"),
+            (np.array([[1.0, np.nan]]), "matrix must .*finite.*nan"),
+        ],
+    )
+    def test_other_matrices_are_refused(self, matrix, message):
+        with pytest.raises(ValueError, match=message):
+            Features(matrix, MLP((2, 2)))
+
+    @pytest.mark.parametrize(
+        ("states", "message"),
+        [
+            (np.array([0, 3]), "this network must lie in 0 .. 2, got 3"),
+            (np.array([-1]), "this network must lie in 0 .. 2, got -1"),
+            (np.array([0.0]), "whole numbers, got float64"),
+            (np.zeros((1, 1), dtype=int), r"observations of a network must have shape \(1,\)"),
+        ],
+    )
+    def test_other_states_are_refused(self, states, message):
+        network = Features(self.MATRIX, MLP((2, 2)))
+        with pytest.raises(ValueError, match=message):
+            network.forward(network.init(np.random.default_rng(0)), states)

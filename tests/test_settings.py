@@ -14,6 +14,8 @@ from minirl.settings import Settings
         ("min_log_std", 0.5),  # above initial_log_std
         ("dtype", "float16"),
         ("group_size", 0),
+        ("averaging", "mean"),
+        ("sampling_lag", -1),
         # of the wrong kind
         ("num_envs", True),
         ("num_envs", 8.0),  # NumPy takes no float as a length
@@ -21,6 +23,8 @@ from minirl.settings import Settings
         ("normalize_observations", 1),
         ("discount_states", None),
         ("group_size", 2.0),
+        ("mixed_groups", 1),
+        ("sampling_lag", 1.0),
         # not finite
         *[
             (field, value)
@@ -40,6 +44,24 @@ def test_groups_must_divide_the_environments_and_require_whole_episodes():
     with pytest.raises(ValueError, match="group_size 2 requires whole_episodes=True"):
         Settings(num_envs=8, group_size=2)
     assert Settings(num_envs=8, whole_episodes=True, group_size=8).group_size == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"averaging": "response"}, 'averaging "response" requires whole_episodes=True'),
+        (
+            {"averaging": "group", "whole_episodes": True},
+            "averaging 'group' requires a group_size of at least 2, got 1",
+        ),
+        ({"mixed_groups": True}, "mixed_groups True requires a group_size of at least 2, got 1"),
+    ],
+)
+def test_averages_and_mixed_groups_need_episodes_and_groups(options, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**options)
+    whole = {"whole_episodes": True, "group_size": 4}
+    Settings(**{**options, **whole})
 
 
 def test_a_rollout_must_fit_into_memory():

@@ -1,4 +1,8 @@
-"""The four algorithms, one file for each: policy gradient, natural gradient, TRPO and PPO."""
+"""The four algorithms, one file for each: policy gradient, natural gradient, TRPO and PPO.
+
+`ratio_objectives.py` and `reference_loss.py` contain what the group-relative methods put in place
+of PPO's objective, and what they add to it.
+"""
 
 from typing import Any, Protocol
 

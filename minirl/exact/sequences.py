@@ -297,6 +297,17 @@ def score_sum(log_policy: FloatArray, coefficients: FloatArray) -> FloatArray:
     return gradient
 
 
+def tree_sums(coefficients: FloatArray, words: int) -> FloatArray:
+    """mass(s, a) (C, V): sum of `coefficients` (N,) over the responses with token a in context s.
+
+    This is one prompt's part of `score_sum`. `words` is W.
+    """
+    coefficients = np.asarray(coefficients, np.float64)
+    masses = np.zeros(((len(coefficients) - 1) // words, words + 1))
+    _fold(_levels("coefficients", masses[None]), masses, coefficients, _sum)
+    return masses
+
+
 # ---------------------------------------------------------------- the optimum
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from minirl.advantages import GroupNormalized, LeaveOneOut
+from minirl.algorithms.reference_loss import k1
 from minirl.batch import Rollout
 from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare_function
-from minirl.rlhf.kl import k1
 
 __all__ = [
     "leave_one_out",

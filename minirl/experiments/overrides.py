@@ -6,8 +6,23 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from minirl.advantages import GAE, GroupNormalized, LeaveOneOut, RewardToGo
+from minirl.advantages import (
+    GAE,
+    GroupCentered,
+    GroupNormalized,
+    LeaveOneOut,
+    RewardToGo,
+    SuccessNormalized,
+)
 from minirl.algorithms.ppo import AdaptiveKL, Clipped, FixedKL, Unclipped
+from minirl.algorithms.ratio_objectives import (
+    ClippedWeight,
+    SequenceClip,
+    SequenceRatio,
+    SoftGate,
+    Uncorrected,
+)
+from minirl.algorithms.reference_loss import ReferenceLoss
 from minirl.critic_fit import CriticFit, TableFit
 from minirl.optimizers import SGD, Adam, LinearSchedule
 from minirl.presets import Preset
@@ -24,7 +39,9 @@ CONSTRUCTORS = {
         GAE,
         RewardToGo,
         LeaveOneOut,
+        GroupCentered,
         GroupNormalized,
+        SuccessNormalized,
         ReturnScaling,
         CriticFit,
         TableFit,
@@ -32,6 +49,12 @@ CONSTRUCTORS = {
         Unclipped,
         FixedKL,
         AdaptiveKL,
+        SequenceRatio,
+        SequenceClip,
+        ClippedWeight,
+        SoftGate,
+        Uncorrected,
+        ReferenceLoss,
     )
 }
 

@@ -3,6 +3,7 @@
 =====================  ==========================================================================
 ``language_model.py``  a language model is a `Policy` over contexts
 ``sft.py``             supervised fine-tuning on packed demonstrations: the frozen reference
+``sft_network.py``      the same for a network: gradient steps instead of a closed form
 ``preferences.py``     pairs of answers, labelled by an annotator
 ``votes.py``           pairs of answers, ordered by votes as on StackExchange
 ``reward_model.py``    Bradley-Terry: a reward from preferences
@@ -14,14 +15,20 @@
 =====================  ==========================================================================
 """
 
+from minirl.algorithms.reference_loss import ReferenceLoss, k1, k2, k3
 from minirl.envs.arithmetic import arithmetic, exact_match
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.envs.token_tasks import EOS, TokenTask
 from minirl.rlhf.align import align
 from minirl.rlhf.best_of_n import sample_best_of_n
 from minirl.rlhf.dpo import DPO, implicit_reward, probability_masses
-from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL, k1, k2, k3
-from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
+from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
+from minirl.rlhf.language_model import (
+    full_prefix_policy,
+    log_table,
+    network_policy,
+    sample_responses,
+)
 from minirl.rlhf.objective import Objective
 from minirl.rlhf.preferences import Annotator, Preferences, sample_pairs
 from minirl.rlhf.reward_model import (
@@ -33,6 +40,7 @@ from minirl.rlhf.reward_model import (
     one_hot,
 )
 from minirl.rlhf.sft import Corpus, fine_tune, sample_demonstrations
+from minirl.rlhf.sft_network import fine_tune_network
 from minirl.rlhf.votes import Questions, pairs_from_scores, sample_questions, stack_exchange_score
 
 __all__ = [
@@ -42,6 +50,7 @@ __all__ = [
     "Annotator",
     "Corpus",
     "ReferenceKL",
+    "ReferenceLoss",
     "Objective",
     "Preferences",
     "Questions",
@@ -55,6 +64,7 @@ __all__ = [
     "calibration",
     "exact_match",
     "fine_tune",
+    "fine_tune_network",
     "fit_reward_model",
     "full_prefix_policy",
     "implicit_reward",
@@ -62,6 +72,7 @@ __all__ = [
     "k2",
     "k3",
     "log_table",
+    "network_policy",
     "one_hot",
     "pairs_from_scores",
     "probability_masses",

@@ -15,7 +15,8 @@ from functools import partial
 
 import numpy as np
 
-from minirl.algorithms import Algorithm
+from minirl.algorithms import PPO, Algorithm
+from minirl.algorithms.reference_loss import ReferenceLoss
 from minirl.envs.token_generation import TokenGenerationVectorEnv, checked_rewards
 from minirl.envs.token_tasks import TokenTask
 from minirl.exact import sequences
@@ -46,7 +47,9 @@ def align(
 ) -> Result:
     """Align a language model by reinforcement learning, starting from the reference.
 
-    Maximises E[r(x, y)] - beta KL(pi || pi_ref) over policies pi, prompts x uniform.
+    Maximises E[r(x, y)] - beta KL(pi || pi_ref) over policies pi, prompts x uniform. The KL is
+    subtracted from the rewards. An algorithm with a `ReferenceLoss`, such as "grpo-paper", has it
+    in the loss instead, with the same beta.
 
     Parameters
     ----------
@@ -56,8 +59,8 @@ def align(
     rewards : ndarray (X, N)
         r(x, y): the reward of each response to each prompt.
     algorithm : str, Preset or Algorithm
-        "policy-gradient", "natural-gradient", "trpo", "ppo", "rloo" or "grpo"; a changed
-        `preset("minirl/TokenGeneration-v0", name)`; or your own algorithm.
+        "policy-gradient", "natural-gradient", "trpo", "ppo", "rloo", "grpo" or another name of
+        `PRESETS["minirl/TokenGeneration-v0"]`; a changed preset; or your own algorithm.
     sentences : int
         Number of sentences to sample in total; the last rollout is completed.
     beta : float, AdaptiveReferenceBeta or None
@@ -80,13 +83,21 @@ def align(
             "that excludes tokens"
         )
     chosen = resolve(ENVIRONMENT, algorithm, settings)
-    penalty = None
+    learns, penalty = chosen.algorithm, None
     if beta is not None:
         penalty = ReferenceKL(reference, beta)
         sequences.require_price("beta", penalty.init(num_envs=1), checked_rewards(task, rewards))
+    if isinstance(learns, PPO) and isinstance(learns.penalty, ReferenceLoss):
+        if isinstance(beta, AdaptiveReferenceBeta):
+            raise ValueError(
+                "beta must be a number or None for an algorithm with the KL in its loss, got "
+                f"{beta!r}"
+            )
+        term = None if beta is None else replace(learns.penalty, beta=beta)
+        learns, penalty = replace(learns, penalty=term), None
     return train(
         partial(TokenGenerationVectorEnv, task=task, rewards=rewards),
-        chosen.algorithm,
+        learns,
         total_episodes=sentences,
         seed=seed,
         settings=replace(chosen.settings, reward_transform=penalty),

@@ -1,21 +1,12 @@
-"""The KL divergence to a frozen reference: three estimators, and the penalty in the reward.
+"""The KL divergence to a frozen reference: the penalty in the reward.
 
-Let log_ratio = log pi(y) - log pi_ref(y), in nats, for a response y sampled from pi. The mean of
-each of these numbers estimates KL(pi || pi_ref)::
+The penalty is part of the reward of each token. The policy gradient then accounts for how the
+sampling depends on the parameters::
 
-    k1 = log_ratio                           unbiased; its sign varies                       (1)
-    k2 = log_ratio^2 / 2                     biased; less so for more similar policies       (2)
-    k3 = exp(-log_ratio) - 1 + log_ratio     unbiased, at least 0; heavy-tailed for
-                                             very different policies                         (3)
+    r'_t = r_t - beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t))                                (1)
 
-Differentiated as a *loss* at fixed samples, they have other expectations: E[grad k1] = 0,
-E[grad k2] is the gradient of KL(pi || pi_ref), and E[grad k3] is the gradient of KL(pi_ref || pi).
-The penalty is therefore part of the reward of each token. The policy gradient then accounts for
-how the sampling depends on the parameters::
-
-    r'_t = r_t - beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t))                                (4)
-
-Sources: Schulman, "Approximating KL divergence" (2020) for the names; Ziegler et al. 2019 for (4).
+The estimators k1, k2 and k3 of the KL, and the KL as a term of the loss, are in
+`minirl.algorithms.reference_loss`. Source: Ziegler et al. 2019.
 """
 
 from dataclasses import dataclass
@@ -23,34 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from minirl.algorithms.ppo import COEFFICIENT_RANGE
+from minirl.algorithms.reference_loss import k1, k2, k3
 from minirl.batch import Rollout
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
 from minirl.support.fields import Positive, check_fields
 from minirl.support.validation import require_finite, require_instance, require_positive
-
-
-def k1(log_ratio: np.ndarray) -> np.ndarray:
-    """The estimates k1 = log_ratio of the KL; the derivative with respect to log pi is 1."""
-    return log_ratio
-
-
-def k2(log_ratio: np.ndarray) -> np.ndarray:
-    """The estimates k2 = log_ratio^2 / 2; the derivative with respect to log pi is log_ratio."""
-    return log_ratio * log_ratio / 2
-
-
-def k3(log_ratio: np.ndarray) -> np.ndarray:
-    """The estimates k3 = exp(-log_ratio) - 1 + log_ratio of the KL; infinite where pi(y) is 0.
-
-    The derivative with respect to log pi is 1 - exp(-log_ratio).
-
-    >>> k3(np.array([0.0, np.log(2.0)])).round(4)  # ref/pi - 1 + log(pi/ref) = 1/2 - 1 + 0.6931
-    array([0.    , 0.1931])
-    """
-    with np.errstate(invalid="ignore"):  # inf - inf where pi(y) = 0: the exponential dominates
-        estimate = np.expm1(-log_ratio) + log_ratio
-    return np.where(np.isneginf(log_ratio), np.inf, estimate)
 
 
 @dataclass(frozen=True)
@@ -140,7 +109,7 @@ def next_token_kl(policy: Policy, reference: Policy, contexts: np.ndarray) -> np
 
 @dataclass(frozen=True)
 class ReferenceKL:
-    """Reward transform (4): subtracts beta times the log-ratio to the reference from each reward.
+    """Reward transform (1): subtracts beta times the log-ratio to the reference from each reward.
 
     r'_t = r_t - beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t))
 

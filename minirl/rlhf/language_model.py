@@ -1,4 +1,9 @@
-"""A language model is a `Policy`: the observation is the context, the action the next token."""
+"""A language model is a `Policy`: the observation is the context, the action the next token.
+
+A table (`full_prefix_policy`) has parameters of its own for each context. A network
+(`network_policy`) computes the logits from features of the context, so that contexts share
+parameters.
+"""
 
 from collections.abc import Sequence
 
@@ -8,9 +13,10 @@ from numpy.typing import ArrayLike
 
 from minirl.distributions import Categorical
 from minirl.envs.token_tasks import TokenTask
-from minirl.networks import Table
+from minirl.networks import MLP, Features, Table
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_count, require_finite_numbers
 
 
 def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
@@ -51,14 +57,93 @@ def full_prefix_policy(task: TokenTask, log_probs: np.ndarray) -> Policy:
     return Policy(network, Categorical, np.concatenate([log_probs.ravel(), ended]))
 
 
-def require_model(task: TokenTask, policy: Policy) -> None:
-    """Raise ValueError if the policy is a table of another task."""
-    network = policy.network
-    required = Table(task.num_observations, len(task.vocabulary))
-    if isinstance(network, Table) and network != required:
+def context_features(task: TokenTask, prompt_features: np.ndarray | None = None) -> np.ndarray:
+    """What a network sees of each observation: the prompt, the position, and each previous word.
+
+    Parameters
+    ----------
+    prompt_features : ndarray (X, K), optional
+        Features of each prompt. Prompts that share features share parameters. Default: one-hot.
+
+    Returns
+    -------
+    ndarray (X C + 1, F)
+        F = K + L + (L - 1) W columns: the features of the prompt, the number of words so far as
+        one-hot of L, and for each of the L - 1 earlier positions its word as one-hot of W, or zeros
+        if there is no word yet. The last row, 'ended', is 0.
+
+    Raises
+    ------
+    ValueError
+        If `prompt_features` do not have one row of finite numbers per prompt.
+    """
+    prompts, words, longest = len(task.prompts), task.num_words, task.max_words
+    if prompt_features is None:
+        prompt_features = np.eye(prompts)
+    prompt_features = np.asarray(prompt_features, dtype=np.float64)
+    if prompt_features.ndim != 2 or len(prompt_features) != prompts:
         raise ValueError(
-            f"policy is {network}, a model of another task: this one needs {required}, a row for "
-            "each context and for 'ended', a column for each token"
+            f"prompt_features must have shape ({prompts}, K), one row per prompt, got "
+            f"{prompt_features.shape}"
+        )
+    require_finite_numbers("prompt_features", prompt_features)
+    position = np.zeros((task.num_contexts, longest))
+    previous = np.zeros((task.num_contexts, longest - 1, words))
+    for level in range(longest):
+        nodes = np.arange(task.level_starts[level], task.level_starts[level + 1])
+        position[nodes, level] = 1
+        if level > 0:
+            parents, last = task.parent(nodes)
+            previous[nodes] = previous[parents]
+            previous[nodes, level - 1, last] = 1
+    words_so_far = np.hstack([position, previous.reshape(task.num_contexts, -1)])
+    contexts = np.hstack(
+        [
+            np.repeat(prompt_features, task.num_contexts, axis=0),
+            np.tile(words_so_far, (prompts, 1)),
+        ]
+    )
+    return np.vstack([contexts, np.zeros(contexts.shape[1])])
+
+
+def network_policy(
+    task: TokenTask,
+    rng: np.random.Generator,
+    *,
+    hidden_sizes: tuple[int, ...] = (32,),
+    prompt_features: np.ndarray | None = None,
+) -> Policy:
+    """A fresh language model whose logits are ``MLP(features of the context)``, in float64.
+
+    Parameters
+    ----------
+    rng : Generator
+        Draws the initial parameters. The first model is nearly uniform over the tokens.
+    hidden_sizes : tuple of int
+        Widths of the tanh layers.
+    prompt_features : ndarray (X, K), optional
+        See `context_features`.
+    """
+    for width in hidden_sizes:
+        require_count("every width in hidden_sizes", width)
+    features = context_features(task, prompt_features)
+    sizes = (features.shape[1], *hidden_sizes, len(task.vocabulary))
+    network = Features(features, MLP(sizes, output_gain=0.01, dtype="float64"))
+    return Policy(network, Categorical, network.init(rng))
+
+
+def require_model(task: TokenTask, policy: Policy) -> None:
+    """Raise ValueError if the policy is a table or a network of another task."""
+    network = policy.network
+    rows, columns = task.num_observations, len(task.vocabulary)
+    if isinstance(network, Table | Features) and (network.states, network.outputs) != (
+        rows,
+        columns,
+    ):
+        raise ValueError(
+            f"policy is a {type(network).__name__} of {network.states} observations and "
+            f"{network.outputs} tokens, a model of another task: this one needs {rows} "
+            f"observations, one for each context and one for 'ended', and {columns} tokens"
         )
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minirl.distributions import Categorical, DiagonalGaussian
-from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.networks import MLP, Features, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.policy import Policy
 from minirl.support.arguments import check_arguments
@@ -106,6 +106,9 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.ndarray):
+        content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return {"array": list(value.shape), "dtype": value.dtype.str, "sha256": content}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, partial):
@@ -160,15 +163,18 @@ def source_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-NETWORKS = {kind.__name__: kind for kind in (MLP, Linear, Table, WithLogStd)}
+NETWORKS = {kind.__name__: kind for kind in (MLP, Linear, Table, Features, WithLogStd)}
 DISTRIBUTIONS = {kind.__name__: kind for kind in (Categorical, DiagonalGaussian)}
 
 
-def _network_from(description: dict[str, Any]) -> Any:
+def _network_from(description: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
     arguments = dict(description)
     kind = _kind_named(arguments.pop("type"), NETWORKS)
-    if "mean" in arguments:
-        arguments["mean"] = _network_from(arguments["mean"])
+    for part in ("mean", "mlp"):
+        if part in arguments:
+            arguments[part] = _network_from(arguments[part], arrays)
+    if "matrix" in arguments:
+        arguments["matrix"] = arrays["features"]
     if "sizes" in arguments:
         arguments["sizes"] = tuple(arguments["sizes"])
     return kind(**arguments)
@@ -285,10 +291,14 @@ def _array_layout(network: Any, with_statistics: bool) -> dict[str, tuple[str, t
     layout: dict[str, tuple[str, tuple[int, ...]]] = {
         "parameters": (np.dtype(network.dtype).str, (network.size,))
     }
+    if isinstance(network, Features):
+        layout["features"] = (np.dtype(network.dtype).str, network.matrix.shape)
     if with_statistics:
         means = getattr(network, "mean", network)
-        if isinstance(means, Table):
-            raise ValueError("a policy with a Table network cannot have observation statistics")
+        if isinstance(means, Table | Features):
+            raise ValueError(
+                f"a policy with a {type(means).__name__} network cannot have observation statistics"
+            )
         inputs = means.sizes[0] if isinstance(means, MLP) else means.inputs
         layout["observation_count"] = (np.dtype(np.int64).str, ())
         layout["observation_mean"] = (np.dtype(np.float64).str, (inputs,))
@@ -345,6 +355,8 @@ def save_policy(policy: Policy, path: Path | str, description: dict[str, Any]) -
         "versions": versions(),
     }
     arrays = {"parameters": np.asarray(policy.parameters)}
+    if isinstance(policy.network, Features):
+        arrays["features"] = policy.network.matrix
     statistics = policy.observation_statistics
     if statistics is not None:
         arrays["observation_count"] = np.array(statistics.count, dtype=np.int64)
@@ -372,7 +384,7 @@ def load_policy(path: Path | str) -> tuple[Policy, dict[str, Any]]:
         raise ValueError("path must name a file saved by minirl, policy.npz for example, got ''")
     try:
         header, arrays = load_arrays(path, FORMAT)
-        network = _network_from(header["network"])
+        network = _network_from(header["network"], arrays)
         _require_arrays_fit(network, arrays)
         distribution = _kind_named(header["distribution"], DISTRIBUTIONS)
         policy = Policy(network, distribution, arrays["parameters"])

@@ -70,6 +70,12 @@ def require_count(name: str, value: Any, *, most: int | None = None) -> None:
         raise ValueError(f"{name} must be at most {most:,}, got {value:,}")
 
 
+def require_whole(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a whole number of at least 0."""
+    if not _is_whole(value) or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+
+
 def require_float_type(dtype: Any) -> None:
     """Raise ValueError unless `dtype` is "float32" or "float64"."""
     if dtype not in ("float32", "float64"):

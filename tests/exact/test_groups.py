@@ -1,11 +1,22 @@
 """Expectations over groups, against the enumeration of all groups and the figures of the papers."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
+import scipy.special
 
-from minirl.exact.groups import normalized_weight, silent_share
+from minirl.exact import sequences
+from minirl.exact.groups import (
+    clipped_gate,
+    constant_weight_gate,
+    expected_update,
+    normalized_weight,
+    plain_gate,
+    silent_share,
+    soft_gate,
+)
 
 
 def enumerated_weight(p, group_size, divide):
@@ -64,3 +75,260 @@ def test_arguments_outside_their_range_are_named(function):
         function(float("nan"), 4)
     with pytest.raises(ValueError, match="group_size must be at least 2, got 1"):
         function(0.5, 1)
+
+
+# ---------------------------------------------------------------- the whole update, by enumeration
+
+WORDS, LONGEST, GROUP_SIZE = 2, 2, 3  # 7 responses, 343 groups per prompt
+RNG = np.random.default_rng(0)
+LOG_POLICY, LOG_SAMPLING = scipy.special.log_softmax(RNG.normal(size=(2, 2, 3, 3)), axis=-1)
+REWARDS = np.array([[1, 0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 1, 0]], dtype=float)
+PATHS = [  # (context, token) of each response; token 2 is EOS
+    [(0, 2)],
+    [(0, 0), (1, 2)],
+    [(0, 1), (2, 2)],
+    [(0, 0), (1, 0)],
+    [(0, 0), (1, 1)],
+    [(0, 1), (2, 0)],
+    [(0, 1), (2, 1)],
+]
+LENGTHS = np.array([len(path) for path in PATHS])
+
+
+@functools.cache
+def score(x, response):
+    """d log pi(response|x) / d logits (C, V), token by token: one array per token."""
+    parts = []
+    for context, token in PATHS[response]:
+        part = np.zeros_like(LOG_POLICY[x])
+        part[context] = -np.exp(LOG_POLICY[x, context])
+        part[context, token] += 1
+        parts.append(part)
+    return parts
+
+
+def log_prob(table, response):
+    return sum(table[context, token] for context, token in PATHS[response])
+
+
+def advantages_of(kind, rewards):
+    centred = rewards - rewards.mean()
+    if not centred.any():
+        return centred
+    return {
+        "centred": centred,
+        "leave-one-out": centred * len(rewards) / (len(rewards) - 1),
+        "normalized": centred / (rewards.std() + EPSILON),
+        "sample-normalized": centred / (rewards.std(ddof=1) + EPSILON),
+        "success": centred / rewards.mean(),
+    }[kind]
+
+
+EPSILON = 0.05
+
+
+def enumerated_update(
+    kind, averaging, gate=None, per="token", length_root=False, sampled=LOG_POLICY
+):
+    """The sum over all groups of both prompts, with one group in the batch."""
+    update = np.zeros_like(LOG_POLICY)
+    for x in range(2):
+        for group in itertools.product(range(7), repeat=GROUP_SIZE):
+            rewards = REWARDS[x, list(group)]
+            probability = np.exp(sum(log_prob(sampled[x], y) for y in group))
+            tokens = LENGTHS[list(group)].sum()
+            for y, advantage in zip(group, advantages_of(kind, rewards), strict=True):
+                share = {
+                    "sum": 1 / GROUP_SIZE,
+                    "response": 1 / (GROUP_SIZE * LENGTHS[y]),
+                    "group": 1 / tokens,
+                    "tokens": 1 / tokens,
+                }[averaging]
+                whole = np.exp(log_prob(LOG_POLICY[x], y) - log_prob(sampled[x], y))
+                for (context, token), part in zip(PATHS[y], score(x, y), strict=True):
+                    ratio = whole ** (1 / LENGTHS[y] if length_root else 1)
+                    if per == "token":
+                        ratio = np.exp(LOG_POLICY[x, context, token] - sampled[x, context, token])
+                    factor = 1.0 if gate is None else gate(ratio, advantage)
+                    update[x] += probability * advantage * share * factor * part / 2
+    return update
+
+
+KINDS = ["centred", "leave-one-out", "normalized", "sample-normalized", "success"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("averaging", ["sum", "response", "group", "tokens"])
+def test_expected_update_is_the_sum_over_all_groups(kind, averaging):
+    epsilon = {"normalized": EPSILON, "sample-normalized": EPSILON}.get(kind, 0.0)
+    update = expected_update(
+        LOG_POLICY, REWARDS, GROUP_SIZE, advantage=kind, averaging=averaging, epsilon=epsilon
+    )
+    expected = enumerated_update(kind, averaging)
+    np.testing.assert_allclose(update, expected, rtol=0, atol=1e-15)
+    assert np.abs(expected).max() > 1e-3
+    if averaging != "sum":
+        assert np.abs(update - enumerated_update(kind, "sum")).max() > 1e-3
+
+
+def ppo(ratio, advantage):
+    kept = ratio <= 1.2 if advantage > 0 else ratio >= 0.9
+    return ratio * kept
+
+
+def sapo(ratio, advantage):
+    sigmoid = 1 / (1 + np.exp(-(2.0 if advantage > 0 else 3.0) * (ratio - 1)))
+    return 4 * ratio * sigmoid * (1 - sigmoid)
+
+
+@pytest.mark.parametrize(
+    ("gate", "options", "by_hand"),
+    [
+        (clipped_gate(0.1, 0.2), {}, ppo),
+        (constant_weight_gate(0.3), {}, lambda ratio, _: min(ratio, 1.3)),
+        (soft_gate(2.0, 3.0), {}, sapo),
+        (plain_gate, {}, lambda ratio, _: ratio),
+        (plain_gate, {"per": "response"}, lambda ratio, _: ratio),
+        (clipped_gate(0.1, 0.2), {"per": "response", "length_root": True}, ppo),
+    ],
+)
+def test_expected_update_of_stale_samples_is_the_sum_over_all_groups(gate, options, by_hand):
+    expected = enumerated_update("normalized", "response", by_hand, sampled=LOG_SAMPLING, **options)
+    per = options.get("per", "token")
+    update = expected_update(
+        LOG_POLICY,
+        REWARDS,
+        GROUP_SIZE,
+        epsilon=EPSILON,
+        averaging="response",
+        log_sampling=LOG_SAMPLING,
+        length_root=options.get("length_root", False),
+        **{f"{per}_gate": gate},
+    )
+    np.testing.assert_allclose(update, expected, rtol=0, atol=1e-15)
+    uncorrected = expected_update(
+        LOG_POLICY,
+        REWARDS,
+        GROUP_SIZE,
+        epsilon=EPSILON,
+        averaging="response",
+        log_sampling=LOG_SAMPLING,
+    )
+    assert np.abs(update - uncorrected).max() > 1e-3
+
+
+def test_tokens_of_a_batch_of_two_groups():
+    """The mean over all tokens of a batch depends on the tokens of the other groups."""
+    expected = np.zeros_like(LOG_POLICY)
+    table = np.exp(sequences.response_log_probs(LOG_POLICY))
+    for x, other in itertools.product(range(2), repeat=2):
+        for group in itertools.product(range(7), repeat=2):
+            for rest in itertools.product(range(7), repeat=2):
+                probability = table[x, list(group)].prod() * table[other, list(rest)].prod() / 4
+                tokens = LENGTHS[list(group)].sum() + LENGTHS[list(rest)].sum()
+                advantages = advantages_of("centred", REWARDS[x, list(group)])
+                for y, advantage in zip(group, advantages, strict=True):
+                    # twice: the second group contributes as much as the first
+                    share = 2 * probability * advantage / tokens
+                    expected[x] += share * sum(score(x, y))
+    update = expected_update(
+        LOG_POLICY, REWARDS, 2, advantage="centred", averaging="tokens", groups=2
+    )
+    np.testing.assert_allclose(update, expected, rtol=0, atol=1e-15)
+
+
+# ---------------------------------------------------------------- the exact statements
+
+
+def success_gradients(log_policy, rewards):
+    """p (X,) and grad p (X, C, V) of each prompt."""
+    p = (np.exp(sequences.response_log_probs(log_policy)) * rewards).sum(axis=1)
+    gradient = sequences.policy_gradient(log_policy, log_policy, rewards, 0.0)
+    return p, gradient * len(log_policy)
+
+
+@pytest.mark.parametrize("group_size", [2, 3, 4, 16])
+def test_division_by_the_deviation_weighs_prompts_by_their_difficulty(group_size):
+    p, gradients = success_gradients(LOG_POLICY, REWARDS)
+    update = expected_update(LOG_POLICY, REWARDS, group_size)
+    weights = normalized_weight(p, group_size)
+    np.testing.assert_allclose(update, weights[:, None, None] * gradients / 2, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(("averaging", "least"), [("response", 0.03), ("group", 0.01)])
+def test_with_other_averages_the_update_is_not_proportional_to_the_gradient(averaging, least):
+    _, gradients = success_gradients(LOG_POLICY, REWARDS)
+    update = expected_update(LOG_POLICY, REWARDS, 8, averaging=averaging)
+    for x in range(2):
+        direction = gradients[x] / np.linalg.norm(gradients[x])
+        residual = update[x] - (update[x] * direction).sum() * direction
+        assert np.linalg.norm(residual) > least * np.linalg.norm(update[x])
+
+
+def test_leave_one_out_is_the_policy_gradient_and_the_group_mean_is_shorter():
+    _, gradients = success_gradients(LOG_POLICY, REWARDS)
+    for group_size in (2, 5):
+        options = {"advantage": "leave-one-out"}
+        update = expected_update(LOG_POLICY, REWARDS, group_size, **options)
+        np.testing.assert_allclose(update, gradients / 2, rtol=0, atol=1e-15)
+        update = expected_update(LOG_POLICY, REWARDS, group_size, advantage="centred")
+        np.testing.assert_allclose(update, (1 - 1 / group_size) * gradients / 2, rtol=0, atol=1e-15)
+
+
+def test_success_normalized_is_the_gradient_of_the_truncated_log():
+    """- sum over j < K of (1 - p)^j / j has the derivative sum over j < K of (1 - p)^(j - 1)."""
+    p, gradients = success_gradients(LOG_POLICY, REWARDS)
+    for group_size in (2, 3, 6):
+        slopes = sum((1 - p) ** (j - 1) for j in range(1, group_size))
+        update = expected_update(LOG_POLICY, REWARDS, group_size, advantage="success")
+        expected = slopes[:, None, None] * gradients / 2
+        np.testing.assert_allclose(update, expected, rtol=0, atol=1e-14)
+        one_term_more = slopes + (1 - p) ** (group_size - 1)
+        assert np.abs(update - one_term_more[:, None, None] * gradients / 2).max() > 1e-3
+
+
+def test_redrawing_keeps_the_direction_and_resampling_changes_the_weights():
+    p, _ = success_gradients(LOG_POLICY, REWARDS)
+    plain = expected_update(LOG_POLICY, REWARDS, 4)
+    mixed = 1 - silent_share(p, 4)
+    redrawn = expected_update(LOG_POLICY, REWARDS, 4, keep="redraw")
+    np.testing.assert_allclose(redrawn, plain / mixed.mean(), rtol=0, atol=1e-15)
+    resampled = expected_update(LOG_POLICY, REWARDS, 4, keep="resample")
+    np.testing.assert_allclose(resampled, plain / mixed[:, None, None], rtol=0, atol=1e-15)
+    assert np.ptp(mixed) > 0.01
+
+
+def test_the_sequence_ratio_is_unbiased_and_the_others_are_not():
+    _, gradients = success_gradients(LOG_POLICY, REWARDS)
+    options = {"advantage": "leave-one-out", "log_sampling": LOG_SAMPLING}
+    for group_size in (2, 4):
+        update = expected_update(
+            LOG_POLICY, REWARDS, group_size, response_gate=plain_gate, **options
+        )
+        # The baseline is the mean of samples from the sampling policy; the ratios sum to one.
+        np.testing.assert_allclose(update, gradients / 2, rtol=0, atol=1e-14)
+    for other in (
+        {},
+        {"token_gate": plain_gate},
+        {"token_gate": clipped_gate(0.2, 0.2)},
+        {"response_gate": clipped_gate(0.5, 0.5), "length_root": True},
+    ):
+        update = expected_update(LOG_POLICY, REWARDS, 4, **options, **other)
+        assert np.abs(update - gradients / 2).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rewards": REWARDS * 2}, "rewards must be 0 or 1, got 2; use the rewards of a verifier"),
+        ({"group_size": 1}, "group_size must be at least 2, got 1"),
+        ({"advantage": "max"}, 'advantage must be "centred", .* got the str .max'),
+        ({"keep": "some"}, "keep must be .* got 'some'"),
+        ({"rewards": REWARDS * 0, "keep": "resample"}, "never ends: .* no group"),
+        ({"token_gate": plain_gate, "response_gate": plain_gate}, "not both"),
+    ],
+)
+def test_bad_arguments_of_the_update(change, message):
+    arguments = {"rewards": REWARDS, "group_size": 4, **change}
+    with pytest.raises(ValueError, match=message):
+        expected_update(LOG_POLICY, **arguments)

@@ -12,13 +12,21 @@ from scipy.special import log_softmax
 from minirl.algorithms import PPO, PolicyGradient
 from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_generation import TokenGenerationVectorEnv
-from minirl.optimizers import SGD
+from minirl.optimizers import SGD, at_progress
+from minirl.policy import make_critic
 from minirl.presets import preset
 from minirl.rlhf.align import ENVIRONMENT, align
 from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.objective import Objective
-from minirl.training import train
+from minirl.rollout import reset
+from minirl.training import (
+    advantage_stage,
+    new_learner,
+    optimisation_stage,
+    rollout_stage,
+    train,
+)
 
 CAT = describe_the_cat()
 UTILITIES = CAT.utilities
@@ -214,3 +222,48 @@ def test_a_beta_far_from_the_rewards_is_refused(unit, factor):
     for given in (beta, AdaptiveReferenceBeta(initial=beta)):
         with pytest.raises(ValueError, match=told):
             align(CAT, REFERENCE, rewards, "ppo", sentences=8, beta=given)
+
+
+def test_the_kl_of_grpos_paper_is_in_the_loss_with_the_same_beta():
+    """The rewards then contain no KL, and a larger beta keeps the policy nearer."""
+    rewards = (np.median(UTILITIES, axis=1, keepdims=True) < UTILITIES).astype(float)
+    arguments = {"sentences": 15_000, "seed": 1, "measure": OBJECTIVE.measure}
+    runs = {
+        beta: align(CAT, REFERENCE, rewards, "grpo-paper", beta=beta, **arguments)
+        for beta in (None, 0.05, 3.0)
+    }
+    kls = {beta: columns_of(run)["exact_reference_kl"][-1] for beta, run in runs.items()}
+    assert kls[None] > kls[0.05] > 1.5 * kls[3.0] > 0
+    for run in runs.values():
+        assert "reference_k1" not in columns_of(run)
+    described = [run.description["algorithm"]["penalty"] for run in runs.values()]
+    assert described[0] is None
+    assert [item["beta"] for item in described[1:]] == [0.05, 3.0]
+    with pytest.raises(ValueError, match="beta must be a number or None for an algorithm with"):
+        align(CAT, REFERENCE, rewards, "grpo-paper", beta=AdaptiveReferenceBeta(), sentences=10)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_samples_are_as_old_as_the_lag(lag):
+    """Update u learns from samples of the policy before update u - lag, or of the first one."""
+    chosen = preset(ENVIRONMENT, "dr-grpo")
+    algorithm = at_progress(chosen.algorithm, 0.0)
+    settings = replace(chosen.settings, sampling_lag=lag)
+    sampled, trained = [], []
+    envs = TokenGenerationVectorEnv(settings.num_envs, CAT, (UTILITIES > 0).astype(float))
+    critic = make_critic(envs.single_observation_space, np.random.default_rng(0))
+    learner = new_learner(algorithm, settings, REFERENCE, critic)
+    state, rng = reset(envs, seed=0), np.random.default_rng(0)
+    for _ in range(5):
+        rollout, state = rollout_stage(envs, learner, settings, state, rng)
+        batch, learner, _ = advantage_stage(rollout, learner, settings)
+        sampled.append(batch.log_probs.astype(float))
+        trained.append([learner.policy, batch])
+        learner, _ = optimisation_stage(batch, learner, algorithm, settings, rng)
+    for update, (_, batch) in enumerate(trained):
+        author = trained[max(0, update - lag)][0]
+        log_probs = author(batch.observations).log_prob(batch.actions)
+        np.testing.assert_allclose(sampled[update], log_probs, rtol=1e-6)
+        if lag and update:
+            current = trained[update][0](batch.observations).log_prob(batch.actions)
+            assert np.abs(sampled[update] - current).max() > 1e-3

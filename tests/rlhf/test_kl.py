@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 
 from minirl.advantages import RewardToGo
 from minirl.algorithms.policy_gradient import policy_gradient_loss
+from minirl.algorithms.reference_loss import k1, k2, k3
 from minirl.batch import flatten
 from minirl.distributions import Categorical
 from minirl.envs.token_generation import TokenGenerationVectorEnv
@@ -18,7 +19,7 @@ from minirl.exact import sequences
 from minirl.networks import Table
 from minirl.policy import Policy
 from minirl.rlhf.align import align
-from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL, k1, k2, k3, log_ratios, next_token_kl
+from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL, log_ratios, next_token_kl
 from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rlhf.objective import Objective
 from minirl.rlhf.sft import fine_tune, sample_demonstrations

@@ -13,7 +13,13 @@ from minirl.exact.tabular import FiniteMDP
 from minirl.networks import Table
 from minirl.policy import Policy
 from minirl.rlhf import DPO, Objective, Preferences
-from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_responses
+from minirl.rlhf.language_model import (
+    context_features,
+    full_prefix_policy,
+    log_table,
+    network_policy,
+    sample_responses,
+)
 
 CAT = describe_the_cat()
 RANDOM = scipy.special.log_softmax(np.random.default_rng(0).normal(size=(2, 13, 4)), axis=2)
@@ -91,7 +97,7 @@ def test_sampled_responses_have_their_exact_frequencies():
 def test_a_model_of_another_task_is_refused_everywhere():
     cat, arithmetic_task = describe_the_cat(), arithmetic()
     model = full_prefix_policy(cat, np.log(np.full((2, 13, 4), 0.25)))
-    told = r"Table\(states=27, outputs=4.*a model of another task"
+    told = "Table of 27 observations and 4 tokens, a model of another task"
     prompts, rng = np.zeros(3, dtype=int), np.random.default_rng(0)
     with pytest.raises(ValueError, match=told):
         log_table(arithmetic_task, model)
@@ -151,3 +157,51 @@ def test_an_exact_function_says_how_a_policy_becomes_a_table():
     with pytest.raises(ValueError, match=r"its table is policy\(numpy\.arange\(S\)\)\.probs"):
         tabular.state_values(mdp, table)
     np.testing.assert_array_equal(table(np.arange(5)).probs, np.full((5, 2), 0.5))
+
+
+def features_by_words(prompt, context):
+    """One row of `context_features` of the cat task, from the words of the context."""
+    words = CAT.words(context)
+    row = [float(prompt == 0), float(prompt == 1)]
+    row += [float(len(words) == place) for place in range(3)]
+    for place in range(2):
+        row += [float(len(words) > place and words[place] == w) for w in ("cat", "dog", "soft")]
+    return row
+
+
+def test_features_are_the_prompt_the_position_and_each_previous_word():
+    rows = [features_by_words(prompt, context) for prompt in range(2) for context in range(13)]
+    np.testing.assert_array_equal(context_features(CAT), [*rows, [0.0] * 11])
+
+
+def test_features_of_prompts_replace_their_one_hot():
+    given = context_features(CAT, np.array([[0.5], [2.0]]))
+    np.testing.assert_array_equal(given[:, 1:], context_features(CAT)[:, 2:])
+    np.testing.assert_array_equal(given[:, 0], [0.5] * 13 + [2.0] * 13 + [0.0])
+    with pytest.raises(ValueError, match=r"prompt_features must have shape \(2, K\).*\(3, 2\)"):
+        context_features(CAT, np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="prompt_features must .*finite"):
+        context_features(CAT, np.array([[0.0], [np.inf]]))
+
+
+def test_a_network_is_a_language_model():
+    policy = network_policy(CAT, np.random.default_rng(0), hidden_sizes=(5,))
+    table = log_table(CAT, policy)
+    np.testing.assert_allclose(np.exp(table), 0.25, atol=0.02)  # a fresh one is nearly uniform
+    theta = np.random.default_rng(1).normal(size=policy.network.size)
+    policy = policy.with_parameters(theta)
+    table = log_table(CAT, policy)
+    prompts = np.zeros(20_000, dtype=int)
+    sampled = sample_responses(CAT, policy, prompts, np.random.default_rng(0))
+    exact = np.exp(sequences.response_log_probs(table))[0]
+    counts = np.bincount(sampled, minlength=40)
+    z = (counts - 20_000 * exact) / np.sqrt(20_000 * exact * (1 - exact))
+    assert abs(z[exact * 20_000 > 10]).max() < 4
+
+
+def test_a_network_of_another_task_is_refused():
+    policy = network_policy(CAT, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="Features of 27 observations and 4 tokens.*another task"):
+        log_table(arithmetic(), policy)
+    with pytest.raises(ValueError, match="every width in hidden_sizes .*got 0"):
+        network_policy(CAT, np.random.default_rng(0), hidden_sizes=(0,))

@@ -20,7 +20,7 @@ import pytest
 
 from minirl.distributions import Categorical, DiagonalGaussian
 from minirl.experiments.evaluation import evaluate
-from minirl.networks import MLP, Linear, Table, WithLogStd
+from minirl.networks import MLP, Features, Linear, Table, WithLogStd
 from minirl.normalization import RunningMoments
 from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
@@ -59,6 +59,7 @@ POLICIES = {
         ("MLP with statistics", "CartPole-v1", CARTPOLE, Categorical, CARTPOLE_STATISTICS),
         ("MLP without hidden layers", "CartPole-v1", MLP((4, 2)), Categorical),
         ("Table", "FrozenLake-v1", Table(16, 4), Categorical),
+        ("Features", "FrozenLake-v1", Features(np.eye(16)[:, :5], MLP((5, 3, 4))), Categorical),
         ("log std", "Pendulum-v1", WithLogStd(PENDULUM, 1, -0.5), DiagonalGaussian),
         ("statistics", "Pendulum-v1", WithLogStd(PENDULUM, 1), DiagonalGaussian, STATISTICS),
         ("bound", "Pendulum-v1", WithLogStd(PENDULUM, 1, 0.0, -20.0), DiagonalGaussian),
@@ -397,7 +398,10 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
         ({"parameters": np.zeros(3)}, "shape (3,)"),
         ({"parameters": np.zeros(4, np.float32)}, "type float32"),
         ({"observation_statistics": RunningMoments.empty((2,))}, "observation statistics"),
-        ({"network": OwnNetwork(2, 2)}, "must be one of MLP, Linear, Table, WithLogStd, got OwnN"),
+        (
+            {"network": OwnNetwork(2, 2)},
+            "one of MLP, Linear, Table, Features, WithLogStd, got OwnN",
+        ),
     ],
 )
 def test_what_could_not_be_loaded_is_not_saved(change, reason, tmp_path):

@@ -1,0 +1,140 @@
+"""The presets for verifiable rewards: their sampled updates agree with the exact expectations.
+
+The task has two prompts of different difficulty and 40 responses. A batch is collected by the
+training loop's own stages, and PPO's loss on it is differentiated. The mean over many batches must
+be `expected_update`, within four standard errors in each of several directions.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.special
+from cat import describe_the_cat
+
+from minirl import preset
+from minirl.algorithms.ppo import Clipped
+from minirl.algorithms.ratio_objectives import ClippedWeight, SequenceClip, SoftGate
+from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.exact.groups import (
+    clipped_gate,
+    constant_weight_gate,
+    expected_update,
+    soft_gate,
+)
+from minirl.policy import make_critic
+from minirl.rlhf.align import ENVIRONMENT
+from minirl.rlhf.language_model import full_prefix_policy
+from minirl.rollout import reset
+from minirl.training import advantage_stage, new_learner, rollout_stage
+from minirl.vector_env import make_vector_env
+
+CAT = describe_the_cat()
+RNG = np.random.default_rng(0)
+TABLE = scipy.special.log_softmax(RNG.normal(size=(2, 13, 4)), axis=2)
+CURRENT = scipy.special.log_softmax(TABLE + 1.0 * RNG.normal(size=TABLE.shape), axis=2)
+# Right: the response holds a cat (prompt 0), or is exactly "soft dog" (prompt 1).
+REWARDS = np.array(
+    [
+        [float("cat" in CAT.words(y)) for y in range(40)],
+        [float(CAT.words(y) == ("soft", "dog")) for y in range(40)],
+    ]
+)
+BATCHES = 400
+GROUP_SIZE, GROUPS = 4, 4
+
+
+def sampled_gradients(name, sampling, current, **changes):
+    """The gradient of minus the loss, with respect to the logits, on each of many batches."""
+    chosen = preset(ENVIRONMENT, name)
+    settings = replace(
+        chosen.settings, num_envs=GROUP_SIZE * GROUPS, group_size=GROUP_SIZE, **changes
+    )
+    algorithm = replace(chosen.algorithm, penalty=None)
+    policy, evaluated = full_prefix_policy(CAT, sampling), full_prefix_policy(CAT, current)
+    make = partial(TokenGenerationVectorEnv, task=CAT, rewards=REWARDS)
+    envs = make_vector_env(make, settings.num_envs)
+    critic = make_critic(envs.single_observation_space, np.random.default_rng(0))
+    learner = new_learner(algorithm, settings, policy, critic)
+    state, rng = reset(envs, seed=1), np.random.default_rng(2)
+    gradients = []
+    for _ in range(BATCHES):
+        rollout, state = rollout_stage(envs, learner, settings, state, rng)
+        batch, _, _ = advantage_stage(rollout, learner, settings)
+        new, cache = evaluated.forward(batch.observations)
+        ratio = np.exp(new.log_prob(batch.actions) - batch.log_probs)
+        _, d_log_prob = algorithm.objective.loss(ratio, batch)
+        gradient = -evaluated.vjp(cache, d_log_prob[:, None] * new.grad_log_prob(batch.actions))
+        gradients.append(gradient[: TABLE.size])  # without the row of 'ended'
+    return np.array(gradients)
+
+
+def z_scores(gradients, exact, other):
+    """Of the mean gradient against the exact one and against another one, both (directions,).
+
+    The directions are random, except for the first one, which leads from one to the other.
+    """
+    directions = np.random.default_rng(3).normal(size=(6, exact.size))
+    directions[0] = (other - exact).ravel()
+    samples = gradients @ directions.T
+    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    return [(samples.mean(axis=0) - directions @ truth.ravel()) / error for truth in (exact, other)]
+
+
+EXACT = {
+    "grpo-paper": {"averaging": "response"},
+    "dr-grpo": {"advantage": "centred"},
+    "dapo": {"averaging": "group", "keep": "redraw"},
+    "gspo": {"averaging": "response"},
+    "cispo": {"averaging": "group"},
+    "sapo": {"averaging": "response"},
+    "maxrl": {"advantage": "success"},
+    "grpo": {},
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_first_update_of_each_preset_is_its_exact_expectation(name):
+    gradients = sampled_gradients(name, TABLE, TABLE)
+    exact = expected_update(TABLE, REWARDS, GROUP_SIZE, **EXACT[name])
+    averaging = {"averaging": "sum" if EXACT[name].get("averaging") else "response"}
+    other = expected_update(TABLE, REWARDS, GROUP_SIZE, **{**EXACT[name], **averaging})
+    z, z_other = z_scores(gradients, exact, other)
+    assert np.abs(z).max() < 4
+    assert np.abs(z_other).max() > 6  # the test can tell the averages apart
+
+
+STALE = {
+    "grpo-paper": {"token_gate": clipped_gate(0.2, 0.2)},
+    "dapo": {"token_gate": clipped_gate(0.2, 0.28)},
+    "gspo": {"response_gate": clipped_gate(3e-4, 4e-4), "length_root": True},
+    "cispo": {"token_gate": constant_weight_gate(2.0)},
+    "sapo": {"token_gate": soft_gate(1.0, 1.05)},
+}
+
+
+@pytest.mark.parametrize("name", STALE)
+def test_updates_from_stale_samples_are_their_exact_expectation(name):
+    gradients = sampled_gradients(name, TABLE, CURRENT)
+    options = {**EXACT[name], "log_sampling": TABLE}
+    exact = expected_update(CURRENT, REWARDS, GROUP_SIZE, **options, **STALE[name])
+    other = expected_update(CURRENT, REWARDS, GROUP_SIZE, **options)  # no correction
+    z, z_other = z_scores(gradients, exact, other)
+    assert np.abs(z).max() < 4
+    assert np.abs(z_other).max() > 6  # the test can tell the gates apart
+
+
+def test_the_presets_are_what_their_papers_say():
+    def objective(name):
+        return preset(ENVIRONMENT, name).algorithm.objective
+
+    assert objective("grpo-paper") == objective("dr-grpo") == Clipped(0.2)
+    assert objective("dapo") == Clipped(0.2, 0.28)
+    assert objective("gspo") == SequenceClip(3e-4, 4e-4)
+    assert isinstance(objective("cispo"), ClippedWeight)
+    assert objective("sapo") == SoftGate(1.0, 1.05)
+    assert preset(ENVIRONMENT, "grpo-paper").algorithm.penalty.beta == 0.04
+    assert preset(ENVIRONMENT, "grpo-paper").settings.group_size == 64
+    assert preset(ENVIRONMENT, "reinforce++-baseline").algorithm.penalty.estimator == "k2"
+    assert preset(ENVIRONMENT, "dapo").settings.mixed_groups
