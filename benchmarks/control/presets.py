@@ -26,7 +26,7 @@ from benchmarks import study
 from benchmarks.control import runs
 from benchmarks.rlhf.case import Case
 from minirl.exact import FiniteMDP, LQRProblem, lqr, tabular
-from minirl.presets import TABLE_CRITIC_FIT
+from minirl.presets import TABLE_CRITIC_FIT, VERIFIED
 from minirl.support.serialization import versions
 
 TOKENS = "minirl/TokenGeneration-v0"
@@ -70,9 +70,13 @@ STUDY = study.Study(study.RESULTS / "presets.csv", Item._fields, ("commit", *run
 
 
 def algorithms(env: str) -> list[str]:
-    """The names of the presets of an environment that are run."""
+    """The names of the presets of an environment that are run.
+
+    The presets for verifiable rewards have measurements of their own (docs/rlhf/group-relative.md).
+    """
     mujoco = minirl.PRESETS[env] is minirl.PRESETS["HalfCheetah-v5"]
-    return [name for name in minirl.PRESETS[env] if not mujoco or name in MUJOCO_ALGORITHMS]
+    names = [name for name in minirl.PRESETS[env] if name not in VERIFIED]
+    return [name for name in names if not mujoco or name in MUJOCO_ALGORITHMS]
 
 
 def wanted() -> list[Item]:

@@ -47,7 +47,7 @@ class AveragedTokens(PPO):
         return super().update(state, batch, *others)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class WithReference(PPOState):
     """PPO's state, with the reference model; `beta` is the weight of its KL in the loss."""
 
@@ -74,14 +74,14 @@ class KLInTheLoss(PPO):
 
     def step(self, state: Any, minibatch: Batch, old: Any) -> tuple[Any, float, float]:
         def penalty(reference: Any, new: Any, _: np.ndarray, beta: float) -> Any:
-            return self.penalty(new, reference, minibatch, beta)
+            return self.kl_term(new, reference, minibatch, beta)
 
         reference = state.reference(minibatch.observations)
         with mock.patch.object(ppo, "kl_to_old_policy", penalty):
             stepped, *numbers = super().step(state, minibatch, reference)
         return replace(state, policy=stepped.policy, optimizer=stepped.optimizer), *numbers
 
-    def penalty(
+    def kl_term(
         self, new: Any, reference: Any, minibatch: Batch, beta: float
     ) -> tuple[float, np.ndarray]:
         """The term of the loss, and its derivative (N, V) with respect to the new eta."""
@@ -94,7 +94,7 @@ class KLInTheLoss(PPO):
 class K3InTheLoss(KLInTheLoss):
     """The same with k3 of the sampled token, as GRPO has it (Shao et al. 2024, equation 4)."""
 
-    def penalty(
+    def kl_term(
         self, new: Any, reference: Any, minibatch: Batch, beta: float
     ) -> tuple[float, np.ndarray]:
         """The derivative of k3 with respect to log pi is 1 - pi_ref / pi."""

@@ -35,7 +35,7 @@ def test_the_kl_in_the_loss_has_the_derivative_of_its_value(kind):
 
     def loss(eta):
         new, theirs = minirl.Categorical(eta), minirl.Categorical(other)
-        return algorithm.penalty(new, theirs, batch, 0.3)
+        return algorithm.kl_term(new, theirs, batch, 0.3)
 
     if kind == "KLInTheLoss":
         exact = minirl.Categorical(eta).kl(minirl.Categorical(other))
@@ -94,7 +94,7 @@ def test_beta_in_the_loss_is_divided_as_the_advantages_are(monkeypatch):
     seen = []
     monkeypatch.setattr(
         script.KLInTheLoss,
-        "penalty",
+        "kl_term",
         lambda self, new, theirs, minibatch, beta: seen.append(beta) or (0.0, 0.0),
     )
     for whitened in (False, True):
