@@ -75,8 +75,40 @@ CONFIG = {
     },
 }
 
-# Shorter runs for the browser, per notebook: the text of a code cell, and what replaces it.
-BUDGETS: dict[str, dict[str, str]] = {}
+# Shorter runs for the browser, per notebook: the text of a code cell, and what replaces it. A
+# constant in the first line of the cell announces the change, and the reader may undo it there.
+BUDGETS = {
+    "05_trpo_vs_ppo.ipynb": {
+        "fresh = collect_batch(seed=1000": (
+            "BATCHES = 4  # a shorter run for the browser; the text below is about 12 batches\n"
+            "fresh = collect_batch(seed=1000"
+        ),
+        "for seed in range(12):": "for seed in range(BATCHES):",
+        ' of 12"': ' of {BATCHES}"',
+        "choices = {\n": (
+            "BATCHES = 2  # a shorter run for the browser; the text below is about six batches\n"
+            "choices = {\n"
+        ),
+        "for seed in range(6):": "for seed in range(BATCHES):",
+        "each of six batches": "each of {BATCHES} batches",
+    },
+    "07_preferences.ipynb": {
+        "three_words = TokenTask(": (
+            "# A shorter run for the browser; the text below is about sizes up to 10_000.\n"
+            "DUEL_SIZES = [300, 1000]\n"
+            "three_words = TokenTask("
+        ),
+        "duel_sizes, duel = [300, 1000, 3000, 10_000], {}": "duel_sizes, duel = DUEL_SIZES, {}",
+    },
+    "11_silent_bugs.ipynb": {
+        "def both(run, bug, seeds=range(3)):": (
+            "SEEDS = range(2)  # a shorter run for the browser; the text is about range(3)\n\n\n"
+            "def both(run, bug, seeds=SEEDS):"
+        ),
+        "[chain(seed) for seed in range(3)]": "[chain(seed) for seed in SEEDS]",
+        "[align(seed) for seed in range(3)]": "[align(seed) for seed in SEEDS]",
+    },
+}
 
 
 def wheel(name: str, folder: Path) -> None:

@@ -9,10 +9,12 @@ import argparse
 import functools
 import http.server
 import json
+import re
 import shutil
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -51,6 +53,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         config = json.loads((SITE / "lite" / "jupyter-lite.json").read_text())
         data = config["jupyter-config-data"]
         data["exposeAppInBrowser"] = True
+        overrides = {"@jupyterlab/notebook-extension:tracker": {"recordTiming": True}}
+        data["settingsOverrides"] = data.get("settingsOverrides", {}) | overrides
         settings = data["litePluginSettings"]["@jupyterlite/pyodide-kernel-extension:kernel"]
         settings["pyodideUrl"] = "/pyodide/pyodide.mjs"
         body = json.dumps(config).encode()
@@ -80,14 +84,30 @@ def complaints(cells: list[dict]) -> list[str]:
     return found[:3]
 
 
-def run(page: Page, root: str, name: str) -> tuple[float, float, list[str]]:
-    """Seconds until the kernel is ready, seconds of all cells, and complaints."""
+def slowest(cells: list[dict]) -> str:
+    """The heading of the slowest cell's section, and the seconds of this cell."""
+    heading, found = "", (0.0, "")
+    for cell in cells:
+        source = "".join(cell["source"])
+        heading = (re.findall("^## (.*)", source, re.M) or [heading])[-1]
+        times = cell["metadata"].get("execution", {})
+        if "shell.execute_reply" in times:
+            began, ended = (
+                datetime.fromisoformat(times[event])
+                for event in ("iopub.execute_input", "shell.execute_reply")
+            )
+            found = max(found, ((ended - began).total_seconds(), heading))
+    return f"slowest cell {found[0]:.0f} s, in {found[1]}"
+
+
+def run(page: Page, root: str, name: str) -> tuple[float, float, list[dict]]:
+    """Seconds until the kernel is ready, seconds of all cells, and the cells with outputs."""
     began = time.perf_counter()
     page.goto(f"{root}lite/notebooks/index.html?path=notebooks/{name}")
     page.wait_for_function(OPENED, timeout=TIMEOUT)
     ready = time.perf_counter()
     cells = page.evaluate(RUN_ALL)
-    return ready - began, time.perf_counter() - ready, complaints(cells)
+    return ready - began, time.perf_counter() - ready, cells
 
 
 def main() -> int:
@@ -99,7 +119,7 @@ def main() -> int:
         parser.error(f"there is no pyodide.mjs in {arguments.distribution}")
     folder = SITE / "lite" / "files" / "notebooks"
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.ipynb"))]
-    wanted = [n for n in names if any(part in n for part in arguments.names or [""])]
+    wanted = [name for name in names if any(part in name for part in arguments.names or [""])]
     Handler.distribution = arguments.distribution.resolve()
     handler = functools.partial(Handler, directory=str(SITE))
     failed = 0
@@ -113,10 +133,12 @@ def main() -> int:
         for name in wanted:
             page = chromium.new_page()
             page.set_default_timeout(TIMEOUT)
-            opened, ran, found = run(page, root, name)
+            opened, ran, cells = run(page, root, name)
             page.close()
+            found = complaints(cells)
             failed += bool(found)
-            print(f"{name:40} open {opened:5.0f} s   run {ran:5.0f} s", flush=True)
+            times = f"open {opened:4.0f} s   run {ran:4.0f} s   {slowest(cells)}"
+            print(f"{name:40} {times}", flush=True)
             for complaint in found:
                 print(f"    {complaint}", flush=True)
         chromium.close()

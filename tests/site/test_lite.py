@@ -97,6 +97,23 @@ def test_the_files_that_a_notebook_reads_are_there(path):
         assert (folder / name).exists(), name
 
 
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [
+        ("05_trpo_vs_ppo", "BATCHES = 4"),
+        ("05_trpo_vs_ppo", "BATCHES = 2"),
+        ("07_preferences", "DUEL_SIZES ="),
+        ("11_silent_bugs", "SEEDS ="),
+    ],
+)
+def test_a_shorter_run_is_announced_at_the_top_of_its_cell(name, constant):
+    code = cells(FILES / "notebooks" / f"{name}.ipynb", "code")
+    [cell] = [cell for cell in code if constant in cell]
+    head = "\n".join(cell.splitlines()[:2])
+    assert constant in head
+    assert "a shorter run for the browser" in head.lower()
+
+
 def test_jupyterlite_lists_every_file():
     for folder in [FILES, *(path for path in FILES.rglob("*") if path.is_dir())]:
         listing = LITE / "api" / "contents" / folder.relative_to(FILES) / "all.json"
