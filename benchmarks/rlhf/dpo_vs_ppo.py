@@ -39,7 +39,8 @@ from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.presets import Preset, preset
 from minirl.rlhf.align import ENVIRONMENT
-from minirl.rlhf.dpo import dpo_loss, path_log_probs
+from minirl.rlhf.dpo import path_log_probs
+from minirl.rlhf.preference_losses import dpo_loss
 from minirl.support.machine import one_core
 
 BETA = 0.3

@@ -12,7 +12,7 @@ from minirl.exact import sequences
 from minirl.exercises.verdict import Verdict, compare, compare_function
 from minirl.networks import Table
 from minirl.policy import Policy
-from minirl.rlhf import dpo
+from minirl.rlhf import dpo, preference_losses
 
 __all__ = ["dpo_loop", "dpo_loss", "margin_with_flips", "recovered_reward", "unchanged"]
 
@@ -92,10 +92,10 @@ def dpo_loop(answer: Callable[..., Any]) -> Verdict:
         policy = Policy(Table(1, size), Categorical, reference_logits)
         zeros, valid = np.zeros((len(first), 1), np.int64), np.ones((len(first), 1), dtype=bool)
         one, two = (Paths(zeros, side[:, None], valid) for side in (first, second))
-        margins = reference_logits[first] - reference_logits[second]
+        reference_log_probs = log_softmax(reference_logits)[np.stack([first, second])]
         method = dpo.DPO(beta=beta)
         for _ in range(steps):
-            _, gradient, _ = method.loss_and_gradient(policy, one, two, margins, labels)
+            _, gradient, _ = method.loss_and_gradient(policy, one, two, reference_log_probs, labels)
             policy = policy.with_parameters(policy.parameters - rate * gradient)
         return policy.parameters
 
@@ -156,7 +156,7 @@ def dpo_loss(answer: Callable[..., Any]) -> Verdict:
     """
 
     def loss(margins: np.ndarray, labels: np.ndarray) -> float:
-        return dpo.dpo_loss(margins, labels)[0]
+        return preference_losses.dpo_loss(margins, labels)[0]
 
     def overflowing(margins: np.ndarray, labels: np.ndarray) -> float:
         """np.exp overflows at a margin of 1,000, and 0 times infinity is NaN; compute the log of

@@ -1,18 +1,19 @@
 """The alignment chain, one file per stage, in the order in which a language model goes through it.
 
-=====================  ==========================================================================
-``language_model.py``  a language model is a `Policy` over contexts
-``sft.py``             supervised fine-tuning on packed demonstrations: the frozen reference
-``sft_network.py``      the same for a network: gradient steps instead of a closed form
-``preferences.py``     pairs of answers, labelled by an annotator
-``votes.py``           pairs of answers, ordered by votes as on StackExchange
-``reward_model.py``    Bradley-Terry: a reward from preferences
-``kl.py``              the KL to the reference: estimators, and the penalty in the reward
-``objective.py``       the objective of RLHF and its optimum, computed exactly
-``align.py``           RLHF: rollout, advantages, optimisation
-``dpo.py``             DPO and IPO: preferences without reward model and sampling
-``best_of_n.py``       search instead of learning
-=====================  ==========================================================================
+========================  ========================================================================
+``language_model.py``     a language model is a `Policy` over contexts
+``sft.py``                supervised fine-tuning on packed demonstrations: the frozen reference
+``sft_network.py``        the same for a network: gradient steps instead of a closed form
+``preferences.py``        pairs of answers, labelled by an annotator
+``votes.py``              pairs of answers, ordered by votes as on StackExchange
+``reward_model.py``       Bradley-Terry: a reward from preferences
+``kl.py``                 the KL to the reference: estimators, and the penalty in the reward
+``objective.py``          the objective of RLHF and its optimum, computed exactly
+``align.py``              RLHF: rollout, advantages, optimisation
+``preference_losses.py``  DPO, IPO and eight related losses of pairs of answers
+``dpo.py``                their loop: preferences without reward model and sampling
+``best_of_n.py``          search instead of learning
+========================  ========================================================================
 """
 
 from minirl.algorithms.reference_loss import ReferenceLoss, k1, k2, k3
@@ -30,7 +31,14 @@ from minirl.rlhf.language_model import (
     sample_responses,
 )
 from minirl.rlhf.objective import Objective
-from minirl.rlhf.preferences import Annotator, Preferences, sample_pairs
+from minirl.rlhf.preference_losses import PREFERENCE_LOSSES
+from minirl.rlhf.preferences import (
+    Annotator,
+    FreshPairs,
+    Preferences,
+    length_biased,
+    sample_pairs,
+)
 from minirl.rlhf.reward_model import (
     accuracy,
     bag_of_words,
@@ -49,9 +57,11 @@ __all__ = [
     "AdaptiveReferenceBeta",
     "Annotator",
     "Corpus",
+    "FreshPairs",
     "ReferenceKL",
     "ReferenceLoss",
     "Objective",
+    "PREFERENCE_LOSSES",
     "Preferences",
     "Questions",
     "TokenGenerationVectorEnv",
@@ -68,6 +78,7 @@ __all__ = [
     "fit_reward_model",
     "full_prefix_policy",
     "implicit_reward",
+    "length_biased",
     "k1",
     "k2",
     "k3",

@@ -10,7 +10,8 @@ cancels::
     IPO:  p (m - 1/(2 beta))^2 + (1 - p) (m + 1/(2 beta))^2,   m = margin / beta               (4)
 
 Here p is the label: the probability that y_1 is preferred (soft), or 0 or 1 (hard).
-Log-probabilities are summed over the tokens of a response, never averaged.
+Log-probabilities are summed over the tokens of a response, never averaged. The losses (3), (4) and
+their relatives are in `preference_losses.py`; the loop below serves all of them.
 
 If the labels are the Bradley-Terry probabilities sigmoid(r_1 - r_2) and every pair occurs, then
 pi* is the minimum of (3), no matter how often each pair occurs. The labels of an annotator of
@@ -22,10 +23,10 @@ round follow no Bradley-Terry model of r.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit, log_expit
+from scipy.special import expit
 from tqdm import tqdm
 
 from minirl.envs.token_tasks import Paths, TokenTask, require_indices
@@ -39,63 +40,23 @@ from minirl.optimizers import (
 )
 from minirl.policy import Policy
 from minirl.rlhf.language_model import log_table, require_model
-from minirl.rlhf.preferences import Preferences
-from minirl.rlhf.reward_model import accuracy, require_labelled
+from minirl.rlhf.preference_losses import (
+    LARGEST_BETA,
+    PREFERENCE_LOSSES,
+    SMALLEST_BETA,
+    PairLogProbs,
+    PreferenceLoss,
+)
+from minirl.rlhf.preferences import FreshPairs, Preferences
+from minirl.rlhf.reward_model import accuracy
 from minirl.support.arguments import check_arguments
 from minirl.support.fields import Count, check_fields
 from minirl.support.machine import one_core
 from minirl.support.validation import MOST_STEPS, require_count, require_within
 from minirl.training import Measure
 
-# Margins are beta times a difference of log-probabilities, and labels strictly between 0 and 1
-# require margins of about 1. With a beta outside this range, rounding errors dominate the margins.
-SMALLEST_BETA, LARGEST_BETA = 1e-8, 1e8
-
-
 _require_beta = partial(require_within, low=SMALLEST_BETA, high=LARGEST_BETA)
 _require_steps = partial(require_count, most=MOST_STEPS)
-
-
-def dpo_loss(margins: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """The DPO loss (3) of M pairs in nats, and its derivative with respect to the margins (M,).
-
-    loss = mean over pairs of -p log sigmoid(margin) - (1 - p) log sigmoid(-margin), with p the
-    label and margin = beta [log pi(y1|x)/ref(y1|x) - log pi(y2|x)/ref(y2|x)], the difference of the
-    implicit rewards of the two responses. The derivative is (sigmoid(margin) - p) / M. The loss is
-    log 2 where policy and reference are equal. Raises ValueError unless margins and labels are one
-    number per pair and labels lie in [0, 1].
-
-    >>> loss, d_margins = dpo_loss(np.array([0.0]), np.array([1.0]))
-    >>> round(loss, 4), d_margins
-    (0.6931, array([-0.5]))
-    """
-    margins, labels = require_labelled("margins", margins, labels)
-    log_likelihood = _weighted(labels, log_expit(margins))
-    log_likelihood += _weighted(1 - labels, log_expit(-margins))
-    return -float(log_likelihood.mean()), (expit(margins) - labels) / len(margins)
-
-
-def _weighted(labels: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """Labels times terms; 0 where a label is 0, even if the term is minus infinity."""
-    return np.multiply(labels, terms, out=np.zeros(terms.shape), where=labels > 0)
-
-
-def ipo_loss(margins: np.ndarray, labels: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
-    """The IPO loss (4) of M pairs, and its derivative with respect to the margins (M,).
-
-    loss = mean over pairs of p (m - 1/(2 beta))^2 + (1 - p) (m + 1/(2 beta))^2, with p the label
-    and m = margin / beta. The derivative is 2 (m - (2 p - 1) / (2 beta)) / (beta M). Raises
-    ValueError as `dpo_loss`, and for a beta outside [1e-8, 1e8].
-
-    >>> ipo_loss(np.array([0.0]), np.array([1.0]), beta=0.5)  # (0 - 1)^2, slope 2 (0 - 1) / 0.5
-    (1.0, array([-4.]))
-    """
-    _require_beta("beta", beta)
-    margins, labels = require_labelled("margins", margins, labels)
-    m, target = margins / beta, 1 / (2 * beta)
-    loss = (labels * (m - target) ** 2 + (1 - labels) * (m + target) ** 2).mean()
-    slope = 2 * (m - (2 * labels - 1) * target) / beta
-    return float(loss), slope / len(margins)
 
 
 def implicit_reward(task: TokenTask, policy: Policy, reference: Policy, beta: float) -> np.ndarray:
@@ -169,9 +130,43 @@ class DPOResult:
     rows: list[dict[str, float]]
 
 
+def mismatched_kl(
+    task: TokenTask, policy: Policy, reference: Policy, preferences: Preferences
+) -> float:
+    """KTO's estimate of KL(pi || pi_ref) in nats: responses of other pairs, each to another prompt.
+
+    z = max(0, mean over i of log pi(y_j|x_i) - log pi_ref(y_j|x_i)), where i goes through the
+    responses of all M pairs, first and second, and j is the one after i (arXiv:2402.01306). The
+    responses are not samples of the policy, so z is no unbiased estimate of the KL.
+
+    Raises
+    ------
+    ValueError
+        If the reference gives one of the responses probability 0 as an answer to the other prompt.
+    """
+    prompts = np.concatenate([preferences.prompts, preferences.prompts])
+    responses = np.roll(np.concatenate([preferences.first, preferences.second]), -1)
+    paths = task.paths(prompts, responses)
+    reference_log_probs = path_log_probs(reference, paths)[0]
+    if not np.isfinite(reference_log_probs).all():
+        raise ValueError(
+            "reference gives probability 0 to an answer of one pair as an answer to the prompt of "
+            "another: KTO's estimate of the KL is infinite; smooth the reference"
+        )
+    return max(0.0, float((path_log_probs(policy, paths)[0] - reference_log_probs).mean()))
+
+
+def _require_loss(name: str, value: Any) -> None:
+    if not (isinstance(value, PreferenceLoss) or value in PREFERENCE_LOSSES):
+        raise ValueError(
+            f"{name} must be one of {', '.join(PREFERENCE_LOSSES)}, or a loss of "
+            f"minirl.rlhf.preference_losses, got {value!r}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DPO:
-    """Gradient steps on minibatches of preference pairs, down the DPO or the IPO loss.
+    """Gradient steps on minibatches of preference pairs, down the DPO loss or one of its relatives.
 
     With margin = beta (log pi(y_1|x)/pi_ref(y_1|x) - log pi(y_2|x)/pi_ref(y_2|x)), p the label and
     m = margin / beta, the loss of a pair is::
@@ -179,15 +174,19 @@ class DPO:
         "dpo":  - p log sigmoid(margin) - (1 - p) log sigmoid(-margin)                         (3)
         "ipo":  p (m - 1/(2 beta))^2 + (1 - p) (m + 1/(2 beta))^2                              (4)
 
+    `minirl.rlhf.preference_losses` contains the other losses.
+
     Parameters
     ----------
     beta : float
         The coefficient of the KL in the objective that the optimal policy maximises, in
         [1e-8, 1e8]. For DPO it is in units of reward per nat. The objective of IPO is the
         probability of being preferred, not the reward: there beta is in that probability per nat,
-        and a smaller number has the same effect (see docs/results/rlhf.md).
-    loss : {"dpo", "ipo"}
-        Equation (3) or (4).
+        and a smaller number has the same effect (see docs/results/rlhf.md). The beta of another
+        loss is that of its formula in `preference_losses`.
+    loss : str or PreferenceLoss
+        A name in `PREFERENCE_LOSSES`, such as "dpo" or "ipo", or a value, such as
+        ``RobustDPO(flips=0.2)``.
     learning_rate : float or LinearSchedule
         The optimizer's step size.
     steps : int
@@ -201,7 +200,7 @@ class DPO:
     """
 
     beta: Annotated[float, _require_beta] = 0.3
-    loss: Literal["dpo", "ipo"] = "dpo"
+    loss: Annotated[str | PreferenceLoss, _require_loss] = "dpo"
     learning_rate: PositiveSchedule = LinearSchedule(0.1)
     steps: Annotated[int, _require_steps] = 600
     minibatch_size: Count = 512
@@ -209,63 +208,74 @@ class DPO:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.loss not in ("dpo", "ipo"):
-            raise ValueError(f'loss must be "dpo" or "ipo", got {self.loss!r}')
+
+    @property
+    def preference_loss(self) -> PreferenceLoss:
+        """The value of `loss`, also if it was given as a name."""
+        return PREFERENCE_LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
 
     def loss_and_gradient(
         self,
         policy: Policy,
         first: Paths,
         second: Paths,
-        reference_margins: np.ndarray,
+        reference_log_probs: np.ndarray,
         labels: np.ndarray,
+        kl: float = 0.0,
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        """The loss (3) or (4), its gradient (P,), and the margins (2) (M,).
+        """The loss of M pairs, for example (3), its gradient (P,), and the margins (M,).
 
-        margin = beta (log pi(y_1|x) - log pi(y_2|x) - (log pi_ref(y_1|x) - log pi_ref(y_2|x)))
+        For DPO and IPO, margin = beta (log pi(y_1|x) - log pi(y_2|x) - (log pi_ref(y_1|x) -
+        log pi_ref(y_2|x))), as in (2).
 
         Parameters
         ----------
         policy : Policy
         first, second : Paths
             The tokens of the first and of the second response of each of M pairs.
-        reference_margins : ndarray (M,)
-            log pi_ref(y_1|x) - log pi_ref(y_2|x), in nats.
+        reference_log_probs : ndarray (2, M)
+            log pi_ref(y_1|x) and log pi_ref(y_2|x), in nats.
         labels : ndarray (M,)
             Probabilities that the first response is preferred, in [0, 1].
+        kl : float
+            `mismatched_kl`, for KTO.
         """
         first_log_probs, first_cache = path_log_probs(policy, first)
         second_log_probs, second_cache = path_log_probs(policy, second)
-        margins = self.beta * (first_log_probs - second_log_probs - reference_margins)
-        if self.loss == "dpo":
-            loss, d_margins = dpo_loss(margins, labels)
-        else:
-            loss, d_margins = ipo_loss(margins, labels, self.beta)
-        gradient = path_gradient(policy, first, first_cache, self.beta * d_margins)
-        gradient -= path_gradient(policy, second, second_cache, self.beta * d_margins)
+        pairs = PairLogProbs(
+            np.stack([first_log_probs, second_log_probs]),
+            reference_log_probs,
+            np.stack([first.valid.sum(axis=1), second.valid.sum(axis=1)]),
+            labels,
+            kl,
+        )
+        loss, d_log_probs, margins = self.preference_loss.evaluate(pairs, self.beta)
+        gradient = path_gradient(policy, first, first_cache, d_log_probs[0])
+        gradient += path_gradient(policy, second, second_cache, d_log_probs[1])
         return loss, gradient, margins
 
     def fit(
         self,
         task: TokenTask,
         reference: Policy,
-        preferences: Preferences,
+        preferences: Preferences | FreshPairs,
         rng: np.random.Generator,
         *,
         measure: Measure | None = None,
         progress: bool = False,
     ) -> DPOResult:
-        """Align a copy of the reference to preferences by gradient steps on the loss (3) or (4).
+        """Align a copy of the reference to preferences by gradient steps on the loss.
 
         Parameters
         ----------
         task : TokenTask
         reference : Policy
             The policy at the first step, and pi_ref in the loss. It is not changed.
-        preferences : Preferences
-            Pairs of answers of `task`.
+        preferences : Preferences or FreshPairs
+            Pairs of answers of `task`. `FreshPairs` are drawn from the current policy whenever all
+            pairs have been used once (online DPO); then `minibatch_size` must divide their number.
         rng : Generator
-            Shuffles the pairs.
+            Shuffles the pairs, and draws and labels fresh ones.
         measure : callable, optional
             measure(policy) returns a dict of numbers to record before each step; it may be empty.
         progress : bool
@@ -274,43 +284,44 @@ class DPO:
         Raises
         ------
         ValueError
-            For a prompt or response that the task does not have, or an answer to which the
-            reference gives probability 0.
+            For a prompt or response that the task does not have, an answer to which the reference
+            gives probability 0, or fresh pairs whose number the minibatches do not divide.
         """
-        _require_of_task(task, preferences)
         require_model(task, reference)
+        size = min(self.minibatch_size, len(preferences))
         # (1) tokens of both answers and their log-probabilities under the reference, computed once
-        first = task.paths(preferences.prompts, preferences.first)
-        second = task.paths(preferences.prompts, preferences.second)
-        reference_margins = (
-            path_log_probs(reference, first)[0] - path_log_probs(reference, second)[0]
-        )
-        if not np.isfinite(reference_margins).all():
-            pair = int(np.argmin(np.isfinite(reference_margins)))
+        if isinstance(preferences, Preferences):
+            data = _prepared(task, reference, preferences)
+        elif len(preferences) % size:
             raise ValueError(
-                f"reference gives probability 0 to an answer of pair {pair}: it has no log-ratio; "
-                "smooth the reference"
+                f"minibatch_size must divide the {len(preferences)} fresh pairs, got "
+                f"{self.minibatch_size}: the annotator's labels of the others would be lost"
             )
         # (2) start at the reference: all margins 0, the loss log 2
         policy, state = reference, self.optimizer.init(reference.parameters)
         rows: list[dict[str, float]] = []
         order = np.zeros(0, dtype=np.int64)
-        size = min(self.minibatch_size, len(preferences))
         with one_core():
             for step in tqdm(range(self.steps), unit="step", disable=not progress):
                 row = measure(policy) if measure else {}
-                # (3) the next pairs of the shuffled order
+                # (3) the next pairs of the shuffled order; online, of pairs by the current policy
                 if len(order) < size:
+                    if isinstance(preferences, FreshPairs):
+                        data = _prepared(task, reference, preferences.draw(policy, rng))
                     order = rng.permutation(len(preferences))
                 pairs, order = order[:size], order[size:]
-                labels = preferences.labels[pairs]
+                labels = data.preferences.labels[pairs]
+                kl = 0.0
+                if self.preference_loss.uses_kl:
+                    kl = mismatched_kl(task, policy, reference, data.preferences.rows(pairs))
                 # (4) margins, loss and gradient
                 loss, gradient, margins = self.loss_and_gradient(
                     policy,
-                    Paths(*(column[pairs] for column in first)),
-                    Paths(*(column[pairs] for column in second)),
-                    reference_margins[pairs],
+                    Paths(*(column[pairs] for column in data.first)),
+                    Paths(*(column[pairs] for column in data.second)),
+                    data.reference_log_probs[:, pairs],
                     labels,
+                    kl,
                 )
                 # (5) the step
                 state, theta = self.optimizer.step(
@@ -322,6 +333,32 @@ class DPO:
                 policy = policy.with_parameters(theta)
                 rows.append({"loss": loss, "agreement": accuracy(expit(margins), labels), **row})
         return DPOResult(policy, rows)
+
+
+class _Prepared(NamedTuple):
+    """Pairs, their tokens, and their log-probabilities (2, M) under the reference."""
+
+    preferences: Preferences
+    first: Paths
+    second: Paths
+    reference_log_probs: np.ndarray
+
+
+def _prepared(task: TokenTask, reference: Policy, preferences: Preferences) -> _Prepared:
+    """Raises ValueError if the reference gives an answer probability 0."""
+    _require_of_task(task, preferences)
+    first = task.paths(preferences.prompts, preferences.first)
+    second = task.paths(preferences.prompts, preferences.second)
+    reference_log_probs = np.stack(
+        [path_log_probs(reference, paths)[0] for paths in (first, second)]
+    )
+    finite = np.isfinite(reference_log_probs).all(axis=0)
+    if not finite.all():
+        raise ValueError(
+            f"reference gives probability 0 to an answer of pair {int(np.argmin(finite))}: it has "
+            "no log-ratio; smooth the reference"
+        )
+    return _Prepared(preferences, first, second, reference_log_probs)
 
 
 def probability_masses(
@@ -366,5 +403,5 @@ def _require_of_task(task: TokenTask, preferences: Preferences) -> None:
 
 check_arguments(
     __name__,
-    often=("path_log_probs", "path_gradient", "dpo_loss", "ipo_loss", "DPO.loss_and_gradient"),
+    often=("path_log_probs", "path_gradient", "mismatched_kl", "DPO.loss_and_gradient"),
 )

@@ -19,7 +19,7 @@ from minirl.envs.token_tasks import TokenTask, require_indices
 from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
 from minirl.support.arguments import check_arguments
-from minirl.support.fields import Positive, check_fields
+from minirl.support.fields import Count, Positive, check_fields
 from minirl.support.validation import require_count, require_selection
 
 # A policy whose answers are identical in at least this many pairs is considered deterministic.
@@ -278,6 +278,65 @@ class Annotator:
         preferences = self.soft(pairs, utilities)
         labels = rng.random(len(preferences)) < preferences.labels
         return Preferences(pairs.prompts, pairs.first, pairs.second, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class FreshPairs:
+    """Pairs that are drawn from the policy that learns and labelled at once: online preferences.
+
+    `DPO.fit` draws `count` new pairs whenever all of the last ones have been used once. K draws
+    cost K count labels.
+
+    Parameters
+    ----------
+    task : TokenTask
+    annotator : Annotator
+        Gives each pair one judgement (a hard label).
+    utilities : ndarray (X, N)
+        What the annotator judges by.
+    count : int
+        Pairs per draw.
+    """
+
+    task: TokenTask
+    annotator: Annotator
+    utilities: np.ndarray
+    count: Count
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def draw(self, policy: Policy, rng: np.random.Generator) -> Preferences:
+        """`count` pairs as in `sample_pairs`, with hard labels."""
+        pairs = sample_pairs(self.task, policy, self.count, rng)
+        return self.annotator.hard(pairs, self.utilities, rng)
+
+
+# ---------------------------------------------------------------- biases
+
+
+def response_lengths(task: TokenTask) -> np.ndarray:
+    """Number of tokens of each response (N,), EOS included."""
+    responses = np.arange(task.num_responses)
+    return task.paths(np.zeros_like(responses), responses).valid.sum(axis=1)
+
+
+def length_biased(task: TokenTask, utilities: np.ndarray, per_token: float) -> np.ndarray:
+    """Utilities (X, N) of an annotator who likes long answers: u(x, y) + per_token |y|.
+
+    |y| is the number of tokens, EOS included. `per_token` is in units of utility, and may be
+    negative. Raises ValueError for utilities of another shape.
+    """
+    utilities = np.asarray(utilities, np.float64)
+    if utilities.shape != (len(task.prompts), task.num_responses):
+        raise ValueError(
+            f"utilities must have shape {(len(task.prompts), task.num_responses)}, one per prompt "
+            f"and response, got {utilities.shape}"
+        )
+    return utilities + per_token * response_lengths(task)
 
 
 check_arguments(__name__)

@@ -15,16 +15,10 @@ from minirl.envs.arithmetic import arithmetic
 from minirl.envs.token_tasks import Paths
 from minirl.exact import sequences
 from minirl.optimizers import SGD, LinearSchedule
-from minirl.rlhf.dpo import (
-    DPO,
-    dpo_loss,
-    implicit_reward,
-    ipo_loss,
-    path_log_probs,
-    probability_masses,
-)
+from minirl.rlhf.dpo import DPO, implicit_reward, path_log_probs, probability_masses
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.objective import Objective
+from minirl.rlhf.preference_losses import dpo_loss, ipo_loss
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
 from minirl.rlhf.reward_model import bradley_terry_loss, one_hot
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
@@ -79,13 +73,10 @@ def paths_of(preferences):
 
 
 def loss_and_gradient(method, policy, preferences, reference=REFERENCE):
-    """The method's own, with the margins of the reference from its table."""
+    """The method's own, with the log-probabilities of the reference from its table."""
     log_probs = response_log_probs(reference)
-    first = log_probs[preferences.prompts, preferences.first]
-    second = log_probs[preferences.prompts, preferences.second]
-    return method.loss_and_gradient(
-        policy, *paths_of(preferences), first - second, preferences.labels
-    )
+    both = log_probs[preferences.prompts, np.stack([preferences.first, preferences.second])]
+    return method.loss_and_gradient(policy, *paths_of(preferences), both, preferences.labels)
 
 
 # ---------------------------------------------------------------- the losses
@@ -156,7 +147,7 @@ def test_padded_positions_never_matter():
         return Paths(observations, tokens, valid)
 
     first, second = paths_of(preferences)
-    arguments = np.zeros(400), preferences.labels
+    arguments = np.zeros((2, 400)), preferences.labels
     for method in (DPO(), DPO(loss="ipo")):
         clean = method.loss_and_gradient(POLICY, first, second, *arguments)
         dirty = method.loss_and_gradient(POLICY, spoiled(first), spoiled(second), *arguments)
@@ -412,7 +403,7 @@ def test_where_the_probability_goes_on_the_arithmetic_task(seed):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "kto"}, 'loss must be "dpo" or "ipo", got \'kto\''),
+        ({"loss": "hinge"}, "loss must be one of dpo, .*, apo-down, or a loss of .*, got 'hinge'"),
         ({"minibatch_size": 1.5}, "minibatch_size must be a whole number of at least 1, got 1.5"),
     ],
 )

@@ -198,7 +198,7 @@ def run_offline(
 ) -> tuple[Policy, int, np.ndarray]:
     """A method that samples its pairs beforehand: policy, sentences, curve."""
     objective, steps = prepared.objective, DPO_STEPS[reward]
-    fitted = DPO(beta=objective.beta, loss=name, steps=steps).fit(  # type: ignore[arg-type]
+    fitted = DPO(beta=objective.beta, loss=name, steps=steps).fit(
         objective.task,
         objective.reference,
         prepared.soft if reward == "gold" else prepared.hard,

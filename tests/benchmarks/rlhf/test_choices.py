@@ -166,12 +166,12 @@ def test_averaged_dpo_averages_and_its_gradient_follows(monkeypatch):
     sums = script.dpo.path_log_probs
     checked = []
 
-    def check(self, policy, first, second, reference_margins, labels):
+    def check(self, policy, first, second, reference_log_probs, labels, kl):
         lengths = first.valid.sum(axis=1)
         np.testing.assert_allclose(
             script.dpo.path_log_probs(policy, first)[0], sums(policy, first)[0] / lengths
         )
-        rest = (first, second, reference_margins, labels)
+        rest = (first, second, reference_log_probs, labels, kl)
         _, gradient, _ = loss_and_gradient(self, policy, *rest)
         for place in np.argsort(-np.abs(gradient))[:3]:
             losses = []
