@@ -20,7 +20,12 @@ from minirl.policy import Policy
 from minirl.rlhf.language_model import sample_responses
 from minirl.support.arguments import check_arguments
 from minirl.support.fields import Count, Positive, check_fields
-from minirl.support.validation import require_count, require_selection
+from minirl.support.validation import (
+    require_count,
+    require_finite,
+    require_finite_numbers,
+    require_selection,
+)
 
 # A policy whose answers are identical in at least this many pairs is considered deterministic.
 _FEWEST_DRAWN = 1000
@@ -305,6 +310,7 @@ class FreshPairs:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        object.__setattr__(self, "utilities", _of_task(self.task, self.utilities))
 
     def __len__(self) -> int:
         return self.count
@@ -313,6 +319,18 @@ class FreshPairs:
         """`count` pairs as in `sample_pairs`, with hard labels."""
         pairs = sample_pairs(self.task, policy, self.count, rng)
         return self.annotator.hard(pairs, self.utilities, rng)
+
+
+def _of_task(task: TokenTask, utilities: np.ndarray) -> np.ndarray:
+    """`utilities` as float64, or ValueError unless they are finite numbers (X, N)."""
+    utilities = np.asarray(utilities, np.float64)
+    if utilities.shape != (len(task.prompts), task.num_responses):
+        raise ValueError(
+            f"utilities must have shape {(len(task.prompts), task.num_responses)}, one per prompt "
+            f"and response, got {utilities.shape}"
+        )
+    require_finite_numbers("utilities", utilities)
+    return utilities
 
 
 # ---------------------------------------------------------------- biases
@@ -328,14 +346,11 @@ def length_biased(task: TokenTask, utilities: np.ndarray, per_token: float) -> n
     """Utilities (X, N) of an annotator who likes long answers: u(x, y) + per_token |y|.
 
     |y| is the number of tokens, EOS included. `per_token` is in units of utility, and may be
-    negative. Raises ValueError for utilities of another shape.
+    negative. Raises ValueError for utilities of another shape, and for a
+    number that is not finite.
     """
-    utilities = np.asarray(utilities, np.float64)
-    if utilities.shape != (len(task.prompts), task.num_responses):
-        raise ValueError(
-            f"utilities must have shape {(len(task.prompts), task.num_responses)}, one per prompt "
-            f"and response, got {utilities.shape}"
-        )
+    utilities = _of_task(task, utilities)
+    require_finite("per_token", per_token)
     return utilities + per_token * response_lengths(task)
 
 

@@ -715,6 +715,11 @@ def test_a_length_biased_annotator_judges_by_utility_plus_length():
             "minibatch_size must divide the 20 fresh pairs, got 7",
         ),
         (lambda: length_biased(CAT, CAT.utilities[:, :5], 0.5), "utilities must have shape"),
+        (lambda: length_biased(CAT, CAT.utilities, math.inf), "per_token must be a finite number"),
+        (
+            lambda: FreshPairs(CAT, Annotator(), CAT.utilities * math.nan, 5),
+            "utilities must consist of finite numbers, got nan",
+        ),
     ],
 )
 def test_bad_input_is_named(make, message):
