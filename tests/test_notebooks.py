@@ -106,7 +106,17 @@ def test_each_figure_has_a_caption_and_an_alternative_text(path):
     assert [row["cell"] for row in ours] == figures
     for row in ours:
         assert row["caption"].endswith((".", "?")), row
-        assert len(row["alt"]) > 10, row
+        assert len(row["caption"].split()) > 10, f"{row}: say what is shown, not only the title"
+        assert "$" not in row["caption"] + row["alt"], f"{row}: the gallery loads no MathJax"
+        assert len(row["alt"]) > 80, f"{row}: say what the picture shows"
+        assert row["alt"] != row["caption"], row
+
+
+@pytest.mark.parametrize("number", ["06", "09"])
+def test_colours_have_names(number):
+    """A place in the colour cycle would give a curve the colour of TRPO or PPO by accident."""
+    [path] = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    assert not re.findall(r"""["']C\d""", source(path, "code"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
