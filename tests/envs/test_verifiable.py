@@ -8,6 +8,7 @@ from minirl.envs.verifiable import (
     UNEQUAL,
     demonstrations_with_rate,
     first_answer_correct,
+    overlong_penalty,
     verifiable,
 )
 
@@ -53,3 +54,32 @@ def test_bad_rates():
         verifiable(success_rates=(0.5, 0.5))
     with pytest.raises(ValueError, match=r"rate must lie in \[0, 1\], got 1.5"):
         demonstrations_with_rate("What is 3x3?", 1.5)
+
+
+def test_a_verifier_that_returns_something_else_is_named_with_the_response():
+    def half(prompt, words, cut):
+        return 0.5 if words == ("A:", "8") else 1.0
+
+    def spoken(prompt, words, cut):
+        return "yes" if words == ("A:", "8") else 1.0
+
+    message = "^verifier must return 0 or 1, got 0.5 for 'A: 8' to 'What is 2x2.'; use arithmetic"
+    for rates in (None, UNEQUAL):
+        with pytest.raises(ValueError, match=message):
+            verifiable(half, success_rates=rates)
+    with pytest.raises(ValueError, match="must return a finite number, got 'yes' for 'A: 8' to"):
+        verifiable(spoken)
+    assert verifiable(lambda prompt, words, cut: words == ("A:", "8")).utilities.max() == 1
+
+
+def test_the_overlong_penalty_falls_within_the_buffer():
+    lengths = np.arange(12)
+    penalty = overlong_penalty(lengths, longest=10, buffer=4)
+    expected = [0, 0, 0, 0, 0, 0, 0, -0.25, -0.5, -0.75, -1, -1]
+    np.testing.assert_allclose(penalty, expected, rtol=0, atol=1e-15)
+    assert not np.signbit(penalty[0])
+    at_once = overlong_penalty(lengths, longest=10, buffer=1)
+    np.testing.assert_allclose(at_once, -1.0 * (lengths >= 10))
+    for buffer in (0, 11):
+        with pytest.raises(ValueError, match=f"between 1 and longest, 10, got {buffer}"):
+            overlong_penalty(lengths, longest=10, buffer=buffer)

@@ -57,6 +57,34 @@ def test_limits():
     np.testing.assert_allclose(normalized_weight(p, 100_000), (p * (1 - p)) ** -0.5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("p", "weights"),
+    [(0.02, (1.72, 2.57, 5.86)), (0.1, (1.69, 2.33, 3.25)), (0.5, (1.62, 1.86, 1.98))],
+)
+def test_weights_that_the_docs_quote(p, weights):
+    quoted = [normalized_weight(p, group_size) for group_size in (4, 8, 64)]
+    np.testing.assert_allclose(quoted, weights, rtol=0, atol=0.005)
+    sample = enumerated_weight(p, 4, divide=True) * np.sqrt(3 / 4)  # divisor K - 1
+    assert abs(sample - weights[0]) > 0.1
+
+
+def test_large_groups_maximise_the_arcsine_of_the_root():
+    """The weight tends to 1 / sqrt(p (1 - p)), the derivative of 2 arcsin sqrt(p)."""
+    p, step = 0.3, 1e-5
+    rise = 2 * np.arcsin(np.sqrt(p + step)) - 2 * np.arcsin(np.sqrt(p - step))
+    assert normalized_weight(p, 100_000) == pytest.approx(rise / (2 * step), rel=1e-4)
+    assert abs(normalized_weight(p, 8) - rise / (2 * step)) > 0.1
+
+
+def test_resampling_each_prompt_favours_the_hard_one():
+    p = np.array([0.02, 0.5])
+    plain = normalized_weight(p, 8)
+    resampled = plain / (1 - silent_share(p, 8))
+    np.testing.assert_allclose(plain / plain.sum(), [0.58, 0.42], rtol=0, atol=0.005)
+    np.testing.assert_allclose(resampled / resampled.sum(), [0.90, 0.10], rtol=0, atol=0.005)
+    assert silent_share(p[0], 8) == pytest.approx(0.85, abs=0.005)
+
+
 def test_silent_share_is_the_probability_of_equal_rewards():
     p, group_size = 0.3, 4
     equal = sum(
@@ -255,14 +283,72 @@ def test_division_by_the_deviation_weighs_prompts_by_their_difficulty(group_size
     np.testing.assert_allclose(update, weights[:, None, None] * gradients / 2, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize(("averaging", "least"), [("response", 0.03), ("group", 0.01)])
-def test_with_other_averages_the_update_is_not_proportional_to_the_gradient(averaging, least):
+def residual_shares(update, gradients):
+    """Share of each prompt's update that is orthogonal to the gradient of its p, (X,)."""
+    flat, other = update.reshape(len(update), -1), gradients.reshape(len(update), -1)
+    directions = other / np.linalg.norm(other, axis=1, keepdims=True)
+    along = (flat * directions).sum(axis=1, keepdims=True) * directions
+    return np.linalg.norm(flat - along, axis=1) / np.linalg.norm(flat, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("averaging", "low", "high"),
+    [("sum", 0, 1e-14), ("response", 0.15, 0.18), ("group", 0.015, 0.02)],
+)
+def test_with_other_averages_the_update_is_not_proportional_to_the_gradient(averaging, low, high):
     _, gradients = success_gradients(LOG_POLICY, REWARDS)
     update = expected_update(LOG_POLICY, REWARDS, 8, averaging=averaging)
-    for x in range(2):
-        direction = gradients[x] / np.linalg.norm(gradients[x])
-        residual = update[x] - (update[x] * direction).sum() * direction
-        assert np.linalg.norm(residual) > least * np.linalg.norm(update[x])
+    shares = residual_shares(update, gradients)
+    assert (low <= shares).all()
+    assert (shares <= high).all()
+
+
+def jacobian(function, logits, step=1e-4):
+    """d function / d logits by central differences, a square matrix."""
+    columns = []
+    for index in np.ndindex(logits.shape):
+        ahead, behind = logits.copy(), logits.copy()
+        ahead[index] += step
+        behind[index] -= step
+        columns.append((function(ahead) - function(behind)).ravel() / (2 * step))
+    return np.array(columns).T
+
+
+@pytest.mark.parametrize("advantage", ["centred", "normalized"])
+@pytest.mark.parametrize("averaging", ["sum", "response", "group"])
+def test_only_sums_are_the_gradient_of_an_objective(advantage, averaging):
+    """The Jacobian of a gradient is symmetric."""
+
+    def update(logits):
+        log_policy = scipy.special.log_softmax(logits, axis=-1)
+        return expected_update(log_policy, REWARDS, 4, advantage=advantage, averaging=averaging)
+
+    matrix = jacobian(update, LOG_POLICY)
+    asymmetry = np.linalg.norm(matrix - matrix.T) / np.linalg.norm(matrix)
+    assert asymmetry < 1e-7 if averaging == "sum" else asymmetry > 0.01
+
+
+def test_division_by_the_length_is_two_gradients_one_of_them_times_p():
+    """The update is (1 - 1/K) (grad E[r / length] - p grad E[1 / length]), and p is no constant.
+
+    The asymmetry of its Jacobian is that of the outer product of grad p and grad E[1 / length].
+    """
+    log_policy, rewards = LOG_POLICY[:1], REWARDS[:1]
+    _, by_length = success_gradients(log_policy, rewards / LENGTHS)
+    _, inverse = success_gradients(log_policy, 1 / LENGTHS[None])
+    p, gradient = success_gradients(log_policy, rewards)
+    options = {"advantage": "centred", "averaging": "response"}
+    update = expected_update(log_policy, rewards, 4, **options)
+    np.testing.assert_allclose(update, 0.75 * (by_length - p * inverse), rtol=0, atol=1e-15)
+    assert np.abs(update - 0.75 * by_length).max() > 0.01  # without a baseline, it is a gradient
+
+    def update_at(logits):
+        return expected_update(scipy.special.log_softmax(logits, axis=-1), rewards, 4, **options)
+
+    matrix = jacobian(update_at, log_policy)
+    outer = np.outer(inverse.ravel(), gradient.ravel())
+    np.testing.assert_allclose(matrix - matrix.T, -0.75 * (outer - outer.T), rtol=0, atol=1e-8)
+    assert np.abs(outer - outer.T).max() > 0.001
 
 
 def test_leave_one_out_is_the_policy_gradient_and_the_group_mean_is_shorter():
@@ -285,6 +371,35 @@ def test_success_normalized_is_the_gradient_of_the_truncated_log():
         np.testing.assert_allclose(update, expected, rtol=0, atol=1e-14)
         one_term_more = slopes + (1 - p) ** (group_size - 1)
         assert np.abs(update - one_term_more[:, None, None] * gradients / 2).max() > 1e-3
+
+
+def test_the_mean_score_of_the_successes_has_one_term_more_than_the_centred_form():
+    """Mean over the successes of grad log pi(y), 0 without one: unbiased for T = N terms.
+
+    Subtracting the mean score of all N responses wherever there is a success gives T = N - 1.
+    """
+    p, gradients = success_gradients(LOG_POLICY, REWARDS)
+    by_group = {"successes": np.zeros_like(gradients), "centred": np.zeros_like(gradients)}
+    for x in range(2):
+        for group in itertools.product(range(7), repeat=GROUP_SIZE):
+            right = REWARDS[x, list(group)]
+            if not right.any():
+                continue
+            probability = np.exp(sum(log_prob(LOG_POLICY[x], y) for y in group))
+            scores = np.array([sum(score(x, y)) for y in group])
+            mean = np.tensordot(right, scores, axes=1) / right.sum()
+            by_group["successes"][x] += probability * mean
+            by_group["centred"][x] += probability * (mean - scores.mean(axis=0))
+
+    def truncated(terms):
+        return sum((1 - p) ** (k - 1) for k in range(1, terms + 1))[:, None, None] * gradients
+
+    expected = {"successes": truncated(GROUP_SIZE), "centred": truncated(GROUP_SIZE - 1)}
+    for name, value in by_group.items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-15)
+    assert np.abs(expected["successes"] - expected["centred"]).max() > 0.01
+    update = expected_update(LOG_POLICY, REWARDS, GROUP_SIZE, advantage="success")
+    np.testing.assert_allclose(update, by_group["centred"] / 2, rtol=0, atol=1e-15)
 
 
 def test_redrawing_keeps_the_direction_and_resampling_changes_the_weights():

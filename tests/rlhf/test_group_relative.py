@@ -17,6 +17,7 @@ from minirl import preset
 from minirl.algorithms.ppo import Clipped
 from minirl.algorithms.ratio_objectives import ClippedWeight, SequenceClip, SoftGate
 from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.exact import sequences
 from minirl.exact.groups import (
     clipped_gate,
     constant_weight_gate,
@@ -24,10 +25,10 @@ from minirl.exact.groups import (
     soft_gate,
 )
 from minirl.policy import make_critic
-from minirl.rlhf.align import ENVIRONMENT
+from minirl.rlhf.align import ENVIRONMENT, align
 from minirl.rlhf.language_model import full_prefix_policy
 from minirl.rollout import reset
-from minirl.training import advantage_stage, new_learner, rollout_stage
+from minirl.training import TrainingStopped, advantage_stage, new_learner, rollout_stage
 from minirl.vector_env import make_vector_env
 
 CAT = describe_the_cat()
@@ -43,14 +44,13 @@ REWARDS = np.array(
 )
 BATCHES = 400
 GROUP_SIZE, GROUPS = 4, 4
+SMALL = {"num_envs": GROUP_SIZE * GROUPS, "group_size": GROUP_SIZE}
 
 
-def sampled_gradients(name, sampling, current, **changes):
+def sampled_gradients(name, sampling, current, batches=BATCHES, **changes):
     """The gradient of minus the loss, with respect to the logits, on each of many batches."""
     chosen = preset(ENVIRONMENT, name)
-    settings = replace(
-        chosen.settings, num_envs=GROUP_SIZE * GROUPS, group_size=GROUP_SIZE, **changes
-    )
+    settings = replace(chosen.settings, **{**SMALL, **changes})
     algorithm = replace(chosen.algorithm, penalty=None)
     policy, evaluated = full_prefix_policy(CAT, sampling), full_prefix_policy(CAT, current)
     make = partial(TokenGenerationVectorEnv, task=CAT, rewards=REWARDS)
@@ -59,9 +59,11 @@ def sampled_gradients(name, sampling, current, **changes):
     learner = new_learner(algorithm, settings, policy, critic)
     state, rng = reset(envs, seed=1), np.random.default_rng(2)
     gradients = []
-    for _ in range(BATCHES):
+    for _ in range(batches):
         rollout, state = rollout_stage(envs, learner, settings, state, rng)
         batch, _, _ = advantage_stage(rollout, learner, settings)
+        if algorithm.normalize_advantages:
+            batch = batch.with_normalized_advantages()
         new, cache = evaluated.forward(batch.observations)
         ratio = np.exp(new.log_prob(batch.actions) - batch.log_probs)
         _, d_log_prob = algorithm.objective.loss(ratio, batch)
@@ -103,6 +105,61 @@ def test_the_first_update_of_each_preset_is_its_exact_expectation(name):
     z, z_other = z_scores(gradients, exact, other)
     assert np.abs(z).max() < 4
     assert np.abs(z_other).max() > 6  # the test can tell the averages apart
+
+
+@pytest.mark.parametrize("name", ["reinforce++", "reinforce++-baseline"])
+def test_whitening_over_the_tokens_of_large_batches_keeps_the_direction(name):
+    """The update tends to grad E[reward], divided by a deviation and by the mean length.
+
+    A mean and a deviation over all tokens of a large batch are constants. A constant baseline has
+    no effect on the expectation, whatever it is.
+    """
+    k = GROUP_SIZE if name.endswith("baseline") else 1
+    exact = expected_update(TABLE, REWARDS, 2, advantage="leave-one-out")
+    probs = np.exp(sequences.response_log_probs(TABLE)) / 2
+    lengths = np.array([len(CAT.words(y)) + (y < CAT.num_contexts) for y in range(40)])
+    p = 2 * (probs * REWARDS).sum(axis=1, keepdims=True)
+    centred = (1 - 1 / k) * (REWARDS - p) if k > 1 else REWARDS
+    noise = (k - 1) / k**2 * p * (1 - p)
+    tokens = (probs * lengths).sum()
+    mean = (probs * lengths * centred).sum() / tokens
+    variance = (probs * lengths * (centred**2 + noise)).sum() / tokens - mean**2
+    scale = (1 - 1 / k if k > 1 else 1) / (np.sqrt(variance) * tokens)
+    large = {"num_envs": 1024, "group_size": k}
+    gradients = sampled_gradients(name, TABLE, TABLE, batches=60, **large)
+    options = {"advantage": "leave-one-out", "averaging": "response"}
+    other = expected_update(TABLE, REWARDS, 2, **options)
+    other *= np.linalg.norm(scale * exact) / np.linalg.norm(other)
+    z, z_other = z_scores(gradients, scale * exact, other)
+    assert np.abs(z).max() < 4
+    assert np.abs(z_other).max() > 6  # a mean over each response has another direction
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "rewards", "message"),
+    [
+        ("dr-grpo", {"group_size": 1}, REWARDS, "it needs a rollout with groups, .*group_size=4"),
+        ("dapo", SMALL, np.ones((2, 40)), "0 of 4 groups had different returns in 100 rollouts"),
+        ("maxrl", SMALL, np.full((2, 40), 0.5), "needs returns of 0 or 1, got 0.5; use the"),
+    ],
+)
+def test_groups_that_teach_nothing_are_refused_in_one_line(name, changes, rewards, message):
+    chosen = preset(ENVIRONMENT, name)
+    chosen = replace(chosen, settings=replace(chosen.settings, **changes))
+    reference = full_prefix_policy(CAT, TABLE)
+    with pytest.raises((ValueError, TrainingStopped), match=message) as caught:
+        align(CAT, reference, rewards, chosen, sentences=16, beta=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_groups_of_equal_rewards_change_nothing():
+    chosen = preset(ENVIRONMENT, "grpo-paper")
+    chosen = replace(chosen, settings=replace(chosen.settings, **SMALL))
+    reference = full_prefix_policy(CAT, TABLE)
+    run = align(CAT, reference, np.ones((2, 40)), chosen, sentences=64, beta=None)
+    np.testing.assert_array_equal(run.policy.parameters, reference.parameters)
+    run = align(CAT, reference, REWARDS, chosen, sentences=64, beta=None)
+    assert (run.policy.parameters != reference.parameters).any()
 
 
 STALE = {

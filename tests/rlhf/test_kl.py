@@ -11,8 +11,8 @@ from scipy.special import log_softmax
 
 from minirl.advantages import RewardToGo
 from minirl.algorithms.policy_gradient import policy_gradient_loss
-from minirl.algorithms.reference_loss import k1, k2, k3
-from minirl.batch import flatten
+from minirl.algorithms.reference_loss import ReferenceLoss, k1, k2, k3
+from minirl.batch import Batch, flatten
 from minirl.distributions import Categorical
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.exact import sequences
@@ -173,6 +173,60 @@ def test_as_a_loss_each_estimator_descends_something_else():
     for name, estimator in ESTIMATORS.items():
         slopes = np.exp(OWN_RESPONSES) * derivative(estimator, LOG_RATIO) / 2
         close(sequences.score_sum(OWN, slopes), expected[name], atol=1e-10)
+
+
+def test_in_the_reward_only_k1_is_right():
+    """sum_y pi(y) k(log ratio) grad log pi(y), with k as a constant reward: grad KL for k1 only."""
+    forward = finite_difference_gradient(lambda own: sequences.kl(own, THEIR_RESPONSES))
+    for name, estimator in ESTIMATORS.items():
+        rewards = np.exp(OWN_RESPONSES) * estimator(LOG_RATIO) / 2
+        error = np.abs(sequences.score_sum(OWN, rewards) - forward).max()
+        assert error < 1e-10 if name == "k1" else error > 0.01, name
+
+
+def test_times_the_ratio_k1_and_k3_are_right_as_losses():
+    """d/d theta of sum_y old(y) (pi(y) / old(y)) k(log ratio) at pi = old."""
+    forward = finite_difference_gradient(lambda own: sequences.kl(own, THEIR_RESPONSES))
+    for name, estimator in ESTIMATORS.items():
+
+        def loss(own, estimator=estimator):
+            ratio = np.exp(own - OWN_RESPONSES)
+            return (np.exp(OWN_RESPONSES) * ratio * estimator(own - THEIR_RESPONSES)).sum() / 2
+
+        error = np.abs(finite_difference_gradient(loss) - forward).max()
+        assert error < 1e-10 if name in ("k1", "k3") else error > 0.01, name
+
+
+def test_summed_per_token_the_losses_freeze_the_visits():
+    """k2 and k3 of each token give the gradients of each context's own KL, weighted by its visits.
+
+    The effect of a token on which contexts follow is missing, so k2 is no longer grad KL.
+    """
+    responses = np.arange(CAT.num_responses)
+    gradients = {}
+    for name in ESTIMATORS:
+        term = ReferenceLoss(name, 1.0, REFERENCE)
+        gradients[name] = np.zeros(SHAPE)
+        for x in range(2):
+            paths = CAT.paths(np.full(len(responses), x), responses)
+            rows = np.nonzero(paths.valid)
+            observations, tokens = paths.observations[rows], paths.tokens[rows]
+            weight = np.exp(OWN_RESPONSES[x])[rows[0]] / 2
+            zeros = np.zeros(len(tokens))
+            log_probs = POLICY(observations).log_prob(tokens)
+            batch = Batch(observations, tokens, log_probs, zeros, zeros, zeros, weight)
+            _, d_eta = term.loss(POLICY(observations), batch)
+            np.add.at(gradients[name], (x, observations % 13), d_eta)
+    frozen = {"k1": np.zeros(SHAPE), "k2": np.empty(SHAPE), "k3": np.empty(SHAPE)}
+    visits = sequences.visitation(OWN)
+    for x, s in np.ndindex(2, 13):
+        own, theirs = np.exp(OWN[x, s]), np.exp(THEIRS[x, s])
+        frozen["k2"][x, s] = visits[x, s] * own * (OWN[x, s] - THEIRS[x, s] - looped_kl(x, s))
+        frozen["k3"][x, s] = visits[x, s] * (own - theirs)
+    for name, gradient in gradients.items():
+        close(gradient, frozen[name], atol=1e-12)
+    forward = finite_difference_gradient(lambda own: sequences.kl(own, THEIR_RESPONSES))
+    assert np.abs(frozen["k2"] - forward).max() > 0.01
 
 
 # ---------------------------------------------------------------- the penalty in the reward
