@@ -75,10 +75,11 @@ def sampled_gradients(name, sampling, current, batches=BATCHES, **changes):
 def z_scores(gradients, exact, other):
     """Of the mean gradient against the exact one and against another one, both (directions,).
 
-    The directions are random, except for the first one, which leads from one to the other.
+    The directions are random, except for the first two: the one from one to the other, which shows
+    a wrong direction best, and the exact gradient itself, which shows a wrong length best.
     """
     directions = np.random.default_rng(3).normal(size=(6, exact.size))
-    directions[0] = (other - exact).ravel()
+    directions[:2] = (other - exact).ravel(), exact.ravel()
     samples = gradients @ directions.T
     error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
     return [(samples.mean(axis=0) - directions @ truth.ravel()) / error for truth in (exact, other)]
