@@ -283,6 +283,7 @@ class World:
             ("sequences", "beta"): lambda: 0.5,
             ("sequences", "words"): lambda: 2,
             ("sequences", "coefficients"): lambda: np.ones((2, 7)),
+            ("sequences.path_sums", "values"): lambda: np.ones((2, 3, 3)),
             ("sequences.tree_sums", "coefficients"): lambda: np.ones(7),
             ("sequences", "vector"): lambda: np.ones((2, 3, 3)),
         }

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast
 
 import numpy as np
+from scipy.special import comb
 
 from minirl.batch import Rollout
 from minirl.support.arguments import check_arguments
-from minirl.support.fields import Flag, Fraction, NonNegative, check_fields
+from minirl.support.fields import Count, Flag, Fraction, NonNegative, check_fields
 from minirl.support.validation import require_fraction
 
 
@@ -345,15 +346,67 @@ class SuccessNormalized:
             If a return is neither 0 nor 1.
         """
         returns, means, _ = group_returns(rollout)
-        wrong = returns[(returns != 0) & (returns != 1)]
-        if len(wrong):
-            raise ValueError(
-                f"SuccessNormalized needs returns of 0 or 1, got {wrong[0]:.6g}; use the rewards "
-                "of a verifier, and no KL penalty in them (beta=None)"
-            )
+        _require_verdicts("SuccessNormalized", returns)
         advantages = np.divide(returns - means, means, out=np.zeros_like(returns), where=means > 0)
         shape = rollout.rewards.shape
         return np.broadcast_to(advantages, shape), _returns_to_go(rollout)
+
+
+@dataclass(frozen=True)
+class PassAtK:
+    """Advantages whose expected update is the gradient of pass@k, ``1 - (1 - p)^k``.
+
+    With m right episodes in a group of K, a right one has the advantage
+    ``k C(K - m, k - 1) / C(K - 1, k - 1)`` at every step, and a wrong one 0. This is K times the
+    unbiased weight of the estimate of pass@k, minus a baseline of the other episodes
+    (`minirl.exact.pass_at_k.centred_gradient_weights`). The returns must be 0 or 1.
+
+    Source: Walder and Karkhanis 2025 (arXiv:2505.15201). Episodes are not discounted.
+
+    Parameters
+    ----------
+    k : int
+        At least 2, and at most the size of the groups. For k = 1 use `LeaveOneOut`.
+    """
+
+    k: Count
+    discount: float = field(default=1.0, init=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.k < 2:
+            raise ValueError("k must be at least 2, got 1; pass@1 is the mean: use LeaveOneOut()")
+
+    def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and critic targets (T, E); meaningless on invalid rows.
+
+        Raises
+        ------
+        ValueError
+            If a return is neither 0 nor 1, or a group is smaller than k.
+        """
+        returns, means, sizes = group_returns(rollout)
+        _require_verdicts("PassAtK", returns)
+        if sizes.min() < self.k:
+            raise ValueError(
+                f"PassAtK({self.k}) needs groups of at least k, got one of {sizes.min()}; raise "
+                "group_size"
+            )
+        wrong = np.rint(sizes * (1 - means))
+        share = comb(wrong, self.k - 1) / comb(sizes - 1, self.k - 1)
+        advantages = np.where(returns == 1, self.k * share, 0.0)
+        shape = rollout.rewards.shape
+        return np.broadcast_to(advantages, shape), _returns_to_go(rollout)
+
+
+def _require_verdicts(name: str, returns: np.ndarray) -> None:
+    """Raise ValueError unless all returns are 0 or 1."""
+    wrong = returns[(returns != 0) & (returns != 1)]
+    if len(wrong):
+        raise ValueError(
+            f"{name} needs returns of 0 or 1, got {wrong[0]:.6g}; use the rewards of a verifier, "
+            "and no KL penalty in them (beta=None)"
+        )
 
 
 def _returns_to_go(rollout: Rollout) -> np.ndarray:

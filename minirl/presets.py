@@ -17,6 +17,7 @@ from minirl.advantages import (
     GroupCentered,
     GroupNormalized,
     LeaveOneOut,
+    PassAtK,
     RewardToGo,
     SuccessNormalized,
 )
@@ -193,6 +194,8 @@ VERIFIED = {
     ),
     # arXiv:2602.02710: the first terms of log p
     "maxrl": Preset(GROUP_PPO, replace(GROUPS, advantages=SuccessNormalized())),
+    # arXiv:2505.15201: the gradient of pass@4, with the baseline of k - 1 samples
+    "pass-at-k": Preset(GROUP_PPO, replace(GROUPS, advantages=PassAtK(4))),
 }
 
 PRESETS: dict[str, dict[str, Preset]] = {

@@ -15,6 +15,7 @@ from minirl.advantages import (
     GroupCentered,
     GroupNormalized,
     LeaveOneOut,
+    PassAtK,
     RewardToGo,
     SuccessNormalized,
     discounted_sums,
@@ -22,6 +23,7 @@ from minirl.advantages import (
     td_errors,
 )
 from minirl.envs.chain import Chain
+from minirl.exact.pass_at_k import centred_gradient_weights
 from minirl.policy import make_critic, make_policy
 from minirl.rollout import collect, reset
 
@@ -276,9 +278,40 @@ def test_success_normalized_by_hand():
         SuccessNormalized()(wrong)
 
 
+def test_pass_at_k_by_hand():
+    """The first right answer of a group counts most: k C(wrong, k - 1) / C(others, k - 1)."""
+    returns = [0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    rollout = whole_episodes([returns], [1] * 8, [0, 0, 0, 0, 1, 1, 1, 1])
+    # k = 2: 1 wrong of 3 others, then 3 wrong of 3 others
+    expected = [0.0, 2 / 3, 2 / 3, 2 / 3, 2.0, 0.0, 0.0, 0.0]
+    np.testing.assert_allclose(PassAtK(2)(rollout)[0], [expected], rtol=1e-15)
+    # k = 3: C(1, 2) = 0 in the first group, where any 3 answers contain a right one
+    expected = [0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0]
+    np.testing.assert_allclose(PassAtK(3)(rollout)[0], [expected], rtol=1e-15)
+
+
+@pytest.mark.parametrize("group_size", [3, 5])
+def test_pass_at_k_is_the_centred_weight_of_its_estimate(group_size):
+    for right in range(group_size + 1):
+        returns = (np.arange(group_size) < right).astype(float)
+        rollout = whole_episodes([returns], [1] * group_size, [0] * group_size)
+        weights = centred_gradient_weights(group_size, 3)[returns.astype(int), right]
+        advantages = PassAtK(3)(rollout)[0]
+        np.testing.assert_allclose(advantages, [group_size * weights], atol=1e-15)
+
+
+def test_pass_at_k_needs_verdicts_and_large_groups():
+    with pytest.raises(ValueError, match="PassAtK needs returns of 0 or 1, got 0.5; use .*"):
+        PassAtK(2)(whole_episodes([[0.0, 0.5]], [1, 1], [0, 0]))
+    with pytest.raises(ValueError, match=r"PassAtK\(3\) needs groups of at least k, got one of 2"):
+        PassAtK(3)(whole_episodes([[0.0, 1.0]], [1, 1], [0, 0]))
+    with pytest.raises(ValueError, match=r"k must be at least 2, got 1; .* use LeaveOneOut\(\)"):
+        PassAtK(1)
+
+
 @pytest.mark.parametrize(
     "estimator",
-    [LeaveOneOut(), GroupNormalized(), GroupCentered(), SuccessNormalized()],
+    [LeaveOneOut(), GroupNormalized(), GroupCentered(), SuccessNormalized(), PassAtK(2)],
     ids=repr,
 )
 def test_group_estimators_need_groups_of_whole_episodes(estimator):

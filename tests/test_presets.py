@@ -81,8 +81,8 @@ def test_every_preset_trains(env, name):
     settings = replace(
         default.settings, num_envs=max(2, default.settings.group_size), rollout_steps=16
     )
-    # "maxrl" learns from a verifier only; the default utility is not 0 or 1.
-    task = verifiable() if name == "maxrl" else None
+    # These learn from a verifier only; the default utility is not 0 or 1.
+    task = verifiable() if name in ("maxrl", "pass-at-k") else None
     made = env if task is None else partial(TokenGenerationVectorEnv, task=task)
     result = train(made, replace(default, settings=settings), total_steps=1)
     (row,) = result.history.rows
@@ -132,7 +132,7 @@ def test_other_environments_have_the_generic_presets():
     [
         ((CARTPOLE, "a2c"), "algorithm name 'a2c' is unknown; choose from .*, ppo$"),
         ((CARTPOLE, "grpo"), "algorithm name 'grpo' is unknown; choose from .*, ppo$"),
-        ((TOKENS, "a2c"), "choose from .*, rloo, grpo, .*, maxrl$"),
+        ((TOKENS, "a2c"), "choose from .*, rloo, grpo, .*, maxrl, pass-at-k$"),
         (("ppo", CARTPOLE), "got the name of an algorithm, 'ppo'; the environment comes first"),
         (("grpo", TOKENS), "got the name of an algorithm, 'grpo'; the environment comes first"),
         (("CartPol-v1", "ppo"), "environment 'CartPol-v1' can't be made: .*Did you mean"),

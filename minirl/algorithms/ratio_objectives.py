@@ -4,7 +4,8 @@ With ratio_i = pi(a_i|s_i) / pi_sampling(a_i|s_i) of a token, and w_i, A_i the w
 advantage of its row, each class below has the method ``loss(ratio, batch)``. It returns the loss
 and its derivative with respect to log pi(a_i|s_i), (N,)::
 
-    SequenceRatio   - sum_i w_i A_i R            R = product of the ratios of the whole episode  (1)
+    SequenceRatio   - sum_i w_i A_i R log pi(a_i|s_i), weight R constant                         (1)
+                      with R = product of the ratios of the whole episode
     SequenceClip    - sum_i w_i min(s A_i, clip(s, 1 - low, 1 + high) A_i), s = R^(1/length)     (2)
     ClippedWeight   - sum_i w_i A_i min(ratio_i, 1 + high) log pi(a_i|s_i), weight constant      (3)
     SoftGate        - sum_i w_i A_i (4 / tau) sigmoid(tau (ratio_i - 1))                         (4)
@@ -14,8 +15,8 @@ and its derivative with respect to log pi(a_i|s_i), (N,)::
 `Clipped`, with its own upper bound, serves GRPO and DAPO. All of them have the same gradient where
 every ratio is 1.
 
-(1) is the only one that is unbiased if the samples are from another policy, and if w_i A_i is a sum
-over whole responses. Its derivative with respect to each log pi of an episode is the same.
+(1) is the only one that is unbiased if the samples are from another policy: each episode counts
+with the ratio of its probabilities under the two policies (`minirl.exact.off_policy`).
 """
 
 from dataclasses import dataclass
@@ -65,14 +66,15 @@ def sequence_log_ratios(ratio: np.ndarray, episodes: np.ndarray) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class SequenceRatio:
-    """Objective (1): the ratio of the whole episode, R = product of its ratios.
+    """Objective (1): each row is weighted by R, the product of the ratios of its whole episode.
 
-    It is unbiased for samples of an older policy. Its variance grows with the KL between the two.
+    It is unbiased for samples of an older policy: the expected gradient is that of the current
+    policy's own samples. Its variance grows with the KL between the two.
 
     Parameters
     ----------
     largest : float, optional
-        R is truncated at this number and treated as a constant weight above it. This adds a bias.
+        R is truncated at this number, which adds a bias.
     """
 
     largest: PositiveOrNone = None
@@ -81,16 +83,13 @@ class SequenceRatio:
         check_fields(self)
 
     def loss(self, ratio: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
-        """The loss (1) and its derivative with respect to log pi(a_i|s_i), (N,).
-
-        With `largest`, the derivative is that of ``min(R, largest) log pi`` at a constant weight.
-        """
+        """- sum_i w_i A_i R, and the derivative of (1) with respect to log pi(a_i|s_i), (N,)."""
         episodes = _episodes(batch, "SequenceRatio")
         with np.errstate(over="ignore"):
             whole = np.exp(sequence_log_ratios(ratio, episodes)[0])
         whole = _bounded(np.minimum(whole, self.largest or np.inf))
         gain = batch.weight * batch.advantages * whole[episodes]
-        return -float(gain.sum()), -np.bincount(episodes, gain)[episodes]
+        return -float(gain.sum()), -gain
 
 
 @dataclass(frozen=True)

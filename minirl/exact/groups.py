@@ -242,7 +242,7 @@ def expected_update(
     rewards: Array,
     group_size: int,
     *,
-    advantage: Advantage = "normalized",
+    advantage: Advantage | Array = "normalized",
     epsilon: float = 0.0,
     averaging: Averaging = "sum",
     log_sampling: Array | None = None,
@@ -269,7 +269,8 @@ def expected_update(
     group_size : int
         K.
     advantage, epsilon
-        See `advantages`.
+        See `advantages`. An array (2, K + 1) is used as it is: the advantages of a wrong and of a
+        right response among m right ones, such as K times `pass_at_k.gradient_weights`.
     averaging : {"sum", "response", "group", "tokens"}
         share_i is 1/K, 1/(K length_i), 1/(tokens of the group), or 1/(tokens of the batch) times
         the number of groups.
@@ -302,7 +303,7 @@ def expected_update(
         raise ValueError("give token_gate or response_gate, not both")
     log_sampling = log_policy if log_sampling is None else log_sampling
     log_probs = response_log_probs(log_sampling)
-    table = advantages(advantage, group_size, epsilon)
+    table = _advantage_table(advantage, group_size, epsilon)
     lengths = response_lengths(log_policy)
     right = rewards == 1
     rest = None
@@ -330,6 +331,17 @@ def expected_update(
             masses += token_masses
         update[x] = masses - np.exp(log_policy[x]) * masses.sum(axis=1, keepdims=True)
     return update / len(update)
+
+
+def _advantage_table(advantage: Advantage | Array, group_size: int, epsilon: float) -> Array:
+    if isinstance(advantage, str):
+        return advantages(advantage, group_size, epsilon)
+    if advantage.shape != (2, group_size + 1):
+        raise ValueError(
+            f"advantage must have the shape (2, group_size + 1), {(2, group_size + 1)}, got "
+            f"{advantage.shape}"
+        )
+    return advantage
 
 
 def _kept(probs: Array, right: NDArray[np.bool_], group_size: int, keep: str) -> Array:

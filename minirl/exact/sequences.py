@@ -297,6 +297,16 @@ def score_sum(log_policy: FloatArray, coefficients: FloatArray) -> FloatArray:
     return gradient
 
 
+def path_sums(values: FloatArray) -> FloatArray:
+    """Sum (X, N) of `values` (X, C, V) over the tokens of each response.
+
+    For log-probabilities, the result is `response_log_probs`.
+    """
+    values = _matrices("values", values)
+    _levels("values", values)
+    return _sum_of_steps(values)
+
+
 def tree_sums(coefficients: FloatArray, words: int) -> FloatArray:
     """mass(s, a) (C, V): sum of `coefficients` (N,) over the responses with token a in context s.
 

@@ -11,6 +11,7 @@ from minirl.advantages import (
     GroupCentered,
     GroupNormalized,
     LeaveOneOut,
+    PassAtK,
     RewardToGo,
     SuccessNormalized,
 )
@@ -42,6 +43,7 @@ CONSTRUCTORS = {
         GroupCentered,
         GroupNormalized,
         SuccessNormalized,
+        PassAtK,
         ReturnScaling,
         CriticFit,
         TableFit,

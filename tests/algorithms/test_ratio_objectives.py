@@ -38,7 +38,6 @@ RATIO = np.exp([0.3, -0.4, 0.1, 0.6, 0.2, -0.5])
 ADVANTAGES = np.array([1.0, 1.0, 1.0, -2.0, -2.0, 0.5])
 BATCH = batch_of(ADVANTAGES)
 SMOOTH = [
-    SequenceRatio(),
     SequenceClip(0.4, 0.6),  # wide: no ratio is at a corner
     SoftGate(1.0, 1.05),
     SoftGate(3.0, 0.5),
@@ -63,16 +62,12 @@ def test_derivative_is_the_finite_difference(objective):
     assert np.abs(derivative).max() > 0.1
 
 
-@pytest.mark.parametrize("objective", [*SMOOTH, ClippedWeight(0.5)], ids=repr)
+CONSTANT_WEIGHTS = [ClippedWeight(0.5), SequenceRatio(), SequenceRatio(largest=1.0)]
+
+
+@pytest.mark.parametrize("objective", [*SMOOTH, *CONSTANT_WEIGHTS], ids=repr)
 def test_all_have_the_policy_gradient_where_the_ratios_are_one(objective):
     weight = 1 / LENGTHS.repeat(LENGTHS) if isinstance(objective, SequenceClip) else None
-    if isinstance(objective, SequenceRatio):
-        # Its derivative is that of a whole response: rows share the response's advantage.
-        weight = 1 / LENGTHS.repeat(LENGTHS)
-        batch = batch_of(ADVANTAGES, weight=weight)
-        _, derivative = objective.loss(np.ones(ROWS), batch)
-        np.testing.assert_allclose(derivative, -ADVANTAGES, rtol=1e-14)
-        return
     batch = batch_of(ADVANTAGES, weight=weight)
     _, derivative = objective.loss(np.ones(ROWS), batch)
     np.testing.assert_allclose(derivative, -batch.weight * ADVANTAGES, rtol=1e-14)
@@ -82,16 +77,16 @@ def test_sequence_ratio_is_the_product_of_its_tokens():
     log_ratios, lengths = sequence_log_ratios(RATIO, np.array([0, 0, 0, 1, 1, 2]))
     np.testing.assert_allclose(np.exp(log_ratios), [RATIO[:3].prod(), RATIO[3:5].prod(), RATIO[5]])
     np.testing.assert_array_equal(lengths, LENGTHS)
-    loss, _ = SequenceRatio().loss(RATIO, BATCH)
+    loss, derivative = SequenceRatio().loss(RATIO, BATCH)
     whole = np.exp(log_ratios).repeat(LENGTHS)
     assert loss == pytest.approx(-(BATCH.weight * ADVANTAGES * whole).sum(), rel=1e-14)
+    np.testing.assert_allclose(derivative, -BATCH.weight * ADVANTAGES * whole, rtol=1e-14)
 
 
 def test_a_truncated_sequence_ratio_is_a_constant_weight_above_the_bound():
     _, derivative = SequenceRatio(largest=1.1).loss(RATIO, BATCH)
     whole = np.array([np.exp(0.0), np.exp(0.8), np.exp(-0.5)])
-    gain = np.bincount([0, 0, 0, 1, 1, 2], BATCH.weight * ADVANTAGES)
-    expected = -(gain * np.minimum(whole, 1.1)).repeat(LENGTHS)
+    expected = -BATCH.weight * ADVANTAGES * np.minimum(whole, 1.1).repeat(LENGTHS)
     np.testing.assert_allclose(derivative, expected, rtol=1e-14)
 
 
@@ -129,7 +124,7 @@ def test_dapo_clips_at_its_own_upper_bound():
     np.testing.assert_allclose(symmetric, [0, 0, -0.79, 1.25, 0, 0.81])
 
 
-OBJECTIVES = [*SMOOTH, ClippedWeight(), SequenceRatio(largest=2.0)]
+OBJECTIVES = [*SMOOTH, ClippedWeight(), SequenceRatio(), SequenceRatio(largest=2.0)]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
