@@ -121,9 +121,19 @@ def parser() -> argparse.ArgumentParser:
         default="gold",
         help="reward that the methods learn from; all are evaluated by the gold reward",
     )
-    online = ", ".join(PRESETS["minirl/TokenGeneration-v0"])
     command.add_argument(
-        "--methods", nargs="+", default=["all"], help=f"{online}, dpo, ipo, best-of-n, or all"
+        "--model",
+        choices=["table", "mlp"],
+        default="table",
+        help="the language model: a bigram table, or a network of the features of a context",
+    )
+    online = ", ".join(name for name in PRESETS["minirl/TokenGeneration-v0"] if name != "maxrl")
+    command.add_argument(
+        "--methods",
+        nargs="+",
+        default=["all"],
+        help=f"{online}, dpo, ipo, best-of-n; all: those of RLHF, from policy-gradient to grpo, "
+        "dpo, ipo and best-of-n",
     )
     command.add_argument("--labels", type=int, default=3_000, help="number of preference pairs")
     command.add_argument("--seeds", type=int, default=2, help="number of runs of each method")
@@ -137,8 +147,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out",
         required=True,
-        help="folder for frontier.png, learning.png, overoptimisation.png, samples.md and "
-        "summary.json",
+        help="folder for frontier.png, learning.png, overoptimisation.png, verifiable.png, "
+        "samples.md and summary.json",
     )
 
     command = commands.add_parser(
@@ -294,6 +304,7 @@ def run_rlhf(arguments: argparse.Namespace) -> None:
         arguments.out,
         beta=arguments.beta,
         reward=arguments.reward,
+        model=arguments.model,
         methods=METHODS if "all" in arguments.methods else arguments.methods,
         labels=arguments.labels,
         seeds=arguments.seeds,

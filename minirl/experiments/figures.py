@@ -57,11 +57,29 @@ KNOWN_STYLES = {
     "dpo": (BLACK, LONG_DASHED),
     "ipo": (GREY, DASH_DOT_DOT),
     "best-of-n": (BLACK, DOTTED),
+    "grpo-paper": (SKY_BLUE, SOLID),
+    "dr-grpo": (BLUE, DASHED),
+    "dapo": (VERMILLION, DASH_DOT),
+    "gspo": (ORANGE, DASHED),
+    "cispo": (GREEN, SOLID),
+    "sapo": (PURPLE, DASHED),
+    "maxrl": (GREEN, DASH_DOT_DOT),
+    "reinforce++": (BLACK, SOLID),
+    "reinforce++-baseline": (GREY, DASHED),
 }
 # How figures write the names of algorithms; other names stay as they are.
 LABELS = {name: name.upper() for name in ("trpo", "ppo", "rloo", "grpo", "dpo", "ipo")} | {
     "policy-gradient": "policy gradient",
     "natural-gradient": "natural gradient",
+    "grpo-paper": "GRPO (paper)",
+    "dr-grpo": "Dr. GRPO",
+    "dapo": "DAPO",
+    "gspo": "GSPO",
+    "cispo": "CISPO",
+    "sapo": "SAPO",
+    "maxrl": "MaxRL",
+    "reinforce++": "REINFORCE++",
+    "reinforce++-baseline": "REINFORCE++ baseline",
 }
 OTHER_STYLES = [
     (color, line) for line in (SOLID, DASHED, DASH_DOT) for color in (PURPLE, SKY_BLUE, BLACK)

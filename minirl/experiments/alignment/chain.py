@@ -16,10 +16,10 @@ import numpy as np
 from minirl.envs.arithmetic import arithmetic
 from minirl.exact import sequences
 from minirl.policy import Policy
-from minirl.presets import preset
+from minirl.presets import VERIFIED, preset
 from minirl.rlhf.align import ENVIRONMENT, align
 from minirl.rlhf.dpo import DPO
-from minirl.rlhf.language_model import log_table
+from minirl.rlhf.language_model import log_table, network_policy
 from minirl.rlhf.objective import Objective
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
 from minirl.rlhf.reward_model import (
@@ -28,6 +28,7 @@ from minirl.rlhf.reward_model import (
     fit_reward_model,
 )
 from minirl.rlhf.sft import FineTuned, fine_tune, sample_demonstrations
+from minirl.rlhf.sft_network import fine_tune_network
 from minirl.training import Measure
 
 # Number of sentences that each online method may sample: it samples while it learns.
@@ -40,6 +41,10 @@ SENTENCES = {
     "grpo": 51_200,
 }
 METHODS = (*SENTENCES, "dpo", "ipo", "best-of-n")
+# The methods for verifiable rewards learn from any reward, except for MaxRL, which needs 0 and 1.
+SENTENCES |= {name: 51_200 for name in VERIFIED if name != "maxrl"}
+ALL_METHODS = (*METHODS, *(name for name in SENTENCES if name not in METHODS))
+MODELS = ("table", "mlp")
 DEMONSTRATIONS = 2_000
 HELD_OUT_PAIRS = 5_000
 # A table could memorise labels that were drawn once, noise included, so DPO stops early on them.
@@ -105,8 +110,10 @@ class MethodRun:
     seconds: float
 
 
-def prepare(*, beta: float, labels: int, seed: int) -> Prepared:
+def prepare(*, beta: float, labels: int, seed: int, model: str = "table") -> Prepared:
     """Supervised fine-tuning, preferences and the reward model of the arithmetic task.
+
+    `model` is "table", a bigram table, or "mlp", a network of the features of a context.
 
     Raises
     ------
@@ -114,25 +121,29 @@ def prepare(*, beta: float, labels: int, seed: int) -> Prepared:
         If beta is outside the range in which the exact numbers are accurate (see `Objective`).
     """
     task = arithmetic()
-    streams = np.random.SeedSequence(seed).spawn(3)
-    corpus_rng, label_rng, held_out_rng = (np.random.default_rng(stream) for stream in streams)
-    tuned = fine_tune(task, sample_demonstrations(task, DEMONSTRATIONS, corpus_rng))
+    streams = np.random.SeedSequence(seed).spawn(4)
+    corpus_rng, label_rng, held_out_rng, network_rng = map(np.random.default_rng, streams)
+    demonstrations = sample_demonstrations(task, DEMONSTRATIONS, corpus_rng)
+    if model == "table":
+        tuned = fine_tune(task, demonstrations)
+    else:
+        tuned = fine_tune_network(task, demonstrations, network_policy(task, network_rng))
     annotator, gold = Annotator(), task.utilities
     pairs = sample_pairs(task, tuned.policy, labels, label_rng)
     hard = annotator.hard(pairs, gold, label_rng)
     objective = Objective(task, tuned.policy, gold, beta)
-    model = fit_reward_model(bag_of_words(task), hard).centred(objective.reference_log_probs)
-    sequences.require_price("beta", beta, model.rewards())
+    reward_model = fit_reward_model(bag_of_words(task), hard).centred(objective.reference_log_probs)
+    sequences.require_price("beta", beta, reward_model.rewards())
     held_out = sample_pairs(task, tuned.policy, HELD_OUT_PAIRS, held_out_rng)
     return Prepared(
         tuned=tuned,
         pairs=pairs,
         soft=annotator.soft(pairs, gold),
         hard=hard,
-        model=model,
+        model=reward_model,
         held_out=annotator.soft(held_out, gold),
         objective=objective,
-        learned=model.rewards(),
+        learned=reward_model.rewards(),
     )
 
 

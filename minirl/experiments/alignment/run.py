@@ -10,7 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from minirl.experiments.alignment.chain import (
+    ALL_METHODS,
     METHODS,
+    MODELS,
     MethodRun,
     Prepared,
     overoptimise,
@@ -25,6 +27,11 @@ from minirl.experiments.alignment.report import (
     draw_figures,
     samples_page,
     summarize,
+)
+from minirl.experiments.alignment.verifiable import (
+    describe_verifiable,
+    draw_verifiable,
+    success_rates,
 )
 from minirl.experiments.runs import RUNS, claimed_folder, load_run
 from minirl.support.interrupts import hold_interrupts
@@ -59,6 +66,7 @@ def run_chain(
     *,
     beta: float = 0.3,
     reward: str = "gold",
+    model: str = "table",
     methods: Sequence[str] = METHODS,
     labels: int = 3_000,
     seeds: int = 2,
@@ -76,15 +84,18 @@ def run_chain(
     ----------
     out : path
         Folder for frontier.png, learning.png (unless best-of-n is the only method, because it does
-        not learn), overoptimisation.png, samples.md and summary.json.
+        not learn), overoptimisation.png, verifiable.png, samples.md and summary.json.
     beta : float
         Coefficient of the KL penalty, in units of reward per nat; about 1e-7 to 1e6, see
         `Objective`.
     reward : {"gold", "learned"}
         The reward that the methods learn from: the gold utilities (DPO: soft labels), or the reward
         model (DPO: the hard labels to which the model was fitted). All are judged by gold.
+    model : {"table", "mlp"}
+        What the language model is: a table with one row per context, fine-tuned as a bigram model,
+        or a network of the features of a context.
     methods : sequence of str
-        Names from `METHODS`.
+        Names from `ALL_METHODS`. The default, `METHODS`, leaves out those for verifiable rewards.
     labels : int
         Number of preference pairs.
     seeds : int
@@ -111,24 +122,28 @@ def run_chain(
     require_seed(seed)
     if reward not in ("gold", "learned"):
         raise ValueError(f'reward must be "gold" or "learned", got {reward!r}')
-    unknown = [name for name in methods if name not in METHODS]
+    if model not in MODELS:
+        raise ValueError(f'model must be "table" or "mlp", got {model!r}')
+    unknown = [name for name in methods if name not in ALL_METHODS]
     if unknown or not methods or len(set(methods)) < len(methods):
         raise ValueError(
-            f"methods must be different names from {', '.join(METHODS)}, got {', '.join(methods)}"
+            f"methods must be different names from {', '.join(ALL_METHODS)}, got "
+            f"{', '.join(methods)}"
         )
     arguments = {
         "beta": float(beta),
         "reward": reward,
+        "model": model,
         "methods": list(methods),
         "labels": int(labels),
         "seeds": int(seeds),
         "seed": int(seed),
     }
-    bar = tqdm(total=2 + seeds * len(methods), unit="stage", disable=not progress)
+    bar = tqdm(total=3 + seeds * len(methods), unit="stage", disable=not progress)
     with contextlib.ExitStack() as stack:
         stack.enter_context(bar)
         bar.set_description("fine-tuning, preferences, reward model")
-        prepared = prepare(beta=beta, labels=labels, seed=seed)
+        prepared = prepare(beta=beta, labels=labels, seed=seed, model=model)
         folder = stack.enter_context(claimed_folder(out, {"kind": "rlhf", **arguments}))
         text_rng = np.random.default_rng(seed)
         say(describe_preparation(prepared, text_rng))
@@ -145,8 +160,13 @@ def run_chain(
         followed = overoptimise(prepared, seed)
         say(describe_overoptimisation(followed))
         bar.update()
+        bar.set_description("verifiable rewards")
+        rates = success_rates(seed)
+        say(describe_verifiable(rates))
+        bar.update()
         summary = summarize(arguments, runs, followed, prepared)
         draw_figures(folder, runs, followed, prepared, reward)
+        draw_verifiable(rates, folder / "verifiable.png")
         sections = {
             "before: the reference": prepared.objective.reference_log_probs,
             **{f"after: {name}": seeds[0].log_probs for name, seeds in runs.items()},

@@ -585,10 +585,17 @@ def names(seen):
 
 
 def test_each_method_is_run_once_a_seed_and_the_seed_is_recorded(rehearsal):
-    assert rehearsal.prepare == [{"beta": 0.3, "labels": 500, "seed": 7}]
+    assert rehearsal.prepare == [{"beta": 0.3, "labels": 500, "seed": 7, "model": "table"}]
     assert rehearsal.runs == [(name, "learned", seed) for name in REHEARSED for seed in (7, 8)]
     assert rehearsal.over == [7]
-    told = {"beta": 0.3, "reward": "learned", "labels": 500, "seeds": 2, "seed": 7}
+    told = {
+        "beta": 0.3,
+        "reward": "learned",
+        "labels": 500,
+        "seeds": 2,
+        "seed": 7,
+        "model": "table",
+    }
     assert told.items() <= rehearsal.summary.items()
     assert rehearsal.identity == {"kind": "rlhf", "methods": REHEARSED, **told}
     assert list(rehearsal.summary["methods"]) == REHEARSED
@@ -714,6 +721,8 @@ def test_another_seed_prepares_other_pairs_and_the_same_seed_the_same(prepared):
         ({"beta": float("nan")}, "beta"),
         ({"beta": 1e9}, "beta must be from .* to .* for these rewards"),
         ({"reward": "silver"}, "silver"),
+        ({"model": "cnn"}, 'model must be "table" or "mlp", got .cnn.'),
+        ({"methods": ["maxrl"]}, "different names from .*, sapo, got maxrl"),
         ({"methods": ["ppo", "magic"]}, "magic"),
         ({"methods": []}, "best-of-n"),
         ({"methods": ["ppo", "ppo"]}, "different"),
