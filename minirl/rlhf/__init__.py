@@ -1,19 +1,21 @@
 """The alignment chain, one file per stage, in the order in which a language model goes through it.
 
-========================  ========================================================================
-``language_model.py``     a language model is a `Policy` over contexts
-``sft.py``                supervised fine-tuning on packed demonstrations: the frozen reference
-``sft_network.py``        the same for a network: gradient steps instead of a closed form
-``preferences.py``        pairs of answers, labelled by an annotator
-``votes.py``              pairs of answers, ordered by votes as on StackExchange
-``reward_model.py``       Bradley-Terry: a reward from preferences
-``kl.py``                 the KL to the reference: estimators, and the penalty in the reward
-``objective.py``          the objective of RLHF and its optimum, computed exactly
-``align.py``              RLHF: rollout, advantages, optimisation
-``preference_losses.py``  DPO, IPO and eight related losses of pairs of answers
-``dpo.py``                their loop: preferences without reward model and sampling
-``best_of_n.py``          search instead of learning
-========================  ========================================================================
+========================== =========================================================================
+``language_model.py``      a language model is a `Policy` over contexts
+``sft.py``                 supervised fine-tuning on packed demonstrations: the frozen reference
+``sft_network.py``         the same for a network: gradient steps instead of a closed form
+``preferences.py``         pairs of answers, labelled by an annotator
+``votes.py``               pairs of answers, ordered by votes as on StackExchange
+``reward_model.py``        Bradley-Terry: a reward from preferences
+``kl.py``                  the KL to the reference: estimators, and the penalty in the reward
+``objective.py``           the objective of RLHF and its optimum, computed exactly
+``align.py``               RLHF: rollout, advantages, optimisation
+``preference_losses.py``   DPO, IPO and eight related losses of pairs of answers
+``dpo.py``                 their loop: preferences without reward model and sampling
+``best_of_n.py``           search instead of learning
+``rejection_sampling.py``  sample, select, fit, repeat: search and imitation
+``process_rewards.py``     a reward for each token, by potential-based shaping
+========================== =========================================================================
 """
 
 from minirl.algorithms.reference_loss import ReferenceLoss, k1, k2, k3
@@ -39,6 +41,15 @@ from minirl.rlhf.preferences import (
     length_biased,
     sample_pairs,
 )
+from minirl.rlhf.process_rewards import PotentialShaping, soft_values
+from minirl.rlhf.rejection_sampling import (
+    fit_bigrams,
+    fit_network,
+    fit_table,
+    keep_best,
+    keep_right,
+    rejection_sampling,
+)
 from minirl.rlhf.reward_model import (
     accuracy,
     bag_of_words,
@@ -54,16 +65,17 @@ from minirl.rlhf.votes import Questions, pairs_from_scores, sample_questions, st
 __all__ = [
     "DPO",
     "EOS",
+    "PREFERENCE_LOSSES",
     "AdaptiveReferenceBeta",
     "Annotator",
     "Corpus",
     "FreshPairs",
-    "ReferenceKL",
-    "ReferenceLoss",
     "Objective",
-    "PREFERENCE_LOSSES",
+    "PotentialShaping",
     "Preferences",
     "Questions",
+    "ReferenceKL",
+    "ReferenceLoss",
     "TokenGenerationVectorEnv",
     "TokenTask",
     "accuracy",
@@ -75,22 +87,29 @@ __all__ = [
     "exact_match",
     "fine_tune",
     "fine_tune_network",
+    "fit_bigrams",
+    "fit_network",
     "fit_reward_model",
+    "fit_table",
     "full_prefix_policy",
     "implicit_reward",
-    "length_biased",
     "k1",
     "k2",
     "k3",
+    "keep_best",
+    "keep_right",
+    "length_biased",
     "log_table",
     "network_policy",
     "one_hot",
     "pairs_from_scores",
     "probability_masses",
+    "rejection_sampling",
     "sample_best_of_n",
     "sample_demonstrations",
     "sample_pairs",
     "sample_questions",
     "sample_responses",
+    "soft_values",
     "stack_exchange_score",
 ]
