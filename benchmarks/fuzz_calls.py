@@ -219,6 +219,14 @@ class World:
             ("minirl.Features", "x"): lambda: np.array([0, 3]),
             ("minirl.rlhf.ReferenceLoss", "reference"): lambda: None,
             ("minirl.rlhf.network_policy", "hidden_sizes"): lambda: (4,),
+            ("minirl.rlhf.keep_best", "rewards"): lambda: np.array([[0.0, 1.0], [1.0, 1.0]]),
+            ("minirl.rlhf.keep_right", "rewards"): lambda: np.array([[0.0, 1.0], [1.0, 1.0]]),
+            ("minirl.rlhf.soft_values", "objective"): lambda: minirl.rlhf.Objective(
+                self.task, self.language_model, self.task.utilities, 0.3
+            ),
+            ("minirl.rlhf.PotentialShaping", "first"): lambda: None,
+            ("minirl.rlhf.PotentialShaping", "state"): lambda: None,
+            ("minirl.rlhf.PotentialShaping", "rollout"): lambda: self.token_rollout,
             ("minirl.rlhf.Annotator", "first"): lambda: np.array([1.0, 2.0]),
             ("minirl.rlhf.Annotator", "second"): lambda: np.array([0.0, 2.5]),
             ("minirl.rlhf.Annotator", "utilities"): lambda: self.task.utilities.copy(),
@@ -285,6 +293,7 @@ class World:
             ("sequences", "coefficients"): lambda: np.ones((2, 7)),
             ("sequences.path_sums", "values"): lambda: np.ones((2, 3, 3)),
             ("sequences.tree_sums", "coefficients"): lambda: np.ones(7),
+            ("sequences.path_sums", "values"): lambda: np.ones((2, 3, 3)),
             ("sequences", "vector"): lambda: np.ones((2, 3, 3)),
         }
 
@@ -364,6 +373,12 @@ class World:
             "features": lambda: minirl.rlhf.one_hot(self.task),
             "preferences": lambda: self.preferences,
             "pairs": lambda: self.pairs,
+            "kept": lambda: minirl.rlhf.Corpus(np.array([0, 1]), np.array([1, 5])),
+            "select": lambda: minirl.rlhf.keep_best,
+            "fit": lambda: minirl.rlhf.fit_table,
+            "rounds": lambda: 1,
+            "groups": lambda: 3,
+            "potential": lambda: np.ones((2, 3)),
             "questions": lambda: self.questions,
             "count": lambda: 20,
             "n": lambda: 3,

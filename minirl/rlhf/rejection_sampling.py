@@ -29,7 +29,11 @@ from minirl.rlhf.language_model import full_prefix_policy, log_table, sample_res
 from minirl.rlhf.sft import Corpus, token_stream
 from minirl.rlhf.sft_network import context_counts, fine_tune_network
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import require_count, require_positive
+from minirl.support.validation import (
+    require_count,
+    require_finite_numbers,
+    require_positive,
+)
 
 # select(rewards (B, K)) -> which samples are kept, (B, K) of bool
 Select = Callable[[np.ndarray], np.ndarray]
@@ -60,6 +64,12 @@ class Round(NamedTuple):
 # ---------------------------------------------------------------- select
 
 
+def _require_groups(rewards: np.ndarray) -> None:
+    if rewards.ndim != 2 or not rewards.size:
+        raise ValueError(f"rewards must have shape (B, K), one row per group, got {rewards.shape}")
+    require_finite_numbers("rewards", rewards)
+
+
 def keep_best(rewards: np.ndarray) -> np.ndarray:
     """Keeps the sample with the largest reward of each row (B, K), and the first among equals.
 
@@ -69,6 +79,8 @@ def keep_best(rewards: np.ndarray) -> np.ndarray:
     array([[0, 1, 0],
            [1, 0, 0]])
     """
+    rewards = np.asarray(rewards)
+    _require_groups(rewards)
     unit = np.abs(rewards).max(axis=1, keepdims=True)
     best = (rewards / np.where(unit > 0, unit, 1)).round(13).argmax(axis=1)
     return best[:, None] == np.arange(rewards.shape[1])
@@ -79,6 +91,8 @@ def keep_right(rewards: np.ndarray) -> np.ndarray:
 
     Raises ValueError if a reward is neither 0 nor 1.
     """
+    rewards = np.asarray(rewards)
+    _require_groups(rewards)
     wrong = rewards[(rewards != 0) & (rewards != 1)]
     if len(wrong):
         raise ValueError(

@@ -73,6 +73,10 @@ def test_the_reward_of_each_token_is_the_exact_one(first):
     assert (ends == 3).any()
     assert (ends != 3).any()
     assert (state, len(metrics)) == ((None, 0) if first is None else (BETA, 5))
+    # The potential after the last token is 0, whatever the rows after it hold.
+    refilled = replace(rollout, observations=np.where(rows, rollout.observations, 0))
+    again = shaping.transform(shaping.init(ENVIRONMENTS), refilled, POLICY)[1]
+    np.testing.assert_array_equal(again[rows], rewards[rows])
     # A shift by one position, a common mistake, is not exact.
     shifted = np.roll(rewards, 1, axis=0)[rows]
     assert np.abs(shifted - exact.reshape(-1, 4)[contexts, tokens]).max() > 0.1

@@ -70,6 +70,12 @@ def test_kept_samples_have_the_exact_distribution(select, rewards, exact):
         assert low < np.abs(np.concatenate(scores)).max() < high
 
 
+def test_rounding_does_not_choose_among_equals():
+    """Rewards that agree to 1e-13 of the largest are equal; larger differences are not."""
+    mask = keep_best(np.array([[0.3, 0.1 + 0.2], [0.3, 0.3 + 1e-9], [0.0, 0.0], [-2.0, -1.0]]))
+    assert mask.astype(int).tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+
+
 def test_the_number_of_kept_samples_and_the_mean_reward():
     (only,) = run(groups=4000)
     success = (np.exp(LOG_PROBS) * RIGHT).sum(axis=1)
@@ -221,3 +227,11 @@ def test_bad_input_is_one_clear_line(changes, words):
     with pytest.raises(ValueError, match=words) as error:
         run(**changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("select", [keep_best, keep_right])
+def test_rewards_come_in_groups(select):
+    with pytest.raises(ValueError, match=r"rewards must have shape \(B, K\), one row per group"):
+        select(np.zeros(3))
+    with pytest.raises(ValueError, match="rewards must consist of finite numbers, got nan"):
+        select(np.array([[0.0, np.nan]]))
