@@ -293,7 +293,6 @@ class World:
             ("sequences", "coefficients"): lambda: np.ones((2, 7)),
             ("sequences.path_sums", "values"): lambda: np.ones((2, 3, 3)),
             ("sequences.tree_sums", "coefficients"): lambda: np.ones(7),
-            ("sequences.path_sums", "values"): lambda: np.ones((2, 3, 3)),
             ("sequences", "vector"): lambda: np.ones((2, 3, 3)),
         }
 
