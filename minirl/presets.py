@@ -1,7 +1,8 @@
 """Every default in one place: an algorithm's hyperparameters and settings for each environment.
 
 `PRESETS[env][name]` is a `Preset`: the algorithm and the settings that belong together. RLOO and
-GRPO, for example, are the policy gradient and PPO with settings of their own.
+GRPO, for example, are the policy gradient and PPO with settings of their own. `NETWORK_TOKENS`
+contains the presets of the token task for policies that are networks instead of tables.
 """
 
 import functools
@@ -26,7 +27,9 @@ from minirl.algorithms.ppo import Clipped
 from minirl.algorithms.ratio_objectives import ClippedWeight, SequenceClip, SoftGate
 from minirl.algorithms.reference_loss import ReferenceLoss
 from minirl.critic_fit import CriticFit, TableFit
+from minirl.networks import Features
 from minirl.optimizers import SGD, Adam, LinearSchedule
+from minirl.policy import Policy
 from minirl.reward_transforms import ReturnScaling
 from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
@@ -198,6 +201,29 @@ VERIFIED = {
     "pass-at-k": Preset(GROUP_PPO, replace(GROUPS, advantages=PassAtK(4))),
 }
 
+
+def _for_networks(item: Preset) -> Preset:
+    """The preset of a table, with the step sizes that suit a network of `Features`.
+
+    A parameter of a network acts in thousands of contexts, and a logit of a table in a single one.
+    Adam's steps are therefore a tenth as long. The policy gradient uses Adam too: the gradients of
+    a network's layers differ in size, and no single SGD step size suited all of them.
+    """
+    algorithm = item.algorithm
+    if isinstance(algorithm, PPO):
+        algorithm = replace(algorithm, learning_rate=NETWORK_RATE)
+    elif isinstance(algorithm, PolicyGradient):
+        algorithm = replace(algorithm, learning_rate=LinearSchedule(0.01), optimizer=Adam())
+    return replace(item, algorithm=algorithm)
+
+
+# The token task with a network instead of a table: the same algorithms and settings, other steps.
+# The natural gradient and TRPO need no change, because the Fisher matrix already measures how much
+# each parameter changes the policy.
+NETWORK_RATE = LinearSchedule(0.005)
+NETWORK_TOKENS = {name: _for_networks(item) for name, item in {**TOKENS, **VERIFIED}.items()}
+
+TOKEN_ENVIRONMENT = "minirl/TokenGeneration-v0"
 PRESETS: dict[str, dict[str, Preset]] = {
     "CartPole-v1": GENERIC,
     "Acrobot-v1": GENERIC,
@@ -291,11 +317,11 @@ PRESETS: dict[str, dict[str, Preset]] = {
     ),
     "minirl/Chain-v0": TABLE,
     "minirl/GridWorld-v0": TABLE,
-    "minirl/TokenGeneration-v0": {**TOKENS, **VERIFIED},
+    TOKEN_ENVIRONMENT: {**TOKENS, **VERIFIED},
 }
 
 
-def preset(env: MakeEnv, name: str) -> Preset:
+def preset(env: MakeEnv, name: str, policy: Policy | None = None) -> Preset:
     """The preset called `name` for an environment.
 
     "gymnasium:Pendulum-v1" and "Pendulum" have the presets of "Pendulum-v1". A registered
@@ -305,12 +331,20 @@ def preset(env: MakeEnv, name: str) -> Preset:
     >>> preset("CartPole-v1", "trpo").algorithm.max_kl
     0.01
 
+    Parameters
+    ----------
+    env : str or callable
+    name : str
+    policy : Policy, optional
+        The policy to be trained. On the token task, a network of `Features` has presets of its own,
+        `NETWORK_TOKENS`; everywhere else it makes no difference.
+
     Raises
     ------
     ValueError
         For an unknown environment, or a name that is not among the environment's presets.
     """
-    presets = presets_of(env)
+    presets = presets_of(env, policy)
     if name not in presets:
         raise ValueError(
             f"the algorithm name {name!r} is unknown; choose from the algorithms "
@@ -319,8 +353,10 @@ def preset(env: MakeEnv, name: str) -> Preset:
     return presets[name]
 
 
-def presets_of(env: MakeEnv) -> dict[str, Preset]:
+def presets_of(env: MakeEnv, policy: Policy | None = None) -> dict[str, Preset]:
     """All presets for an environment, by name; `GENERIC` if it has none of its own.
+
+    For the token task, a policy with a `Features` network has those of `NETWORK_TOKENS`.
 
     Raises
     ------
@@ -340,11 +376,17 @@ def presets_of(env: MakeEnv) -> dict[str, Preset]:
             gym.spec(env)
         except gym.error.Error as error:
             raise ValueError(f"environment {env!r} can't be made: {error}") from error
-    return PRESETS.get(registered, GENERIC)
+    presets = PRESETS.get(registered, GENERIC)
+    if presets is PRESETS[TOKEN_ENVIRONMENT] and isinstance(policy, Policy):
+        return NETWORK_TOKENS if isinstance(policy.network, Features) else presets
+    return presets
 
 
 def resolve(
-    env: MakeEnv, algorithm: str | Preset | Algorithm, settings: Settings | None = None
+    env: MakeEnv,
+    algorithm: str | Preset | Algorithm,
+    settings: Settings | None = None,
+    policy: Policy | None = None,
 ) -> Preset:
     """The algorithm and the settings of a run, from the arguments of `train`, `compare` or `align`.
 
@@ -360,15 +402,15 @@ def resolve(
         different settings, as PPO and GRPO have: the object does not say which of them it is.
     """
     if isinstance(algorithm, str):
-        algorithm = preset(env, algorithm)
+        algorithm = preset(env, algorithm, policy)
     if not isinstance(algorithm, Preset):
-        algorithm = Preset(algorithm, settings or _settings_of_class(env, algorithm))
+        algorithm = Preset(algorithm, settings or _settings_of_class(env, algorithm, policy))
     return algorithm if settings is None else replace(algorithm, settings=settings)
 
 
-def _settings_of_class(env: MakeEnv, algorithm: Algorithm) -> Settings:
+def _settings_of_class(env: MakeEnv, algorithm: Algorithm, policy: Policy | None) -> Settings:
     """The settings of the presets whose algorithm has the class of this one."""
-    presets = presets_of(env)
+    presets = presets_of(env, policy)
     same_class = {
         name: item.settings
         for name, item in presets.items()

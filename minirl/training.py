@@ -341,7 +341,7 @@ def train(
     """
     if settings is not None:
         require_instance("settings", settings, Settings)
-    chosen = resolve(env, algorithm, settings)
+    chosen = resolve(env, algorithm, settings, policy)
     algorithm, settings = chosen.algorithm, chosen.settings
     budget = _Budget(total_steps, total_episodes)
     require_seed(seed)

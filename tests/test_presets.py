@@ -4,13 +4,24 @@ from functools import partial
 import gymnasium
 import numpy as np
 import pytest
+from cat import describe_the_cat
 
 import minirl
 from minirl.advantages import GAE, GroupNormalized, LeaveOneOut
-from minirl.algorithms import ALGORITHMS, PPO, TRPO, PolicyGradient
+from minirl.algorithms import ALGORITHMS, PPO, TRPO, NaturalGradient, PolicyGradient
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.envs.verifiable import verifiable
-from minirl.presets import GENERIC, PRESETS, Preset, explain_fields, preset, presets_of, resolve
+from minirl.presets import (
+    GENERIC,
+    NETWORK_TOKENS,
+    PRESETS,
+    Preset,
+    explain_fields,
+    preset,
+    presets_of,
+    resolve,
+)
+from minirl.rlhf.language_model import full_prefix_policy, network_policy
 from minirl.settings import Settings
 from minirl.training import train
 
@@ -214,3 +225,39 @@ def test_a_function_may_have_an_argument_with_the_name_of_a_field():
         return 2 * num_envs
 
     assert double(num_envs=4) == 8
+
+
+# Networks on the token task
+
+
+def test_a_network_has_presets_of_its_own_on_the_token_task_only():
+    cat = describe_the_cat()
+    network = network_policy(cat, np.random.default_rng(0))
+    table = full_prefix_policy(cat, np.zeros((2, 13, 4)) - np.log(4))
+    assert NETWORK_TOKENS.keys() == PRESETS[TOKENS].keys()
+    assert preset(TOKENS, "ppo", network) is NETWORK_TOKENS["ppo"]
+    assert preset(TOKENS, "ppo", table) is preset(TOKENS, "ppo") is PRESETS[TOKENS]["ppo"]
+    assert preset(CARTPOLE, "ppo", network) is GENERIC["ppo"]
+    assert resolve(TOKENS, "rloo", None, network) == NETWORK_TOKENS["rloo"]
+    assert resolve(TOKENS, TRPO(), None, network).settings == NETWORK_TOKENS["trpo"].settings
+    with pytest.raises(ValueError, match="algorithm name 'a2c' is unknown; choose from .*, maxrl$"):
+        preset(TOKENS, "a2c", network)
+
+
+@pytest.mark.parametrize("name", NETWORK_TOKENS)
+def test_presets_for_networks_differ_in_the_step_size_only(name):
+    for_tables, for_networks = PRESETS[TOKENS][name], NETWORK_TOKENS[name]
+    assert for_networks.settings == for_tables.settings
+    tables, networks = for_tables.algorithm, for_networks.algorithm
+    changed = {
+        field.name
+        for field in fields(tables)
+        if getattr(tables, field.name) != getattr(networks, field.name)
+    }
+    expected = {
+        PPO: {"learning_rate"},
+        PolicyGradient: {"learning_rate", "optimizer"},
+        TRPO: set(),
+        NaturalGradient: set(),
+    }
+    assert changed == expected[type(tables)]

@@ -9,6 +9,7 @@ the limit is part of the task. The last action receives the whole reward::
     reward          0              0                 2.5
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -46,6 +47,18 @@ def checked_rewards(task: TokenTask, rewards: np.ndarray | None) -> np.ndarray:
             f"{task.text(response)!r} to {task.prompts[prompt]!r}"
         )
     return rewards
+
+
+def _different_prompts(
+    task: TokenTask, prompts: Sequence[int] | Sequence[str] | np.ndarray | None
+) -> np.ndarray:
+    """The numbers of the given prompts, or of all prompts of the task."""
+    if prompts is None:
+        return np.arange(len(task.prompts))
+    numbers = task.prompt_indices(prompts)
+    if not len(numbers) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"prompts must be different and at least one, got {list(prompts)}")
+    return numbers
 
 
 class TokenGeneration(gymnasium.Env[Any, Any]):
@@ -92,6 +105,13 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         E.
     task, rewards
         As for `TokenGeneration`.
+    prompts : sequence of int or str, optional
+        The prompts to draw from, as numbers or as texts. Default: all prompts of the task.
+
+    Raises
+    ------
+    ValueError
+        For a prompt that the task does not have, the same prompt twice, or no prompt.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -101,11 +121,13 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         num_envs: int = 1,
         task: TokenTask | None = None,
         rewards: np.ndarray | None = None,
+        prompts: Sequence[int] | Sequence[str] | np.ndarray | None = None,
     ) -> None:
         require_count("num_envs", num_envs)
         self.num_envs = int(num_envs)
         self.task = arithmetic() if task is None else task
         self.rewards = checked_rewards(self.task, rewards)
+        self.prompts = _different_prompts(self.task, prompts)
         self.single_observation_space = Discrete(self.task.num_observations)
         self.single_action_space = Discrete(len(self.task.vocabulary))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -136,8 +158,8 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
                 f"group_size must divide the number of environments, {self.num_envs}, got "
                 f"{group_size!r}"
             )
-        drawn = self.np_random.integers(len(self.task.prompts), size=self.num_envs // group_size)
-        self._prompts = np.repeat(drawn, group_size)
+        drawn = self.np_random.integers(len(self.prompts), size=self.num_envs // group_size)
+        self._prompts = np.repeat(self.prompts[drawn], group_size)
         self._contexts = np.zeros(self.num_envs, dtype=np.int64)
         self._ended = np.zeros(self.num_envs, dtype=bool)
         return self._observations(), {}
@@ -170,8 +192,8 @@ class TokenGenerationVectorEnv(VectorEnv[Any, Any, Any]):
         self._contexts = np.where(ended | begin_anew, 0, responses)
         self._ended = ended
         if begin_anew.any():
-            drawn = self.np_random.integers(len(task.prompts), size=int(begin_anew.sum()))
-            self._prompts[begin_anew] = drawn
+            drawn = self.np_random.integers(len(self.prompts), size=int(begin_anew.sum()))
+            self._prompts[begin_anew] = self.prompts[drawn]
         return self._observations(), rewards, ended.copy(), np.zeros_like(ended), {}
 
 

@@ -19,6 +19,7 @@
 """
 
 from minirl.algorithms.reference_loss import ReferenceLoss, k1, k2, k3
+from minirl.envs.addition import addition, operand_features
 from minirl.envs.arithmetic import arithmetic, exact_match
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.envs.token_tasks import EOS, TokenTask
@@ -32,7 +33,7 @@ from minirl.rlhf.language_model import (
     network_policy,
     sample_responses,
 )
-from minirl.rlhf.objective import Objective
+from minirl.rlhf.objective import Objective, reward_by_prompt
 from minirl.rlhf.preference_losses import PREFERENCE_LOSSES
 from minirl.rlhf.preferences import (
     Annotator,
@@ -79,6 +80,7 @@ __all__ = [
     "TokenGenerationVectorEnv",
     "TokenTask",
     "accuracy",
+    "addition",
     "align",
     "arithmetic",
     "bag_of_words",
@@ -102,9 +104,11 @@ __all__ = [
     "log_table",
     "network_policy",
     "one_hot",
+    "operand_features",
     "pairs_from_scores",
     "probability_masses",
     "rejection_sampling",
+    "reward_by_prompt",
     "sample_best_of_n",
     "sample_demonstrations",
     "sample_pairs",

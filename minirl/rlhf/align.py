@@ -10,6 +10,7 @@ of its inputs differ: the environment, which gives each sentence its reward, and
 transform `ReferenceKL`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -40,6 +41,7 @@ def align(
     *,
     sentences: int,
     beta: float | AdaptiveReferenceBeta | None = 0.3,
+    prompts: Sequence[int] | Sequence[str] | np.ndarray | None = None,
     seed: int = 0,
     settings: Settings | None = None,
     measure: Measure | None = None,
@@ -60,12 +62,15 @@ def align(
         r(x, y): the reward of each response to each prompt.
     algorithm : str, Preset or Algorithm
         "policy-gradient", "natural-gradient", "trpo", "ppo", "rloo", "grpo" or another name of
-        `PRESETS["minirl/TokenGeneration-v0"]`; a changed preset; or your own algorithm.
+        `PRESETS["minirl/TokenGeneration-v0"]`; a changed preset; or your own algorithm. If the
+        reference is a network of `Features`, a name means its preset in `NETWORK_TOKENS`.
     sentences : int
         Number of sentences to sample in total; the last rollout is completed.
     beta : float, AdaptiveReferenceBeta or None
         The coefficient of the KL penalty in units of reward per nat, or its initial value if it is
         adaptive; `Objective` states its range. None optimises the reward alone.
+    prompts : sequence of int or str, optional
+        The prompts to learn from, as numbers or as texts. Default: all prompts of the task.
     seed, settings, measure, progress
         As for `train`; the reward transform of `settings` is replaced.
 
@@ -82,7 +87,7 @@ def align(
             f"{reference.parameters[~np.isfinite(reference.parameters)][0]}; smooth a reference "
             "that excludes tokens"
         )
-    chosen = resolve(ENVIRONMENT, algorithm, settings)
+    chosen = resolve(ENVIRONMENT, algorithm, settings, reference)
     learns, penalty = chosen.algorithm, None
     if beta is not None:
         penalty = ReferenceKL(reference, beta)
@@ -96,7 +101,7 @@ def align(
         term = None if beta is None else replace(learns.penalty, beta=beta)
         learns, penalty = replace(learns, penalty=term), None
     return train(
-        partial(TokenGenerationVectorEnv, task=task, rewards=rewards),
+        partial(TokenGenerationVectorEnv, task=task, rewards=rewards, prompts=prompts),
         learns,
         total_episodes=sentences,
         seed=seed,

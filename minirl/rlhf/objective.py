@@ -19,6 +19,23 @@ from minirl.support.arguments import check_arguments
 from minirl.support.validation import require_instance
 
 
+def reward_by_prompt(
+    task: TokenTask, policy: Policy, rewards: np.ndarray | None = None
+) -> np.ndarray:
+    """The expected reward sum_y pi(y|x) r(x, y) of each prompt x, (X,), exact.
+
+    With rewards 0 and 1 it is the success rate. Training on some prompts only, it shows what
+    happens to the others.
+
+    Parameters
+    ----------
+    rewards : ndarray (X, N), optional
+        r(x, y) of every response. Default: the task's utilities.
+    """
+    probs = np.exp(sequences.response_log_probs(log_table(task, policy)))
+    return np.einsum("xn,xn->x", probs, checked_rewards(task, rewards))
+
+
 @dataclass(frozen=True, eq=False)
 class Objective:
     """The objective J(pi) = E[r(x, y)] - beta KL(pi || pi_ref), prompts uniform, computed exactly.

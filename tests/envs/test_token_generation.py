@@ -201,3 +201,34 @@ def test_actions_that_are_no_tokens_are_named(actions):
     envs.reset(seed=0)
     with pytest.raises(ValueError, match="actions must be 2 tokens 0 .. 3, got array"):
         envs.step(actions)
+
+
+def test_only_the_given_prompts_are_drawn():
+    """By number or by text, at a reset, at an autoreset and in groups."""
+    for prompts in ([1, 3], np.array([3, 1]), [arithmetic().prompts[i] for i in (1, 3)]):
+        env = TokenGenerationVectorEnv(400, prompts=prompts)
+        first, _ = env.reset(seed=0)
+        assert set(first) == {4_681, 3 * 4_681}
+        assert abs((first == 4_681).mean() - 0.5) < 0.1
+        env.step(np.full(400, 8))  # EOS
+        assert set(env.step(np.full(400, 8))[0]) == {4_681, 3 * 4_681}
+        grouped, _ = env.reset(seed=1, options={"group_size": 4})
+        assert (grouped.reshape(-1, 4) == grouped[::4, None]).all()
+        assert set(grouped) == {4_681, 3 * 4_681}
+    everything = TokenGenerationVectorEnv(400)
+    assert set(everything.reset(seed=0)[0]) == EMPTY_CONTEXTS
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "prompts must be"),
+        ([1, 1], r"prompts must be different and at least one, got \[1, 1\]"),
+        ([4], "prompts must be whole numbers 0 .. 3, got 4"),
+        (["What is 2x5?"], "prompt text 'What is 2x5.' is unknown"),
+        ("What is 2x4?", "prompts must be a list or an array of numbers, got the str"),
+    ],
+)
+def test_bad_prompts_are_named(prompts, message):
+    with pytest.raises(ValueError, match=message):
+        TokenGenerationVectorEnv(4, prompts=prompts)

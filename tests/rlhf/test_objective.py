@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 from minirl.exact import sequences
 from minirl.rlhf.language_model import full_prefix_policy, log_table
-from minirl.rlhf.objective import Objective
+from minirl.rlhf.objective import Objective, reward_by_prompt
 
 CAT = describe_the_cat()
 UTILITIES = CAT.utilities
@@ -89,3 +89,14 @@ def test_the_fraction_reached_by_a_value():
     assert OBJECTIVE.fraction_reached(start) == 0.0
     assert OBJECTIVE.fraction_reached(best) == 1.0
     assert OBJECTIVE.fraction_reached(0.75 * start + 0.25 * best) == pytest.approx(0.25)
+
+
+def test_the_reward_of_each_prompt_against_plain_sums():
+    probs = np.exp(sequences.response_log_probs(log_table(CAT, REFERENCE)))
+    for rewards in (None, np.random.default_rng(1).normal(size=UTILITIES.shape)):
+        rows = zip(probs, UTILITIES if rewards is None else rewards, strict=True)
+        expected = [sum(p * r for p, r in zip(*row, strict=True)) for row in rows]
+        np.testing.assert_allclose(reward_by_prompt(CAT, REFERENCE, rewards), expected, atol=1e-13)
+    assert reward_by_prompt(CAT, REFERENCE).mean() == pytest.approx(OBJECTIVE.reference_value)
+    with pytest.raises(ValueError, match=r"rewards must have shape \(2, 40\)"):
+        reward_by_prompt(CAT, REFERENCE, np.zeros((2, 3)))
