@@ -240,7 +240,9 @@ def test_a_network_has_presets_of_its_own_on_the_token_task_only():
     assert preset(CARTPOLE, "ppo", network) is GENERIC["ppo"]
     assert resolve(TOKENS, "rloo", None, network) == NETWORK_TOKENS["rloo"]
     assert resolve(TOKENS, TRPO(), None, network).settings == NETWORK_TOKENS["trpo"].settings
-    with pytest.raises(ValueError, match="algorithm name 'a2c' is unknown; choose from .*, maxrl$"):
+    with pytest.raises(
+        ValueError, match="algorithm name 'a2c' is unknown; choose from .*, pass-at-k$"
+    ):
         preset(TOKENS, "a2c", network)
 
 

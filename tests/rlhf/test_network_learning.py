@@ -26,6 +26,7 @@ from minirl.rlhf.align import align
 from minirl.rlhf.dpo import DPO, probability_masses
 from minirl.rlhf.language_model import full_prefix_policy, log_table, network_policy
 from minirl.rlhf.objective import Objective, reward_by_prompt
+from minirl.rlhf.preference_losses import PREFERENCE_LOSSES
 from minirl.rlhf.preferences import Annotator, sample_pairs
 from minirl.rlhf.sft import sample_demonstrations
 from minirl.rlhf.sft_network import fine_tune_network
@@ -89,7 +90,7 @@ def test_with_the_step_size_of_a_table_the_policy_gradient_collapses():
 @pytest.mark.parametrize("name", VERIFIED)
 def test_every_preset_for_verifiable_rewards_raises_the_success_rate(name):
     task = verifiable(first_answer_correct)
-    beta = None if name == "maxrl" else 0.01  # "maxrl" needs returns of 0 or 1
+    beta = None if name in ("maxrl", "pass-at-k") else 0.01  # these need returns of 0 or 1
     result = align(task, reference(), task.utilities, name, sentences=20_480, beta=beta, seed=3)
     assert reward_by_prompt(task, reference()).mean() < 0.68
     assert reward_by_prompt(task, result.policy).mean() > 0.9
@@ -168,18 +169,18 @@ def test_fisher_product_and_gradient_are_finite_differences():
     assert gradient @ direction == pytest.approx(float(numeric), rel=1e-7)
 
 
-@pytest.mark.parametrize("loss", ["dpo", "ipo"])
-def test_dpos_gradient_is_the_finite_difference(loss):
+@pytest.mark.parametrize("loss", PREFERENCE_LOSSES)
+def test_the_gradient_of_every_preference_loss_is_the_finite_difference(loss):
     policy, rng = random_network(5), np.random.default_rng(0)
     pairs = Annotator().soft(sample_pairs(CAT, REFERENCE, 40, rng), CAT.utilities)
     first, second = (CAT.paths(pairs.prompts, side) for side in (pairs.first, pairs.second))
-    margins = rng.normal(size=len(pairs))
+    given = rng.normal(size=(2, len(pairs))) - 3
     method = DPO(beta=0.4, loss=loss)
-    _, gradient, _ = method.loss_and_gradient(policy, first, second, margins, pairs.labels)
+    _, gradient, _ = method.loss_and_gradient(policy, first, second, given, pairs.labels)
     direction = rng.normal(size=gradient.size)
     numeric = finite_difference(
         lambda theta: method.loss_and_gradient(
-            policy.with_parameters(theta), first, second, margins, pairs.labels
+            policy.with_parameters(theta), first, second, given, pairs.labels
         )[0],
         policy.parameters,
         direction,
