@@ -303,6 +303,19 @@ def test_with_other_averages_the_update_is_not_proportional_to_the_gradient(aver
     assert (shares <= high).all()
 
 
+def test_the_mean_over_a_groups_tokens_divides_by_the_mean_length_up_to_order_one_over_k():
+    p, gradients = success_gradients(LOG_POLICY, REWARDS)
+    probs = np.exp(sequences.response_log_probs(LOG_POLICY))
+    lengths = (probs @ LENGTHS)[:, None, None]
+    errors = []
+    for group_size in (16, 64):
+        update = expected_update(LOG_POLICY, REWARDS, group_size, averaging="group")
+        limit = normalized_weight(p, group_size)[:, None, None] * gradients / lengths / 2
+        errors.append(np.linalg.norm(update - limit) / np.linalg.norm(limit))
+    assert 0.002 < errors[1] < 0.02
+    assert errors[0] / errors[1] == pytest.approx(4, abs=0.4)
+
+
 def jacobian(function, logits, step=1e-4):
     """d function / d logits by central differences, a square matrix."""
     columns = []
