@@ -5,6 +5,7 @@ from other files: the glossary of metrics, the map of equations, and the noteboo
 """
 
 import sys
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -13,6 +14,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from building import api, cards, chinese, explorables, glossary, lists, lite, notebooks  # noqa: E402
 
 project = "minirl"
+version = release = metadata.version("minirl-numpy")
 copyright = "2026, the minirl founders"
 extensions = [
     "building.api",
@@ -48,6 +50,8 @@ html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sourcelink = False
 html_math_renderer = "katex"
+suppress_warnings = ["epub.unknown_project_files"]  # fonts and licences, which the e-book omits
+epub_css_files = ["book.css"]
 exclude_patterns = [
     "_build",
     "notebooks/cards.md",

@@ -44,8 +44,8 @@ SITE = "/site/"  # in a notebook: the address of this site, which _static/lite.j
 BUTTONS = """\
 <div class="notebook-links">
 <a class="run" href="{root}lite/notebooks/index.html?path=notebooks/{name}.ipynb">{run}</a>
-<a href="{file}.ipynb" download>{download} .ipynb</a>
-<a href="{file}.py" download>{download} .py</a>
+<a href="{file}.ipynb" download="">{download} .ipynb</a>
+<a href="{file}.py" download="">{download} .py</a>
 <span>{note}</span>
 </div>"""
 ENGLISH = {

@@ -53,7 +53,7 @@ def describe(tree: nodes.document) -> str:
     ]
     text = " ".join(paragraphs[0].split()) if paragraphs else ""
     short = text if len(text) < 160 else text[:160].rpartition(" ")[0] + " …"
-    return f'<meta name="description" content="{html.escape(short)}">' if short else ""
+    return f'<meta name="description" content="{html.escape(short)}" />' if short else ""
 
 
 def colab(page: str) -> str:
@@ -83,11 +83,18 @@ def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree
         context["theme_source_edit_link"] = f"{REPOSITORY}/{verb}/main/{source(page)}"
 
 
+def prepare_book(app: Sphinx) -> None:
+    """The e-book has no search page, since the reader's program searches."""
+    if app.builder.name == "epub":
+        app.config.html_additional_pages = {}
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("notfound.extension")
     if SITE:
         app.setup_extension("sphinx_sitemap")
         app.setup_extension("sphinxext.opengraph")
     app.connect("config-inited", configure, priority=100)
+    app.connect("builder-inited", prepare_book)
     app.connect("html-page-context", correct, priority=900)  # after the theme
     return {"parallel_read_safe": True}
