@@ -20,7 +20,7 @@ from minirl.experiments.compare import compare
 from minirl.experiments.evaluation import evaluate
 from minirl.experiments.overrides import with_overrides
 from minirl.experiments.runs import claimed_folder, save_training, saved_description
-from minirl.presets import PRESETS, Preset, preset
+from minirl.presets import Preset, preset
 from minirl.support.checkpoint import checkpoint_steps
 from minirl.support.history import WINDOW, ReturnReached
 from minirl.support.interrupts import (
@@ -127,13 +127,13 @@ def parser() -> argparse.ArgumentParser:
         default="table",
         help="the language model: a bigram table, or a network of the features of a context",
     )
-    online = ", ".join(name for name in PRESETS["minirl/TokenGeneration-v0"] if name != "maxrl")
     command.add_argument(
         "--methods",
         nargs="+",
         default=["all"],
-        help=f"{online}, dpo, ipo, best-of-n; all: those of RLHF, from policy-gradient to grpo, "
-        "dpo, ipo and best-of-n",
+        help="policy-gradient, natural-gradient, trpo, ppo, rloo, grpo, dpo, ipo, best-of-n; all: "
+        "these nine. Also the presets for verifiable rewards (grpo-paper, dr-grpo, dapo, gspo, "
+        "...) and the other preference losses (simpo, kto, ...); an unknown name lists them",
     )
     command.add_argument("--labels", type=int, default=3_000, help="number of preference pairs")
     command.add_argument("--seeds", type=int, default=2, help="number of runs of each method")

@@ -9,18 +9,21 @@ judged by the gold rewards, which are what the human wants, even if it learned f
 
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from minirl.envs.arithmetic import arithmetic
 from minirl.exact import sequences
+from minirl.networks import Features
+from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.presets import VERIFIED, preset
 from minirl.rlhf.align import ENVIRONMENT, align
 from minirl.rlhf.dpo import DPO
 from minirl.rlhf.language_model import log_table, network_policy
 from minirl.rlhf.objective import Objective
+from minirl.rlhf.preference_losses import PREFERENCE_LOSSES
 from minirl.rlhf.preferences import Annotator, Pairs, Preferences, sample_pairs
 from minirl.rlhf.reward_model import (
     RewardModel,
@@ -41,14 +44,17 @@ SENTENCES = {
     "grpo": 51_200,
 }
 METHODS = (*SENTENCES, "dpo", "ipo", "best-of-n")
-# The methods for verifiable rewards learn from any reward, except for MaxRL, which needs 0 and 1.
-SENTENCES |= {name: 51_200 for name in VERIFIED if name != "maxrl"}
-ALL_METHODS = (*METHODS, *(name for name in SENTENCES if name not in METHODS))
+# The methods for verifiable rewards learn from any reward, except for those that need 0 and 1.
+SENTENCES |= {name: 51_200 for name in VERIFIED if name not in ("maxrl", "pass-at-k")}
+ALL_METHODS = tuple(dict.fromkeys([*METHODS, *SENTENCES, *PREFERENCE_LOSSES]))
 MODELS = ("table", "mlp")
 DEMONSTRATIONS = 2_000
 HELD_OUT_PAIRS = 5_000
 # A table could memorise labels that were drawn once, noise included, so DPO stops early on them.
 DPO_STEPS = {"gold": 600, "learned": 150}
+# Contexts of a network share parameters: it needs smaller and fewer steps, also with exact labels.
+NETWORK_DPO_STEPS = 200
+NETWORK_DPO_RATES = {"gold": LinearSchedule(0.01), "learned": LinearSchedule(0.003)}
 MEASUREMENTS = 50  # points of a learning curve
 BEST_OF = (2, 4, 8, 16, 64)
 REPORTED_BEST_OF = 16
@@ -209,7 +215,11 @@ def run_offline(
 ) -> tuple[Policy, int, np.ndarray]:
     """A method that samples its pairs beforehand: policy, sentences, curve."""
     objective, steps = prepared.objective, DPO_STEPS[reward]
-    fitted = DPO(beta=objective.beta, loss=name, steps=steps).fit(
+    algorithm = DPO(beta=objective.beta, loss=name, steps=steps)
+    if isinstance(objective.reference.network, Features):
+        steps = NETWORK_DPO_STEPS
+        algorithm = replace(algorithm, steps=steps, learning_rate=NETWORK_DPO_RATES[reward])
+    fitted = algorithm.fit(
         objective.task,
         objective.reference,
         prepared.soft if reward == "gold" else prepared.hard,
