@@ -43,8 +43,8 @@ def checks_of(path):
     return importlib.import_module(f"minirl.exercises.{path.stem[3:]}")
 
 
-def test_eleven_notebooks_each_with_solutions():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(1, 12)]
+def test_each_notebook_has_a_number_of_its_own_and_solutions():
+    assert len({path.name[:2] for path in NOTEBOOKS}) == len(NOTEBOOKS) >= 12
     assert [path.name for path in SOLUTIONS] == [path.name for path in NOTEBOOKS]
 
 
