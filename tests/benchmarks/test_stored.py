@@ -17,9 +17,10 @@ STUDIES = [
     ("speed.peers", "STUDY", lambda script: script.wanted(5)),
     ("rlhf.dpo_vs_ppo", "STUDY", lambda script: script.jobs()),
     ("rlhf.dpo_vs_ppo", "COMPUTE", lambda script: script.compute_jobs()),
+    ("rlhf.search", "SHAPING", lambda script: script.shaping_wanted()),
     *(
         (name, "STUDY", lambda script: script.wanted())
-        for name in ("control.presets", "rlhf.choices", "rlhf.reach")
+        for name in ("control.presets", "rlhf.choices", "rlhf.reach", "rlhf.search")
     ),
 ]
 CONTROL = ["classic_control", "mujoco_tasks", "ppo_objectives", "presets", "swimmer"]
@@ -35,6 +36,7 @@ PAGES = [
     ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.tables(s.COMPUTE.rows()).values()),
     ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.label_tables(s.STUDY.rows()).values()),
     ("results/rlhf.md", "rlhf.reach", lambda s: s.tables(s.STUDY.rows()).values()),
+    ("rlhf/search.md", "rlhf.search", lambda s: [s.search_table(), s.shaping_table()]),
     ("results/speed-peers-table.md", "speed.peers", lambda s: [s.tables()]),
     ("results/speed-scaling.md", "speed.scaling", lambda s: s.tables(s.from_rows(s.STUDY.rows()))),
     ("results/tests.md", "mutation", lambda s: [s.table(s.stored_rows())]),

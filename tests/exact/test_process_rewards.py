@@ -172,6 +172,21 @@ def test_whether_soft_values_lower_the_variance_depends_on_beta():
     assert [lowered(beta) for beta in (0.1, 0.3, 1.0)] == [10, 137, 199]
 
 
+def test_soft_values_leave_no_variance_at_the_optimum():
+    """With the KL in the reward, every sample of pi* then has the advantage 0."""
+    reference, rewards, potential = random_task(5)
+    optimum, values = sequences.soft_optimal_policy(reference, rewards, BETA)
+    zero = np.zeros_like(potential)
+    plain = shaped_rewards(rewards, zero) - BETA * (optimum - reference)
+    with_values = gradient_moments(optimum, plain, values)
+    assert abs(with_values.variance) < 1e-13
+    assert np.abs(with_values.mean).max() < 1e-14
+    assert gradient_moments(optimum, plain, zero).variance > 0.1
+    # The values of the reference's reward are another baseline.
+    others = sequences.action_values(reference, reference, rewards, 0.0)[1]
+    assert gradient_moments(optimum, plain, others).variance > 0.01
+
+
 def test_a_wrong_potential_is_unbiased_and_raises_the_variance():
     reference, rewards, potential = random_task(4)
     plain = shaped_rewards(rewards, 0 * potential)
