@@ -10,7 +10,7 @@ CAPTION = (
     "dashed line is the share of groups whose rewards are all equal. Such groups change nothing."
 )
 FUNCTIONS = ["minirl.exact.groups.normalized_weight", "minirl.exact.groups.silent_share"]
-SECTIONS: tuple[str, ...] = ()
+SECTIONS = ("13.4",)
 CASES = [
     {"p": 0.02, "group_size": 8},
     {"p": 0.5, "group_size": 2},
