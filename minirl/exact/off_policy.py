@@ -36,9 +36,9 @@ Array = NDArray[np.float64]
 class UpdateMoments(NamedTuple):
     """Moments of the gradient estimate of one response, and how far its mean is from the truth.
 
-    `mean` (X, C, V) is E[g], and `second_moment` is E[|g|^2]. `variance` is E[|g - E[g]|^2], the
-    trace of the covariance. `cosine` is that of E[g] with the gradient of the expected reward, and
-    `relative_bias` is ``|E[g] - gradient| / |gradient|``.
+    `mean` (X, C, V) is ``E[g]``, and `second_moment` is ``E[|g|^2]``. `variance` is
+    ``E[|g - E[g]|^2]``, the trace of the covariance. `cosine` is that of ``E[g]`` with the gradient
+    of the expected reward, and `relative_bias` is ``|E[g] - gradient| / |gradient|``.
     """
 
     mean: Array
