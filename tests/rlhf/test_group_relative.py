@@ -17,6 +17,7 @@ from minirl import preset
 from minirl.algorithms.ppo import Clipped
 from minirl.algorithms.ratio_objectives import ClippedWeight, SequenceClip, SoftGate
 from minirl.envs.token_generation import TokenGenerationVectorEnv
+from minirl.envs.verifiable import first_answer_correct, verifiable
 from minirl.exact import sequences
 from minirl.exact.groups import (
     clipped_gate,
@@ -26,7 +27,8 @@ from minirl.exact.groups import (
 )
 from minirl.policy import make_critic
 from minirl.rlhf.align import ENVIRONMENT, align
-from minirl.rlhf.language_model import full_prefix_policy
+from minirl.rlhf.language_model import full_prefix_policy, log_table
+from minirl.rlhf.sft import fine_tune, sample_demonstrations
 from minirl.rollout import reset
 from minirl.training import TrainingStopped, advantage_stage, new_learner, rollout_stage
 from minirl.vector_env import make_vector_env
@@ -196,3 +198,59 @@ def test_the_presets_are_what_their_papers_say():
     assert preset(ENVIRONMENT, "grpo-paper").settings.group_size == 64
     assert preset(ENVIRONMENT, "reinforce++-baseline").algorithm.penalty.estimator == "k2"
     assert preset(ENVIRONMENT, "dapo").settings.mixed_groups
+
+
+# ---------------------------------------------------------------- the length of answers
+
+
+@pytest.fixture(scope="module")
+def verified():
+    """The task of notebook 13, prompts of equal difficulty, and the reference's table."""
+    task = verifiable(first_answer_correct)
+    data = sample_demonstrations(task, 2000, np.random.default_rng(0))
+    return task, log_table(task, fine_tune(task, data).policy)
+
+
+def lengths_after(task, log_policy, averaging, rate, steps):
+    """Accuracy, mean tokens of right and of wrong answers after exact ascent, by enumeration."""
+    responses = np.arange(task.num_responses)
+    lengths = task.paths(np.zeros_like(responses), responses).valid.sum(axis=1)
+    for _ in range(steps):
+        options = {"advantage": "leave-one-out", "averaging": averaging}
+        update = expected_update(log_policy, task.utilities, 16, **options)
+        log_policy = scipy.special.log_softmax(log_policy + rate * update, axis=2)
+    probs = np.exp(sequences.response_log_probs(log_policy)) / len(log_policy)
+    right, wrong = probs * task.utilities, probs * (1 - task.utilities)
+    return right.sum(), (right @ lengths).sum() / right.sum(), (wrong @ lengths).sum() / wrong.sum()
+
+
+def test_a_mean_over_each_answer_shortens_right_answers_and_lengthens_wrong_ones(verified):
+    task, start = verified
+    before = lengths_after(task, start, "sum", 0.0, 0)
+    np.testing.assert_allclose(before, (0.650, 3.137, 2.830), rtol=0, atol=0.0006)
+    summed = lengths_after(task, start, "sum", 30.0, 100)
+    averaged = lengths_after(task, start, "response", 90.0, 100)
+    np.testing.assert_allclose(summed, (0.998, 3.175, 2.791), rtol=0, atol=0.0006)
+    np.testing.assert_allclose(averaged, (0.998, 2.856, 2.862), rtol=0, atol=0.0006)
+    early = lengths_after(task, start, "response", 90.0, 5)
+    assert early[0] > 0.94  # nearly all of the lengthening happens before the accuracy is high
+    assert early[2] - before[2] > 0.9 * (averaged[2] - before[2])
+
+
+def test_residuals_on_the_token_task(verified):
+    """Share of an update that is not along the gradient of p: 20 % and 2 to 5 %."""
+    task, start = verified
+    gradient = sequences.policy_gradient(start, start, task.utilities, 0.0)
+    flat = gradient.reshape(4, -1)
+    units = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    for averaging, size, low, high in (
+        ("sum", 8, 0.0, 1e-12),
+        ("response", 8, 0.19, 0.21),
+        ("group", 4, 0.045, 0.049),
+        ("group", 8, 0.021, 0.025),
+    ):
+        update = expected_update(start, task.utilities, size, averaging=averaging).reshape(4, -1)
+        rest = update - (update * units).sum(axis=1, keepdims=True) * units
+        shares = np.linalg.norm(rest, axis=1) / np.linalg.norm(update, axis=1)
+        assert (low <= shares).all(), averaging
+        assert (shares <= high).all(), averaging
