@@ -39,6 +39,7 @@ from benchmarks.study import Row
 from minirl import rlhf
 from minirl.exact import sequences
 from minirl.experiments import figures
+from minirl.experiments.alignment import chain
 from minirl.experiments.alignment.chain import BEST_OF, DPO_STEPS, REPORTED_BEST_OF, SENTENCES
 from minirl.experiments.alignment.figures import MARKERS, MINUS
 from minirl.experiments.statistics import with_interval
@@ -69,7 +70,9 @@ PREFERENCES = {
     "IPO, 3,000 judgements": ("ipo", 3_000, "hard", DPO_STEPS["learned"]),
 }
 IPO_OPTIMUM = "IPO, its exact optimum"
-METHODS = (*SENTENCES, *PREFERENCES, IPO_OPTIMUM, "best-of-n")
+# The methods of `make rlhf` that sample while they learn.
+SAMPLING = tuple(name for name in chain.METHODS if name in SENTENCES)
+METHODS = (*SAMPLING, *PREFERENCES, IPO_OPTIMUM, "best-of-n")
 # Where the preset falls short: (method, beta) -> changes, which were chosen on corpora 0 and 1.
 SET: dict[tuple[str, float], dict[str, float]] = {
     **{(name, 1.0): {"learning_rate": 9.0} for name in ("policy-gradient", "rloo")},
@@ -357,7 +360,7 @@ def ipo(rows: Sequence[Row]) -> str:
 
 # The upper panels: title -> methods.
 GROUPS = {
-    "Sampling while learning": tuple(SENTENCES),
+    "Sampling while learning": SAMPLING,
     "From pairs": tuple(PREFERENCES),
     "Search": ("best-of-n",),
 }
@@ -469,7 +472,7 @@ def draw_group(ax: Axes, title: str, rows: Sequence[Row]) -> None:
     ax.minorticks_off()
     fraction_axis(ax, UPPER_SHOWN, -30.0, 0.99995)
     ax.plot([], [], "o", color=figures.GREY, label="with settings for this beta", **HOLLOW)
-    ax.legend(fontsize=10, loc="lower left" if group == tuple(SENTENCES) else "upper right")
+    ax.legend(fontsize=10, loc="lower left" if group == SAMPLING else "upper right")
 
 
 def draw_budget(ax: Axes, column: str, compute: Sequence[Row]) -> None:
