@@ -11,7 +11,17 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from building import api, cards, chinese, explorables, glossary, lists, lite, notebooks  # noqa: E402
+from building import (  # noqa: E402
+    api,
+    cards,
+    chinese,
+    explorables,
+    gallery,
+    glossary,
+    lists,
+    lite,
+    notebooks,
+)
 
 project = "minirl"
 version = release = metadata.version("minirl-numpy")
@@ -45,7 +55,7 @@ html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_additional_pages = {"search": "search.html"}
-html_css_files = ["minirl.css", "reference.css", "notebooks.css", "site.css"]
+html_css_files = ["minirl.css", "reference.css", "notebooks.css", "site.css", "gallery.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sourcelink = False
@@ -55,6 +65,7 @@ epub_css_files = ["book.css"]
 exclude_patterns = [
     "_build",
     "notebooks/cards.md",
+    "notebooks/gallery.md",
     "notebooks/list.zh.md",
     "reference/api-list.md",
     "reference/equations-list.md",
@@ -77,6 +88,7 @@ explorables.write_scripts()
 lists.write_metrics()
 notebooks.copy_notebooks()
 cards.write_cards()
+gallery.write_gallery()
 chinese.copy_chinese()
 lite.add_buttons()
 lists.write_equations()

@@ -27,17 +27,27 @@ FIGURES = {  # the cell of each notebook whose figure is its thumbnail
 }
 
 
-def thumbnail(cells: list[dict], identifier: str) -> bytes:
-    """A figure as a small PNG of 64 colours."""
-    [cell] = [cell for cell in cells if cell["id"] == identifier]
-    [picture] = [
-        o["data"]["image/png"] for o in cell["outputs"] if "image/png" in o.get("data", {})
-    ]
-    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+def small(figure: dict | Path, colours: int) -> bytes:
+    """A figure, from a cell of a notebook or a file, as a small PNG of a few colours."""
+    if isinstance(figure, Path):
+        image = Image.open(figure)
+    else:
+        data = [output.get("data", {}) for output in figure["outputs"]]
+        [picture] = [d[kind] for d in data for kind in ("image/png", "image/gif") if kind in d]
+        image = Image.open(io.BytesIO(base64.b64decode(picture)))
+    if getattr(image, "is_animated", False):
+        image.seek(image.n_frames // 2)
+    image = image.convert("RGB")
     image.thumbnail((480, 300), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    image.quantize(64).save(file, "PNG", optimize=True)
+    image.quantize(colours).save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def thumbnail(cells: list[dict], identifier: str) -> bytes:
+    """The figure of one cell as a small PNG of 64 colours."""
+    [cell] = [cell for cell in cells if cell["id"] == identifier]
+    return small(cell, 64)
 
 
 def requirements(text: str) -> tuple[int, str]:

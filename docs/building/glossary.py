@@ -26,7 +26,13 @@ UNTOUCHED = (  # words here are no running text
     nodes.caption,
     nodes.thead,
 )
-WITHOUT_TOOLTIPS = ("reference/glossary", "reference/api", "reference/equations", "search")
+WITHOUT_TOOLTIPS = (
+    "gallery",
+    "reference/glossary",
+    "reference/api",
+    "reference/equations",
+    "search",
+)
 
 
 def entries() -> list[dict[str, str]]:

@@ -46,6 +46,8 @@ def words(node: nodes.Node) -> Iterator[str]:
         yield node.astext()
     elif isinstance(node, nodes.math | nodes.math_block):
         yield formula(node.astext())
+    elif isinstance(node, nodes.Element) and "gallery" in node.get("classes", []):
+        return  # its captions are those of other pages
     elif isinstance(node, nodes.Element) and "cell_output" in node.get("classes", []):
         for caption in node.findall(nodes.caption):  # of a figure; print-outs are left out
             yield caption.astext() + " "
