@@ -27,8 +27,8 @@ FIGURES = {  # the cell of each notebook whose figure is its thumbnail
 }
 
 
-def small(figure: dict | Path, colours: int) -> bytes:
-    """A figure, from a cell of a notebook or a file, as a small PNG of a few colours."""
+def small(figure: dict | Path) -> bytes:
+    """A figure, from a cell of a notebook or a file, as a small PNG of 64 colours."""
     if isinstance(figure, Path):
         image = Image.open(figure)
     else:
@@ -40,14 +40,15 @@ def small(figure: dict | Path, colours: int) -> bytes:
     image = image.convert("RGB")
     image.thumbnail((480, 300), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    image.quantize(colours).save(file, "PNG", optimize=True)
+    # the default method of Pillow turns thin coloured lines into grey ones
+    image.quantize(64, Image.Quantize.FASTOCTREE).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def thumbnail(cells: list[dict], identifier: str) -> bytes:
-    """The figure of one cell as a small PNG of 64 colours."""
+    """The figure of one cell as a small PNG."""
     [cell] = [cell for cell in cells if cell["id"] == identifier]
-    return small(cell, 64)
+    return small(cell)
 
 
 def requirements(text: str) -> tuple[int, str]:

@@ -16,7 +16,6 @@ from building.cards import small
 DOCS = Path(__file__).parents[1]
 SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
 PAGES = ("algorithms", "rlhf", "results")
-COLOURS = 32  # of a thumbnail: 64 would make the page a quarter heavier
 # An image in a paragraph of its own, and its caption in italics: building/numbers.py
 CAPTIONED = re.compile(r"^!\[([^\]]+)\]\((\S+)\)\n\n\*(.+?)\*\n(?:\n|\Z)", re.M | re.S)
 
@@ -36,7 +35,7 @@ def of_notebook(path: Path, rows: list[dict[str, str]]) -> Iterator[str]:
     cells = {cell["id"]: cell for cell in json.loads(path.read_text())["cells"]}
     for row in rows:
         if row["notebook"] == path.name[:2]:
-            picture = small(cells[row["cell"]], COLOURS)
+            picture = small(cells[row["cell"]])
             (TARGET / "gallery" / f"{row['cell']}.png").write_bytes(picture)
             link = f"{{numref}}`figure-{row['cell']}`"
             yield item(row["cell"], row["alt"], link, row["caption"])
@@ -52,7 +51,7 @@ def of_page(path: Path) -> Iterator[str]:
         words = re.sub(r"\$[^$]*\$|`", "", title)  # anchors leave formulas out
         anchor = f"#{slugify(words)}" if 1 < len(level) <= 3 else ""
         picture = name.replace("/", "-").removesuffix(".md") + f"-{Path(file).stem}"
-        image = small(path.parent / file, COLOURS)
+        image = small(path.parent / file)
         (TARGET / "gallery" / f"{picture}.png").write_bytes(image)
         yield item(picture, alt, f"[{title.rstrip('.')}]({name}{anchor})", caption)
 
