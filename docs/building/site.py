@@ -10,10 +10,12 @@ without them. docs/reference/publishing.md describes them.
 import html
 import os
 import re
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -69,12 +71,31 @@ def colab(page: str) -> str:
     )
 
 
+def load_later(body: str, sources: dict[str, Path]) -> str:
+    """The page with images that are loaded when they come near, in places of their size.
+
+    Without the size, a link to a figure leads to another place: the images above it, which are
+    loaded on the way, move it down.
+    """
+
+    def tag(match: re.Match[str]) -> str:
+        source = sources.get(unquote(match[1]).rpartition("_images/")[2])
+        size = ""
+        if source is not None and source.suffix != ".svg":
+            with Image.open(source) as image:
+                size = f'width="{image.width}" height="{image.height}" '
+        return f'<img loading="lazy" {size}{match[0].removeprefix("<img ")}'
+
+    return re.sub(r'<img [^>]*?src="([^"]*)"', tag, body)
+
+
 def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
     heading = 'role="heading"'  # the theme forgets the level of the navigation's captions
     context["furo_navigation_tree"] = context.get("furo_navigation_tree", "").replace(
         heading, f'{heading} aria-level="2"'
     )
-    body = context.get("body", "").replace("<img ", '<img loading="lazy" ')
+    sources = {name: Path(app.srcdir, file) for file, name in app.builder.images.items()}
+    body = load_later(context.get("body", ""), sources)
     context["body"] = body.replace("</h1>", "</h1>" + colab(page), 1)
     if tree is not None:
         context["metatags"] = context.get("metatags", "") + describe(tree)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "docs" / "_build" / "html"
@@ -108,3 +109,20 @@ def test_a_touch_on_the_picture_opens_a_figure(visit):
     page = visit("gallery.html", width=390)
     page.locator(".gallery-item img").nth(1).click(force=True)  # the link covers the picture
     assert is_shown(page, rows()[1]["cell"])
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_link_leads_to_the_last_figure_of_a_long_page(visit, width):
+    cell = [row["cell"] for row in rows() if row["notebook"] == "03"][-1]
+    page = visit(f"notebooks/03_trust_regions.html#figure-{cell}", width=width)
+    page.wait_for_load_state("networkidle")
+    top = page.locator(f"#figure-{cell}").bounding_box()["y"]
+    assert 0 <= top < page.viewport_size["height"]
+
+
+def test_images_have_the_size_of_their_files():
+    images = page("notebooks/03_trust_regions.html").select(".cell_output img")
+    assert len(images) == len([row for row in rows() if row["notebook"] == "03"])
+    for image in images:
+        with Image.open(SITE / "notebooks" / image["src"]) as file:
+            assert (int(image["width"]), int(image["height"])) == file.size
