@@ -64,7 +64,8 @@ def write_gallery() -> None:
     parts = []
     for path in sorted(SOURCE.glob("[0-9]*.ipynb")):
         title = json.loads(path.read_text())["cells"][0]["source"][0].strip("# \n")
-        parts += [f"## {title}\n", grid(list(of_notebook(path, rows)))]
+        if items := list(of_notebook(path, rows)):
+            parts += [f"## {title}\n", grid(items)]
     pages = (path for folder in PAGES for path in sorted((DOCS / folder).glob("[!.]*.md")))
     of_pages = [entry for path in pages if ".zh" not in path.name for entry in of_page(path)]
     parts += ["## Algorithms, RLHF and results\n", grid(of_pages)]
