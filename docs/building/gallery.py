@@ -50,10 +50,11 @@ def of_page(path: Path) -> Iterator[str]:
         level, title = headings[-1]
         words = re.sub(r"\$[^$]*\$|`", "", title)  # anchors leave formulas out
         anchor = f"#{slugify(words)}" if 1 < len(level) <= 3 else ""
+        place = headings[0][1] if level == "#" else f"{headings[0][1]}: {title}"
         picture = name.replace("/", "-").removesuffix(".md") + f"-{Path(file).stem}"
         image = small(path.parent / file)
         (TARGET / "gallery" / f"{picture}.png").write_bytes(image)
-        yield item(picture, alt, f"[{title.rstrip('.')}]({name}{anchor})", caption)
+        yield item(picture, alt, f"[{place.rstrip('.')}]({name}{anchor})", caption)
 
 
 def write_gallery() -> None:
