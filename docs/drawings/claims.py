@@ -13,6 +13,7 @@ from style import (
     BLACK,
     BLUE,
     DOCS,
+    GREEN,
     GREY,
     KNOWN_STYLES,
     LABELS,
@@ -275,6 +276,165 @@ def stable_and_cheap():
     save(figure, "rlhf/claim-cheaper.png", title)
 
 
+def verifiable(measurement):
+    """The stored numbers of a measurement: (setting, point, quantity) -> one per corpus."""
+    found = defaultdict(list)
+    for row in rows_of("verifiable_claims.csv"):
+        if row["measurement"] == measurement:
+            key = row["setting"], row["point"], row["quantity"]
+            found[key].append(float(row["value"]))
+    return {key: np.array(values) for key, values in found.items()}
+
+
+def with_range(values):
+    """Median, and its distances to the smallest and to the largest."""
+    middle = np.median(values)
+    return middle, [[middle - min(values)], [max(values) - middle]]
+
+
+def difficulty():
+    """Share of each of four prompts in the length of the expected update."""
+    stored, prompts = verifiable("difficulty"), "1234"
+    rates = [np.median(stored["RLOO", prompt, "success"]) for prompt in prompts]
+    methods = {"RLOO": (GREY, ""), "GRPO": (VERMILLION, "//"), "MaxRL": (BLUE, "..")}
+    figure, axes = plt.subplots(figsize=SIZE)
+    for shift, (name, (color, hatch)) in enumerate(methods.items()):
+        for position, prompt in enumerate(prompts):
+            middle, error = with_range(stored[name, prompt, "share"])
+            axes.bar(
+                position + 0.27 * (shift - 1),
+                middle,
+                0.25,
+                yerr=error,
+                capsize=3,
+                color=color,
+                hatch=hatch,
+                edgecolor="white",
+                label=name if position == 0 else None,
+            )
+    axes.set_xticks(range(4), [f"right in {rate:.1%}" for rate in rates])
+    axes.set(ylabel="share of the update's length")
+    axes.grid(axis="x", visible=False)
+    axes.legend(fontsize=10)
+    title = "GRPO's longest update is still that of the prompt near one half"
+    save(figure, "rlhf/claim-difficulty.png", title)
+
+
+def answer_lengths():
+    """Length of right and wrong answers along GRPO's exact expected update."""
+    stored = verifiable("length")
+    looks = {
+        "mean over each response": (VERMILLION, "solid", "o", 0.06),
+        "sum over tokens": (BLUE, "dashed", "s", -0.06),
+    }
+    figure, panels = plt.subplots(1, 2, figsize=SIZE, sharey=True)
+    points = ["reference", "0.9", "0.99"]
+    for axes, verdict in zip(panels, ("right", "wrong"), strict=True):
+        for setting, (color, line, marker, shift) in looks.items():
+            pairs = [with_range(stored[setting, point, verdict]) for point in points]
+            axes.errorbar(
+                np.arange(3) + shift,
+                [middle for middle, _ in pairs],
+                yerr=np.hstack([error for _, error in pairs]),
+                color=color,
+                linestyle=line,
+                marker=marker,
+                capsize=3,
+                label=setting,
+            )
+        axes.set_xticks(range(3), ["at first", "0.9", "0.99"])
+        axes.set(xlabel=f"mean success rate: {verdict} answers")
+    panels[0].set(ylabel="mean number of tokens")
+    panels[1].legend(fontsize=10, loc="upper right")
+    title = "Averaging over each response shortens right answers more than it lengthens wrong ones"
+    save(figure, "rlhf/claim-length.png", title)
+
+
+def stale_samples():
+    """Direction of the expected update from samples of an older policy."""
+    stored, kls = verifiable("stale"), ["0", "0.1", "0.3", "0.6"]
+    looks = {
+        "sequence ratio R": (BLACK, "solid", "o"),
+        "none": (GREY, "dotted", "^"),
+        "token ratios": (GREEN, "dashdot", "D"),
+        "GSPO's R^(1/length)": (BLUE, "dashed", "s"),
+        "GSPO, clipped": (VERMILLION, "solid", "v"),
+    }
+    figure, axes = plt.subplots(figsize=SIZE)
+    for setting, (color, line, marker) in looks.items():
+        pairs = [with_range(stored[setting, kl, "cosine"]) for kl in kls]
+        axes.errorbar(
+            [float(kl) for kl in kls],
+            [middle for middle, _ in pairs],
+            yerr=np.hstack([error for _, error in pairs]),
+            color=color,
+            linestyle=line,
+            marker=marker,
+            capsize=3,
+            label=setting,
+        )
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    axes.set(xlabel="KL from the sampling policy, nats", ylabel="cosine with the gradient")
+    axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    title = "Only the ratio of the whole response keeps the direction"
+    save(figure, "rlhf/claim-gspo.png", title)
+
+
+def higher_clip():
+    """Entropy of whole responses for four pairs of clipping bounds."""
+    stored, points = verifiable("clipping"), ["reference", "0.7", "0.9", "end"]
+    looks = {
+        "1 - 0.2, 1 + 0.2": (BLACK, "o"),
+        "1 - 0.2, 1 + 0.28": (VERMILLION, "s"),
+        "1 - 0.2, 1 + 1": (BLUE, "^"),
+        "0, 1 + 0.2": (GREY, "v"),
+    }
+    figure, axes = plt.subplots(figsize=SIZE)
+    for shift, (setting, (color, marker)) in enumerate(looks.items()):
+        pairs = [with_range(stored[setting, point, "entropy"]) for point in points]
+        axes.errorbar(
+            np.arange(4) + 0.14 * (shift - 1.5),
+            [middle for middle, _ in pairs],
+            yerr=np.hstack([error for _, error in pairs]),
+            color=color,
+            linestyle="none",
+            marker=marker,
+            capsize=3,
+            label=f"ratio in [{setting}]",
+        )
+    labels = ["reference", "success rate 0.7", "success rate 0.9", "end of training"]
+    axes.set_xticks(range(4), labels)
+    axes.set(ylabel="entropy of a response, nats", ylim=(0, None))
+    axes.legend(fontsize=10, loc="lower left")
+    title = "An upper bound of 1.28 in place of 1.2 does not keep the entropy"
+    save(figure, "rlhf/claim-clip-higher.png", title)
+
+
+def passes():
+    """pass@1 and pass@64 before and after training, of a table and of a network."""
+    stored = verifiable("pass@k")
+    names = {"rloo": "RLOO", "grpo-paper": "GRPO", "dapo": "DAPO", "maxrl": "MaxRL"}
+    names["pass-at-k"] = "pass@4"
+    markers = dict(zip(names, "osD^v", strict=True))
+    colors = {"rloo": GREY, "grpo-paper": VERMILLION, "dapo": GREEN, "maxrl": BLUE}
+    figure, panels = plt.subplots(1, 2, figsize=(7.6, 3.6), sharex=True, sharey=True)
+    for axes, kind in zip(panels, ("table", "network"), strict=True):
+        for method in ("reference", *names):
+            rates = np.array([stored[f"{kind}, {method}", x, "success"] for x in "1234"])
+            often = (1 - (1 - rates) ** 64).mean(axis=0)
+            look = {"marker": "*", "color": BLACK, "markersize": 9}
+            if method != "reference":
+                look = {"marker": markers[method], "color": colors.get(method, BLACK)}
+                look["markerfacecolor"] = "none"
+            label = names.get(method, "reference")
+            axes.plot(rates.mean(axis=0), often, linestyle="none", label=label, **look)
+        axes.set(xlabel=f"pass@1 of a {kind}")
+    panels[0].set(ylabel="pass@64")
+    panels[0].legend(fontsize=9, loc="lower right")
+    title = "pass@64 falls only if the prompts share parameters"
+    save(figure, "rlhf/claim-pass.png", title)
+
+
 if __name__ == "__main__":
     too_large_an_update()
     costly_trpo()
@@ -286,3 +446,8 @@ if __name__ == "__main__":
     reward_model()
     hyperparameters()
     stable_and_cheap()
+    difficulty()
+    answer_lengths()
+    stale_samples()
+    higher_clip()
+    passes()
