@@ -11,7 +11,7 @@ corpus                   of the demonstrations, and the seed of the run
 point                    where: a prompt, a mean success rate, a KL, or a moment of the run
 quantity, value          the number, with five digits
 
-"difficulty", "length" and "stale" are exact: they sample nothing but the demonstrations.
+"difficulty", "length", "stale" and "slope" are exact: they sample nothing but the demonstrations.
 "redrawing", "clipping" and "pass@k" are runs of `align` with 20,480 sentences without a KL penalty.
 """
 
@@ -39,7 +39,7 @@ from minirl.exact.groups import (
     silent_share,
 )
 from minirl.exact.off_policy import update_moments
-from minirl.exact.pass_at_k import pass_at_k
+from minirl.exact.pass_at_k import centred_gradient_weights, pass_at_k
 from minirl.experiments.alignment.verifiable import same_steps
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT
@@ -89,6 +89,10 @@ METHODS = {
     "pass-at-k": "pass@4",
 }
 POLICIES = ("table", "network")
+ADVANTAGES: dict[str, Advantage | np.ndarray] = {
+    **WEIGHTS,
+    "pass@4": GROUP_SIZE * centred_gradient_weights(GROUP_SIZE, 4),
+}
 Numbers = Iterator[tuple[str, str, float]]
 
 
@@ -256,6 +260,27 @@ def passes(setting: str, corpus: int) -> Numbers:
         yield prompt, "success", rate
 
 
+def slope(setting: str, corpus: int) -> Numbers:
+    """How fast each prompt's success rate rises at first along the exact expected update.
+
+    It is ``<grad p(x), update> / |grad p(x)|^2`` in the parameters: the weight w(p(x)) of the
+    prompt itself, plus what the updates of the other prompts add through shared parameters.
+    """
+    kind, method = setting.split(", ")
+    policy = reference(corpus, kind)
+    log_policy, rewards = log_table(TASK, policy), TASK.utilities
+    update = expected_update(log_policy, rewards, GROUP_SIZE, advantage=ADVANTAGES[method])
+    gradient = sequences.policy_gradient(log_policy, log_policy, rewards, 0.0)
+    _, cache = policy.forward(np.arange(len(rewards) * log_policy.shape[1]))
+    rows = log_policy.shape[2]
+    moved_by = policy.vjp(cache, len(rewards) * update.reshape(-1, rows))
+    for x, prompt in enumerate(PROMPTS):
+        of_prompt = np.zeros_like(gradient)
+        of_prompt[x] = len(rewards) * gradient[x]
+        rises = policy.vjp(cache, of_prompt.reshape(-1, rows))
+        yield prompt, "slope", float(rises @ moved_by / (rises @ rises))
+
+
 # measurement -> function, settings, points and quantities
 MEASUREMENTS: dict[str, tuple[Callable[[str, int], Numbers], Iterable[str], list[str]]] = {
     "difficulty": (
@@ -267,6 +292,11 @@ MEASUREMENTS: dict[str, tuple[Callable[[str, int], Numbers], Iterable[str], list
     "stale": (stale, GATES, [f"{x:g} {q}" for x in KLS for q in ("cosine", "noise")]),
     "redrawing": (redrawing, REDRAWING, ["end success", "end updates"]),
     "clipping": (clipping, BOUNDS, [f"{x} entropy" for x in ("reference", "0.7", "0.9", "end")]),
+    "slope": (
+        slope,
+        [f"{kind}, {name}" for kind in POLICIES for name in ADVANTAGES],
+        [f"{x} slope" for x in PROMPTS],
+    ),
     "pass@k": (
         passes,
         [f"{kind}, {name}" for kind in POLICIES for name in ("reference", *METHODS)],
@@ -321,6 +351,9 @@ def middle(numbers: np.ndarray, form: str) -> str:
     return study.median_with_range(numbers, form)
 
 
+FORMS = {"end updates": ".0f", **{f"{x:g} noise": ".0f" for x in KLS}}
+
+
 def tables() -> dict[str, str]:
     """The tables of docs/rlhf/claims.md: medians with the smallest and the largest."""
 
@@ -328,7 +361,10 @@ def tables() -> dict[str, str]:
         return [
             [
                 setting,
-                *(middle(stored()[measurement, setting, *c.rsplit(" ", 1)], form) for c in columns),
+                *(
+                    middle(stored()[measurement, setting, *c.rsplit(" ", 1)], FORMS.get(c, form))
+                    for c in columns
+                ),
             ]
             for setting in MEASUREMENTS[measurement][1]
         ]
@@ -337,22 +373,37 @@ def tables() -> dict[str, str]:
     rates = [middle(stored()["difficulty", "RLOO", x, "success"], ".3f") for x in PROMPTS]
     shares = lines("difficulty", [f"{x} share" for x in PROMPTS], ".3f")
     found["difficulty"] = study.markdown(
-        ["", *(f"prompt {x}" for x in PROMPTS)], [["success rate", *rates], *shares]
+        ["share of the update", *(f"prompt {x}" for x in PROMPTS)],
+        [["success rate", *rates], *shares],
     )
     columns = [f"{x} {q}" for q in ("right", "wrong") for x in LENGTH_POINTS]
     head = [f"{q}, {x}" for q in ("right", "wrong") for x in LENGTH_POINTS]
-    found["length"] = study.markdown(["", *head], lines("length", columns, ".2f"))
+    found["length"] = study.markdown(["tokens", *head], lines("length", columns, ".2f"))
     places = [f"{x:g} {q}" for x in KLS[1:] for q in ("cosine", "noise")]
     head = [f"{q} at {x:g} nats" for x in KLS[1:] for q in ("cosine", "noise")]
     found["stale"] = study.markdown(["weight", *head], lines("stale", places, ".2f"))
     found["redrawing"] = study.markdown(
-        ["", "mean success rate"], lines("redrawing", ["end success"], ".3f")
+        ["optimizer, groups", "updates", "mean success rate"],
+        lines("redrawing", ["end updates", "end success"], ".3f"),
     )
     points = ["reference", "0.7", "0.9", "end"]
+    shares = [
+        middle(stored()["length", "sum over tokens", x, "mixed"], ".2f") for x in LENGTH_POINTS
+    ]
+    head = ["mean success rate", "at the reference", *LENGTH_POINTS[1:]]
+    found["mixed"] = study.markdown(head, [["mixed groups", *shares]])
     found["clipping"] = study.markdown(
         ["bounds of the ratio", *(f"entropy, {x}" for x in points)],
         lines("clipping", [f"{x} entropy" for x in points], ".2f"),
     )
+    rows = []
+    for kind in POLICIES:
+        for method in ADVANTAGES:
+            slopes = stored()["slope", f"{kind}, {method}", "4", "slope"]
+            falls = f"{(slopes < 0).sum()} of {len(slopes)}"
+            rows.append([kind, method, middle(slopes, ".2f"), falls])
+    head = ["policy", "weights of", "slope of the hardest prompt", "it falls"]
+    found["slope"] = study.markdown(head, rows)
     found["pass@k"] = pass_table()
     return found
 

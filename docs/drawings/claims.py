@@ -346,7 +346,7 @@ def answer_lengths():
         axes.set(xlabel=f"mean success rate: {verdict} answers")
     panels[0].set(ylabel="mean number of tokens")
     panels[1].legend(fontsize=10, loc="upper right")
-    title = "Averaging over each response shortens right answers more than it lengthens wrong ones"
+    title = "A mean over each response: wrong answers longer, right ones shorter"
     save(figure, "rlhf/claim-length.png", title)
 
 
