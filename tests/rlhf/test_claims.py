@@ -22,7 +22,7 @@ def probabilities(log_policy):
 def given_the_verdict(log_policy):
     """P(y | x, the verdict on y)."""
     probs, _ = probabilities(log_policy)
-    masses = [(probs * (REWARDS == verdict)).sum(axis=1, keepdims=True) for verdict in (0, 1)]
+    masses = [(probs * (verdict == REWARDS)).sum(axis=1, keepdims=True) for verdict in (0, 1)]
     return probs / np.where(REWARDS == 1, masses[1], masses[0])
 
 
