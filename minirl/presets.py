@@ -207,19 +207,21 @@ def _for_networks(item: Preset) -> Preset:
 
     A parameter of a network acts in thousands of contexts, and a logit of a table in a single one.
     Adam's steps are therefore a tenth as long. The policy gradient uses Adam too: the gradients of
-    a network's layers differ in size, and no single SGD step size suited all of them.
+    a network's layers differ in size, and SGD was less reliable. The natural gradient and TRPO
+    already measure their steps by the Fisher matrix. Its entries are larger for a network, so the
+    damping that is added to it is larger too.
     """
     algorithm = item.algorithm
     if isinstance(algorithm, PPO):
         algorithm = replace(algorithm, learning_rate=NETWORK_RATE)
     elif isinstance(algorithm, PolicyGradient):
         algorithm = replace(algorithm, learning_rate=LinearSchedule(0.01), optimizer=Adam())
+    elif isinstance(algorithm, NaturalGradient | TRPO):
+        algorithm = replace(algorithm, damping=1e-2)
     return replace(item, algorithm=algorithm)
 
 
 # The token task with a network instead of a table: the same algorithms and settings, other steps.
-# The natural gradient and TRPO need no change, because the Fisher matrix already measures how much
-# each parameter changes the policy.
 NETWORK_RATE = LinearSchedule(0.005)
 NETWORK_TOKENS = {name: _for_networks(item) for name, item in {**TOKENS, **VERIFIED}.items()}
 

@@ -259,7 +259,7 @@ def test_presets_for_networks_differ_in_the_step_size_only(name):
     expected = {
         PPO: {"learning_rate"},
         PolicyGradient: {"learning_rate", "optimizer"},
-        TRPO: set(),
-        NaturalGradient: set(),
+        TRPO: {"damping"},
+        NaturalGradient: {"damping"},
     }
     assert changed == expected[type(tables)]
