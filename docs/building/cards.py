@@ -23,7 +23,9 @@ FIGURES = {  # the cell of each notebook whose figure is its thumbnail
     "09": "90527c9b",
     "10": "47cf5374",
     "11": "2b216284",
+    "12": "94088fde",
     "13": "4e97c084",
+    "14": "8c59db16",
 }
 
 
