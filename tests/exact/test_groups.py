@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 
 from minirl.exact import sequences
 from minirl.exact.groups import (
@@ -362,6 +363,25 @@ def test_division_by_the_length_is_two_gradients_one_of_them_times_p():
     outer = np.outer(inverse.ravel(), gradient.ravel())
     np.testing.assert_allclose(matrix - matrix.T, -0.75 * (outer - outer.T), rtol=0, atol=1e-8)
     assert np.abs(outer - outer.T).max() > 0.001
+
+
+def test_with_a_mean_over_each_answer_right_and_wrong_ones_have_gradients_of_their_own():
+    """a_right grad E[r / length] - a_wrong grad E[(1 - r) / length], with a_right + a_wrong = w."""
+    p, _ = success_gradients(LOG_POLICY, REWARDS)
+    _, right = success_gradients(LOG_POLICY, REWARDS / LENGTHS)
+    _, wrong = success_gradients(LOG_POLICY, (1 - REWARDS) / LENGTHS)
+    others = np.arange(4)  # right answers among the others of a group of 4
+    with np.errstate(divide="ignore"):
+        of_right = np.sqrt((4 - others - 1) / (others + 1))
+        of_wrong = np.where(others == 0, 0, np.sqrt(others / (4 - others)))
+    for x in range(2):
+        chances = scipy.stats.binom.pmf(others, 3, p[x])
+        a_right, a_wrong = chances @ of_right, chances @ of_wrong
+        assert a_right + a_wrong == pytest.approx(float(normalized_weight(p[x], 4)), rel=1e-12)
+        update = expected_update(LOG_POLICY, REWARDS, 4, averaging="response")[x]
+        expected = (a_right * right[x] - a_wrong * wrong[x]) / 2
+        np.testing.assert_allclose(update, expected, rtol=0, atol=1e-15)
+        assert np.abs(update - a_right * (right[x] - wrong[x]) / 2).max() > 1e-3
 
 
 def test_leave_one_out_is_the_policy_gradient_and_the_group_mean_is_shorter():
