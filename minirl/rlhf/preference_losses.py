@@ -1,6 +1,6 @@
 """Losses that learn a policy from pairs of answers: DPO and nine relatives, each with derivatives.
 
-Let h_i = log pi(y_i|x) - log pi_ref(y_i|x) be the log-ratio of response i of a pair, |y_i| its
+Let h_i = log pi(y_i|x) - log pi_ref(y_i|x) be the log-ratio of response i of a pair, len(y_i) its
 number of tokens, and p the label, the probability that y_1 is preferred. With m for a margin, whose
 sign says which response the policy prefers, the losses of a pair are::
 
@@ -8,7 +8,7 @@ sign says which response the policy prefers, the losses of a pair are::
     ConservativeDPO  (1) with the label (1 - flips) p + flips (1 - p) in place of p              (2)
     RobustDPO        (1) with the label (p - flips) / (1 - 2 flips) in place of p                (3)
     IPO              p (m - 1/(2 beta))^2 + (1 - p) (m + 1/(2 beta))^2,   m = h_1 - h_2          (4)
-    SimPO            (1) with m = beta (log pi(y_1|x)/|y_1| - log pi(y_2|x)/|y_2|), less gamma   (5)
+    SimPO            (1) with m = beta (a_1 - a_2) less gamma, a_i = log pi(y_i|x) / len(y_i)    (5)
     ChiPO            (1) with m = beta (phi(h_1) - phi(h_2)),   phi(h) = exp(h) + h              (6)
     ORPO             -log P_w - beta log sigmoid(log odds P_w - log odds P_l)                    (7)
     KTO              2 - sigmoid(beta (h_w - z)) - sigmoid(beta (z - h_l))                       (8)
@@ -17,7 +17,7 @@ sign says which response the policy prefers, the losses of a pair are::
 
 w is the preferred response and l the other one. For a label p between 0 and 1, (7) to (10) are
 averaged: p times the loss with w = 1, plus 1 - p times the loss with w = 2. (5) is treated alike,
-because gamma is subtracted from the margin of the winner. P = exp(log pi(y|x) / |y|) is the
+because gamma is subtracted from the margin of the winner. P = exp(log pi(y|x) / len(y)) is the
 geometric mean of a response's token probabilities, and odds P = P / (1 - P). z is an estimate of
 KL(pi || pi_ref), and no derivative is taken of it.
 
@@ -29,7 +29,7 @@ ConservativeDPO a finite policy nearer to the reference than pi*
 RobustDPO       pi* if the labels were flipped with probability `flips`. Unbounded below if some
                 response wins with a probability above 1 - flips against an average other one
 IPO             pi_ref exp(win / beta) / Z, with win the probability of being preferred
-SimPO           with gamma 0: proportional to exp(|y| (r + c) / beta), whatever the reference is
+SimPO           with gamma 0: proportional to exp(len(y) (r + c) / beta), whatever the reference is
 ChiPO           the optimum of E[r] - beta (KL + E_ref[(pi / pi_ref - 1)^2] / 2)
 ORPO            a finite policy; it does not depend on the reference, and no closed form is known
 KTO, APO        none: the loss has an infimum that no policy reaches, because responses that lose
@@ -387,13 +387,13 @@ class _OfWinner:
 
 @dataclass(frozen=True)
 class SimPO(_OfWinner):
-    """SimPO (5): -log sigmoid(m - gamma), m = beta (log pi(y_w)/|y_w| - log pi(y_l)/|y_l|).
+    """SimPO (5): -log sigmoid(m - gamma), m = beta (log pi(y_w)/len(y_w) - log pi(y_l)/len(y_l)).
 
     The reference does not occur. The derivative with respect to log pi(y_w|x) is
-    -beta sigmoid(gamma - m) / |y_w|, and beta sigmoid(gamma - m) / |y_l| for the loser.
+    -beta sigmoid(gamma - m) / len(y_w), and beta sigmoid(gamma - m) / len(y_l) for the loser.
 
     With gamma = 0 and Bradley-Terry labels, the minimiser is proportional to
-    exp(|y| (r + c) / beta), where c makes the probabilities of a prompt sum to 1.
+    exp(len(y) (r + c) / beta), where c makes the probabilities of a prompt sum to 1.
 
     Parameters
     ----------
@@ -419,7 +419,7 @@ class SimPO(_OfWinner):
         return -log_expit(beyond), _both(-expit(-beyond), beta / pairs.lengths)
 
     def margins(self, pairs: PairLogProbs, beta: float) -> np.ndarray:
-        """m = beta (log pi(y_1|x) / |y_1| - log pi(y_2|x) / |y_2|), (M,)."""
+        """m = beta (log pi(y_1|x) / len(y_1) - log pi(y_2|x) / len(y_2)), (M,)."""
         first, second = pairs.log_probs / pairs.lengths
         return beta * (first - second)
 
@@ -428,10 +428,11 @@ class SimPO(_OfWinner):
 class ORPO(_OfWinner):
     """ORPO (7): -log P_w - beta log sigmoid(m), with m = log odds P_w - log odds P_l.
 
-    P = exp(a) with a = log pi(y|x) / |y|, and log odds P = a - log(1 - exp(a)). beta is the weight
-    that the paper calls lambda. The reference does not occur. Since d log odds / d a =
+    P = exp(a) with a = log pi(y|x) / len(y), and log odds P = a - log(1 - exp(a)). beta is the
+    weight that the paper calls lambda. The reference does not occur. Since d log odds / d a =
     1 / (1 - P), the derivative with respect to log pi(y_w|x) is
-    -(1 + beta sigmoid(-m) / (1 - P_w)) / |y_w|, and beta sigmoid(-m) / ((1 - P_l) |y_l|) for y_l.
+    -(1 + beta sigmoid(-m) / (1 - P_w)) / len(y_w), and for y_l it is
+    beta sigmoid(-m) / ((1 - P_l) len(y_l)).
 
     The minimiser is finite: the first term grows without bound if the probability of any response
     that may win vanishes. The loss is not known to be convex.

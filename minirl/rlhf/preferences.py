@@ -343,9 +343,9 @@ def response_lengths(task: TokenTask) -> np.ndarray:
 
 
 def length_biased(task: TokenTask, utilities: np.ndarray, per_token: float) -> np.ndarray:
-    """Utilities (X, N) of an annotator who likes long answers: u(x, y) + per_token |y|.
+    """Utilities (X, N) of an annotator who likes long answers: u(x, y) + per_token len(y).
 
-    |y| is the number of tokens, EOS included. `per_token` is in units of utility, and may be
+    len(y) is the number of tokens, EOS included. `per_token` is in units of utility, and may be
     negative. Raises ValueError for utilities of another shape, and for a
     number that is not finite.
     """
