@@ -12,7 +12,7 @@ point                    where: a prompt, a mean success rate, a KL, or a moment
 quantity, value          the number, with five digits
 
 "difficulty", "length", "stale" and "slope" are exact: they sample nothing but the demonstrations.
-"redrawing", "clipping" and "pass@k" are runs of `align` with 20,480 sentences without a KL penalty.
+The others are runs of `align` with 20,480 sentences, without a KL penalty.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +41,7 @@ from minirl.exact.groups import (
 from minirl.exact.off_policy import update_moments
 from minirl.exact.pass_at_k import centred_gradient_weights, pass_at_k
 from minirl.experiments.alignment.verifiable import same_steps
+from minirl.optimizers import Adam
 from minirl.policy import Policy
 from minirl.rlhf.align import ENVIRONMENT
 from minirl.rlhf.language_model import log_table, network_policy
@@ -88,6 +89,9 @@ METHODS = {
     "maxrl": "MaxRL",
     "pass-at-k": "pass@4",
 }
+NAMES = {"RLOO": "rloo", "Dr. GRPO": "dr-grpo", "GRPO": "grpo-paper", "MaxRL": "maxrl"}
+ADAM_RATE = 0.05  # that of the presets
+OPTIMIZERS = ("SGD", "Adam")
 POLICIES = ("table", "network")
 ADVANTAGES: dict[str, Advantage | np.ndarray] = {
     **WEIGHTS,
@@ -223,6 +227,18 @@ REDRAWING = {
 }
 
 
+def steps(setting: str, corpus: int) -> Numbers:
+    """The hardest prompt after 40 steps of equal size, with plain gradient descent or with Adam."""
+    optimizer, method = setting.split(", ")
+    chosen = same_steps(NAMES[method])
+    if optimizer == "Adam":
+        algorithm = cast(PPO, chosen.algorithm)
+        algorithm = replace(algorithm, learning_rate=ADAM_RATE, optimizer=Adam())
+        chosen = replace(chosen, algorithm=algorithm)
+    policy = aligned(chosen, corpus).policy
+    yield "4", "success", float(success(log_table(TASK, policy))[-1])
+
+
 def clipping(bounds: str, corpus: int) -> Numbers:
     """Exact entropy of whole responses when GRPO, four epochs per batch, first reaches a success.
 
@@ -292,6 +308,11 @@ MEASUREMENTS: dict[str, tuple[Callable[[str, int], Numbers], Iterable[str], list
     "stale": (stale, GATES, [f"{x:g} {q}" for x in KLS for q in ("cosine", "noise")]),
     "redrawing": (redrawing, REDRAWING, ["end success", "end updates"]),
     "clipping": (clipping, BOUNDS, [f"{x} entropy" for x in ("reference", "0.7", "0.9", "end")]),
+    "steps": (
+        steps,
+        [f"{optimizer}, {name}" for optimizer in OPTIMIZERS for name in NAMES],
+        ["4 success"],
+    ),
     "slope": (
         slope,
         [f"{kind}, {name}" for kind in POLICIES for name in ADVANTAGES],
@@ -387,11 +408,11 @@ def tables() -> dict[str, str]:
         lines("redrawing", ["end updates", "end success"], ".3f"),
     )
     points = ["reference", "0.7", "0.9", "end"]
-    shares = [
+    mixed = [
         middle(stored()["length", "sum over tokens", x, "mixed"], ".2f") for x in LENGTH_POINTS
     ]
     head = ["mean success rate", "at the reference", *LENGTH_POINTS[1:]]
-    found["mixed"] = study.markdown(head, [["mixed groups", *shares]])
+    found["mixed"] = study.markdown(head, [["mixed groups", *mixed]])
     found["clipping"] = study.markdown(
         ["bounds of the ratio", *(f"entropy, {x}" for x in points)],
         lines("clipping", [f"{x} entropy" for x in points], ".2f"),
@@ -406,6 +427,18 @@ def tables() -> dict[str, str]:
     found["slope"] = study.markdown(head, rows)
     found["pass@k"] = pass_table()
     return found
+
+
+def steps_table() -> str:
+    """The hardest prompt after equal steps; for docs/rlhf/findings.md."""
+    rows: list[list[str]] = [
+        [
+            name,
+            *(middle(stored()["steps", f"{o}, {name}", "4", "success"], ".3f") for o in OPTIMIZERS),
+        ]
+        for name in NAMES
+    ]
+    return study.markdown(["method", *OPTIMIZERS], rows)
 
 
 def pass_table() -> str:
@@ -429,7 +462,7 @@ def pass_table() -> str:
 
 def table() -> str:
     """All tables."""
-    return "\n\n".join(tables().values())
+    return "\n\n".join([*tables().values(), steps_table()])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ PAGES = [
     ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.tables(s.COMPUTE.rows()).values()),
     ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.label_tables(s.STUDY.rows()).values()),
     ("rlhf/claims.md", "rlhf.verifiable_claims", lambda s: s.tables().values()),
+    ("rlhf/findings.md", "rlhf.verifiable_claims", lambda s: [s.steps_table()]),
     ("results/rlhf.md", "rlhf.reach", lambda s: s.tables(s.STUDY.rows()).values()),
     ("rlhf/search.md", "rlhf.search", lambda s: [s.search_table(), s.shaping_table()]),
     ("results/speed-peers-table.md", "speed.peers", lambda s: [s.tables()]),
