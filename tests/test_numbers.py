@@ -23,7 +23,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 PAGES = [
     *(ROOT / "docs" / "results" / name for name in ("control.md", "rlhf.md")),
     ROOT / "docs" / "reference" / "choices.md",
-    ROOT / "docs" / "rlhf" / "claims.md",
+    *(ROOT / "docs" / "rlhf" / name for name in ("claims.md", "findings.md")),
 ]
 NOT_PROSE = [
     r"(?s)```.*?```",
