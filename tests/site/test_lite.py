@@ -104,6 +104,7 @@ def test_the_files_that_a_notebook_reads_are_there(path):
         ("05_trpo_vs_ppo", "BATCHES = 2"),
         ("07_preferences", "DUEL_SIZES ="),
         ("11_silent_bugs", "SEEDS ="),
+        ("12_neural_language_model", "SEEDS ="),
     ],
 )
 def test_a_shorter_run_is_announced_at_the_top_of_its_cell(name, constant):
