@@ -48,4 +48,8 @@ def test_among_prompts_of_equal_score_the_update_is_longest_near_one_half():
     p = np.linspace(0.01, 0.99, 99)
     lengths = normalized_weight(p, 16) * p * (1 - p)
     assert p[np.argmax(lengths)] == pytest.approx(0.5)
-    assert normalized_weight(0.02, 16) > normalized_weight(0.5, 16)  # the weight is not
+    # The weight itself is smallest there, from groups of four on, and symmetric.
+    for group_size in (4, 16, 64):
+        weights = normalized_weight(p, group_size)
+        assert p[np.argmin(weights)] == pytest.approx(0.5)
+        np.testing.assert_allclose(weights, weights[::-1], rtol=1e-12)
