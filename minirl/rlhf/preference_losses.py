@@ -470,9 +470,9 @@ class KTO(_OfWinner):
     The derivative with respect to log pi(y_w|x) is -beta s (1 - s), s = sigmoid(beta (h_w - z)),
     and beta s (1 - s) with s = sigmoid(beta (z - h_l)) for the loser.
 
-    z = max(0, mean of log pi(y'|x)/pi_ref(y'|x)) over the minibatch, where y' is a response of
-    another pair, often to another prompt. It stands for KL(pi || pi_ref). No derivative is taken
-    of it.
+    ``z = max(0, mean of log pi(y'|x)/pi_ref(y'|x))`` over the minibatch, where y' is a response of
+    another pair, often to another prompt. It stands for the KL to the reference. No derivative is
+    taken of it.
 
     There is no minimiser. A response that wins with probability w contributes
     w (1 - s) + (1 - w) s = w + (1 - 2 w) s with s = sigmoid(beta (h - z)). Where w < 1/2 this
