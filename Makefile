@@ -58,7 +58,7 @@ epub: $(VENV)/.docs  ## the same pages as an e-book, docs/_build/epub/minirl.epu
 	$(PYTHON) -m sphinx -W --keep-going -q -b epub docs docs/_build/epub
 
 site-check: $(VENV)/.browser  ## the built site in Chromium; skips where there is none
-	$(PYTHON) -m pytest tests/site
+	$(PYTHON) -m pytest -n 2 --dist worksteal tests/site
 
 lite-check: $(VENV)/.browser  ## the built site's notebooks in Chromium, with Pyodide from DIST=FOLDER
 	$(PYTHON) tests/site/lite_check.py $(DIST)

@@ -1,8 +1,9 @@
 """The built site in a browser: `make docs`, then `make site-check`.
 
 A test asks for `visit` and calls `visit("rlhf/dpo.html")`, which returns Playwright's page. An
-argument named `address` runs a test once per page of the site. No page may send a request to
-another machine or print an error into the console; `visit` checks both at the end of each test.
+argument named `address` runs a test once per page of the site, `sampled_address` once per page of a sample,
+and `notebook` once per notebook. No page may send a request to another machine or print an error
+into the console; `visit` checks both at the end of each test.
 """
 
 import functools
@@ -27,9 +28,17 @@ def addresses():
     return [address for address in found if not address.startswith(NOT_PAGES)]
 
 
+def sample(pages):
+    """All pages, but of those that one template writes, API and solutions, only every tenth."""
+    alike = [page for page in pages if re.match(r"reference/api/|notebooks/solutions/", page)]
+    return [page for page in pages if page not in set(alike) - set(alike[::10])]
+
+
 def pytest_generate_tests(metafunc):
-    notebooks = [page for page in addresses() if re.match(r"notebooks/(zh/)?\d\d_", page)]
-    for name, pages in (("address", addresses()), ("notebook", notebooks)):
+    pages = addresses()
+    notebooks = [page for page in pages if re.match(r"notebooks/(zh/)?\d\d_", page)]
+    named = {"address": pages, "sampled_address": sample(pages), "notebook": notebooks}
+    for name, pages in named.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, pages or ["index.html"])
 

@@ -1,4 +1,4 @@
-"""What holds for every page of the site: one visit per page, since opening it costs the most."""
+"""What holds for every page of a sample of the site: one visit per page, since opening it costs the most."""
 
 from pathlib import Path
 
@@ -43,8 +43,8 @@ def axe():
     return (Path(package.__file__).parent / "axe.min.js").read_text()
 
 
-def test_a_page_is_complete_and_accessible(visit, axe, address):
-    page = visit(address)
+def test_a_page_is_complete_and_accessible(visit, axe, sampled_address):
+    page = visit(sampled_address)
     assert page.title() != ""
     assert page.locator(".katex-error, merror").count() == 0
     assert page.evaluate(BROKEN_WORDS) == []
@@ -56,7 +56,7 @@ def test_a_page_is_complete_and_accessible(visit, axe, address):
     assert violations(page) == []
 
 
-def test_a_page_fits_a_phone(visit, address):
-    page = visit(address, width=390)
+def test_a_page_fits_a_phone(visit, sampled_address):
+    page = visit(sampled_address, width=390)
     assert page.evaluate(WIDER_THAN_THE_SCREEN) <= 0
     assert page.evaluate(UNREACHABLE) == []
