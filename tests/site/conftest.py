@@ -1,9 +1,9 @@
 """The built site in a browser: `make docs`, then `make site-check`.
 
 A test asks for `visit` and calls `visit("rlhf/dpo.html")`, which returns Playwright's page. An
-argument named `address` runs a test once per page of the site, `sampled_address` once per page of a sample,
-and `notebook` once per notebook. No page may send a request to another machine or print an error
-into the console; `visit` checks both at the end of each test.
+argument named `address` runs a test once per page of the site, `sampled_address` once per page of
+a sample, and `notebook` once per notebook. No page may send a request to another machine or print
+an error into the console; `visit` checks both at the end of each test.
 """
 
 import functools

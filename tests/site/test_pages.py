@@ -1,4 +1,4 @@
-"""What holds for every page of a sample of the site: one visit per page, since opening it costs the most."""
+"""What holds for every page that is visited: one visit per page, since opening it is slow."""
 
 from pathlib import Path
 
