@@ -26,6 +26,7 @@ FIGURES = {  # the cell of each notebook whose figure is its thumbnail
     "12": "94088fde",
     "13": "4e97c084",
     "14": "8c59db16",
+    "15": "db7aca58",
 }
 
 

@@ -19,6 +19,7 @@ STUDIES = [
     ("rlhf.dpo_vs_ppo", "COMPUTE", lambda script: script.compute_jobs()),
     ("rlhf.search", "SHAPING", lambda script: script.shaping_wanted()),
     ("rlhf.verifiable_claims", "STUDY", lambda script: script.stored_keys()),
+    ("rlhf.preference_losses", "STUDY", lambda script: script.items()),
     *(
         (name, "STUDY", lambda script: script.wanted())
         for name in ("control.presets", "rlhf.choices", "rlhf.reach", "rlhf.search")
@@ -38,6 +39,11 @@ PAGES = [
     ("results/rlhf.md", "rlhf.dpo_vs_ppo", lambda s: s.label_tables(s.STUDY.rows()).values()),
     ("rlhf/claims.md", "rlhf.verifiable_claims", lambda s: s.tables().values()),
     ("rlhf/findings.md", "rlhf.verifiable_claims", lambda s: [s.steps_table()]),
+    (
+        "rlhf/preference-losses.md",
+        "rlhf.preference_losses",
+        lambda s: s.tables(s.STUDY.rows()).values(),
+    ),
     ("results/rlhf.md", "rlhf.reach", lambda s: s.tables(s.STUDY.rows()).values()),
     ("rlhf/search.md", "rlhf.search", lambda s: [s.search_table(), s.shaping_table()]),
     ("results/speed-peers-table.md", "speed.peers", lambda s: [s.tables()]),
