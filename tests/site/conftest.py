@@ -11,11 +11,13 @@ import gzip
 import http.server
 import re
 import shutil
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))  # for what several tests of the site share
 SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), "")
@@ -134,6 +136,8 @@ def visit(root, browser):
             lambda message: message.type == "error" and errors.append(f"{address}: {message.text}"),
         )
         page.goto(root + address, wait_until="load")
+        # While a folded cell fades in, its colours have too little contrast.
+        page.add_style_tag(content="* { animation: none !important; transition: none !important }")
         return page
 
     yield visit

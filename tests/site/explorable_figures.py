@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 sys.path.append(str(DOCS))
 
 from building import explorables  # noqa: E402
