@@ -1,1 +1,1 @@
-"""What is written before Sphinx reads the pages; `docs/conf.py` calls it."""
+"""Generates pages before Sphinx reads the sources; `docs/conf.py` calls these modules."""

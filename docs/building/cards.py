@@ -68,7 +68,7 @@ def requirements(text: str) -> tuple[int, str]:
 
 
 def topics() -> dict[str, str]:
-    """What one can explain after each notebook, as README.md lists it."""
+    """What a reader can explain after each notebook, from the list in README.md."""
     rows = re.findall(
         r"^\| \[[^\]]*\]\(notebooks/(\w+)\.ipynb\) \| (.*) \|$",
         (DOCS.parent / "README.md").read_text(),
@@ -78,7 +78,7 @@ def topics() -> dict[str, str]:
 
 
 def write_cards() -> None:
-    """Run after the notebooks were copied: the thumbnails stand beside them."""
+    """Write the cards and thumbnails into the folder of the copied notebooks, which must exist."""
     (TARGET / "thumbnails").mkdir()
     with (DOCS / "figures.csv").open(newline="") as file:
         texts = {row["cell"]: row["alt"] for row in csv.DictReader(file, delimiter=";")}

@@ -3,8 +3,8 @@
 `docs/explorables/NAME.py` has what belongs to it in Python:
 
 - `TITLE`, `CAPTION` (Markdown) and `FUNCTIONS`, the dotted names of the equations' functions,
-- `SECTIONS`, the sections of notebooks after whose heading the figure stands, such as `("3.5",)`,
-- `data()`, which the page hands to `compute`, or None,
+- `SECTIONS`, the sections of notebooks that contain the figure, such as `("3.5",)`,
+- `data()`, the second argument of `compute`, or None,
 - `CASES` and `numbers(values)`: minirl's numbers, with which the tests compare those of `compute`.
 """
 
@@ -74,12 +74,12 @@ class Explorable(SphinxDirective):
         caption, _ = self.state.inline_text(module.CAPTION, self.lineno)
         links: list[nodes.Node] = []
         for number, function in enumerate(module.FUNCTIONS):
-            words = "Show me the equation" if number == 0 else f"and {function.rsplit('.')[-1]}"
+            words = "Show me the equation" if number == 0 else function.rsplit(".")[-1]
             link = addnodes.pending_xref(
                 "", nodes.Text(words), refdomain="py", reftype="obj", reftarget=function
             )
             link["refwarn"] = True
-            links += [nodes.Text(" "), link]
+            links += [nodes.Text(", " if number else " "), link]
         text = nodes.paragraph("", "", *caption, *links)
         if self.env.app.builder.name != "html":
             return [text]

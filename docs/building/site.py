@@ -1,4 +1,4 @@
-"""What belongs to the site as a whole: addresses, edit links, descriptions, the page for errors.
+"""Features of the whole site: addresses, edit links, descriptions, the page for errors.
 
 Two environment variables say where the site and its source are published; `make docs` works
 without them. docs/reference/publishing.md describes them.
@@ -90,7 +90,7 @@ def load_later(body: str, sources: dict[str, Path]) -> str:
 
 
 def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    heading = 'role="heading"'  # the theme forgets the level of the navigation's captions
+    heading = 'role="heading"'  # the theme does not set the level of these headings
     context["furo_navigation_tree"] = context.get("furo_navigation_tree", "").replace(
         heading, f'{heading} aria-level="2"'
     )

@@ -138,8 +138,8 @@
       `With β = ${Number(beta.toPrecision(3))} and the ${reward} reward, the optimal policy is ` +
       `${numbers.kl.toFixed(2)} nats from the reference. ` +
       (reward === "gold" ? "" : `Its learned reward is ${numbers.reward.toFixed(2)}. `) +
-      `Its gold reward is ${numbers.gold.toFixed(2)}. To "${numbers.prompt}" it most likely answers "${numbers.texts[0]}", ` +
-      `with probability ${percent(numbers.probabilities[0])} instead of the reference's ${percent(numbers.references[0])}.`,
+      `Its gold reward is ${numbers.gold.toFixed(2)}. Its most likely answer to "${numbers.prompt}" is "${numbers.texts[0]}". This answer ` +
+      `has probability ${percent(numbers.probabilities[0])}, and ${percent(numbers.references[0])} under the reference.`,
     draw(pen, numbers, { reward }) {
       const [left, top] = isNarrow(pen.width) ? [0, 320] : [pen.width / 2 + 4, 14];
       drawAnswers(pen, numbers, isNarrow(pen.width) ? pen.width : left - 20);

@@ -1,7 +1,7 @@
 """What beta does to the answers; the JavaScript half is beta-answers.js.
 
 The setting is corpus 10 of notebook 9. The data determine all 37,449 answers to each prompt without
-a rounding: the reference is a bigram model, the learned reward is linear in a bag of words, and the
+rounding: the reference is a bigram model, the learned reward is linear in a bag of words, and the
 gold rewards are stored answer by answer. `compute` therefore sums over all answers, as minirl does.
 """
 
@@ -19,12 +19,13 @@ from minirl.rlhf.reward_model import RewardModel
 TITLE = "What beta does to the answers"
 CAPTION = (
     "The policy $\\pi^* \\propto \\pi_{\\text{ref}}\\,e^{r/\\beta}$ maximises the reward minus "
-    "$\\beta$ times the KL to the reference. The bars show its likeliest answers to the prompt, "
+    "$\\beta$ times the KL to the reference. The bars show its most likely answers to the prompt, "
     "with their probabilities under this policy and under the reference. The curves show the "
-    "reward of this policy against its KL, for each $\\beta$. At the dot, a little more KL raises "
-    "the maximised reward by $\\beta$ per nat. If the learned reward is maximised, the gold reward "
-    "of the same policy rises first and falls later: this is over-optimisation. The data are those "
-    "of corpus 10 of notebook 9, and every number is a sum over all 37,449 answers."
+    "reward of this policy against its KL, for each $\\beta$. Near the dot, the maximised reward "
+    "rises by $\\beta$ per additional nat of KL. A smaller $\\beta$ allows a larger KL. If the "
+    "learned reward is maximised, the gold reward of the same policy first rises with the KL and "
+    "then falls: this is over-optimisation. The data are those of corpus 10 of notebook 9, and "
+    "every number is a sum over all 37,449 answers."
 )
 FUNCTIONS = [
     "minirl.exact.sequences.soft_optimal_policy",

@@ -27,15 +27,15 @@
   const describe = (numbers, { run }) => {
     const { verdict, final_return, largest_kl, above, updates, explained, rows_per_step, max_kl, clue } = numbers;
     const opinion = {
-      open: "Which bug does it have?",
+      open: "Which bug does this run have, if any?",
       right: `Right. ${clue} The grey curves are those of the run without a bug.`,
-      wrong: `This is not the answer. ${clue}`,
+      wrong: `This answer is wrong. ${clue}`,
     };
     return (
-      `Run ${Number(run) + 1}: the mean return is ${final_return.toFixed(2)} at the end. The largest KL of an ` +
+      `At the end of run ${Number(run) + 1}, the mean return is ${final_return.toFixed(2)}. The largest KL of an ` +
       `update is ${largest_kl.toLocaleString("en", { maximumSignificantDigits: 2 })}, and ${above} of ${updates} updates exceed ` +
-      `max_kl = ${max_kl}. The explained variance of the critic has a mean of ${explained.toFixed(2)} in the ` +
-      `second half. The critic uses ${rows_per_step.toFixed(2)} rows per environment step. ${opinion[verdict]}`
+      `max_kl = ${max_kl}. In the second half of the run, the mean explained variance of ` +
+      `the critic is ${explained.toFixed(2)}. The critic uses ${rows_per_step.toFixed(2)} rows per environment step. ${opinion[verdict]}`
     );
   };
 
@@ -94,7 +94,7 @@
       },
       {
         name: "guess",
-        label: "what is wrong with it",
+        label: "what is wrong with this run",
         options: ({ clues }) => [["?", "choose an answer"], ...clues.map(([bug, label]) => [bug, label])],
       },
     ],

@@ -17,8 +17,9 @@ TITLE = "Bug detective"
 CAPTION = (
     "Six runs of TRPO on the chain of notebook 1. Five of them have a bug, and one has none. Look "
     "at the four curves of a run, and choose what is wrong with it. The dotted lines show the "
-    "bound `max_kl`, a critic that predicts a constant, and one row per environment step. A search "
-    "that was refused has a KL of 0, which is drawn at the lower edge of the second panel."
+    "bound `max_kl`, a critic that predicts a constant, and one row per environment step. If every "
+    "step of a line search is rejected, the policy does not change. The KL of this update is 0, "
+    "which is drawn at the lower edge of the second panel."
 )
 FUNCTIONS = ["minirl.algorithms.trpo.trust_region_search", "minirl.batch.flatten"]
 SECTIONS = ("11.13",)
@@ -50,19 +51,19 @@ CLUES = {
         "The additional targets also lower the explained variance.",
     ),
     "N x N critic loss": (
-        "the critic's loss subtracts (N,) from (N, 1)",
+        "the critic's loss subtracts shape (N,) from shape (N, 1)",
         "With this bug, the explained variance stays near 0, because the critic predicts almost "
         "the same value in every state.",
     ),
     "KL not checked": (
         "the line search does not check the KL",
-        "With this bug, the KL of many updates is above max_kl, from the beginning of the run on. "
-        "The return may still rise.",
+        "With this bug, the KL of many updates is above max_kl, already at the beginning of the "
+        "run. The return may still rise.",
     ),
     "failed search kept": (
-        "the last try of a failed line search is kept",
-        "With this bug, the KL stays below max_kl as long as the searches succeed. After the first "
-        "search that fails, the KL of an update is enormous.",
+        "the last step of a failed line search is accepted",
+        "With this bug, the KL stays below max_kl as long as the line searches succeed. After "
+        "the first line search that fails, the KL of an update is very large.",
     ),
 }
 CASES = [

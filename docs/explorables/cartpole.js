@@ -107,8 +107,8 @@
       const arrow = state.push.force > 0 ? "push →" : "← push";
       pen.text(arrow, middle, top + size.height / 2, { align: "center", fill: colour.paper });
     }
-    pen.text(`balanced ${state.steps || 0} steps`, 8, 14);
-    pen.text(`best ${state.best || 0}`, width - 8, 14, { align: "right" });
+    pen.text(`balanced for ${state.steps || 0} steps`, 8, 14);
+    pen.text(`best: ${state.best || 0}`, width - 8, 14, { align: "right" });
     if (state.pause > 0) {
       const words = state.steps === LIMIT ? "500 steps: the episode is complete" : "the episode is over";
       pen.text(words, width / 2, 34, { align: "center" });
@@ -130,9 +130,8 @@
         name: "checkpoint",
         label: "trained for",
         options: ({ checkpoints }) => checkpoints.map(({ steps }, i) => [i, `${steps.toLocaleString("en")} steps`]),
-        value: 5,
       },
-      { name: "angle", label: "angle at the start, degrees", min: -11, max: 11, step: 0.5, value: 1 },
+      { name: "angle", label: "initial angle in degrees", min: -11, max: 11, step: 0.5, value: 1 },
       { name: "left", label: "← Push left", key: "ArrowLeft", press: push(-1) },
       { name: "right", label: "Push right →", key: "ArrowRight", press: push(1) },
     ],
@@ -141,8 +140,8 @@
     draw,
     describe: ({ right, steps, after_a_second: [x], trained, mean_return }, { angle }) =>
       `After ${trained.toLocaleString("en")} steps of training, the mean return of 100 episodes is ` +
-      `${mean_return.toFixed(0)} of 500. At ${angle} degrees this policy pushes right with probability ` +
-      `${right.toFixed(2)}. With the most likely action at each step it balances the pole for ${steps} steps` +
-      (steps < 50 ? "." : `; after one second the cart is ${x.toFixed(2)} m from the middle.`),
+      `${mean_return.toFixed(0)}; the largest possible return is ${LIMIT}. At an angle of ${angle}°, this policy pushes right ` +
+      `with probability ${right.toFixed(2)}. With the most likely action at each step, it balances the pole for ${steps} steps.` +
+      (steps < 50 ? "" : ` After one second, the cart is ${Math.abs(x).toFixed(2)} m from the middle.`),
   });
 }

@@ -52,7 +52,7 @@
     name: "gae-lambda",
     controls: [
       { name: "wrong", label: "largest error of the critic", min: 0, max: 0.4, step: 0.01, value: 0.13 },
-      { name: "episodes", label: "episodes averaged n", min: 0, max: 3, step: 0.05, value: 1.2, logarithmic: true, whole: true },
+      { name: "episodes", label: "number of episodes n", min: 0, max: 3, step: 0.05, value: 1.2, logarithmic: true, whole: true },
       { name: "lam", label: "lambda", min: 0, max: 1, step: 0.01, value: 0.95 },
     ],
     compute({ wrong, episodes, lam }, data) {
@@ -68,9 +68,9 @@
     },
     describe: ({ bias, variance, best, smallest }, { wrong, episodes, lam }) =>
       `${wrong > 0 ? `The values of the critic are wrong by up to ${wrong}` : "The critic is right"}. ` +
-      `At lambda ${lam} with n = ${episodes}, the squared bias is ${thousandths(bias)} thousandths and the variance ` +
-      `divided by n is ${thousandths(variance)} thousandths. Their sum, ${thousandths(bias + variance)}, is the green dot. ` +
-      `The purple diamond is the smallest sum, ${thousandths(smallest)}, at lambda ${best}.`,
+      `With lambda = ${lam} and n = ${episodes}, the squared bias is ${thousandths(bias)} thousandths and the variance ` +
+      `divided by n is ${thousandths(variance)} thousandths. The green dot shows their sum, ${thousandths(bias + variance)}. ` +
+      `The purple diamond shows the smallest sum, ${thousandths(smallest)}, at lambda = ${best}.`,
     height: (width) => Math.min(width * 0.8, 380),
     draw(pen, numbers, { lam }) {
       const { colour, width, height, context } = pen;

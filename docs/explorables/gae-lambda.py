@@ -8,11 +8,11 @@ from minirl.exact import FiniteMDP, tabular
 TITLE = "GAE's lambda"
 CAPTION = (
     "The figure shows the squared error of GAE's advantages on the chain of notebook 1, with the "
-    "discount 0.9 and the policy that takes each action with probability 1/2. The error is the "
-    "squared bias plus the variance divided by $n$. It is the mean over the pairs of state and "
-    "action, weighted by how often they occur, if each pair was visited in $n$ episodes. The part "
-    "of the bias that is the same for all actions of a state does not change the gradient, and is "
-    "left out. All numbers are exact; nothing is sampled."
+    "discount 0.9 and the policy that takes each action with probability 1/2. If $n$ episodes "
+    "visit a pair of state and action, its squared error is the squared bias plus the variance "
+    "divided by $n$. The curves are means over all pairs, weighted by how often they occur. The "
+    "part of the bias that is the same for all actions of a state does not change the gradient. "
+    "This part is left out. All numbers are exact; nothing is sampled."
 )
 FUNCTIONS = [
     "minirl.advantages.gae",

@@ -1,7 +1,7 @@
 // How much a prompt counts when GRPO divides by the standard deviation of its group.
 "use strict";
 {
-  // P(m right answers of K), from the ratio of neighbouring terms: no factorials
+  // P(m correct responses of K), from the ratio of neighbouring terms: no factorials
   const binomial = (size, p) => {
     const terms = [(1 - p) ** size];
     for (let m = 1; m <= size; m++) terms.push(((terms[m - 1] * (size - m + 1)) / m) * (p / (1 - p)));
@@ -29,8 +29,8 @@
       silents: grid.map((q) => silent(q, size)),
     }),
     describe: ({ weight: w, silent: s }, { p, group_size: size }) =>
-      `With K = ${size}, a prompt that is solved with probability ${p} has the weight ${w.toFixed(2)}; ` +
-      `without the division it would be ${(1 - 1 / size).toFixed(2)}. ` +
+      `With K = ${size}, a prompt with success rate ${p} has the weight ${w.toFixed(2)}. ` +
+      `Without the division, its weight would be ${(1 - 1 / size).toFixed(2)}. ` +
       `${(100 * s).toFixed(0)} % of its groups contain no signal.`,
     draw(pen, numbers, { p, group_size: size }) {
       const { colour, width, height } = pen;

@@ -5,9 +5,10 @@ from minirl.exact.groups import normalized_weight, silent_share
 TITLE = "Group size and the weight of a prompt"
 CAPTION = (
     "GRPO divides the advantages of a group by the group's standard deviation. This changes the "
-    "weight of a prompt. Prompts that are answered almost always wrongly or almost always rightly "
-    "count more than prompts in between. The dotted line is the weight without the division. The "
-    "dashed line is the share of groups whose rewards are all equal. Such groups change nothing."
+    "weight of a prompt. Prompts whose success rate is close to 0 or 1 receive a larger weight "
+    "than prompts in between. The dotted line is the weight without the division. The dashed line "
+    "is the share of groups whose rewards are all equal. Such groups contain no signal: they do "
+    "not change the policy."
 )
 FUNCTIONS = ["minirl.exact.groups.normalized_weight", "minirl.exact.groups.silent_share"]
 SECTIONS = ("13.4",)

@@ -90,14 +90,14 @@
     ],
     compute,
     describe({ advantages, gradient, step, tries, fraction, ratios, ...numbers }, { max_kl: maxKL }) {
-      if (Math.hypot(...step) === 0) return "All rewards are equal, so that neither method changes the policy.";
+      if (Math.hypot(...step) === 0) return "All rewards are equal, so neither method changes the policy.";
       const angle = Math.acos(Math.min(1, dot(gradient, step) / Math.hypot(...gradient) / Math.hypot(...step)));
-      const refused = `refused, because its KL is ${short(tries[0][1])}. The line search accepts ${short(fraction)} of it.`;
-      return `The advantages are ${list(advantages)}. The natural direction and the gradient enclose an angle of ` +
-        `${((180 / Math.PI) * angle).toFixed(0)} degrees. With max_kl ${short(maxKL)}, the full step of TRPO is ` +
-        `${tries.length > 1 ? refused : "accepted."} The accepted step has the KL ${short(numbers.kl)} and improves the ` +
-        `surrogate by ${short(numbers.gain)}. PPO reaches the KL ${short(numbers.ppo_kl)} and the improvement ` +
-        `${short(numbers.ppo_gain)}, with the ratios ${list(ratios)}.`;
+      const rejected = `rejected, because its KL is ${short(tries[0][1])}. The line search accepts ${short(fraction)} times this step.`;
+      return `The advantages are ${list(advantages)}. The angle between the natural direction and the gradient is ` +
+        `${((180 / Math.PI) * angle).toFixed(0)}°. With max_kl = ${short(maxKL)}, the full step of TRPO is ` +
+        `${tries.length > 1 ? rejected : "accepted."} The accepted step has a KL of ${short(numbers.kl)} and improves the ` +
+        `surrogate by ${short(numbers.gain)}. PPO reaches a KL of ${short(numbers.ppo_kl)} and improves the surrogate by ` +
+        `${short(numbers.ppo_gain)}. Its ratios are ${list(ratios)}.`;
     },
     height: (width) => Math.min(width * 1.2, 480),
     draw(pen, { start, units, ball, model, advantages, gradient, step, tries, fraction, path }) {

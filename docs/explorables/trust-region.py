@@ -13,13 +13,14 @@ from minirl.algorithms.trpo import full_step, trust_region_search
 TITLE = "Trust region by hand"
 CAPTION = (
     "The policy is the softmax of the logits $(\\theta_1, \\theta_2, 0)$, and the black dot is the "
-    "old policy. The thin lines are contours of the surrogate, and a stronger line means a larger "
-    "surrogate. The advantage of an action is its reward minus the mean reward of the old policy. "
-    "The line of the gradient is as long as the full step, because only its direction matters. A "
-    "cross is a step that the line search refuses, and the vermillion disc is the step that it "
-    "accepts. Each green dot of PPO is one epoch on the whole batch. Its optimizer is SGD with the "
-    "learning rate 0.5, so that the first epoch follows the gradient. The batch contains each "
-    "action once, weighted by its probability. All numbers are therefore exact."
+    "old policy. The thin lines are contours of the surrogate, and a more intense line means a "
+    "larger surrogate. The advantage of an action is its reward minus the mean reward of the old "
+    "policy. The line of the gradient is as long as the full step, because only its direction "
+    "matters. On the line of the natural direction, a cross is a step that the line search "
+    "rejects, and the disc is the step that it accepts. Each green dot is one epoch of PPO on the "
+    "whole batch. The optimizer is SGD with learning rate 0.5, so the first epoch follows the "
+    "gradient. The batch contains each action once, weighted by its probability. All numbers are "
+    "therefore exact."
 )
 FUNCTIONS = [
     "minirl.algorithms.trpo.full_step",

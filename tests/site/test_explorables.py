@@ -82,6 +82,12 @@ def test_has_a_title_a_link_to_its_equation_and_a_text_for_every_reader(build, n
     assert 'class="explorable-text" aria-live="polite"' in figure
 
 
+def test_the_links_to_several_equations_are_separated_by_commas(build):
+    figure = build[0].split('id="explorable-trust-region"')[1].split("</figcaption>")[0]
+    links = "Show me the equation, trust_region_search, natural_direction, clipped_surrogate_loss"
+    assert links in " ".join(re.sub("<[^>]*>", "", figure).split())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_is_on_a_page_or_in_a_notebook(name):
     pages = "".join(path.read_text() for path in [DOCS / "index.md", *DOCS.glob("*/*.md")])
@@ -126,6 +132,12 @@ def test_after_a_fall_a_new_episode_begins():
     assert engine.eval("fallen.pause > 0 && fallen.steps < 30")
     assert engine.eval("again.pause === 0 && again.steps < 5")
     assert engine.eval("again.best === fallen.steps")
+
+
+def test_the_cartpole_opens_on_the_untrained_policy():
+    control = "explorables.definitions.cartpole.controls[0]"
+    chosen = with_scripts("cartpole").eval(f"{control}.value ?? 0")
+    assert explorables.load("cartpole").data()["checkpoints"][chosen]["steps"] == 0
 
 
 def test_the_cartpole_policies_become_better():
