@@ -5,7 +5,7 @@
     ["article pre", "Code or output", "代码或输出"],
     ["article .table-wrapper", "Table", "表格"],
     ["article .katex-display", "Formula", "公式"],
-    ["article .cell_output", "Figure", "图"],
+    ["article .cell_output, article .wide-image", "Figure", "图"],
     ["article p:has(.katex), article dd > p", "Text", "正文"],
   ];
   const mark = (block, english, word) => {

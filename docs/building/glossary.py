@@ -99,6 +99,11 @@ class Terms:
         return [*pieces, nodes.Text(text[end:])]
 
 
+def is_untouched(node: nodes.Node) -> bool:
+    """Whether words below this node are no running text, or are covered by the link of a card."""
+    return isinstance(node, UNTOUCHED) or "notebook-cards" in node.get("classes", [])
+
+
 def add_tooltips(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     skipped = is_chinese(docname) or docname.startswith(WITHOUT_TOOLTIPS)
     if app.builder.name != "html" or skipped:
@@ -117,7 +122,7 @@ def add_tooltips(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             node = node.parent
         sections = [node for node in above if isinstance(node, nodes.section)]
         paragraph = any(isinstance(node, nodes.paragraph) for node in above)
-        if paragraph and sections and not any(isinstance(node, UNTOUCHED) for node in above):
+        if paragraph and sections and not any(map(is_untouched, above)):
             section = sections[-2] if len(sections) > 1 else sections[-1]  # below the title
             pieces = terms.with_links(text, seen.setdefault(section["ids"][0], set()), addresses)
             if len(pieces) > 1:

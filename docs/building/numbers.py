@@ -8,11 +8,13 @@ is written with "Eq.", because "(3.2)" means a section here, and "(9)" an equati
 """
 
 import re
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 
 def is_chinese(docname: str) -> bool:
@@ -63,6 +65,28 @@ class Captions(SphinxTransform):
             caption.parent.remove(caption)
 
 
+class Wrappers(SphinxPostTransform):
+    """Give each identifier to one element, and put the figures of notebooks into wrappers.
+
+    Furo copies the identifiers of tables and formulas to the elements around them. On phones, the
+    wrapper of a figure scrolls sideways and its caption does not.
+    """
+
+    formats = ("html",)
+    default_priority = 600  # after Furo
+
+    def run(self, **kwargs: Any) -> None:
+        for container in list(self.document.findall(nodes.container)):
+            if {"math-wrapper", "table-wrapper"} & set(container["classes"]):
+                container["ids"] = []
+            elif "cell_output" in container["classes"]:
+                for figure in container.findall(nodes.figure):
+                    image = figure[0]
+                    wrapper = nodes.container(classes=["wide-image"])
+                    figure.replace(image, wrapper)
+                    wrapper.append(image)
+
+
 def number_by_page(app: Sphinx, env: BuildEnvironment) -> list[str]:
     """Begin with 1 on every page. Sphinx itself counts through all pages."""
     for docname, kinds in env.toc_fignumbers.items():
@@ -76,5 +100,6 @@ def number_by_page(app: Sphinx, env: BuildEnvironment) -> list[str]:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_transform(Captions)
+    app.add_post_transform(Wrappers)
     app.connect("env-get-updated", number_by_page, priority=900)  # after Sphinx has counted
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,18 +34,38 @@ UNREAD = (
 )
 
 
+def fraction(match: re.Match[str]) -> str:
+    """A fraction in one line, such as `1/(2 epsilon)`."""
+    parts = (part.strip("{} ") for part in match.groups())
+    return "/".join(p if re.fullmatch(r"\\?\w+", p) else f"({p})" for p in parts)
+
+
 def formula(latex: str) -> str:
     """A formula as one would type it: `pi_old` for `\\pi_{\\text{old}}`."""
-    latex = re.sub(r"\\(?:text|math[a-z]+|operatorname|[bB]igg?|left|right|,|;|!)\b", "", latex)
-    return re.sub(r"\s+", " ", re.sub(r"[\\{}$]", "", latex))
+    for expression, replacement in [
+        (r"\\(?:begin|end)\{\w+\*?\}|\\(?:left|right|[bB]igg?[lmr]?|\w+style)\b|&", ""),
+        (r"\\(?:q?quad\b|[,;:!> \\])|~", " "),  # space, and the end of a line
+        (r"\\mid\b", "|"),
+        (r"\\(?:text|math|operatorname)[a-z]*\*?\s*\{([^{}]*)\}", r"\1"),
+        (r"\\(?:text|math)[a-z]*\s", ""),
+        (r"([_^])\{(\\?\w*)\}", r"\1\2"),
+        (r"([_^])\{([^{}]*)\}", r"\1(\2)"),
+        (r"\\[dt]?frac\s*(\w|\{[^{}]*\})\s*(\w|\{[^{}]*\})", fraction),
+        (r"(?<=[^\W_])\\(?=[a-zA-Z])", " "),  # `log pi` for `\log\pi`
+        (r"[\\{}$]", ""),
+    ]:
+        latex = re.sub(expression, replacement, latex)
+    return " ".join(latex.split())
 
 
 def words(node: nodes.Node) -> Iterator[str]:
     """The text of a node, without that of the sections and functions in it."""
     if isinstance(node, nodes.Text):
         yield node.astext()
-    elif isinstance(node, nodes.math | nodes.math_block):
+    elif isinstance(node, nodes.math):
         yield formula(node.astext())
+    elif isinstance(node, nodes.math_block):
+        yield f" {formula(node.astext())} "
     elif isinstance(node, nodes.Element) and "gallery" in node.get("classes", []):
         return  # its captions are those of other pages
     elif isinstance(node, nodes.Element) and "cell_output" in node.get("classes", []):
