@@ -13,7 +13,9 @@ from benchmarks import study
 from benchmarks.rlhf.case import Case
 from benchmarks.speed.timing import Work, repeated
 from minirl import Adam, rlhf
+from minirl.envs.verifiable import UNEQUAL, first_answer_correct, verifiable
 from minirl.exact import sequences
+from minirl.exact.groups import Averaging, expected_update
 from minirl.support.machine import one_core
 
 
@@ -33,10 +35,17 @@ def main() -> None:
     soft = case.sample_labelled(3000, rng).preferences["soft"]
     log_policy = rlhf.log_table(case.task, case.objective.optimal_policy)
     exact = case.objective.log_reference, case.gold, 0.3
+    network = rlhf.network_policy(case.task, rng)
+    verified = verifiable(first_answer_correct, success_rates=UNEQUAL)
     size = case.reference.parameters.size
 
     def align(name: str, sentences: int) -> Work:
         return lambda: case.align(name, sentences=sentences)
+
+    def update(averaging: Averaging) -> np.ndarray:
+        return expected_update(
+            case.objective.log_reference, verified.utilities, 16, averaging=averaging
+        )
 
     works: list[tuple[str, Work, int]] = [
         ("PPO, 51,200 sentences", align("ppo", 51_200), 5),
@@ -47,6 +56,9 @@ def main() -> None:
         ("exact evaluation", lambda: sequences.objective(log_policy, *exact), 50),
         ("exact gradient", lambda: sequences.policy_gradient(log_policy, *exact), 50),
         ("soft optimum", lambda: sequences.soft_optimal_policy(*exact), 50),
+        ("table of a network of 1,641 parameters", lambda: rlhf.log_table(case.task, network), 5),
+        ("expected update, sums over tokens", lambda: update("sum"), 5),
+        ("expected update, means over groups", lambda: update("group"), 5),
     ]
     lines = []
     for name, work, repeats in works:
