@@ -27,6 +27,9 @@ UNREACHABLE = """() => [...document.querySelectorAll("article *")].filter(block 
 ).map(block => block.outerHTML.slice(0, 200))"""
 OPEN_FOLDED = "() => document.querySelectorAll('details').forEach(block => (block.open = true))"
 WIDER_THAN_THE_SCREEN = "() => document.documentElement.scrollWidth - innerWidth"
+# Furo's permalinks are invisible until the pointer is near, but they take up space.
+PERMALINK_OF_THE_PAGE = """() =>
+    document.querySelector("h1 > .headerlink")?.getClientRects().length ?? 0"""
 
 
 def violations(page):
@@ -60,3 +63,5 @@ def test_a_page_fits_a_phone(visit, sampled_address):
     page = visit(sampled_address, width=390)
     assert page.evaluate(WIDER_THAN_THE_SCREEN) <= 0
     assert page.evaluate(UNREACHABLE) == []
+    assert page.locator(".scrolls figcaption").count() == 0, "the caption would fade"
+    assert page.evaluate(PERMALINK_OF_THE_PAGE) == 0, "it would need a line of its own"
