@@ -270,7 +270,8 @@ class GroupNormalized:
     """GRPO's estimator: an episode's return, whitened within its group, at every step.
 
     (R - mean) / (std + epsilon) of the group; 0 where all returns of a group are equal, up to the
-    rounding of its own rewards' sums. Dividing weighs easy and hard prompts alike, which is no
+    rounding of its own rewards' sums. Dividing multiplies the update of a prompt with success
+    probability p by w(p, K), which from K = 4 on is smallest at p = 1/2. The update is then no
     longer the gradient of the expected return (`minirl.exact.groups.normalized_weight`).
 
     Source: Shao et al. 2024 (DeepSeekMath), outcome supervision. Episodes are not discounted.

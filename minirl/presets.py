@@ -154,7 +154,9 @@ TOKENS = {
 # Reinforcement learning from verifiable rewards. Each preset follows a paper in the four choices
 # that define it: the advantage, the ratio and its clipping, the averaging, and the place of the KL.
 # Sizes and learning rates are those of the token task, not the papers'. Where public code differs
-# from the paper, docs/rlhf/group-relative.md says how.
+# from the paper, docs/rlhf/group-relative.md says how. maxrl and pass-at-k differ from their papers
+# in the ratio, which the papers' gradients do not contain. These presets take four steps per batch,
+# and PPO's ratio and clipping act from the second minibatch on.
 GROUPS = replace(SENTENCES, group_size=16)
 GROUP_PPO = replace(SENTENCE_PPO, epochs=1)
 VERIFIED = {

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from scipy.stats import binom
 
 from minirl.exact.sequences import response_log_probs, tree_sums
@@ -24,18 +25,28 @@ from minirl.support.arguments import check_arguments
 Array = NDArray[np.float64]
 Advantage = Literal["centred", "leave-one-out", "normalized", "sample-normalized", "success"]
 Averaging = Literal["sum", "response", "group", "tokens"]
-# gate(ratio, right) -> d objective / d log pi, per unit of advantage, of a token or of a response
+# gate(ratio, positive) -> d objective / d log pi, per unit of advantage, of a token or a response.
+# `positive` says whether the advantage is above 0.
 Gate = Callable[[Array, bool], Array]
+AVERAGINGS = ("sum", "response", "group", "tokens")
+# The square of a larger ratio is beyond the range of float64.
+LARGEST_LOG_RATIO = 350.0
 
 
 def _checked(p: ArrayLike, group_size: int) -> Array:
     """`p` as an array of numbers in (0, 1), once `group_size` is known to be at least 2."""
-    if group_size < 2:
-        raise ValueError(f"group_size must be at least 2, got {group_size!r}")
+    _require_group_size(group_size)
     values = np.asarray(p, dtype=np.float64)
     if not np.all((values > 0) & (values < 1)):
         raise ValueError(f"p must lie in (0, 1), got {p!r}")
     return values
+
+
+def _require_group_size(group_size: int) -> None:
+    if group_size % 1:
+        raise ValueError(f"group_size must be a whole number, got {group_size!r}")
+    if group_size < 2:
+        raise ValueError(f"group_size must be at least 2, got {group_size!r}")
 
 
 def normalized_weight(p: ArrayLike, group_size: int) -> Array:
@@ -113,29 +124,47 @@ def silent_share(p: ArrayLike, group_size: int) -> Array:
 
 def clipped_gate(low: float, high: float) -> Gate:
     """PPO's: the ratio, or 0 once it has left [1 - low, 1 + high] in the advantage's direction."""
-    return lambda ratio, right: np.where(
-        ratio <= 1 + high if right else ratio >= 1 - low, ratio, 0.0
+    return lambda ratio, positive: np.where(
+        ratio <= 1 + high if positive else ratio >= 1 - low, ratio, 0.0
     )
 
 
 def constant_weight_gate(high: float) -> Gate:
     """CISPO's: ``min(ratio, 1 + high)``."""
-    return lambda ratio, right: np.minimum(ratio, 1 + high)
+    return lambda ratio, positive: np.minimum(ratio, 1 + high)
 
 
-def soft_gate(tau_right: float, tau_wrong: float) -> Gate:
+def soft_gate(tau_positive: float, tau_negative: float) -> Gate:
     """SAPO's: ``4 ratio sigmoid(u) sigmoid(-u)`` with ``u = tau (ratio - 1)``."""
 
-    def gate(ratio: Array, right: bool) -> Array:
-        half = np.cosh((tau_right if right else tau_wrong) * (np.minimum(ratio, 700) - 1) / 2)
-        return ratio / half**2
+    def gate(ratio: Array, positive: bool) -> Array:
+        capped = np.minimum(ratio, 1e300)  # infinity times sigmoid(-infinity) would be nan
+        u = (tau_positive if positive else tau_negative) * (capped - 1)
+        return 4 * capped * expit(u) * expit(-u)
 
     return gate
 
 
-def plain_gate(ratio: Array, right: bool) -> Array:
+def plain_gate(ratio: Array, positive: bool) -> Array:
     """The importance sampling ratio itself."""
     return ratio
+
+
+def likelihood_ratios(log_ratios: Array) -> Array:
+    """``exp(log_ratios)``, elementwise.
+
+    Raises
+    ------
+    ValueError
+        If a log-ratio is above 350, or is no number.
+    """
+    largest = float(log_ratios.max())
+    if not largest <= LARGEST_LOG_RATIO:
+        raise ValueError(
+            f"log_sampling must give log-ratios of at most {LARGEST_LOG_RATIO:g}, got "
+            f"{largest:.6g} as the largest; sample from a policy nearer to log_policy"
+        )
+    return np.exp(log_ratios)
 
 
 # ---------------------------------------------------------------- the expected update
@@ -149,8 +178,9 @@ def advantages(kind: Advantage, group_size: int, epsilon: float = 0.0) -> Array:
     ``sqrt(f (1 - f)) + epsilon``, "sample-normalized" by ``sqrt(K f (1 - f) / (K - 1)) + epsilon``,
     and "success" by f. Where all rewards are equal, all of them are 0.
     """
-    if group_size < 2:
-        raise ValueError(f"group_size must be at least 2, got {group_size!r}")
+    _require_group_size(group_size)
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"epsilon must be a finite number of at least 0, got {epsilon!r}")
     share = np.arange(group_size + 1) / group_size
     centred = np.array([[0.0], [1.0]]) - share
     deviation = np.sqrt(share * (1 - share))
@@ -277,8 +307,9 @@ def expected_update(
     log_sampling : ndarray (X, C, V), optional
         The policy that sampled. Default: the current one.
     token_gate, response_gate : callable, optional
-        gate(ratio, right): the derivative of the objective with respect to log pi of a token, per
-        unit of advantage, for the ratio of this token, or for that of the whole response.
+        gate(ratio, positive): the derivative of the objective with respect to log pi of a token,
+        per unit of advantage, for the ratio of this token, or for that of the whole response.
+        `positive` says whether the advantage is above 0.
     length_root : bool
         Whether the response gate receives the ratio to the power of 1/length, as in GSPO.
     keep : {"all", "redraw", "resample"}
@@ -290,8 +321,9 @@ def expected_update(
     Raises
     ------
     ValueError
-        For rewards other than 0 and 1, a group_size below 2, or a prompt whose groups can never
-        have different rewards, with keep="resample".
+        For rewards other than 0 and 1, an argument outside its range, a log-ratio above 350 that a
+        gate would receive, or a prompt whose groups can never have different rewards, with
+        keep="resample".
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     wrong = rewards[(rewards != 0) & (rewards != 1)]
@@ -301,7 +333,16 @@ def expected_update(
         )
     if token_gate is not None and response_gate is not None:
         raise ValueError("give token_gate or response_gate, not both")
+    if averaging not in AVERAGINGS:
+        raise ValueError(f"averaging must be one of {', '.join(AVERAGINGS)}, got {averaging!r}")
+    if groups < 1 or groups % 1:
+        raise ValueError(f"groups must be a whole number of at least 1, got {groups!r}")
     log_sampling = log_policy if log_sampling is None else log_sampling
+    if log_sampling.shape != log_policy.shape:
+        raise ValueError(
+            f"log_sampling must have the shape of log_policy, {log_policy.shape}, got "
+            f"{log_sampling.shape}"
+        )
     log_probs = response_log_probs(log_sampling)
     table = _advantage_table(advantage, group_size, epsilon)
     lengths = response_lengths(log_policy)
@@ -310,24 +351,26 @@ def expected_update(
     if averaging == "tokens":
         rest = _tokens_of(np.exp(log_probs), lengths, group_size, groups - 1)
     kept = _kept(np.exp(log_probs), right, group_size, keep)
-    ratios = response_log_probs(log_policy) - log_probs
+    if response_gate is not None:
+        log_ratios = response_log_probs(log_policy) - log_probs
+        ratios = likelihood_ratios(log_ratios / lengths if length_root else log_ratios)
+    if token_gate is not None:
+        token_ratios = likelihood_ratios(log_policy - log_sampling)
     update = np.empty(log_policy.shape)
     for x in range(len(update)):
         probs = np.exp(log_probs[x])
         scale = groups if averaging == "tokens" else 1
-        coefficients = probs * scale / kept[x]
-        coefficients *= mean_coefficients(probs, right[x], lengths, table, averaging, rest)
         masses = np.zeros(log_policy.shape[1:])
-        for verdict in (False, True):
-            part = np.where(right[x] == verdict, coefficients, 0.0)
+        # A gate depends on the sign of the advantage, and the advantage on the group.
+        for positive in (False, True):
+            signed = np.where((table > 0) == positive, table, 0.0)
+            part = probs * scale / kept[x]
+            part *= mean_coefficients(probs, right[x], lengths, signed, averaging, rest)
             if response_gate is not None:
-                exponents = ratios[x] / lengths if length_root else ratios[x]
-                with np.errstate(over="ignore"):
-                    part *= response_gate(np.exp(exponents), verdict)
+                part *= response_gate(ratios[x], positive)
             token_masses = tree_sums(part, log_policy.shape[2] - 1)
             if token_gate is not None:
-                with np.errstate(over="ignore"):
-                    token_masses *= token_gate(np.exp(log_policy[x] - log_sampling[x]), verdict)
+                token_masses *= token_gate(token_ratios[x], positive)
             masses += token_masses
         update[x] = masses - np.exp(log_policy[x]) * masses.sum(axis=1, keepdims=True)
     return update / len(update)

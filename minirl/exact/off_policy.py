@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minirl.exact.groups import Gate, response_lengths
+from minirl.exact.groups import Gate, likelihood_ratios, response_lengths
 from minirl.exact.sequences import path_sums, policy_gradient, response_log_probs, tree_sums
 from minirl.support.arguments import check_arguments
 
@@ -38,7 +38,8 @@ class UpdateMoments(NamedTuple):
 
     `mean` (X, C, V) is ``E[g]``, and `second_moment` is ``E[|g|^2]``. `variance` is
     ``E[|g - E[g]|^2]``, the trace of the covariance. `cosine` is that of ``E[g]`` with the gradient
-    of the expected reward, and `relative_bias` is ``|E[g] - gradient| / |gradient|``.
+    of the expected reward, and `relative_bias` is ``|E[g] - gradient| / |gradient|``. Both are nan
+    where the gradient is 0 up to rounding, as with equal rewards.
     """
 
     mean: Array
@@ -80,7 +81,8 @@ def update_moments(
     Raises
     ------
     ValueError
-        If both gates are given, shapes differ, or a policy is not log-probabilities.
+        If both gates are given, shapes differ, a policy is not log-probabilities, or a log-ratio
+        that a gate would receive is above 350.
     """
     if token_gate is not None and response_gate is not None:
         raise ValueError("give token_gate or response_gate, not both")
@@ -89,11 +91,19 @@ def update_moments(
     rewards = np.asarray(rewards, np.float64)
     if rewards.shape != log_probs.shape:
         raise ValueError(f"rewards must have shape {log_probs.shape}, got {rewards.shape}")
+    if np.shape(baseline) not in ((), (1,), (len(rewards),)):
+        raise ValueError(
+            f"baseline must be a number or have shape ({len(rewards)},), got {np.shape(baseline)}"
+        )
     gains = rewards - np.broadcast_to(baseline, len(rewards))[:, None]
     lengths, policy = response_lengths(log_policy), np.exp(log_policy)
     # |grad log pi(a|s)|^2 = 1 - 2 pi(a|s) + sum_b pi(b|s)^2. Contexts of a path differ, so that the
     # squares of its tokens add up.
     squares = 1 - 2 * policy + (policy**2).sum(axis=2, keepdims=True)
+    if response_gate is not None:
+        ratios = likelihood_ratios(log_ratios / lengths if length_root else log_ratios)
+    if token_gate is not None:
+        token_ratios = likelihood_ratios(log_policy - log_sampling)
     masses = np.zeros(log_policy.shape)
     second = 0.0
     for positive in (False, True):
@@ -101,12 +111,10 @@ def update_moments(
         chances = np.exp(log_probs)
         weighted = np.ones_like(parts)
         token_weight = np.ones_like(log_policy)
-        with np.errstate(over="ignore"):
-            if token_gate is not None:
-                token_weight = token_gate(np.exp(log_policy - log_sampling), positive)
-            if response_gate is not None:
-                exponents = log_ratios / lengths if length_root else log_ratios
-                weighted = response_gate(np.exp(exponents), positive)
+        if token_gate is not None:
+            token_weight = token_gate(token_ratios, positive)
+        if response_gate is not None:
+            weighted = response_gate(ratios, positive)
         if length_root:
             weighted = weighted / lengths
         norms = path_sums(token_weight**2 * squares)
@@ -117,6 +125,8 @@ def update_moments(
     second /= len(masses)
     truth = policy_gradient(log_policy, log_policy, rewards, 0.0)
     length = float(np.linalg.norm(truth))
+    if length <= 1e-13 * np.abs(rewards).max():  # rounding
+        length = np.nan
     return UpdateMoments(
         mean,
         second,
@@ -142,11 +152,10 @@ def effective_share(log_policy: Array, log_sampling: Array, largest: float | Non
     Raises
     ------
     ValueError
-        If a policy is not log-probabilities.
+        If a policy is not log-probabilities, or a log-ratio is above 350.
     """
     log_probs = response_log_probs(log_sampling)
-    with np.errstate(over="ignore"):
-        ratios = np.exp(response_log_probs(log_policy) - log_probs)
+    ratios = likelihood_ratios(response_log_probs(log_policy) - log_probs)
     ratios = np.minimum(ratios, np.inf if largest is None else largest)
     chances = np.exp(log_probs) / len(log_probs)
     return float((chances * ratios).sum() ** 2 / (chances * ratios**2).sum())

@@ -10,7 +10,6 @@ Karkhanis 2025 (arXiv:2505.15201).
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import comb
 
 from minirl.exact.sequences import expected_reward, policy_gradient, response_log_probs
 from minirl.support.arguments import check_arguments
@@ -31,7 +30,7 @@ def pass_at_k(p: ArrayLike, k: ArrayLike) -> Array:
     Raises
     ------
     ValueError
-        If `p` is outside [0, 1] or `k` is below 1.
+        If `p` is outside [0, 1], or `k` is below 1 or not whole.
 
     Examples
     --------
@@ -43,6 +42,8 @@ def pass_at_k(p: ArrayLike, k: ArrayLike) -> Array:
         raise ValueError(f"p must lie in [0, 1], got {p!r}")
     if not np.all(counts >= 1):
         raise ValueError(f"k must be at least 1, got {k!r}")
+    if np.any(counts % 1):
+        raise ValueError(f"k must be a whole number, got {k!r}")
     return np.asarray(1 - (1 - values) ** counts)
 
 
@@ -76,7 +77,9 @@ def pass_at_k_gradient(log_policy: Array, rewards: Array, k: int) -> Array:
 def pass_at_k_estimate(n: int, c: ArrayLike, k: int) -> Array:
     """``rho(n, c, k) = 1 - C(n - c, k) / C(n, k)``, unbiased for pass@k.
 
-    The estimate ``1 - (1 - c / n)^k`` is not: it is too small on average.
+    The ratio of the binomial coefficients is the product over i < k of ``(n - c - i) / (n - i)``,
+    in which nothing overflows. The estimate ``1 - (1 - c / n)^k`` is biased: it is too small on
+    average.
 
     Parameters
     ----------
@@ -90,7 +93,7 @@ def pass_at_k_estimate(n: int, c: ArrayLike, k: int) -> Array:
     Raises
     ------
     ValueError
-        If `k` is above `n`, or `c` is outside 0 .. n.
+        If `k` is above `n`, `c` is outside 0 .. n, or a number is not whole.
 
     Examples
     --------
@@ -98,6 +101,9 @@ def pass_at_k_estimate(n: int, c: ArrayLike, k: int) -> Array:
     array([0.    , 0.5   , 0.8333, 1.    ])
     """
     right = np.asarray(c)
+    for name, count in (("n", n), ("c", right), ("k", k)):
+        if np.any(np.asarray(count) % 1):
+            raise ValueError(f"{name} must be a whole number, got {count}")
     if not 0 <= k <= n:
         raise ValueError(
             f"k must be from 0 to n, {n}, got {k}; n responses contain no subset of more, so "
@@ -105,7 +111,9 @@ def pass_at_k_estimate(n: int, c: ArrayLike, k: int) -> Array:
         )
     if not np.all((right >= 0) & (right <= n)):
         raise ValueError(f"c must be from 0 to n, {n}, got {c!r}")
-    return np.asarray(1 - comb(n - right, k) / comb(n, k))
+    drawn = np.arange(k)
+    factors = np.maximum(n - right[..., None] - drawn, 0) / (n - drawn)
+    return np.asarray(1 - factors.prod(axis=-1))
 
 
 def gradient_weights(n: int, k: int) -> Array:
@@ -151,6 +159,8 @@ def centred_gradient_weights(n: int, k: int) -> Array:
 
 
 def _require_k(k: int, n: int | None = None) -> None:
+    if k % 1:
+        raise ValueError(f"k must be a whole number, got {k}")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     if n is not None and k > n:

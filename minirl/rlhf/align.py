@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from minirl.advantages import PassAtK, SuccessNormalized
 from minirl.algorithms import PPO, Algorithm
 from minirl.algorithms.reference_loss import ReferenceLoss
 from minirl.envs.token_generation import TokenGenerationVectorEnv, checked_rewards
@@ -77,8 +78,9 @@ def align(
     Raises
     ------
     ValueError
-        If beta is outside its range, for rewards of another task, or for a reference that gives a
-        token probability 0 by a parameter of -inf: no gradient could ever raise it again.
+        If beta is outside its range, for rewards of another task, for an algorithm that needs
+        rewards of 0 and 1 and gets others or a KL in them, or for a reference that gives a token
+        probability 0 by a parameter of -inf: no gradient could ever raise it again.
     """
     require_count("sentences", sentences, most=MOST_STEPS)
     if not np.isfinite(reference.parameters).all():
@@ -100,6 +102,9 @@ def align(
             )
         term = None if beta is None else replace(learns.penalty, beta=beta)
         learns, penalty = replace(learns, penalty=term), None
+    estimator = chosen.settings.advantages
+    if isinstance(estimator, SuccessNormalized | PassAtK):
+        _require_verdicts(type(estimator).__name__, checked_rewards(task, rewards), penalty)
     return train(
         partial(TokenGenerationVectorEnv, task=task, rewards=rewards, prompts=prompts),
         learns,
@@ -110,6 +115,21 @@ def align(
         measure=measure,
         progress=progress,
     )
+
+
+def _require_verdicts(name: str, rewards: np.ndarray, penalty: ReferenceKL | None) -> None:
+    """Raise ValueError unless all rewards are 0 or 1 and no KL is subtracted from them."""
+    if penalty is not None:
+        raise ValueError(
+            f"beta must be None with {name}, whose returns must be 0 or 1, got "
+            f"{penalty.beta!r}; the KL penalty would be subtracted from them"
+        )
+    wrong = rewards[(rewards != 0) & (rewards != 1)]
+    if wrong.size:
+        raise ValueError(
+            f"rewards must be 0 or 1 with {name}, got {wrong.flat[0]:.6g}; use the rewards of a "
+            "verifier, verifiable() of minirl.envs.verifiable for example"
+        )
 
 
 check_arguments(__name__)

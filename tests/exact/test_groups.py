@@ -465,6 +465,71 @@ def test_the_sequence_ratio_is_unbiased_and_the_others_are_not():
         assert np.abs(update - gradients / 2).max() > 0.01
 
 
+def test_a_gate_depends_on_the_sign_of_the_advantage_and_not_on_the_verdict():
+    """With all advantages above 0, only the upper bound acts, also on wrong responses."""
+    table = np.abs(RNG.normal(size=(2, GROUP_SIZE + 1)))
+
+    def enumerated(sign_of):
+        update = np.zeros_like(LOG_POLICY)
+        for x, group in itertools.product(range(2), itertools.product(range(7), repeat=GROUP_SIZE)):
+            probability = np.exp(sum(log_prob(LOG_SAMPLING[x], y) for y in group))
+            right = REWARDS[x, list(group)].astype(int)
+            for y, verdict in zip(group, right, strict=True):
+                advantage = table[verdict, right.sum()]
+                for (context, token), part in zip(PATHS[y], score(x, y), strict=True):
+                    log_ratio = LOG_POLICY[x, context, token] - LOG_SAMPLING[x, context, token]
+                    weight = ppo(np.exp(log_ratio), sign_of(advantage, verdict))
+                    update[x] += probability * advantage * weight * part / GROUP_SIZE / 2
+        return update
+
+    update = expected_update(
+        LOG_POLICY,
+        REWARDS,
+        GROUP_SIZE,
+        advantage=table,
+        log_sampling=LOG_SAMPLING,
+        token_gate=clipped_gate(0.1, 0.2),
+    )
+    by_advantage = enumerated(lambda advantage, verdict: advantage)
+    np.testing.assert_allclose(update, by_advantage, rtol=0, atol=1e-15)
+    by_verdict = enumerated(lambda advantage, verdict: verdict - 0.5)
+    assert np.abs(update - by_verdict).max() > 0.01
+
+
+def rare(log_prob):
+    """A sampling policy that gives the first token of each context this log-probability."""
+    log_sampling = LOG_POLICY.copy()
+    log_sampling[:, :, 0] = log_prob
+    others = scipy.special.logsumexp(LOG_POLICY[:, :, 1:], axis=-1, keepdims=True)
+    log_sampling[:, :, 1:] -= others
+    return log_sampling
+
+
+GATES = [plain_gate, clipped_gate(0.2, 0.2), soft_gate(1.0, 1.05), constant_weight_gate(0.2)]
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("per", ["token_gate", "response_gate"])
+def test_ratios_beyond_the_range_of_floats_are_refused(gate, per):
+    run = functools.partial(expected_update, LOG_POLICY, REWARDS, 4, **{per: gate})
+    told = "log_sampling must give log-ratios of at most 350, got (7|1[56])\\d\\d"
+    with pytest.raises(ValueError, match=told):
+        run(log_sampling=rare(-800.0))
+    assert np.isfinite(run(log_sampling=rare(-100.0))).all()
+    assert np.isfinite(expected_update(LOG_POLICY, REWARDS, 4, log_sampling=rare(-800.0))).all()
+
+
+def test_the_soft_gate_of_large_ratios_is_zero():
+    ratios = np.array([0.0, 0.5, 1.0, 3.0, 1e3, 1e200, np.inf])
+    for tau, positive in ((1.0, True), (3.0, False)):
+        weights = soft_gate(1.0, 3.0)(ratios, positive)
+        np.testing.assert_allclose(
+            weights[:4], ratios[:4] / np.cosh(tau * (ratios[:4] - 1) / 2) ** 2
+        )
+        np.testing.assert_array_equal(weights[4:], 0)
+    np.testing.assert_allclose(soft_gate(1e-4, 1.0)(1e4, True), 1e4 / np.cosh(0.49995) ** 2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -472,6 +537,11 @@ def test_the_sequence_ratio_is_unbiased_and_the_others_are_not():
         ({"group_size": 1}, "group_size must be at least 2, got 1"),
         ({"advantage": "max"}, 'advantage must be "centred", .* got the str .max'),
         ({"keep": "some"}, "keep must be .* got 'some'"),
+        ({"averaging": "mean"}, "averaging must be .*got .*mean"),
+        ({"groups": 0}, "groups must be a whole number of at least 1, got 0"),
+        ({"log_sampling": LOG_SAMPLING[:1]}, r"must have the shape .*\(2, 3, 3\), got \(1, 3, 3\)"),
+        ({"epsilon": -0.1}, "epsilon must be a finite number of at least 0, got -0.1"),
+        ({"group_size": 2.5}, "group_size must be a whole number, got 2.5"),
         ({"rewards": REWARDS * 0, "keep": "resample"}, "never ends: .* no group"),
         ({"token_gate": plain_gate, "response_gate": plain_gate}, "not both"),
     ],

@@ -155,3 +155,33 @@ def test_bad_arguments():
         )
     with pytest.raises(ValueError, match=r"rewards must have shape \(2, 7\), got \(2, 6\)"):
         update_moments(LOG_POLICY, REWARDS[:, :6], 0.0, **arguments)
+    for baseline in (np.zeros(3), np.zeros((2, 1))):
+        with pytest.raises(
+            ValueError, match=r"baseline must be a number or have shape \(2,\), got"
+        ):
+            update_moments(LOG_POLICY, REWARDS, baseline, **arguments)
+
+
+def test_ratios_beyond_the_range_of_floats_are_refused():
+    far = LOG_POLICY.copy()
+    far[:, :, 0] = -800.0
+    far[:, :, 1:] -= scipy.special.logsumexp(LOG_POLICY[:, :, 1:], axis=-1, keepdims=True)
+    told = "log_sampling must give log-ratios of at most 350, got"
+    for gate in (plain_gate, clipped_gate(0.2, 0.2), constant_weight_gate(0.5)):
+        for per in ("token_gate", "response_gate"):
+            with pytest.raises(ValueError, match=told):
+                update_moments(LOG_POLICY, REWARDS, 0.0, log_sampling=far, **{per: gate})
+    with pytest.raises(ValueError, match=told):
+        effective_share(LOG_POLICY, far)
+    assert np.isfinite(update_moments(LOG_POLICY, REWARDS, 0.0, log_sampling=far).second_moment)
+
+
+def test_a_gradient_that_is_rounding_has_no_direction():
+    for value in (0.0, 0.7, 1e6):
+        moments = update_moments(
+            LOG_POLICY, np.full((2, 7), value), -1.0, log_sampling=LOG_SAMPLING
+        )
+        assert np.isnan([moments.cosine, moments.relative_bias]).all()
+        assert np.isfinite(moments.variance)
+    moments = update_moments(LOG_POLICY, 1e-9 * REWARDS, 0.0, log_sampling=LOG_SAMPLING)
+    assert np.isfinite([moments.cosine, moments.relative_bias]).all()

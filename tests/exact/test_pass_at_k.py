@@ -1,6 +1,8 @@
 """pass@k against the enumeration of all groups, and its gradient against finite differences."""
 
 import itertools
+import math
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -111,6 +113,15 @@ def test_the_expected_update_of_the_weights_is_the_gradient_of_pass_at_k(k):
     assert np.abs(other - truth).max() > 1e-3
 
 
+@pytest.mark.parametrize(("n", "c", "k"), [(2000, 10, 1000), (100, 3, 64), (5000, 1, 2500)])
+def test_the_estimate_of_many_samples_is_that_of_whole_numbers(n, c, k):
+    """The binomial coefficients overflow float64, and Python's whole numbers do not."""
+    share = Fraction(math.comb(n - c, k), math.comb(n, k))
+    assert pass_at_k_estimate(n, c, k) == pytest.approx(float(1 - share), rel=1e-12)
+    assert abs(pass_at_k_estimate(n, c, k - 1) - float(1 - share)) > 1e-6
+    assert pass_at_k_estimate(n, n - k + 1, k) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -120,6 +131,11 @@ def test_the_expected_update_of_the_weights_is_the_gradient_of_pass_at_k(k):
         (partial(pass_at_k_estimate, 4, 5, 2), "c must be from 0 to n, 4, got 5"),
         (partial(gradient_weights, 4, 5), "k must be at most .* 4, got 5; sample more"),
         (partial(gradient_weights, 4, 0), "k must be at least 1, got 0"),
+        (partial(pass_at_k_estimate, 4, 1.5, 2), "c must be a whole number, got 1.5"),
+        (partial(pass_at_k_estimate, 4, 2, 1.5), "k must be a whole number, got 1.5"),
+        (partial(pass_at_k_estimate, 4.5, 2, 1), "n must be a whole number, got 4.5"),
+        (partial(gradient_weights, 4, 1.5), "k must be a whole number, got 1.5"),
+        (partial(pass_at_k, 0.5, 1.5), "k must be a whole number, got 1.5"),
         (partial(pass_at_k_gradient, LOG_POLICY, 2 * REWARDS, 2), "rewards must be 0 or 1, got 2"),
         (
             partial(expected_update, LOG_POLICY, REWARDS, 3, advantage=gradient_weights(4, 2)),

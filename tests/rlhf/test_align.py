@@ -21,6 +21,7 @@ from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.objective import Objective
 from minirl.rollout import reset
 from minirl.training import (
+    TrainingStopped,
     advantage_stage,
     new_learner,
     optimisation_stage,
@@ -267,3 +268,20 @@ def test_samples_are_as_old_as_the_lag(lag):
         if lag and update:
             current = trained[update][0](batch.observations).log_prob(batch.actions)
             assert np.abs(sampled[update] - current).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["maxrl", "pass-at-k"])
+def test_algorithms_for_verdicts_refuse_other_returns_before_the_first_update(name):
+    """The KL penalty, which `align` subtracts by default, makes other numbers of them."""
+    verdicts = (np.median(UTILITIES) < UTILITIES).astype(float)
+
+    def measure(*_):
+        raise AssertionError("the training had begun")
+
+    run = partial(align, CAT, REFERENCE, algorithm=name, sentences=8, measure=measure)
+    with pytest.raises(ValueError, match=r"^beta must be None with \w+, .* got 0.3; the KL"):
+        run(verdicts)
+    with pytest.raises(ValueError, match=r"^rewards must be 0 or 1 with \w+, got 0.5; use the"):
+        run(verdicts / 2, beta=None)
+    with pytest.raises(TrainingStopped, match="begun"):
+        run(verdicts, beta=None)

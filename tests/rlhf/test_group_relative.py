@@ -14,6 +14,7 @@ import scipy.special
 from cat import describe_the_cat
 
 from minirl import preset
+from minirl.advantages import PassAtK, SuccessNormalized
 from minirl.algorithms.ppo import Clipped
 from minirl.algorithms.ratio_objectives import ClippedWeight, SequenceClip, SoftGate
 from minirl.envs.token_generation import TokenGenerationVectorEnv
@@ -26,6 +27,7 @@ from minirl.exact.groups import (
     soft_gate,
 )
 from minirl.policy import make_critic
+from minirl.presets import VERIFIED
 from minirl.rlhf.align import ENVIRONMENT, align
 from minirl.rlhf.language_model import full_prefix_policy, log_table
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
@@ -143,7 +145,7 @@ def test_whitening_over_the_tokens_of_large_batches_keeps_the_direction(name):
     [
         ("dr-grpo", {"group_size": 1}, REWARDS, "it needs a rollout with groups, .*group_size=4"),
         ("dapo", SMALL, np.ones((2, 40)), "0 of 4 groups had different returns in 100 rollouts"),
-        ("maxrl", SMALL, np.full((2, 40), 0.5), "needs returns of 0 or 1, got 0.5; use the"),
+        ("maxrl", SMALL, np.full((2, 40), 0.5), "rewards must be 0 or 1 with .*, got 0.5; use"),
     ],
 )
 def test_groups_that_teach_nothing_are_refused_in_one_line(name, changes, rewards, message):
@@ -198,6 +200,28 @@ def test_the_presets_are_what_their_papers_say():
     assert preset(ENVIRONMENT, "grpo-paper").settings.group_size == 64
     assert preset(ENVIRONMENT, "reinforce++-baseline").algorithm.penalty.estimator == "k2"
     assert preset(ENVIRONMENT, "dapo").settings.mixed_groups
+    assert objective("maxrl") == objective("pass-at-k") == Clipped(0.2)
+    assert preset(ENVIRONMENT, "maxrl").settings.advantages == SuccessNormalized()
+    assert preset(ENVIRONMENT, "pass-at-k").settings.advantages == PassAtK(4)
+    averagings = {name: preset(ENVIRONMENT, name).settings.averaging for name in VERIFIED}
+    assert averagings == {
+        "grpo-paper": "response",
+        "dr-grpo": "sum",
+        "dapo": "group",
+        "gspo": "response",
+        "cispo": "group",
+        "reinforce++": "tokens",
+        "reinforce++-baseline": "tokens",
+        "sapo": "response",
+        "maxrl": "sum",
+        "pass-at-k": "sum",
+    }
+    # One pass over each batch: one step for the GRPO paper, four steps for all others.
+    for name in VERIFIED:
+        chosen = preset(ENVIRONMENT, name)
+        assert chosen.algorithm.epochs == 1
+        steps = chosen.settings.num_envs / chosen.algorithm.minibatch_size
+        assert steps == (1 if name == "grpo-paper" else 4)
 
 
 # ---------------------------------------------------------------- the length of answers

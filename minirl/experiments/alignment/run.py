@@ -34,6 +34,7 @@ from minirl.experiments.alignment.verifiable import (
     success_rates,
 )
 from minirl.experiments.runs import RUNS, claimed_folder, load_run
+from minirl.presets import VERIFIED
 from minirl.support.interrupts import hold_interrupts
 from minirl.support.serialization import save_arrays, source_hash, write_text
 from minirl.support.validation import require_count, require_positive, require_seed
@@ -126,9 +127,14 @@ def run_chain(
         raise ValueError(f'model must be "table" or "mlp", got {model!r}')
     unknown = [name for name in methods if name not in ALL_METHODS]
     if unknown or not methods or len(set(methods)) < len(methods):
+        verified = [name for name in unknown if name in VERIFIED]
+        reason = (
+            f"; {' and '.join(verified)} can learn only from rewards of 0 and 1, such as those of "
+            "a task made by minirl.envs.verifiable.verifiable()"
+        )
         raise ValueError(
             f"methods must be different names from {', '.join(ALL_METHODS)}, got "
-            f"{', '.join(methods)}"
+            f"{', '.join(methods)}{reason if verified else ''}"
         )
     arguments = {
         "beta": float(beta),

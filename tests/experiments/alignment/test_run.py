@@ -722,7 +722,11 @@ def test_another_seed_prepares_other_pairs_and_the_same_seed_the_same(prepared):
         ({"beta": 1e9}, "beta must be from .* to .* for these rewards"),
         ({"reward": "silver"}, "silver"),
         ({"model": "cnn"}, 'model must be "table" or "mlp", got .cnn.'),
-        ({"methods": ["maxrl"]}, "different names from .*sapo.*, got maxrl"),
+        (
+            {"methods": ["ppo", "maxrl"]},
+            r"different names from .*sapo.*, got ppo, maxrl; maxrl can .* 0 and 1.*verifiable",
+        ),
+        ({"methods": ["magic"]}, "got magic$"),
         ({"methods": ["ppo", "magic"]}, "magic"),
         ({"methods": []}, "best-of-n"),
         ({"methods": ["ppo", "ppo"]}, "different"),
