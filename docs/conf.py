@@ -25,6 +25,7 @@ from building import (  # noqa: E402
 
 project = "minirl"
 version = release = metadata.version("minirl-numpy")
+author = "The minirl founders"
 copyright = "2026, the minirl founders"
 extensions = [
     "building.api",
@@ -62,6 +63,9 @@ html_show_sourcelink = False
 html_math_renderer = "katex"
 suppress_warnings = ["epub.unknown_project_files"]  # fonts and licences, which the e-book omits
 epub_css_files = ["book.css"]
+epub_description = "A textbook of reinforcement learning and RLHF in pure NumPy"
+epub_identifier = epub_uid = f"minirl-{version}"
+epub_scheme = "ID"
 exclude_patterns = [
     "_build",
     "notebooks/cards.md",

@@ -205,6 +205,27 @@ def test_chinese_pages_say_their_language():
     assert [context["language"] for context in contexts.values()] == ["zh"] * 3 + ["en"] * 3
 
 
+def test_what_is_in_the_other_language_says_so():
+    element = '<a href="x"><span class="doc">{}</span></a>'
+    english = {"language": "en", "furo_navigation_tree": '<a href="zh.html">中文首页</a>'}
+    english["body"] = element.format("中文版") + element.format("PPO") + "<p>中文</p>"
+    chinese.set_language(None, "notebooks/04_ppo", "page.html", english, None)
+    assert english["body"].count('lang="zh"') == 1
+    assert '<span class="doc" lang="zh">中文版<' in english["body"]
+    assert english["furo_navigation_tree"] == '<a href="zh.html" lang="zh">中文首页</a>'
+    page = {"language": "en", "body": element.format("English") + element.format("中文")}
+    chinese.set_language(None, "notebooks/zh/04_ppo", "page.html", page, None)
+    assert page["body"].count("lang=") == 1
+    assert '<span class="doc" lang="en">English<' in page["body"]
+
+
+def test_the_pages_of_the_book_say_their_language():
+    for page, language in [("zh", "zh"), ("index", "en")]:
+        context = {"language": "en", "html_tag": '<html xmlns="x">', "body": ""}
+        chinese.set_language(None, page, "page.html", context, None)
+        assert context["html_tag"] == f'<html lang="{language}" xml:lang="{language}" xmlns="x">'
+
+
 def test_line_breaks_do_not_become_spaces():
     text = "一句，\n**二**。\n$x$ 三\n`c` 四\n五：\n* 六；\n\n1. 九，\n   KL。\n2. 十\n\n|十。|"
     lines = "一句，**二**。$x$ 三\n`c` 四五：\n* 六；\n\n1. 九，KL。\n2. 十\n\n|十。|"

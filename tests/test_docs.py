@@ -69,6 +69,15 @@ def test_a_term_is_used_in_the_section_that_introduces_it(row):
     assert any(form and form.lower() in words for form in [row["term"], *row["also"].split("|")])
 
 
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh.md", "CHANGELOG.md", "docs/index.md", "docs/zh.md"]
+)
+def test_a_first_page_says_that_the_notebooks_run_in_the_browser(name):
+    text = " ".join((ROOT / name).read_text().split())
+    assert "在浏览器中运行" in text if ".zh" in name or "/zh" in name else "Run in browser" in text
+    assert "about 39 MB" in text or "约需加载 39 MB" in text
+
+
 @pytest.mark.parametrize("name", ["policy_gradient", "natural_gradient", "trpo", "ppo"])
 def test_the_pseudocode_has_the_numbers_and_words_of_the_comments(name):
     code = (ROOT / "minirl" / "algorithms" / f"{name}.py").read_text()

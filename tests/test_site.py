@@ -1,6 +1,7 @@
 """Pages know their source, and the start page what a notebook requires."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,8 +40,51 @@ def test_only_notebooks_of_github_open_in_colab(building, monkeypatch):
     )
     assert address in site.colab("notebooks/04_ppo")
     assert site.colab("rlhf/dpo") == ""
+    assert f'{address}">在 Colab 中打开英文版' in site.colab("notebooks/zh/04_ppo")
     monkeypatch.setattr(site, "REPOSITORY", "https://example.org/minirl")
     assert site.colab("notebooks/04_ppo") == ""
+
+
+@pytest.mark.parametrize("page", ["notebooks/04_ppo", "notebooks/zh/04_ppo"])
+def test_the_kernel_in_colab_finds_the_installed_package(building, monkeypatch, page):
+    _, site = building
+    monkeypatch.setattr(site, "REPOSITORY", "https://github.com/someone/textbook")
+    assert "pip install ./minirl<" in site.colab(page)  # with -e, only the next kernel finds it
+    assert "git clone https://github.com/someone/textbook minirl " in site.colab(page)
+
+
+@pytest.mark.parametrize(
+    ("repository", "verb"),
+    [
+        ("https://github.com/someone/minirl", "edit"),
+        ("https://gitlab.com/someone/minirl", "-/edit"),
+        ("https://gitlab.example.org/someone/minirl", "-/edit"),
+        ("https://codeberg.org/someone/minirl", "_edit"),
+    ],
+)
+def test_an_edit_link_is_written_as_its_host_expects(building, monkeypatch, repository, verb):
+    _, site = building
+    monkeypatch.setattr(site, "REPOSITORY", repository)
+    assert site.edit_link("rlhf/dpo") == f"{repository}/{verb}/main/docs/rlhf/dpo.md"
+
+
+def test_only_english_pages_have_a_social_card(building):
+    _, site = building
+    app = SimpleNamespace(config=SimpleNamespace())
+    for page, has_card in [("index", True), ("zh", False), ("notebooks/zh/04_ppo", False)]:
+        site.allow_card(app, page, "page.html", {}, None)
+        assert app.config.ogp_social_cards["enable"] is has_card
+    assert (ROOT / "docs" / app.config.ogp_social_cards["image_mini"]).exists()
+
+
+def test_the_sources_of_the_pages_are_not_published(building, tmp_path):
+    _, site = building
+    (tmp_path / "_sources" / "rlhf").mkdir(parents=True)
+    (tmp_path / "index.html").touch()
+    site.remove_sources(
+        SimpleNamespace(builder=SimpleNamespace(name="html"), outdir=tmp_path), None
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
 def test_every_notebook_has_a_card_with_its_minutes_and_needs(building):

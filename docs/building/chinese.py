@@ -154,17 +154,30 @@ def is_chinese(pagename: str) -> bool:
     return pagename == "zh" or pagename.endswith(".zh") or pagename.startswith("notebooks/zh/")
 
 
+def mark_chinese(text: str) -> str:
+    """HTML of an English page, with lang="zh" on links and captions in Chinese."""
+    element = r"<(a|span)\b((?:(?!\blang=)[^>])*)>(?=[^<]*[\u4e00-\u9fff])"
+    return re.sub(element, r'<\1\2 lang="zh">', text)
+
+
 def set_language(
     app: Any, pagename: str, template: str, context: dict[str, Any], tree: Any
 ) -> None:
     if is_chinese(pagename):
         context["language"] = "zh"
+        body = context.get("body", "").replace(">English</", ' lang="en">English</', 1)
         # a browser may begin a line with the mark that follows a formula
         context["body"] = re.sub(
             r'(<span class="math[^"]*">[^<]*</span>)([，。；：、？！）”]+)',
             r'<span class="unbroken">\1\2</span>',
-            context.get("body", ""),
+            body,
         )
+    else:
+        for part in {"body", "furo_navigation_tree"} & set(context):
+            context[part] = mark_chinese(context[part])
+    if "html_tag" in context:  # the e-book
+        language = f'<html lang="{context["language"]}" xml:lang="{context["language"]}"'
+        context["html_tag"] = context["html_tag"].replace("<html", language, 1)
 
 
 def join_lines(app: Any, pagename: str, source: list[str]) -> None:
@@ -174,7 +187,7 @@ def join_lines(app: Any, pagename: str, source: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Sphinx calls this: `building.chinese` is one of the extensions."""
-    app.connect("html-page-context", set_language)
+    app.connect("html-page-context", set_language, priority=850)  # after the theme
     app.connect("source-read", join_lines)
 
 

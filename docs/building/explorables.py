@@ -23,6 +23,8 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from building.chinese import is_chinese
+
 DOCS = Path(__file__).parents[1]
 SOURCE, TARGET = DOCS / "explorables", DOCS / "_static" / "explorables"
 
@@ -82,7 +84,7 @@ class Explorable(SphinxDirective):
             links += [nodes.Text(", " if number else " "), link]
         text = nodes.paragraph("", "", *caption, *links)
         if self.env.app.builder.name != "html":
-            return [text]
+            return []  # an e-book has no figures that can be operated
         top = "../" * self.env.docname.count("/") + "_static/explorables"
         page = self.env.temp_data.setdefault("explorables", [])
         scripts = [f'<script defer src="{top}/{name}{end}.js"></script>' for end in ("-data", "")]
@@ -90,8 +92,9 @@ class Explorable(SphinxDirective):
             scripts.insert(0, f'<script defer src="{top}/explorable.js"></script>')
             scripts.insert(0, f'<link rel="stylesheet" href="{top}/explorable.css">')
         page.append(name)
+        language = ' lang="en"' if is_chinese(self.env.docname) else ""
         begin = (
-            f'<figure class="explorable" id="explorable-{name}" role="group"'
+            f'<figure class="explorable" id="explorable-{name}" role="group"{language}'
             f' aria-label="{html.escape(module.TITLE)}">'
             f"<p><strong>{html.escape(module.TITLE)}</strong></p>"
             '<div class="explorable-controls"></div>'

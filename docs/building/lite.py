@@ -32,6 +32,9 @@ ROOT = SOURCE.parent
 KERNEL = "@jupyterlite/pyodide-kernel-extension"
 # `comm` is part of every Jupyter kernel, and Pyodide does not contain it.
 PACKAGES = ("minirl-numpy", "gymnasium", "cloudpickle", "farama-notifications", "tqdm", "comm")
+# JupyterLite opens links between notebooks and the list of files with `tree`, text files with
+# `edit` and new consoles with `consoles`.
+APPS = ("notebooks", "tree", "edit", "consoles")
 # What the notebooks read, as seen from the folder above `notebooks`.
 FILES = (
     "notebooks/minirl.mplstyle",
@@ -70,6 +73,8 @@ CONFIG = {
     "jupyter-lite-schema-version": 0,
     "jupyter-config-data": {
         "appName": "minirl",
+        "appUrl": "./tree",  # where the address of the folder leads
+        "faviconUrl": "./tree/favicon.ico",
         "contentsAllJsonFile": "all.json",  # the files that `index` writes
         "litePluginSettings": {f"{KERNEL}:kernel": {"disablePyPIFallback": True}},
     },
@@ -266,7 +271,8 @@ def build(output: Path, module_page: Callable[[str], str]) -> None:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "jupyterlite_core", "build"),
-                *("--apps", "notebooks", "--no-sourcemaps", "--no-unused-shared-packages"),
+                *(word for app in APPS for word in ("--apps", app)),
+                *("--no-sourcemaps", "--no-unused-shared-packages"),
                 *("--no-libarchive", "--lite-dir", folder, "--output-dir", output),
                 *("--ignore-sys-prefix", "--LiteBuildConfig.federated_extensions"),
                 Path(str(package.locate())).resolve().parent,

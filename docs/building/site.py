@@ -10,6 +10,7 @@ without them. docs/reference/publishing.md describes them.
 import html
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,9 +20,11 @@ from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from building.chinese import is_chinese
+
 SITE = os.environ.get("MINIRL_SITE_URL", "").rstrip("/")
 REPOSITORY = os.environ.get("MINIRL_REPOSITORY_URL", "").rstrip("/").removesuffix(".git")
-EDIT = {"github.com": "edit", "gitlab.com": "-/edit"}  # elsewhere as Gitea and Forgejo write it
+EDIT = {"github": "edit", "gitlab": "-/edit"}  # elsewhere as Gitea and Forgejo write it
 WRITTEN = ("reference/api/", "genindex", "search", "404")  # pages that have no file of their own
 
 
@@ -48,6 +51,13 @@ def source(page: str) -> str:
     return f"{page}.md" if match[1] else f"{page}.ipynb"
 
 
+def edit_link(page: str) -> str:
+    """Where the source of a page is edited; the name of the host tells which program it runs."""
+    host = urlsplit(REPOSITORY).netloc
+    verb = next((verb for name, verb in EDIT.items() if name in host), "_edit")
+    return f"{REPOSITORY}/{verb}/main/{source(page)}"
+
+
 def describe(tree: nodes.document) -> str:
     """The first paragraph of a page, cut at a word."""
     paragraphs = [
@@ -59,16 +69,21 @@ def describe(tree: nodes.document) -> str:
 
 
 def colab(page: str) -> str:
-    """A link to Google Colab, which opens notebooks of GitHub only."""
-    notebook = re.fullmatch(r"notebooks/\d\d_\w+", page)
+    """A link to Google Colab, which opens notebooks of GitHub only.
+
+    The package is copied and not installed with `-e`: a kernel that runs reads the addresses of
+    such installations only when it starts.
+    """
+    notebook = re.fullmatch(r"notebooks/(zh/)?(\d\d_\w+)", page)
     if not notebook or urlsplit(REPOSITORY).netloc != "github.com":
         return ""
     address = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
-    return (
-        f'<p><a href="{address}/blob/main/{source(page)}">Open in Colab</a> (there, first run '
-        f"<code>!git clone {REPOSITORY} &amp;&amp; pip install -e minirl</code>, then "
-        f"<code>%cd minirl/notebooks</code>)</p>"
-    )
+    link = f'<a href="{address}/blob/main/notebooks/{notebook[2]}.ipynb">'
+    install = f"<code>!git clone {REPOSITORY} minirl &amp;&amp; pip install ./minirl</code>"
+    enter = "<code>%cd minirl/notebooks</code>"
+    if notebook[1]:
+        return f"<p>{link}在 Colab 中打开英文版</a>（先运行 {install}，再运行 {enter}）</p>"
+    return f"<p>{link}Open in Colab</a> (there, first run {install}, then {enter})</p>"
 
 
 def load_later(body: str, sources: dict[str, Path]) -> str:
@@ -100,8 +115,18 @@ def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree
     if tree is not None:
         context["metatags"] = context.get("metatags", "") + describe(tree)
     if REPOSITORY and not page.startswith(WRITTEN):
-        verb = EDIT.get(urlsplit(REPOSITORY).netloc, "_edit")
-        context["theme_source_edit_link"] = f"{REPOSITORY}/{verb}/main/{source(page)}"
+        context["theme_source_edit_link"] = edit_link(page)
+
+
+def allow_card(app: Sphinx, page: str, *rest: Any) -> None:
+    """Cards for social networks show English pages only: their font has no Chinese characters."""
+    app.config.ogp_social_cards = {"enable": not is_chinese(page), "image_mini": "cartpole.gif"}
+
+
+def remove_sources(app: Sphinx, error: Exception | None) -> None:
+    """Sphinx makes a folder for the sources of the pages, which this site does not publish."""
+    if app.builder.name == "html":
+        shutil.rmtree(Path(app.outdir, "_sources"), ignore_errors=True)
 
 
 def prepare_book(app: Sphinx) -> None:
@@ -115,7 +140,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if SITE:
         app.setup_extension("sphinx_sitemap")
         app.setup_extension("sphinxext.opengraph")
+        app.connect("html-page-context", allow_card, priority=100)  # before the cards are drawn
     app.connect("config-inited", configure, priority=100)
     app.connect("builder-inited", prepare_book)
     app.connect("html-page-context", correct, priority=900)  # after the theme
+    app.connect("build-finished", remove_sources)
     return {"parallel_read_safe": True}

@@ -89,6 +89,18 @@ def test_the_links_of_a_notebook_lead_somewhere(path):
                 assert (path.parent / address).is_file(), address
 
 
+@pytest.mark.parametrize("app", ["notebooks", "tree", "edit", "consoles"])
+def test_the_parts_of_jupyterlite_that_its_links_open_are_there(app):
+    assert (LITE / app / "index.html").is_file()
+    assert list((LITE / "build" / app).glob("bundle.js"))
+
+
+def test_the_address_of_the_folder_opens_a_part_that_is_there():
+    config = json.loads((LITE / "jupyter-lite.json").read_text())["jupyter-config-data"]
+    assert (LITE / config["appUrl"] / "index.html").is_file()
+    assert (LITE / config["faviconUrl"]).is_file()
+
+
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_the_files_that_a_notebook_reads_are_there(path):
     folder = FILES / "notebooks" / ("solutions" if path.parent.name == "solutions" else "")

@@ -105,10 +105,12 @@ function show(query) {
   if (!phrase) status.textContent = "Type what you are looking for. Chinese words work, too: 策略梯度.";
   else if (chinese) status.textContent = `“${query}”：${found.length} 个小节`;
   else status.textContent = `${found.length} section${found.length === 1 ? "" : "s"} with “${query}”`;
+  status.lang = phrase && chinese ? "zh" : "en";
   list.replaceChildren(...found.slice(0, LONGEST).map(({ id }) => {
     const [page, title, anchor, text] = SITE.sections[id];
     const [address, name] = SITE.pages[page];
     const item = document.createElement("li");
+    if (HAN.test(name)) item.lang = "zh";
     const link = document.createElement("a");
     link.href = `${address}#${anchor}`;
     link.textContent = title;
