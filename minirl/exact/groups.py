@@ -376,6 +376,60 @@ def expected_update(
     return update / len(update)
 
 
+def reference_gradient(
+    log_policy: Array,
+    log_reference: Array,
+    group_size: int,
+    *,
+    estimator: Literal["k1", "k2", "k3"] = "k3",
+    averaging: Averaging = "sum",
+    importance_weighted: bool = False,
+    groups: int = 1,
+) -> Array:
+    """The exact expectation of a KL to the reference as a loss per token, as (X, C, V).
+
+    With ``u = log pi(a|s) - log ref(a|s)`` of each token of responses of the current policy, and
+    k(u) = u, ``u^2 / 2`` or ``exp(-u) - 1 + u``, the expected gradient of the logits is::
+
+        E[ sum over i and t of share_i k'(u_it) grad log pi(y_it | x, y_i,<t) ]
+
+    Its visits are frozen: a token's effect on later penalties is left out. Subtract beta times this
+    from `expected_update`, which is the direction in which the objective rises.
+
+    Parameters
+    ----------
+    log_policy, log_reference : ndarray (X, C, V)
+    group_size, averaging, groups
+        As for `expected_update`.
+    estimator : {"k1", "k2", "k3"}
+        k.
+    importance_weighted : bool
+        Whether the ratio multiplies k and is differentiated too: k + k' in place of k'.
+    """
+    differences = log_policy - log_reference
+    estimate, slope = {
+        "k1": (differences, np.ones_like(differences)),
+        "k2": (differences**2 / 2, differences),
+        "k3": (np.expm1(-differences) + differences, -np.expm1(-differences)),
+    }[estimator]
+    if importance_weighted:
+        slope = slope + estimate
+    log_probs = response_log_probs(log_policy)
+    lengths = response_lengths(log_policy)
+    rest = None
+    if averaging == "tokens":
+        rest = _tokens_of(np.exp(log_probs), lengths, group_size, groups - 1)
+    scale = groups if averaging == "tokens" else 1
+    ones, none_right = np.ones((2, group_size + 1)), np.zeros(len(lengths), dtype=bool)
+    gradient = np.empty(log_policy.shape)
+    for x, log_row in enumerate(log_probs):
+        probs = np.exp(log_row)
+        shares = mean_coefficients(probs, none_right, lengths, ones, averaging, rest)
+        masses = tree_sums(scale * probs * shares, log_policy.shape[2] - 1) * slope[x]
+        gradient[x] = masses - np.exp(log_policy[x]) * masses.sum(axis=1, keepdims=True)
+    return gradient / len(gradient)
+
+
 def _advantage_table(advantage: Advantage | Array, group_size: int, epsilon: float) -> Array:
     if isinstance(advantage, str):
         return advantages(advantage, group_size, epsilon)

@@ -15,6 +15,7 @@ from minirl.exact.groups import (
     expected_update,
     normalized_weight,
     plain_gate,
+    reference_gradient,
     silent_share,
     soft_gate,
 )
@@ -550,3 +551,58 @@ def test_bad_arguments_of_the_update(change, message):
     arguments = {"rewards": REWARDS, "group_size": 4, **change}
     with pytest.raises(ValueError, match=message):
         expected_update(LOG_POLICY, **arguments)
+
+
+# ---------------------------------------------------------------- the KL to a reference as a loss
+
+SLOPES = {
+    ("k1", False): lambda u: 1.0,
+    ("k2", False): lambda u: u,
+    ("k3", False): lambda u: 1 - np.exp(-u),
+    ("k1", True): lambda u: 1 + u,
+    ("k3", True): lambda u: (1 - np.exp(-u)) + (np.exp(-u) - 1 + u),
+}
+
+
+@pytest.mark.parametrize(("estimator", "weighted"), SLOPES)
+@pytest.mark.parametrize("averaging", ["sum", "response", "group", "tokens"])
+def test_a_reference_in_the_loss_is_the_sum_over_all_groups(estimator, weighted, averaging):
+    expected = np.zeros_like(LOG_POLICY)
+    for x in range(2):
+        for group in itertools.product(range(7), repeat=GROUP_SIZE):
+            probability = np.exp(sum(log_prob(LOG_POLICY[x], y) for y in group))
+            tokens = LENGTHS[list(group)].sum()
+            for y in group:
+                share = {"sum": 1 / GROUP_SIZE, "response": 1 / (GROUP_SIZE * LENGTHS[y])}.get(
+                    averaging, 1 / tokens
+                )
+                for (context, token), part in zip(PATHS[y], score(x, y), strict=True):
+                    u = LOG_POLICY[x, context, token] - LOG_SAMPLING[x, context, token]
+                    expected[x] += probability * share * SLOPES[estimator, weighted](u) * part / 2
+    gradient = reference_gradient(
+        LOG_POLICY,
+        LOG_SAMPLING,
+        GROUP_SIZE,
+        estimator=estimator,
+        averaging=averaging,
+        importance_weighted=weighted,
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-15)
+    # k1 as a sum has the gradient 0: the score has mean 0 in every context
+    assert (np.abs(expected).max() < 1e-15) == (
+        (estimator, weighted, averaging) == ("k1", False, "sum")
+    )
+
+
+def test_weighted_terms_are_the_kl_of_each_context_at_frozen_visits():
+    visits = sequences.visitation(LOG_POLICY)
+    policy, differences = np.exp(LOG_POLICY), LOG_POLICY - LOG_SAMPLING
+    kl = (policy * differences).sum(axis=2, keepdims=True)
+    frozen = visits[:, :, None] * policy * (differences - kl)
+    for estimator, weighted in (("k2", False), ("k1", True), ("k3", True)):
+        options = {"estimator": estimator, "importance_weighted": weighted}
+        gradient = reference_gradient(LOG_POLICY, LOG_SAMPLING, 4, **options)
+        np.testing.assert_allclose(gradient, frozen, rtol=0, atol=1e-15)
+    for estimator in ("k1", "k3"):
+        gradient = reference_gradient(LOG_POLICY, LOG_SAMPLING, 4, estimator=estimator)
+        assert np.abs(gradient - frozen).max() > 0.01

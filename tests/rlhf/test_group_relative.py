@@ -17,6 +17,7 @@ from minirl import preset
 from minirl.advantages import PassAtK, SuccessNormalized
 from minirl.algorithms.ppo import Clipped
 from minirl.algorithms.ratio_objectives import ClippedWeight, SequenceClip, SoftGate
+from minirl.algorithms.reference_loss import ReferenceLoss
 from minirl.envs.token_generation import TokenGenerationVectorEnv
 from minirl.envs.verifiable import first_answer_correct, verifiable
 from minirl.exact import sequences
@@ -24,6 +25,7 @@ from minirl.exact.groups import (
     clipped_gate,
     constant_weight_gate,
     expected_update,
+    reference_gradient,
     soft_gate,
 )
 from minirl.policy import make_critic
@@ -51,8 +53,11 @@ GROUP_SIZE, GROUPS = 4, 4
 SMALL = {"num_envs": GROUP_SIZE * GROUPS, "group_size": GROUP_SIZE}
 
 
-def sampled_gradients(name, sampling, current, batches=BATCHES, **changes):
-    """The gradient of minus the loss, with respect to the logits, on each of many batches."""
+def sampled_gradients(name, sampling, current, batches=BATCHES, penalty=None, **changes):
+    """The gradient of minus the loss, with respect to the logits, on each of many batches.
+
+    With `penalty`, the loss is this term alone.
+    """
     chosen = preset(ENVIRONMENT, name)
     settings = replace(chosen.settings, **{**SMALL, **changes})
     algorithm = replace(chosen.algorithm, penalty=None)
@@ -71,7 +76,10 @@ def sampled_gradients(name, sampling, current, batches=BATCHES, **changes):
         new, cache = evaluated.forward(batch.observations)
         ratio = np.exp(new.log_prob(batch.actions) - batch.log_probs)
         _, d_log_prob = algorithm.objective.loss(ratio, batch)
-        gradient = -evaluated.vjp(cache, d_log_prob[:, None] * new.grad_log_prob(batch.actions))
+        d_eta = d_log_prob[:, None] * new.grad_log_prob(batch.actions)
+        if penalty is not None:
+            d_eta = penalty.loss(new, batch)[1]
+        gradient = -evaluated.vjp(cache, d_eta)
         gradients.append(gradient[: TABLE.size])  # without the row of 'ended'
     return np.array(gradients)
 
@@ -278,3 +286,15 @@ def test_residuals_on_the_token_task(verified):
         shares = np.linalg.norm(rest, axis=1) / np.linalg.norm(update, axis=1)
         assert (low <= shares).all(), averaging
         assert (shares <= high).all(), averaging
+
+
+@pytest.mark.parametrize(("name", "averaging"), [("grpo-paper", "response"), ("dapo", "group")])
+def test_the_sampled_kl_in_the_loss_is_its_exact_expectation(name, averaging):
+    penalty = ReferenceLoss("k3", 1.0, full_prefix_policy(CAT, CURRENT))
+    gradients = sampled_gradients(name, TABLE, TABLE, penalty=penalty, mixed_groups=False)
+    options = {"averaging": averaging}
+    exact = -reference_gradient(TABLE, CURRENT, GROUP_SIZE, **options)
+    other = -reference_gradient(TABLE, CURRENT, GROUP_SIZE, estimator="k2", **options)
+    z, z_other = z_scores(gradients, exact, other)
+    assert np.abs(z).max() < 4
+    assert np.abs(z_other).max() > 6
