@@ -17,7 +17,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import distribution
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,12 @@ BUDGETS = {
 
 def wheel(name: str, folder: Path) -> None:
     """Pack an installed distribution of Python files into `folder`; minirl from its source."""
-    installed = distribution(name)
+    # An editable installation also has an egg-info folder beside the source, without METADATA.
+    installed = next(
+        found
+        for found in distributions(name=name)
+        if any(str(path).endswith("/METADATA") for path in found.files or ())
+    )
     paths = {str(path): Path(str(path.locate())) for path in installed.files or ()}
     if name == "minirl-numpy":
         source = (path for path in (ROOT / "minirl").rglob("*") if path.suffix in (".py", ".typed"))
