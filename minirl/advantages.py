@@ -17,7 +17,9 @@ from scipy.special import comb
 from minirl.batch import Rollout
 from minirl.support.arguments import check_arguments
 from minirl.support.fields import Count, Flag, Fraction, NonNegative, check_fields
-from minirl.support.validation import require_fraction
+from minirl.support.validation import require_fraction, require_verdicts
+
+NO_PENALTY = ", without a KL penalty in them (beta=None)"
 
 
 class AdvantageEstimator(Protocol):
@@ -225,6 +227,24 @@ def group_returns(rollout: Rollout) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return returns, means, sizes
 
 
+def group_deviations(rollout: Rollout) -> np.ndarray:
+    """Standard deviation ``sqrt(sum (R - mean)^2 / k)`` of each episode's group of k, (E,).
+
+    It is 0 where the returns of a group are equal up to the rounding of their rewards' sums:
+    dividing by it would otherwise blow this rounding up to advantages of 1.
+
+    Raises ValueError as `group_returns`.
+    """
+    returns, means, sizes = group_returns(rollout)
+    group = cast(np.ndarray, rollout.group)
+    spread = np.sqrt(np.bincount(group, (returns - means) ** 2)[group] / sizes)
+    added = np.where(rollout.valid, np.abs(rollout.rewards), 0.0).sum(axis=0)
+    largest = np.zeros(len(returns))
+    np.maximum.at(largest, group, added)
+    rounding = 8 * np.finfo(np.float64).eps * len(rollout.rewards) * largest[group]
+    return np.where(spread > rounding, spread, 0.0)
+
+
 @dataclass(frozen=True)
 class LeaveOneOut:
     """RLOO: an episode's return minus the mean return of the others in its group, at every step.
@@ -294,35 +314,16 @@ class GroupNormalized:
     def __call__(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
         """Advantages and critic targets (T, E); meaningless on invalid rows."""
         returns, means, sizes = group_returns(rollout)
-        group = cast(np.ndarray, rollout.group)
-        count = sizes - 1 if self.sample else sizes
-        squares = np.bincount(group, (returns - means) ** 2)[group] / count
-        spread = np.sqrt(squares)
+        spread = group_deviations(rollout)
+        scale = np.sqrt(sizes / (sizes - 1)) if self.sample else 1.0
         advantages = np.divide(
             returns - means,
-            spread + self.epsilon,
+            spread * scale + self.epsilon,
             out=np.zeros_like(returns),
-            where=differ(rollout, spread),
+            where=spread > 0,
         )
         shape = rollout.rewards.shape
         return np.broadcast_to(advantages, shape), _returns_to_go(rollout)
-
-
-def differ(rollout: Rollout, spread: np.ndarray) -> np.ndarray:
-    """Whether the returns of each episode's group differ by more than rounding, (E,) of bool.
-
-    Equal returns may differ by rounding, which must not be blown up to advantages of 1.
-
-    Parameters
-    ----------
-    spread : ndarray (E,)
-        The standard deviation of the returns of each episode's group.
-    """
-    added = np.where(rollout.valid, np.abs(rollout.rewards), 0.0).sum(axis=0)
-    largest = np.zeros(len(spread))
-    group = cast(np.ndarray, rollout.group)
-    np.maximum.at(largest, group, added)
-    return spread > 8 * np.finfo(np.float64).eps * len(rollout.rewards) * largest[group]
 
 
 @dataclass(frozen=True)
@@ -347,7 +348,7 @@ class SuccessNormalized:
             If a return is neither 0 nor 1.
         """
         returns, means, _ = group_returns(rollout)
-        _require_verdicts("SuccessNormalized", returns)
+        require_verdicts("returns for SuccessNormalized", returns, NO_PENALTY)
         advantages = np.divide(returns - means, means, out=np.zeros_like(returns), where=means > 0)
         shape = rollout.rewards.shape
         return np.broadcast_to(advantages, shape), _returns_to_go(rollout)
@@ -387,7 +388,7 @@ class PassAtK:
             If a return is neither 0 nor 1, or a group is smaller than k.
         """
         returns, means, sizes = group_returns(rollout)
-        _require_verdicts("PassAtK", returns)
+        require_verdicts("returns for PassAtK", returns, NO_PENALTY)
         if sizes.min() < self.k:
             raise ValueError(
                 f"PassAtK({self.k}) needs groups of at least k, got one of {sizes.min()}; raise "
@@ -398,16 +399,6 @@ class PassAtK:
         advantages = np.where(returns == 1, self.k * share, 0.0)
         shape = rollout.rewards.shape
         return np.broadcast_to(advantages, shape), _returns_to_go(rollout)
-
-
-def _require_verdicts(name: str, returns: np.ndarray) -> None:
-    """Raise ValueError unless all returns are 0 or 1."""
-    wrong = returns[(returns != 0) & (returns != 1)]
-    if len(wrong):
-        raise ValueError(
-            f"{name} needs returns of 0 or 1, got {wrong[0]:.6g}; use the rewards of a verifier, "
-            "and no KL penalty in them (beta=None)"
-        )
 
 
 def _returns_to_go(rollout: Rollout) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from minirl.advantages import differ, group_returns
+from minirl.advantages import group_deviations
 from minirl.batch import PER_STEP, Rollout
 from minirl.rollout import EndlessError
 from minirl.support.arguments import check_arguments
@@ -60,10 +60,9 @@ def collect_mixed_groups(
             )
         rollout = collect_groups()
         sampled.append(rollout)
-        returns, means, sizes = group_returns(rollout)
         group = cast(np.ndarray, rollout.group)
-        spread = np.sqrt(np.bincount(group, (returns - means) ** 2)[group] / sizes)
-        mixed = np.flatnonzero(np.bincount(group, differ(rollout, spread)) > 0)[: groups - found]
+        spread = np.bincount(group, group_deviations(rollout))
+        mixed = np.flatnonzero(spread > 0)[: groups - found]
         kept.append(_columns_of(rollout, np.isin(group, mixed)))
         found += len(mixed)
     merged = _side_by_side(kept)

@@ -381,9 +381,8 @@ def presets_of(env: MakeEnv, policy: Policy | None = None) -> dict[str, Preset]:
         except gym.error.Error as error:
             raise ValueError(f"environment {env!r} can't be made: {error}") from error
     presets = PRESETS.get(registered, GENERIC)
-    if presets is PRESETS[TOKEN_ENVIRONMENT] and isinstance(policy, Policy):
-        return NETWORK_TOKENS if isinstance(policy.network, Features) else presets
-    return presets
+    is_network = policy is not None and isinstance(policy.network, Features)
+    return NETWORK_TOKENS if is_network and presets is PRESETS[TOKEN_ENVIRONMENT] else presets
 
 
 def resolve(

@@ -274,7 +274,9 @@ def test_success_normalized_by_hand():
     expected = [-1.0, 1.0, 0.0, 0.0, third, third, -1.0, third]
     np.testing.assert_allclose(SuccessNormalized()(rollout)[0], [expected], rtol=1e-15)
     wrong = whole_episodes([[0.0, 0.5]], [1, 1], [0, 0])
-    with pytest.raises(ValueError, match="needs returns of 0 or 1, got 0.5; use .* verifier"):
+    with pytest.raises(
+        ValueError, match="returns for SuccessNormalized must be 0 or 1, got 0.5; use .* verifier"
+    ):
         SuccessNormalized()(wrong)
 
 
@@ -301,7 +303,7 @@ def test_pass_at_k_is_the_centred_weight_of_its_estimate(group_size):
 
 
 def test_pass_at_k_needs_verdicts_and_large_groups():
-    with pytest.raises(ValueError, match="PassAtK needs returns of 0 or 1, got 0.5; use .*"):
+    with pytest.raises(ValueError, match="returns for PassAtK must be 0 or 1, got 0.5; use .*"):
         PassAtK(2)(whole_episodes([[0.0, 0.5]], [1, 1], [0, 0]))
     with pytest.raises(ValueError, match=r"PassAtK\(3\) needs groups of at least k, got one of 2"):
         PassAtK(3)(whole_episodes([[0.0, 1.0]], [1, 1], [0, 0]))

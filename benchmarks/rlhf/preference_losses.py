@@ -32,7 +32,6 @@ from minirl.optimizers import LinearSchedule
 from minirl.policy import Policy
 from minirl.rlhf.language_model import network_policy
 from minirl.rlhf.preference_losses import ConservativeDPO, PreferenceLoss, RobustDPO
-from minirl.rlhf.preferences import response_lengths
 from minirl.rlhf.sft_network import fine_tune_network
 
 PRICE = 0.3  # reward per nat of KL, in the objective J
@@ -127,7 +126,7 @@ def run(item: Item) -> list[str]:
     value = of.value(policy)
     best = np.interp(value.kl, curve.kls[::-1], curve.rewards[::-1])
     log_probs = sequences.response_log_probs(rlhf.log_table(of.task, policy))
-    tokens = (np.exp(log_probs) * response_lengths(of.task)).sum() / len(log_probs)
+    tokens = (np.exp(log_probs) * of.task.response_lengths).sum() / len(log_probs)
     unseen = ""
     if preferences is not None:
         unseen = f"{rlhf.probability_masses(of.task, policy, preferences)['unseen']:.4f}"

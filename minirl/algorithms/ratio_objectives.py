@@ -20,7 +20,6 @@ with the ratio of its probabilities under the two policies (`minirl.exact.off_po
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from scipy.special import expit
@@ -28,12 +27,6 @@ from scipy.special import expit
 from minirl.batch import Batch
 from minirl.support.arguments import check_arguments
 from minirl.support.fields import Positive, PositiveOrNone, check_fields
-
-
-class RatioObjective(Protocol):
-    """The interface of an objective that `PPO` can use in place of its own."""
-
-    def loss(self, ratio: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]: ...
 
 
 def _episodes(batch: Batch, name: str) -> np.ndarray:

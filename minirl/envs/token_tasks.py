@@ -322,6 +322,11 @@ class TokenTask:
                 contexts[nodes, level], tokens[nodes, level] = nodes, ended
         return contexts, tokens
 
+    @cached_property
+    def response_lengths(self) -> np.ndarray:
+        """Number of tokens of each response (N,), EOS included."""
+        return np.asarray((self._steps[1] >= 0).sum(axis=1))
+
     def paths(self, prompts: np.ndarray, responses: np.ndarray) -> Paths:
         """The steps that write responses (M,) to prompts (M,), both given as numbers.
 

@@ -21,6 +21,7 @@ from scipy.stats import binom
 
 from minirl.exact.sequences import response_log_probs, tree_sums
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_verdicts
 
 Array = NDArray[np.float64]
 Advantage = Literal["centred", "leave-one-out", "normalized", "sample-normalized", "success"]
@@ -326,11 +327,7 @@ def expected_update(
         keep="resample".
     """
     rewards = np.asarray(rewards, dtype=np.float64)
-    wrong = rewards[(rewards != 0) & (rewards != 1)]
-    if wrong.size:
-        raise ValueError(
-            f"rewards must be 0 or 1, got {wrong.flat[0]:.6g}; use the rewards of a verifier"
-        )
+    require_verdicts("rewards", rewards)
     if token_gate is not None and response_gate is not None:
         raise ValueError("give token_gate or response_gate, not both")
     if averaging not in AVERAGINGS:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minirl.exact.sequences import expected_reward, policy_gradient, response_log_probs
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_verdicts
 
 Array = NDArray[np.float64]
 
@@ -65,7 +66,7 @@ def pass_at_k_gradient(log_policy: Array, rewards: Array, k: int) -> Array:
         For rewards other than 0 and 1, or a `k` below 1.
     """
     _require_k(k)
-    _require_verdicts(rewards)
+    require_verdicts("rewards", rewards)
     gradient = policy_gradient(log_policy, log_policy, rewards, 0.0)
     log_probs = response_log_probs(log_policy)
     for x in range(len(gradient)):
@@ -166,14 +167,6 @@ def _require_k(k: int, n: int | None = None) -> None:
     if n is not None and k > n:
         raise ValueError(
             f"k must be at most the number of responses per prompt, {n}, got {k}; sample more"
-        )
-
-
-def _require_verdicts(rewards: Array) -> None:
-    wrong = rewards[(rewards != 0) & (rewards != 1)]
-    if wrong.size:
-        raise ValueError(
-            f"rewards must be 0 or 1, got {wrong.flat[0]:.6g}; use the rewards of a verifier"
         )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from minirl.exact.sequences import FloatArray, visitation
 from minirl.support.arguments import check_arguments
+from minirl.support.validation import require_verdicts
 
 
 def given_right(log_probs: FloatArray, rewards: FloatArray) -> FloatArray:
@@ -51,9 +52,7 @@ def given_right(log_probs: FloatArray, rewards: FloatArray) -> FloatArray:
             f"rewards must have the shape (X, N) of log_probs, {log_probs.shape}, got "
             f"{rewards.shape}"
         )
-    wrong = rewards[(rewards != 0) & (rewards != 1)]
-    if len(wrong):
-        raise ValueError(f"rewards must be 0 or 1, got {wrong[0]:.6g}; use a verifier's rewards")
+    require_verdicts("rewards", rewards)
     kept = np.where(rewards == 1, log_probs, -np.inf)
     totals = np.logaddexp.reduce(kept, axis=1, keepdims=True)
     if totals.min() == -np.inf:

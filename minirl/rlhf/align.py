@@ -27,7 +27,7 @@ from minirl.presets import Preset, explain_fields, resolve
 from minirl.rlhf.kl import AdaptiveReferenceBeta, ReferenceKL
 from minirl.settings import Settings
 from minirl.support.arguments import check_arguments
-from minirl.support.validation import MOST_STEPS, require_count
+from minirl.support.validation import MOST_STEPS, require_count, require_verdicts
 from minirl.training import Measure, Result, train
 
 ENVIRONMENT = "minirl/TokenGeneration-v0"
@@ -124,12 +124,7 @@ def _require_verdicts(name: str, rewards: np.ndarray, penalty: ReferenceKL | Non
             f"beta must be None with {name}, whose returns must be 0 or 1, got "
             f"{penalty.beta!r}; the KL penalty would be subtracted from them"
         )
-    wrong = rewards[(rewards != 0) & (rewards != 1)]
-    if wrong.size:
-        raise ValueError(
-            f"rewards must be 0 or 1 with {name}, got {wrong.flat[0]:.6g}; use the rewards of a "
-            "verifier, verifiable() of minirl.envs.verifiable for example"
-        )
+    require_verdicts(f"rewards for {name}", rewards, ", verifiable() for example")
 
 
 check_arguments(__name__)

@@ -41,6 +41,7 @@ arXiv:2403.00409; (4) arXiv:2310.12036; (5) arXiv:2405.14734; (6) arXiv:2407.133
 arXiv:2403.07691; (8) arXiv:2402.01306; (9), (10) arXiv:2408.06266.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -358,7 +359,7 @@ class ChiPO:
 # ---------------------------------------------------------------- losses of a winner and a loser
 
 
-class _OfWinner:
+class _OfWinner(ABC):
     """A loss that is written for a winner and a loser, averaged over the label."""
 
     uses_kl: ClassVar[bool] = False
@@ -376,9 +377,9 @@ class _OfWinner:
         d_log_probs = (p * d_first_wins + (1 - p) * d_second_wins[::-1]) / len(p)
         return Evaluated(float(loss), d_log_probs, self.margins(pairs, beta))
 
+    @abstractmethod
     def if_first_wins(self, pairs: PairLogProbs, beta: float) -> tuple[np.ndarray, np.ndarray]:
         """The loss (M,) of each pair whose first response wins, and its derivatives (2, M)."""
-        raise NotImplementedError
 
     def margins(self, pairs: PairLogProbs, beta: float) -> np.ndarray:
         """Margins (M,), above 0 where the policy prefers the first response."""

@@ -336,22 +336,16 @@ def _of_task(task: TokenTask, utilities: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- biases
 
 
-def response_lengths(task: TokenTask) -> np.ndarray:
-    """Number of tokens of each response (N,), EOS included."""
-    responses = np.arange(task.num_responses)
-    return task.paths(np.zeros_like(responses), responses).valid.sum(axis=1)
-
-
 def length_biased(task: TokenTask, utilities: np.ndarray, per_token: float) -> np.ndarray:
     """Utilities (X, N) of an annotator who likes long answers: u(x, y) + per_token len(y).
 
     len(y) is the number of tokens, EOS included. `per_token` is in units of utility, and may be
-    negative. Raises ValueError for utilities of another shape, and for a
-    number that is not finite.
+    negative. Raises ValueError for utilities of another shape, and for a number that is not
+    finite.
     """
     utilities = _of_task(task, utilities)
     require_finite("per_token", per_token)
-    return utilities + per_token * response_lengths(task)
+    return utilities + per_token * task.response_lengths
 
 
 check_arguments(__name__)

@@ -33,6 +33,7 @@ from minirl.support.validation import (
     require_count,
     require_finite_numbers,
     require_positive,
+    require_verdicts,
 )
 
 # select(rewards (B, K)) -> which samples are kept, (B, K) of bool
@@ -93,12 +94,7 @@ def keep_right(rewards: np.ndarray) -> np.ndarray:
     """
     rewards = np.asarray(rewards)
     _require_groups(rewards)
-    wrong = rewards[(rewards != 0) & (rewards != 1)]
-    if len(wrong):
-        raise ValueError(
-            f"keep_right needs rewards of 0 or 1, got {wrong[0]:.6g}; use the rewards of a "
-            "verifier, or keep_best"
-        )
+    require_verdicts("rewards", rewards, ", or keep_best")
     return rewards == 1
 
 

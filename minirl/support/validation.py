@@ -76,6 +76,16 @@ def require_whole(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
 
 
+def require_verdicts(name: str, values: np.ndarray, way_out: str = "") -> None:
+    """Raise ValueError unless all values are 0 or 1, as those of a verifier are."""
+    wrong = values[(values != 0) & (values != 1)]
+    if wrong.size:
+        raise ValueError(
+            f"{name} must be 0 or 1, got {wrong.flat[0]:.6g}; use the rewards of a verifier"
+            f"{way_out}"
+        )
+
+
 def require_float_type(dtype: Any) -> None:
     """Raise ValueError unless `dtype` is "float32" or "float64"."""
     if dtype not in ("float32", "float64"):

@@ -205,7 +205,7 @@ def test_a_bigram_policy_is_its_own_projection():
 @pytest.mark.parametrize(
     ("rewards", "words"),
     [
-        ([[0.0, 0.5, 1.0]], "rewards must be 0 or 1, got 0.5; use a verifier's rewards"),
+        ([[0.0, 0.5, 1.0]], "rewards must be 0 or 1, got 0.5; use the rewards of a verifier"),
         ([[0.0, 0.0, 0.0]], "got none for prompt 0: nothing would be left to imitate"),
         (
             [[0.0, 1.0]],

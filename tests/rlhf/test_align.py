@@ -281,7 +281,7 @@ def test_algorithms_for_verdicts_refuse_other_returns_before_the_first_update(na
     run = partial(align, CAT, REFERENCE, algorithm=name, sentences=8, measure=measure)
     with pytest.raises(ValueError, match=r"^beta must be None with \w+, .* got 0.3; the KL"):
         run(verdicts)
-    with pytest.raises(ValueError, match=r"^rewards must be 0 or 1 with \w+, got 0.5; use the"):
+    with pytest.raises(ValueError, match=r"^rewards for \w+ must be 0 or 1, got 0.5; use the"):
         run(verdicts / 2, beta=None)
     with pytest.raises(TrainingStopped, match="begun"):
         run(verdicts, beta=None)

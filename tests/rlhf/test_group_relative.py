@@ -153,7 +153,7 @@ def test_whitening_over_the_tokens_of_large_batches_keeps_the_direction(name):
     [
         ("dr-grpo", {"group_size": 1}, REWARDS, "it needs a rollout with groups, .*group_size=4"),
         ("dapo", SMALL, np.ones((2, 40)), "0 of 4 groups had different returns in 100 rollouts"),
-        ("maxrl", SMALL, np.full((2, 40), 0.5), "rewards must be 0 or 1 with .*, got 0.5; use"),
+        ("maxrl", SMALL, np.full((2, 40), 0.5), "rewards for .* must be 0 or 1, got 0.5; use"),
     ],
 )
 def test_groups_that_teach_nothing_are_refused_in_one_line(name, changes, rewards, message):

@@ -40,7 +40,6 @@ from minirl.rlhf.preferences import (
     FreshPairs,
     Preferences,
     length_biased,
-    response_lengths,
     sample_pairs,
 )
 
@@ -464,7 +463,7 @@ def test_the_gradient_with_respect_to_the_parameters(model, name):
     loss, gradient, margins = method.loss_and_gradient(policy, *arguments)
     both = np.stack([preferences.first, preferences.second])
     log_probs = sequences.response_log_probs(log_table(CAT, policy))[preferences.prompts, both]
-    lengths = response_lengths(CAT)[both]
+    lengths = CAT.response_lengths[both]
     pairs = PairLogProbs(log_probs, arguments[2], lengths, preferences.labels, 0.2)
     assert loss == pytest.approx(by_hand(name, pairs, 0.7), abs=1e-10)
     close(margins, LOSSES[name].evaluate(pairs, 0.7).margins, atol=1e-10)
@@ -522,7 +521,7 @@ def test_the_minimiser_of_a_whole_table_by_the_loop():
     ratio = np.exp(found - log_reference)
     constants = 0.6 * (ratio + np.log(ratio)) - utilities
     close(constants - constants.mean(axis=1, keepdims=True), 0, atol=0.02)
-    found, lengths = fitted(SimPO(gamma_over_beta=0.0), 2.0), response_lengths(CAT)
+    found, lengths = fitted(SimPO(gamma_over_beta=0.0), 2.0), CAT.response_lengths
     constants = 2.0 * found / lengths - utilities
     close(constants - constants.mean(axis=1, keepdims=True), 0, atol=0.02)
     not_it = 2.0 * found - utilities  # without the lengths
@@ -671,7 +670,7 @@ def test_online_pairs_are_drawn_from_the_current_policy_and_used_once(monkeypatc
 
 
 def test_lengths_count_tokens_with_eos():
-    lengths = response_lengths(CAT)
+    lengths = CAT.response_lengths
     for text, tokens in (("", 1), ("cat", 2), ("soft cat", 3)):
         assert lengths[CAT.response(text)] == tokens
     assert lengths[CAT.response("soft soft cat", cut=True)] == 3  # cut: no EOS
@@ -683,7 +682,7 @@ def test_a_length_biased_annotator_judges_by_utility_plus_length():
     gained = biased - CAT.utilities
     assert gained[0, long] - gained[0, short] == pytest.approx(0.5)
     pairs = sample_pairs(CAT, CAT_REFERENCE, 400, rng(0))
-    lengths = response_lengths(CAT)
+    lengths = CAT.response_lengths
     longer = lengths[pairs.first] - lengths[pairs.second]
     plain, labels = (Annotator().soft(pairs, u).labels for u in (CAT.utilities, biased))
     close(np.log(labels / (1 - labels)) - np.log(plain / (1 - plain)), 0.5 * longer, atol=1e-9)

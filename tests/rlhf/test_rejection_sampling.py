@@ -216,7 +216,10 @@ def test_one_word_at_most_is_a_table_too():
         ({"groups": 0}, "groups must be a whole number of at least 1, got 0"),
         ({"rounds": 1.5}, "rounds must be a whole number, got 1.5|rounds must be a whole"),
         ({"rewards": 0 * RIGHT}, "select kept none of the 8000 samples of round 1: there is"),
-        ({"rewards": 0.5 * RIGHT}, "keep_right needs rewards of 0 or 1, got 0.5; use the"),
+        (
+            {"rewards": 0.5 * RIGHT},
+            "rewards must be 0 or 1, got 0.5; use .* or keep_best$",
+        ),
         ({"rewards": RIGHT[:, :3]}, r"rewards must have shape \(2, 40\), got \(2, 3\)"),
         ({"select": lambda r: r}, r"select must return an array \(2000, 4\) of bool, got an"),
         ({"select": lambda r: r[0] > 0}, r"select must return an array \(2000, 4\) of bool"),

@@ -83,7 +83,7 @@ def test_every_name_of_code_that_is_a_reference_leads_somewhere(address):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("max_kl", "notebooks/03_trust_regions.html#the-length-of-the-step"),
+        ("max_kl", "notebooks/03_trust_regions.html#in-the-loop-exactly"),
         ("conjugate gradient", "notebooks/03_trust_regions.html#the-natural-gradient-by-dense"),
         ("group_normalized", "minirl.exercises.rlhf.group_normalized"),
         ("GroupNormalized", "reference/api/minirl.advantages.html#minirl.advantages.Group"),

@@ -17,12 +17,11 @@ from minirl.algorithms import PPO
 from minirl.algorithms.ppo import Clipped
 from minirl.envs.verifiable import UNEQUAL, first_answer_correct, verifiable
 from minirl.exact.groups import normalized_weight
-from minirl.exact.sequences import response_log_probs
 from minirl.optimizers import SGD
 from minirl.policy import Policy
 from minirl.presets import Preset, preset
 from minirl.rlhf.align import ENVIRONMENT, align
-from minirl.rlhf.language_model import log_table
+from minirl.rlhf.objective import reward_by_prompt
 from minirl.rlhf.sft import fine_tune, sample_demonstrations
 
 GROUP_SIZE = 16
@@ -75,8 +74,7 @@ def success_rates(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         rates: list[np.ndarray] = []
 
         def measure(policy: Policy, rates: list[np.ndarray] = rates) -> dict[str, float]:
-            log_probs = response_log_probs(log_table(task, policy))
-            rates.append((np.exp(log_probs) * task.utilities).sum(axis=1))
+            rates.append(reward_by_prompt(task, policy))
             return {}
 
         result = align(
