@@ -606,3 +606,27 @@ def test_weighted_terms_are_the_kl_of_each_context_at_frozen_visits():
     for estimator in ("k1", "k3"):
         gradient = reference_gradient(LOG_POLICY, LOG_SAMPLING, 4, estimator=estimator)
         assert np.abs(gradient - frozen).max() > 0.01
+
+
+def test_tokens_of_a_batch_of_two_groups_share_the_mean_of_a_reference_loss():
+    """Every token of the batch has the same share, so that both groups contribute alike."""
+    table = np.exp(sequences.response_log_probs(LOG_POLICY))
+    expected = np.zeros_like(LOG_POLICY)
+    for x, other in itertools.product(range(2), repeat=2):
+        for group in itertools.product(range(7), repeat=2):
+            for rest in itertools.product(range(7), repeat=2):
+                probability = table[x, list(group)].prod() * table[other, list(rest)].prod() / 4
+                tokens = LENGTHS[list(group)].sum() + LENGTHS[list(rest)].sum()
+                for y in group:
+                    for (context, token), part in zip(PATHS[y], score(x, y), strict=True):
+                        u = LOG_POLICY[x, context, token] - LOG_SAMPLING[x, context, token]
+                        # twice: the second group contributes as much as the first
+                        expected[x] += 2 * probability / tokens * u * part
+    gradient = reference_gradient(
+        LOG_POLICY, LOG_SAMPLING, 2, estimator="k2", averaging="tokens", groups=2
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-15)
+    one_group = reference_gradient(
+        LOG_POLICY, LOG_SAMPLING, 2, estimator="k2", averaging="tokens", groups=1
+    )
+    assert np.abs(gradient - one_group).max() > 1e-4
