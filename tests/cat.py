@@ -38,6 +38,13 @@ def describe_the_cat() -> TokenTask:
     )
 
 
+def verdicts(task: TokenTask) -> np.ndarray:
+    """1 for a right response: it names the cat (prompt 0), or is exactly "soft dog" (prompt 1)."""
+    words = [task.words(response) for response in range(task.utilities.shape[1])]
+    right = [["cat" in said for said in words], [said == ("soft", "dog") for said in words]]
+    return np.array(right, dtype=float)
+
+
 def random_policy(rng: np.random.Generator, scale: float = 1.5) -> Policy:
     """A policy of the cat task with normal logits."""
     task = describe_the_cat()

@@ -46,6 +46,16 @@ def gradient_by_differences(function, point, step=1e-5):
     return gradient
 
 
+def every_path(words, longest, node=0, steps=()):
+    """(number, [(context, token), ...]) of each response of a tree; the token `words` is EOS."""
+    if len(steps) == longest:
+        yield node, [*steps]
+        return
+    yield node, [*steps, (node, words)]
+    for word in range(words):
+        yield from every_path(words, longest, words * node + 1 + word, (*steps, (node, word)))
+
+
 def make_rollout(shape, **columns):
     """T rows of E environments, (T, E) = `shape`: zeros and valid, except for `columns`."""
     zeros, nothing = np.zeros(shape), np.zeros(0)

@@ -1,7 +1,10 @@
 """Objectives of the group-relative methods: losses by hand, derivatives by differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from helpers import gradient_by_differences, make_batch
 
 from minirl.algorithms import PPO
 from minirl.algorithms.ppo import Clipped, clipped_surrogate_loss
@@ -13,25 +16,17 @@ from minirl.algorithms.ratio_objectives import (
     Uncorrected,
     sequence_log_ratios,
 )
-from minirl.batch import Batch
 
 EPISODES = np.array([3, 3, 3, 5, 5, 8])  # episodes of a minibatch keep their numbers
 LENGTHS = np.array([3, 2, 1])
 ROWS = len(EPISODES)
 
 
-def batch_of(advantages, log_probs=None, weight=None):
-    rng = np.random.default_rng(0)
-    return Batch(
-        observations=np.zeros(ROWS, dtype=int),
-        actions=np.zeros(ROWS, dtype=int),
-        log_probs=np.zeros(ROWS) if log_probs is None else log_probs,
-        values=np.zeros(ROWS),
-        advantages=np.asarray(advantages, dtype=float),
-        returns=np.zeros(ROWS),
-        weight=rng.uniform(0.5, 1.5, ROWS) if weight is None else weight,
-        episodes=EPISODES,
-    )
+def batch_of(advantages, weight=None):
+    if weight is None:
+        weight = np.random.default_rng(0).uniform(0.5, 1.5, ROWS)
+    advantages = np.asarray(advantages, dtype=float)
+    return make_batch(ROWS, advantages=advantages, weight=weight, episodes=EPISODES)
 
 
 RATIO = np.exp([0.3, -0.4, 0.1, 0.6, 0.2, -0.5])
@@ -49,15 +44,9 @@ SMOOTH = [
 @pytest.mark.parametrize("objective", SMOOTH, ids=repr)
 def test_derivative_is_the_finite_difference(objective):
     _, derivative = objective.loss(RATIO, BATCH)
-    step = 1e-6
-    numeric = np.empty(ROWS)
-    for row in range(ROWS):
-        ahead, behind = RATIO.copy(), RATIO.copy()
-        ahead[row] *= np.exp(step)
-        behind[row] *= np.exp(-step)
-        numeric[row] = (objective.loss(ahead, BATCH)[0] - objective.loss(behind, BATCH)[0]) / (
-            2 * step
-        )
+    numeric = gradient_by_differences(
+        lambda log_ratio: objective.loss(np.exp(log_ratio), BATCH)[0], np.log(RATIO), step=1e-6
+    )
     np.testing.assert_allclose(derivative, numeric, rtol=1e-8, atol=1e-9)
     assert np.abs(derivative).max() > 0.1
 
@@ -138,8 +127,6 @@ def test_ratios_that_overflow_give_finite_numbers(objective):
 
 @pytest.mark.parametrize("objective", [SequenceRatio(), SequenceClip()])
 def test_sequence_objectives_need_whole_episodes(objective):
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match=r"needs whole episodes: .*whole_episodes=True"):
         objective.loss(RATIO, replace(BATCH, episodes=None))
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from helpers import every_path
 
+from minirl.checks import finite_difference
 from minirl.exact import sequences
 from minirl.exact.groups import (
     clipped_gate,
@@ -110,18 +112,11 @@ def test_arguments_outside_their_range_are_named(function):
 # ---------------------------------------------------------------- the whole update, by enumeration
 
 WORDS, LONGEST, GROUP_SIZE = 2, 2, 3  # 7 responses, 343 groups per prompt
+EPSILON = 0.05
 RNG = np.random.default_rng(0)
 LOG_POLICY, LOG_SAMPLING = scipy.special.log_softmax(RNG.normal(size=(2, 2, 3, 3)), axis=-1)
 REWARDS = np.array([[1, 0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 1, 0]], dtype=float)
-PATHS = [  # (context, token) of each response; token 2 is EOS
-    [(0, 2)],
-    [(0, 0), (1, 2)],
-    [(0, 1), (2, 2)],
-    [(0, 0), (1, 0)],
-    [(0, 0), (1, 1)],
-    [(0, 1), (2, 0)],
-    [(0, 1), (2, 1)],
-]
+PATHS = [steps for _, steps in sorted(every_path(WORDS, LONGEST))]
 LENGTHS = np.array([len(path) for path in PATHS])
 
 
@@ -152,9 +147,6 @@ def advantages_of(kind, rewards):
         "sample-normalized": centred / (rewards.std(ddof=1) + EPSILON),
         "success": centred / rewards.mean(),
     }[kind]
-
-
-EPSILON = 0.05
 
 
 def enumerated_update(
@@ -320,13 +312,8 @@ def test_the_mean_over_a_groups_tokens_divides_by_the_mean_length_up_to_order_on
 
 def jacobian(function, logits, step=1e-4):
     """d function / d logits by central differences, a square matrix."""
-    columns = []
-    for index in np.ndindex(logits.shape):
-        ahead, behind = logits.copy(), logits.copy()
-        ahead[index] += step
-        behind[index] -= step
-        columns.append((function(ahead) - function(behind)).ravel() / (2 * step))
-    return np.array(columns).T
+    units = np.eye(logits.size).reshape(-1, *logits.shape)
+    return np.array([finite_difference(function, logits, unit, step).ravel() for unit in units]).T
 
 
 @pytest.mark.parametrize("advantage", ["centred", "normalized"])
@@ -513,8 +500,8 @@ GATES = [plain_gate, clipped_gate(0.2, 0.2), soft_gate(1.0, 1.05), constant_weig
 @pytest.mark.parametrize("per", ["token_gate", "response_gate"])
 def test_ratios_beyond_the_range_of_floats_are_refused(gate, per):
     run = functools.partial(expected_update, LOG_POLICY, REWARDS, 4, **{per: gate})
-    told = "log_sampling must give log-ratios of at most 350, got (7|1[56])\\d\\d"
-    with pytest.raises(ValueError, match=told):
+    message = "log_sampling must give log-ratios of at most 350, got (7|1[56])\\d\\d"
+    with pytest.raises(ValueError, match=message):
         run(log_sampling=rare(-800.0))
     assert np.isfinite(run(log_sampling=rare(-100.0))).all()
     assert np.isfinite(expected_update(LOG_POLICY, REWARDS, 4, log_sampling=rare(-800.0))).all()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.special
+from helpers import every_path
 
 from minirl.exact import sequences
 from minirl.exact.groups import clipped_gate, constant_weight_gate, plain_gate
@@ -12,15 +13,7 @@ RNG = np.random.default_rng(0)
 LOG_POLICY, LOG_SAMPLING = scipy.special.log_softmax(RNG.normal(size=(2, 2, 3, 3)), axis=-1)
 REWARDS = RNG.normal(size=(2, 7))
 BASELINE = np.array([0.3, -0.2])
-PATHS = [  # (context, token) of each response; token 2 is EOS
-    [(0, 2)],
-    [(0, 0), (1, 2)],
-    [(0, 1), (2, 2)],
-    [(0, 0), (1, 0)],
-    [(0, 0), (1, 1)],
-    [(0, 1), (2, 0)],
-    [(0, 1), (2, 1)],
-]
+PATHS = [steps for _, steps in sorted(every_path(2, 2))]
 TRUTH = sequences.policy_gradient(LOG_POLICY, LOG_POLICY, REWARDS, 0.0)
 
 
@@ -166,12 +159,12 @@ def test_ratios_beyond_the_range_of_floats_are_refused():
     far = LOG_POLICY.copy()
     far[:, :, 0] = -800.0
     far[:, :, 1:] -= scipy.special.logsumexp(LOG_POLICY[:, :, 1:], axis=-1, keepdims=True)
-    told = "log_sampling must give log-ratios of at most 350, got"
+    message = "log_sampling must give log-ratios of at most 350, got"
     for gate in (plain_gate, clipped_gate(0.2, 0.2), constant_weight_gate(0.5)):
         for per in ("token_gate", "response_gate"):
-            with pytest.raises(ValueError, match=told):
+            with pytest.raises(ValueError, match=message):
                 update_moments(LOG_POLICY, REWARDS, 0.0, log_sampling=far, **{per: gate})
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         effective_share(LOG_POLICY, far)
     assert np.isfinite(update_moments(LOG_POLICY, REWARDS, 0.0, log_sampling=far).second_moment)
 

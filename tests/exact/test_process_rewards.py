@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import every_path
 from scipy.special import log_softmax
 
 from minirl.exact import sequences
@@ -18,20 +19,6 @@ def random_task(seed):
     rng = np.random.default_rng(seed)
     reference = log_softmax(rng.normal(size=(PROMPTS, CONTEXTS, WORDS + 1)), axis=2)
     return reference, rng.normal(size=(PROMPTS, RESPONSES)), rng.normal(size=(PROMPTS, CONTEXTS))
-
-
-def every_path():
-    """(response, [(context, token), ...]) of each response of a prompt."""
-
-    def continued(node, steps):
-        if len(steps) == LONGEST:
-            yield node, steps
-            return
-        yield node, [*steps, (node, WORDS)]
-        for word in range(WORDS):
-            yield from continued(WORDS * node + 1 + word, [*steps, (node, word)])
-
-    yield from continued(0, [])
 
 
 def change_of_the_optimum(seed, token_rewards, rewards=None):
@@ -51,7 +38,7 @@ def test_token_rewards_by_enumeration():
     after_end = np.random.default_rng(9).normal(size=rewards.shape)
     shaped = shaped_rewards(rewards, potential, after_end, discount=0.9)
     for x in range(PROMPTS):
-        for response, steps in every_path():
+        for response, steps in every_path(WORDS, LONGEST):
             for t, (context, token) in enumerate(steps):
                 last = t == len(steps) - 1
                 following = after_end[x, response] if last else potential[x, steps[t + 1][0]]
@@ -104,7 +91,7 @@ def test_soft_values_are_an_exact_process_reward_model():
 def estimates(policy, token_rewards, baseline):
     """Probability and gradient estimate of each (prompt, response), by enumeration."""
     for x in range(PROMPTS):
-        for _, steps in every_path():
+        for _, steps in every_path(WORDS, LONGEST):
             probability = np.exp(sum(policy[x, s, a] for s, a in steps)) / PROMPTS
             estimate = np.zeros(policy.shape)
             for t, (s, a) in enumerate(steps):

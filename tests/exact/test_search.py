@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import gradient_by_differences
+from helpers import every_path, gradient_by_differences
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
@@ -19,20 +19,6 @@ def random_task(seed):
     rng = np.random.default_rng(seed)
     policy = log_softmax(rng.normal(size=(PROMPTS, CONTEXTS, WORDS + 1)), axis=2)
     return policy, rng.integers(4, size=(PROMPTS, 1 + WORDS * CONTEXTS)).astype(float)
-
-
-def every_path():
-    """(response, [(context, token), ...]) of each response of a prompt."""
-
-    def continued(node, steps):
-        if len(steps) == LONGEST:
-            yield node, steps
-            return
-        yield node, [*steps, (node, WORDS)]
-        for word in range(WORDS):
-            yield from continued(WORDS * node + 1 + word, [*steps, (node, word)])
-
-    yield from continued(0, [])
 
 
 def fitted(log_probs):
@@ -165,7 +151,7 @@ def test_expected_counts_by_enumeration():
     rows = last_words(CONTEXTS, WORDS)
     for x in range(PROMPTS):
         counts = np.zeros((WORDS + 1, WORDS + 1))
-        for response, steps in every_path():
+        for response, steps in every_path(WORDS, LONGEST):
             for context, token in steps:
                 previous = WORDS if context == 0 else (context - 1) % WORDS
                 assert rows[context] == previous

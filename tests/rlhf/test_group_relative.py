@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.special
-from cat import describe_the_cat
+from cat import describe_the_cat, verdicts
 
 from minirl import preset
 from minirl.advantages import PassAtK, SuccessNormalized
@@ -41,13 +41,7 @@ CAT = describe_the_cat()
 RNG = np.random.default_rng(0)
 TABLE = scipy.special.log_softmax(RNG.normal(size=(2, 13, 4)), axis=2)
 CURRENT = scipy.special.log_softmax(TABLE + 1.0 * RNG.normal(size=TABLE.shape), axis=2)
-# Right: the response holds a cat (prompt 0), or is exactly "soft dog" (prompt 1).
-REWARDS = np.array(
-    [
-        [float("cat" in CAT.words(y)) for y in range(40)],
-        [float(CAT.words(y) == ("soft", "dog")) for y in range(40)],
-    ]
-)
+REWARDS = verdicts(CAT)
 BATCHES = 400
 GROUP_SIZE, GROUPS = 4, 4
 SMALL = {"num_envs": GROUP_SIZE * GROUPS, "group_size": GROUP_SIZE}

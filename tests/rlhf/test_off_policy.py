@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.special
-from cat import describe_the_cat
+from cat import describe_the_cat, verdicts
 
 from minirl import preset
 from minirl.algorithms.ppo import Clipped, Unclipped, clipped_surrogate_loss
@@ -26,12 +26,7 @@ CAT = describe_the_cat()
 RNG = np.random.default_rng(0)
 SAMPLING = scipy.special.log_softmax(RNG.normal(size=(2, 13, 4)), axis=2)
 CURRENT = scipy.special.log_softmax(SAMPLING + 0.7 * RNG.normal(size=SAMPLING.shape), axis=2)
-REWARDS = np.array(
-    [
-        [float("cat" in CAT.words(y)) for y in range(40)],
-        [float(CAT.words(y) == ("soft", "dog")) for y in range(40)],
-    ]
-)
+REWARDS = verdicts(CAT)
 GROUP_SIZE, GROUPS, BATCHES = 8, 4, 300
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 from cat import describe_the_cat
+from helpers import gradient_by_differences
 from scipy.special import expit, log_softmax, logsumexp
 
 from minirl.exact import sequences
@@ -103,25 +104,16 @@ def test_values_are_those_of_the_printed_formulas(name, labels):
     assert abs(loss - by_hand(name, wrong, 0.7)) > 1e-2
 
 
-def finite_differences(loss, pairs, beta):
-    """d loss / d log pi, by central differences."""
-    slopes = np.zeros(pairs.log_probs.shape)
-    for place in np.ndindex(slopes.shape):
-        values = []
-        for step in (1e-5, -1e-5):
-            log_probs = pairs.log_probs.copy()
-            log_probs[place] += step
-            values.append(loss.evaluate(pairs._replace(log_probs=log_probs), beta).loss)
-        slopes[place] = (values[0] - values[1]) / 2e-5
-    return slopes
-
-
 @pytest.mark.parametrize("labels", ["soft", "hard"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_derivatives_by_finite_differences(name, labels):
     """They are those of this loss; the derivatives of each other loss fail the same test."""
     pairs = some_pairs(20, 1, labels)
-    numeric = finite_differences(LOSSES[name], pairs, 0.7)
+
+    def value(log_probs):
+        return LOSSES[name].evaluate(pairs._replace(log_probs=log_probs), 0.7).loss
+
+    numeric = gradient_by_differences(value, pairs.log_probs)
     close(LOSSES[name].evaluate(pairs, 0.7).d_log_probs, numeric, atol=1e-9)
     for other in LOSSES.keys() - {name}:
         assert np.abs(LOSSES[other].evaluate(pairs, 0.7).d_log_probs - numeric).max() > 1e-4

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cat import describe_the_cat
+from cat import describe_the_cat, verdicts
 from scipy.special import log_softmax
 
 from minirl.envs.token_tasks import EOS, TokenTask
@@ -26,13 +26,7 @@ CAT = describe_the_cat()
 TABLE = log_softmax(0.7 * np.random.default_rng(0).normal(size=(2, 13, 4)), axis=2)
 REFERENCE = full_prefix_policy(CAT, TABLE)
 LOG_PROBS = sequences.response_log_probs(TABLE)
-# Right: the response holds a cat (prompt 0), or is exactly "soft dog" (prompt 1).
-RIGHT = np.array(
-    [
-        [float("cat" in CAT.words(y)) for y in range(40)],
-        [float(CAT.words(y) == ("soft", "dog")) for y in range(40)],
-    ]
-)
+RIGHT = verdicts(CAT)
 
 
 def run(policy=REFERENCE, rewards=RIGHT, select=keep_right, fit=fit_table, seed=0, **changes):
