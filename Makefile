@@ -57,7 +57,7 @@ docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
 epub: $(VENV)/.docs  ## the same pages as an e-book, docs/_build/epub/minirl.epub
 	$(PYTHON) -m sphinx -W --keep-going -q -b epub docs docs/_build/epub
 
-site-check: $(VENV)/.browser  ## the built site in Chromium; skips where there is none
+site-check: $(VENV)/.browser  ## tests of the site that make docs built; those in Chromium skip where there is none
 	$(PYTHON) -m pytest -n 2 --dist worksteal tests/site
 
 lite-check: $(VENV)/.browser  ## the built site's notebooks in Chromium, with Pyodide from DIST=FOLDER

@@ -43,8 +43,7 @@ for (const term of document.querySelectorAll("a.term")) {
     touched = event.pointerType === "touch" && shown !== term;
   });
   term.addEventListener("click", event => {
-    if (touched) event.preventDefault();
-    if (touched) show(term);
+    if (touched) { event.preventDefault(); show(term); }
     touched = false;
   });
   term.addEventListener("pointerenter", event => { if (event.pointerType === "mouse") show(term); });

@@ -1,13 +1,14 @@
 """The cards of the start page: thumbnail, minutes and prerequisites of each notebook."""
 
 import base64
-import csv
 import io
 import json
 import re
 from pathlib import Path
 
 from PIL import Image
+
+from building.chinese import rows
 
 DOCS = Path(__file__).parents[1]
 SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
@@ -80,8 +81,7 @@ def topics() -> dict[str, str]:
 def write_cards() -> None:
     """Write the cards and thumbnails into the folder of the copied notebooks, which must exist."""
     (TARGET / "thumbnails").mkdir()
-    with (DOCS / "figures.csv").open(newline="") as file:
-        texts = {row["cell"]: row["alt"] for row in csv.DictReader(file, delimiter=";")}
+    texts = {row["cell"]: row["alt"] for row in rows(DOCS / "figures.csv")}
     cards = []
     for name, topic in topics().items():
         cells = json.loads((SOURCE / f"{name}.ipynb").read_text())["cells"]

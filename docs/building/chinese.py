@@ -144,8 +144,8 @@ def notebook_list() -> str:
     lines = []
     for title, name, question in titles:
         folder, language = ("zh/", "") if blocks(name) else ("", "英文，")
-        minutes = re.search(r"(\d+)\s+minutes", next(iter(english_cells(name).values())))
-        note = f"{language}{minutes[1]} 分钟" if minutes else language
+        minutes = re.search(r"(\d+)\s+minutes", next(iter(english_cells(name).values())))[1]
+        note = f"{language}{minutes} 分钟"
         lines.append(f"* [{title}](notebooks/{folder}{name}.ipynb)（{note}）：{question}\n")
     return "".join(lines)
 
@@ -193,8 +193,9 @@ def setup(app: Any) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--skeleton", metavar="NN")
-    parser.add_argument("--stamp", metavar="NN")
+    commands = parser.add_mutually_exclusive_group(required=True)
+    commands.add_argument("--skeleton", metavar="NN")
+    commands.add_argument("--stamp", metavar="NN")
     arguments = parser.parse_args()
     [notebook_path] = SOURCE.glob(f"{arguments.skeleton or arguments.stamp}_*.ipynb")
     stem = notebook_path.stem

@@ -72,6 +72,8 @@ class Explorable(SphinxDirective):
         name = self.arguments[0]
         if name not in names():
             raise self.error(f"no explorable is called {name!r}; there are {', '.join(names())}")
+        if self.env.app.builder.name != "html":
+            return []  # an e-book has no figures that can be operated
         module = load(name)
         caption, _ = self.state.inline_text(module.CAPTION, self.lineno)
         links: list[nodes.Node] = []
@@ -83,8 +85,6 @@ class Explorable(SphinxDirective):
             link["refwarn"] = True
             links += [nodes.Text(", " if number else " "), link]
         text = nodes.paragraph("", "", *caption, *links)
-        if self.env.app.builder.name != "html":
-            return []  # an e-book has no figures that can be operated
         top = "../" * self.env.docname.count("/") + "_static/explorables"
         page = self.env.temp_data.setdefault("explorables", [])
         scripts = [f'<script defer src="{top}/{name}{end}.js"></script>' for end in ("-data", "")]

@@ -3,15 +3,14 @@
 `docs/gallery.md` includes what is written here. The thumbnails are made at build time.
 """
 
-import csv
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdit_py_plugins.anchors.index import slugify
-
 from building.cards import small
+from building.chinese import rows
+from building.lists import anchor
 
 DOCS = Path(__file__).parents[1]
 SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
@@ -30,10 +29,10 @@ def grid(items: list[str]) -> str:
     return "\n".join(["::::{div} gallery", *items, "::::\n"])
 
 
-def of_notebook(path: Path, rows: list[dict[str, str]]) -> Iterator[str]:
+def of_notebook(path: Path, figures: list[dict[str, str]]) -> Iterator[str]:
     """The figures of one notebook; each links to its cell."""
     cells = {cell["id"]: cell for cell in json.loads(path.read_text())["cells"]}
-    for row in rows:
+    for row in figures:
         if row["notebook"] == path.name[:2]:
             picture = small(cells[row["cell"]])
             (TARGET / "gallery" / f"{row['cell']}.png").write_bytes(picture)
@@ -48,24 +47,22 @@ def of_page(path: Path) -> Iterator[str]:
         alt, file, caption = match.groups()
         headings = re.findall(r"^(#+) (.*)", text[: match.start()], re.M)
         level, title = headings[-1]
-        words = re.sub(r"\$[^$]*\$|`", "", title)  # anchors leave formulas out
-        anchor = f"#{slugify(words)}" if 1 < len(level) <= 3 else ""
+        target = f"{name}#{anchor(title)}" if 1 < len(level) <= 3 else name
         place = headings[0][1] if level == "#" else f"{headings[0][1]}: {title}"
         picture = name.replace("/", "-").removesuffix(".md") + f"-{Path(file).stem}"
         image = small(path.parent / file)
         (TARGET / "gallery" / f"{picture}.png").write_bytes(image)
-        yield item(picture, alt, f"[{place.rstrip('.')}]({name}{anchor})", caption)
+        yield item(picture, alt, f"[{place.rstrip('.')}]({target})", caption)
 
 
 def write_gallery() -> None:
     """Run after the notebooks were copied: the thumbnails stand beside them."""
     (TARGET / "gallery").mkdir()
-    with (DOCS / "figures.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter=";"))
+    figures = rows(DOCS / "figures.csv")
     parts = []
     for path in sorted(SOURCE.glob("[0-9]*.ipynb")):
         title = json.loads(path.read_text())["cells"][0]["source"][0].strip("# \n")
-        if items := list(of_notebook(path, rows)):
+        if items := list(of_notebook(path, figures)):
             parts += [f"## {title}\n", grid(items)]
     pages = (path for folder in PAGES for path in sorted((DOCS / folder).glob("[!.]*.md")))
     of_pages = [entry for path in pages if ".zh" not in path.name for entry in of_page(path)]

@@ -5,14 +5,13 @@ tooltip, the definition, the symbol, the section that introduces it, and its fun
 several meanings, such as "value" and "return", have no tooltip.
 """
 
-import csv
 import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
+from building.chinese import is_chinese, rows
 from building.lists import DOCS, section_link
-from building.numbers import is_chinese
 from minirl.support.metrics import GLOSSARY
 
 UNTOUCHED = (  # words here are no running text
@@ -36,8 +35,7 @@ WITHOUT_TOOLTIPS = (
 
 
 def entries() -> list[dict[str, str]]:
-    with (DOCS / "glossary.csv").open(newline="") as file:
-        return list(csv.DictReader(file, delimiter=";"))
+    return rows(DOCS / "glossary.csv")
 
 
 def forms(entry: dict[str, str]) -> list[str]:

@@ -1,12 +1,13 @@
 """Writes the lists: the metrics, and the equations with their functions and tests."""
 
-import csv
 import re
+from functools import cache
 from pathlib import Path
 
 import nbformat
 from mdit_py_plugins.anchors.index import slugify
 
+from building.chinese import rows
 from minirl.support.metrics import GLOSSARY
 
 DOCS = Path(__file__).parents[1]
@@ -21,30 +22,38 @@ def write_metrics() -> None:
     (DOCS / "reference" / "metrics-list.md").write_text("\n".join(entries))
 
 
+def anchor(heading: str) -> str:
+    """The anchor that MyST gives to a heading; it leaves formulas out."""
+    return slugify(re.sub(r"\$[^$]*\$|`", "", heading))
+
+
+@cache
+def text_cells(notebook: Path) -> list[str]:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "markdown"]
+
+
 def section_link(section: str) -> str:
     """A link to the section of a notebook that is numbered like 3.4."""
     [notebook] = (DOCS / "notebooks").glob(f"{int(section.split('.')[0]):02}_*.ipynb")
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        heading = re.search(rf"^## ({re.escape(section)} .*)", cell.source, re.M)
-        if cell.cell_type == "markdown" and heading:
-            words = re.sub(r"\$[^$]*\$|`", "", heading[1])  # anchors leave formulas out
-            return f"[{section}](../notebooks/{notebook.name}#{slugify(words)})"
-    raise ValueError(f"equations.csv: {notebook.name} has no section {section}")
+    for text in text_cells(notebook):
+        if heading := re.search(rf"^## ({re.escape(section)} .*)", text, re.M):
+            return f"[{section}](../notebooks/{notebook.name}#{anchor(heading[1])})"
+    raise ValueError(f"{notebook.name} has no section {section}")
 
 
 def write_equations() -> None:
     """equations.csv as a list under the titles of the notebooks."""
     lines, current = [], ""
-    with (DOCS / "equations.csv").open(newline="") as file:
-        for row in csv.DictReader(file, delimiter=";"):
-            number = row["section"].split(".")[0]
-            if number != current:
-                lines.append(f"## Notebook {number}\n")
-                current = number
-            equation = row["equation"] if "$" in row["equation"] else f"${row['equation']}$"
-            tests, name = row["test"].split("::")
-            lines.append(
-                f"{row['name']}, {section_link(row['section'])}\n: {equation}\n\n"
-                f"  {{py:obj}}`{row['function']}`\n\n  `{name}` in `{tests}`\n"
-            )
+    for row in rows(DOCS / "equations.csv"):
+        number = row["section"].split(".")[0]
+        if number != current:
+            lines.append(f"## Notebook {number}\n")
+            current = number
+        equation = row["equation"] if "$" in row["equation"] else f"${row['equation']}$"
+        tests, name = row["test"].split("::")
+        lines.append(
+            f"{row['name']}, {section_link(row['section'])}\n: {equation}\n\n"
+            f"  {{py:obj}}`{row['function']}`\n\n  `{name}` in `{tests}`\n"
+        )
     (DOCS / "reference" / "equations-list.md").write_text("\n".join(lines))

@@ -161,12 +161,20 @@ def wheel(name: str, folder: Path) -> None:
             archive.writestr(zipfile.ZipInfo(path), data, zipfile.ZIP_DEFLATED)
 
 
+def without_outputs(path: Path) -> nbformat.NotebookNode:
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
 def notebooks() -> Iterator[tuple[str, nbformat.NotebookNode]]:
-    """Name and content of all notebooks, those in Chinese included."""
+    """Name and content, without outputs, of all notebooks, those in Chinese included."""
     for path in sorted([*SOURCE.glob("[0-9]*.ipynb"), *SOURCE.glob("solutions/[0-9]*.ipynb")]):
-        yield path.relative_to(SOURCE).as_posix(), nbformat.read(path, as_version=4)
+        yield path.relative_to(SOURCE).as_posix(), without_outputs(path)
     for path in sorted((SOURCE / "zh").glob("[0-9]*.md")):
-        notebook = nbformat.read(SOURCE / f"{path.stem}.ipynb", as_version=4)
+        notebook = without_outputs(SOURCE / f"{path.stem}.ipynb")
         texts = chinese.blocks(path.stem)
         english = [
             p.stem for p in SOURCE.glob("[0-9]*.ipynb") if not path.with_stem(p.stem).exists()
@@ -204,11 +212,10 @@ def with_links(text: str, module_page: Callable[[str], str]) -> str:
 def for_browser(
     name: str, notebook: nbformat.NotebookNode, module_page: Callable[[str], str]
 ) -> nbformat.NotebookNode:
-    """The notebook without outputs, with a cell that installs minirl, and with shorter runs."""
+    """The notebook with a cell that installs minirl, and with shorter runs."""
     budgets = dict(BUDGETS.get(posixpath.basename(name), {}) if "solutions" not in name else {})
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
             for text in [text for text in budgets if text in cell.source]:
                 cell.source = cell.source.replace(text, budgets.pop(text))
         else:
@@ -328,9 +335,6 @@ def write_downloads(html: Path) -> None:
     """Write each notebook, without outputs and as a script, beside its page."""
     for name, notebook in notebooks():
         target = html / "notebooks" / name
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, target)
         target.with_suffix(".py").write_text(as_script(notebook))
 

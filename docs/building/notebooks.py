@@ -1,6 +1,5 @@
 """Copies the notebooks beside the pages: links lead to pages of the site, figures have a text."""
 
-import csv
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import nbformat
 
 from building import explorables
+from building.chinese import rows
 
 DOCS = Path(__file__).parents[1]
 SOURCE, TARGET = DOCS.parent / "notebooks", DOCS / "notebooks"
@@ -26,8 +26,7 @@ def as_page(text: str) -> str:
 
 def figure_texts() -> dict[str, dict[str, str]]:
     """Caption and alternative text of each figure, by the identifier of its cell."""
-    with (DOCS / "figures.csv").open(newline="") as file:
-        return {row["cell"]: row for row in csv.DictReader(file, delimiter=";")}
+    return {row["cell"]: row for row in rows(DOCS / "figures.csv")}
 
 
 def fold(cell: nbformat.NotebookNode, captions: dict[str, dict[str, str]]) -> None:

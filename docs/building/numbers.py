@@ -16,9 +16,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-
-def is_chinese(docname: str) -> bool:
-    return "zh" in re.split(r"[./]", docname)
+from building.chinese import is_chinese
 
 
 def prefixes(docname: str) -> tuple[dict[str, str], tuple[str, ...]]:

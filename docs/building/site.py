@@ -25,7 +25,6 @@ from building.chinese import is_chinese
 SITE = os.environ.get("MINIRL_SITE_URL", "").rstrip("/")
 REPOSITORY = os.environ.get("MINIRL_REPOSITORY_URL", "").rstrip("/").removesuffix(".git")
 EDIT = {"github": "edit", "gitlab": "-/edit"}  # elsewhere as Gitea and Forgejo write it
-WRITTEN = ("reference/api/", "genindex", "search", "404")  # pages that have no file of their own
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -71,8 +70,8 @@ def describe(tree: nodes.document) -> str:
 def colab(page: str) -> str:
     """A link to Google Colab, which opens notebooks of GitHub only.
 
-    The package is copied and not installed with `-e`: a kernel that runs reads the addresses of
-    such installations only when it starts.
+    The package is copied and not installed with `-e`: a running kernel does not find an editable
+    installation until it is restarted.
     """
     notebook = re.fullmatch(r"notebooks/(zh/)?(\d\d_\w+)", page)
     if not notebook or urlsplit(REPOSITORY).netloc != "github.com":
@@ -114,7 +113,7 @@ def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree
     context["body"] = body.replace("</h1>", "</h1>" + colab(page), 1)
     if tree is not None:
         context["metatags"] = context.get("metatags", "") + describe(tree)
-    if REPOSITORY and not page.startswith(WRITTEN):
+    if REPOSITORY and not page.startswith("reference/api/"):  # written by building/api.py
         context["theme_source_edit_link"] = edit_link(page)
 
 

@@ -145,8 +145,8 @@ function makePen(canvas, figure, heightOf = (wide) => Math.min(wide * 0.62, 380)
     context.stroke();
     context.setLineDash([]);
   };
-  const text = (words, x, y, { fill = colour.ink, align = "left", baseline = "middle" } = {}) => {
-    Object.assign(context, { fillStyle: fill, textAlign: align, textBaseline: baseline });
+  const text = (words, x, y, { fill = colour.ink, align = "left" } = {}) => {
+    Object.assign(context, { fillStyle: fill, textAlign: align, textBaseline: "middle" });
     context.fillText(words, x, y);
   };
   // Axes in a box [left, top, right, bottom]; x and y are {min, max, label, ticks: [[value, words]]}.

@@ -10,17 +10,15 @@ import functools
 import http.server
 import json
 import re
-import shutil
 import sys
 import threading
 import time
 from datetime import datetime
 from pathlib import Path
 
+from conftest import CHROMIUM, SITE
 from playwright.sync_api import Page, sync_playwright
 
-SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 TIMEOUT = 1000 * 60 * 30  # milliseconds for one notebook
 
 OPENED = """() => window.jupyterapp?.shell.currentWidget?.context?.isReady
@@ -129,7 +127,7 @@ def main() -> int:
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         root = f"http://127.0.0.1:{server.server_port}/"
-        chromium = starter.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = starter.chromium.launch(executable_path=CHROMIUM or None, args=["--no-sandbox"])
         for name in wanted:
             page = chromium.new_page()
             page.set_default_timeout(TIMEOUT)

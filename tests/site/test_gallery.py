@@ -29,7 +29,6 @@ def words(text):
 
 
 def test_every_figure_of_a_notebook_has_a_thumbnail_and_a_link(tmp_path, monkeypatch):
-    pytest.importorskip("sphinx_design", reason="the site is built with the extra docs")
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     from building import gallery
 

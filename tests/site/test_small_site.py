@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parents[2]
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -61,9 +62,6 @@ advantage
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The parsed page, and its rows in the index of the search."""
-    for library in ("sphinx", "furo", "myst_nb", "sphinx_design", "py_mini_racer"):
-        pytest.importorskip(library, reason="needs the extra `docs`")
-    soup = pytest.importorskip("bs4", reason="needs the extra `docs`").BeautifulSoup
     folder = tmp_path_factory.mktemp("small")
     picture = nbformat.v4.new_output("display_data", {"image/png": DOT})
     cell = nbformat.v4.new_code_cell("draw()", outputs=[picture])
@@ -77,7 +75,7 @@ def site(tmp_path_factory):
     subprocess.run(command, env=environment, check=True)
     data = (folder / "html" / "sections.js").read_text()
     rows = json.loads(data.removeprefix("const SITE = ").rstrip(";\n"))["sections"]
-    return soup((folder / "html" / "index.html").read_text(), "html.parser"), rows
+    return BeautifulSoup((folder / "html" / "index.html").read_text(), "html.parser"), rows
 
 
 def test_words_below_the_link_of_a_card_have_no_tooltip(site):
@@ -118,7 +116,6 @@ def test_the_search_shows_formulas_as_one_would_type_them(site):
     ],
 )
 def test_a_formula_is_typed(monkeypatch, latex, typed):
-    pytest.importorskip("sphinx", reason="needs the extra `docs`")
     monkeypatch.syspath_prepend(ROOT / "docs")
     from building import search
 

@@ -1,4 +1,4 @@
-"""Code of the notebooks is not cut on a desktop, and tables keep their first column on a phone."""
+"""No line of code in a notebook is cut on a desktop."""
 
 CUT = """() => [...document.querySelectorAll("div.cell_input pre")].filter(block =>
     block.offsetParent && block.scrollWidth > block.clientWidth).map(block => block.innerText)"""
