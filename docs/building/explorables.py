@@ -36,7 +36,7 @@ def load(name: str) -> SimpleNamespace:
 
 
 def names() -> list[str]:
-    return sorted(path.stem for path in SOURCE.glob("*.js") if path.stem != "explorable")
+    return sorted(path.stem for path in SOURCE.glob("*.py"))
 
 
 def data_script(name: str) -> str:
@@ -87,9 +87,10 @@ class Explorable(SphinxDirective):
         text = nodes.paragraph("", "", *caption, *links)
         top = "../" * self.env.docname.count("/") + "_static/explorables"
         page = self.env.temp_data.setdefault("explorables", [])
-        scripts = [f'<script defer src="{top}/{name}{end}.js"></script>' for end in ("-data", "")]
+        own = [f"{name}-data", name]
+        frame = [] if page else ["pen", "explorable"]
+        scripts = [f'<script defer src="{top}/{each}.js"></script>' for each in frame + own]
         if not page:
-            scripts.insert(0, f'<script defer src="{top}/explorable.js"></script>')
             scripts.insert(0, f'<link rel="stylesheet" href="{top}/explorable.css">')
         page.append(name)
         language = ' lang="en"' if is_chinese(self.env.docname) else ""

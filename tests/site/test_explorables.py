@@ -70,7 +70,7 @@ def test_an_unknown_name_is_one_clear_error(build):
 def test_a_page_loads_the_frame_once_and_before_the_figures(build):
     scripts = re.findall(r'<script defer src="_static/explorables/([^"]+)"', build[0])
     own = [f"{name}{end}.js" for name in NAMES for end in ("-data", "")]
-    assert scripts == ["explorable.js", *own]
+    assert scripts == ["pen.js", "explorable.js", *own]
     assert build[0].count("explorable.css") == 1
 
 
