@@ -59,7 +59,7 @@ def compressed(path, changed):
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves like a static host: text compressed, and 404.html for an unknown address."""
+    """Serves like a static host: text compressed, 404.html, and a slash behind a folder."""
 
     protocol_version = "HTTP/1.1"
     extensions_map = {
@@ -70,6 +70,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self):
         path, status = Path(self.translate_path(self.path)), 200
+        address, _, query = self.path.partition("?")
+        if path.is_dir() and not address.endswith("/"):
+            self.send_response(301)
+            self.send_header("Location", f"{address}/?{query}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if path.is_dir():
             path /= "index.html"
         if not path.is_file():
