@@ -128,7 +128,7 @@ def add_tooltips(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_config_value("glossary", entries(), "html")  # a change writes all pages again
+    app.add_config_value("glossary_terms", entries(), "html")  # a change writes all pages again
     app.connect("doctree-resolved", add_tooltips, priority=900)
     app.add_js_file("terms.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
