@@ -1,7 +1,20 @@
 // What every explorable figure draws with: lines, words, axes, a legend and dots.
 "use strict";
 
-// A canvas in CSS pixels with the colours of the page: context, width, height, colour and five helpers.
+// Round values between min and max, at most `count` steps of 1, 2 or 5 times a power of ten, with their words.
+function roundTicks(min, max, count) {
+  const range = (max - min) * (1 - 1e-9);
+  const power = 10 ** Math.floor(Math.log10(range / count));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power * count >= range);
+  const ticks = [];
+  for (let i = Math.ceil(min / step - 1e-9); i <= max / step + 1e-9; i++) {
+    const value = Number((i * step).toPrecision(12));
+    ticks.push([value, String(value)]);
+  }
+  return ticks;
+}
+
+// A canvas in CSS pixels with the colours of the page: context, width, height, colour and six helpers.
 function makePen(canvas, figure, heightOf = (wide) => Math.min(wide * 0.62, 380)) {
   const style = getComputedStyle(figure);
   const width = canvas.parentElement.clientWidth;
@@ -26,9 +39,11 @@ function makePen(canvas, figure, heightOf = (wide) => Math.min(wide * 0.62, 380)
     context.stroke();
     context.setLineDash([]);
   };
+  // Words that are too long for the canvas are drawn narrower, so that nothing is cut.
   const text = (words, x, y, { fill = colour.ink, align = "left" } = {}) => {
     Object.assign(context, { fillStyle: fill, textAlign: align, textBaseline: "middle" });
-    context.fillText(words, x, y);
+    const space = { left: width - x, right: x, center: 2 * Math.min(x, width - x) }[align];
+    context.fillText(words, x, y, Math.max(1, space));
   };
   // Axes in a box [left, top, right, bottom]; x and y are {min, max, label, ticks: [[value, words]]}.
   const axes = ([left, top, right, bottom], x, y) => {
@@ -68,5 +83,5 @@ function makePen(canvas, figure, heightOf = (wide) => Math.min(wide * 0.62, 380)
     context.arc(x, y, radius, 0, 7);
     context.fill();
   };
-  return { context, width, height, colour, line, text, axes, legend, dot };
+  return { context, width, height, colour, line, text, axes, ticks: roundTicks, legend, dot };
 }

@@ -15,7 +15,7 @@ from py_mini_racer import MiniRacer
 def with_scripts(name):
     """V8 with the frame, the definition and the data of an explorable."""
     engine = MiniRacer()
-    for script in ("explorable", name):
+    for script in ("pen", "explorable", name):
         engine.eval((DOCS / "explorables" / f"{script}.js").read_text())
     engine.eval(explorables.data_script(name))
     return engine
@@ -44,6 +44,24 @@ def test_is_short_and_needs_nothing_from_elsewhere(name):
     assert len(text.splitlines()) < 150
     assert "http" not in text
     assert "import " not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ticks"),
+    [
+        ("0, 1, 4", [0, 0.5, 1]),
+        ("0, 1, 5", [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        ("0, 0.0071, 4", [0, 0.002, 0.004, 0.006]),
+        ("-17.5, 4.2, 5", [-15, -10, -5, 0]),
+        ("-0.3, 0.3, 6", [-0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3]),
+        ("0, 1000, 1", [0, 1000]),
+        ("3.1, 3.9, 1", []),
+    ],
+)
+def test_ticks_are_round_numbers(arguments, ticks):
+    engine = with_scripts(NAMES[0])
+    drawn = json.loads(engine.eval(f"JSON.stringify(roundTicks({arguments}))"))
+    assert drawn == [[tick, f"{tick:g}"] for tick in ticks]
 
 
 @pytest.fixture(scope="module")
