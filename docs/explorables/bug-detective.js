@@ -2,6 +2,7 @@
 "use strict";
 {
   const MOST_STEPS = 5100; // the axis; the last rollout of a run is completed
+  const GREY = "#808080"; // has a contrast of at least 3 on the light and on the dark page
 
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const last = (values) => values[values.length - 1];
@@ -25,17 +26,19 @@
   };
 
   const describe = (numbers, { run }) => {
-    const { verdict, final_return, largest_kl, above, updates, explained, rows_per_step, max_kl, clue } = numbers;
+    const { verdict, final_return, largest_kl, above, updates } = numbers;
+    const { explained, rows_per_step, max_kl, clue, curves } = numbers;
     const opinion = {
       open: "Which bug does this run have, if any?",
-      right: `Right. ${clue} The grey curves are those of the run without a bug.`,
+      right: `Right. ${clue}${curves.bug === "no bug" ? "" : " The grey curves are those of the run without a bug."}`,
       wrong: `This answer is wrong. ${clue}`,
     };
     return (
       `At the end of run ${Number(run) + 1}, the mean return is ${final_return.toFixed(2)}. The largest KL of an ` +
-      `update is ${largest_kl.toLocaleString("en", { maximumSignificantDigits: 2 })}, and ${above} of ${updates} updates exceed ` +
-      `max_kl = ${max_kl}. In the second half of the run, the mean explained variance of ` +
-      `the critic is ${explained.toFixed(2)}. The critic uses ${rows_per_step.toFixed(2)} rows per environment step. ${opinion[verdict]}`
+      `update is ${largest_kl.toLocaleString("en", { maximumSignificantDigits: 2 })} nats, and ${above} of ` +
+      `${updates} updates exceed max_kl = ${max_kl}. In the second half of the run, the mean explained variance of ` +
+      `the critic is ${explained.toFixed(2)}. The critic uses ${rows_per_step.toFixed(2)} rows per environment ` +
+      `step. ${opinion[verdict]}`
     );
   };
 
@@ -50,7 +53,7 @@
       logarithmic: true,
       line: max_kl,
     },
-    { name: "explained_variance", label: "explained variance", min: -1, max: 1, ticks: [-1, 0, 1], line: 0 },
+    { name: "explained_variance", label: "explained variance", min: -2.2, max: 1, ticks: [-2, -1, 0, 1], line: 0 },
     { name: "rows_per_step", label: "critic's rows per step", min: 0.9, max: 1.3, ticks: [0.9, 1.1, 1.3], line: 1 },
   ];
   const words = (tick) => tick.toLocaleString("en", { maximumFractionDigits: 4 });
@@ -78,7 +81,7 @@
         const y = to.y(panel.line);
         pen.line([[to.x(0), y], [to.x(MOST_STEPS), y]], colour.ink, { dash: [2, 3], thickness: 1 });
       }
-      if (numbers.verdict === "right") curve(numbers.healthy, colour.faint, 4);
+      if (numbers.verdict === "right" && numbers.curves.bug !== "no bug") curve(numbers.healthy, GREY, 4);
       curve(numbers.curves, colour.blue, 2);
     });
   };

@@ -15,13 +15,21 @@ from minirl.presets import preset
 
 TITLE = "Bug detective"
 CAPTION = (
-    "Six runs of TRPO on the chain of notebook 1. Five of them have a bug, and one has none. Look "
-    "at the four curves of a run, and choose what is wrong with it. The dotted lines show the "
-    "bound `max_kl`, a critic that predicts a constant, and one row per environment step. If every "
-    "step of a line search is rejected, the policy does not change. The KL of this update is 0, "
-    "which is drawn at the lower edge of the second panel."
+    "Try: look at the four curves of a run, compare each with its dotted line, and choose what is "
+    "wrong with the run. The dotted lines show the bound `max_kl`, a critic that predicts a "
+    "constant, and one row per environment step. The figure contains six runs of TRPO on the chain "
+    "of notebook 1. Five of them have a bug, and one has none. If every step of a line search is "
+    "rejected, the policy does not change, and the KL of this update is 0. A KL below 1e-5, such "
+    "as 0, is drawn at the lower edge of the second panel. The linked functions are those in which "
+    "the five bugs are."
 )
-FUNCTIONS = ["minirl.algorithms.trpo.trust_region_search", "minirl.batch.flatten"]
+FUNCTIONS = [
+    "minirl.algorithms.trpo.trust_region_search",
+    "minirl.solvers.backtracking_line_search",
+    "minirl.batch.flatten",
+    "minirl.advantages.discounted_sums",
+    "minirl.critic_fit.value_loss",
+]
 SECTIONS = ("11.13",)
 MAX_KL = 0.01  # the default of TRPO, which `mystery_run` uses
 CURVES = ("environment_steps", "mean_return", "kl", "explained_variance")
@@ -57,8 +65,9 @@ CLUES = {
     ),
     "KL not checked": (
         "the line search does not check the KL",
-        "With this bug, the KL of many updates is above max_kl, already at the beginning of the "
-        "run. The return may still rise.",
+        "With this bug, {above} of {updates} updates exceed max_kl, the largest by a factor of "
+        "{factor:.0f}. No update has a KL of 0, because no step is rejected. The return may still "
+        "rise.",
     ),
     "failed search kept": (
         "the last step of a failed line search is accepted",
@@ -118,10 +127,17 @@ def rounded(column: np.ndarray) -> np.ndarray:
     return np.array([float(f"{value:.4g}") for value in column])
 
 
+def clue(bug: str) -> str:
+    """The last text of `CLUES`, with the numbers of the run that has this bug."""
+    kl = curves()[bug]["kl"]
+    above = int(np.sum(kl > MAX_KL))
+    return CLUES[bug][1].format(above=above, updates=len(kl), factor=kl.max() / MAX_KL)
+
+
 def data() -> dict[str, Any]:
     return {
         "max_kl": MAX_KL,
-        "clues": [[bug, *texts] for bug, texts in CLUES.items()],
+        "clues": [[bug, label, clue(bug)] for bug, (label, _) in CLUES.items()],
         "runs": [
             {"bug": bug, **{name: column.tolist() for name, column in columns.items()}}
             for bug, columns in curves().items()

@@ -32,23 +32,31 @@
       `With K = ${size}, a prompt with success rate ${p} has the weight ${w.toFixed(2)}. ` +
       `Without the division, its weight would be ${(1 - 1 / size).toFixed(2)}. ` +
       `${(100 * s).toFixed(0)} % of its groups contain no signal.`,
+    height: (width) => Math.max(300, Math.min(0.62 * width, 380)),
     draw(pen, numbers, { p, group_size: size }) {
       const { colour, width, height } = pen;
-      const top = Math.max(4, Math.ceil(Math.max(...numbers.weights)));
-      const xTicks = [0, 0.25, 0.5, 0.75, 1].map((v) => [v, String(v)]);
-      const yTicks = Array.from({ length: 5 }, (_, i) => [(i * top) / 4, ((i * top) / 4).toFixed(1)]);
+      const below = pen.legend([
+        ["weight w(p, K)", colour.blue],
+        ["weight without the division", colour.ink, [2, 3]],
+        ["share of groups without signal", colour.vermillion, [6, 4]],
+      ]);
+      const top = Math.max(4, 1.05 * Math.max(...numbers.weights));
       const to = pen.axes(
-        [38, 30, width - 46, height - 44],
-        { min: 0, max: 1, ticks: xTicks, label: "success rate p" },
-        { min: 0, max: top, ticks: yTicks, label: "weight w(p, K)" },
+        [38, below + 20, width - 46, height - 44],
+        { min: 0, max: 1, ticks: pen.ticks(0, 1, 5), label: "success rate p" },
+        { min: 0, max: top, ticks: pen.ticks(0, top, 5), label: "weight" },
       );
-      pen.text("share without signal", width - 46, 18, { align: "right", fill: colour.vermillion });
+      pen.text("share", width - 4, below + 8, { align: "right", fill: colour.vermillion });
       for (const share of [0, 0.5, 1]) {
         pen.text(`${100 * share} %`, width - 4, to.y(share * top), { align: "right", fill: colour.vermillion });
       }
-      pen.line(grid.map((q, i) => [to.x(q), to.y(numbers.weights[i])]), colour.blue);
-      pen.line(grid.map((q, i) => [to.x(q), to.y(numbers.silents[i] * top)]), colour.vermillion, { dash: [6, 4] });
-      pen.line([[to.x(0), to.y(1 - 1 / size)], [to.x(1), to.y(1 - 1 / size)]], colour.ink, { dash: [2, 3], thickness: 1 });
+      const curve = (entries, stroke, style) =>
+        pen.line(grid.map((q, i) => [to.x(q), to.y(entries[i])]), stroke, style);
+      const plain = 1 - 1 / size;
+      pen.line([[to.x(0), to.y(plain)], [to.x(1), to.y(plain)]], colour.ink, { dash: [2, 3] });
+      curve(numbers.silents.map((share) => share * top), colour.vermillion, { dash: [6, 4] });
+      curve(numbers.weights, colour.blue);
+      pen.dot(to.x(p), to.y(numbers.silent * top), colour.vermillion, 5);
       pen.dot(to.x(p), to.y(numbers.weight), colour.blue);
     },
   });

@@ -4,11 +4,13 @@ from minirl.exact.groups import normalized_weight, silent_share
 
 TITLE = "Group size and the weight of a prompt"
 CAPTION = (
-    "GRPO divides the advantages of a group by the group's standard deviation. This changes the "
-    "weight of a prompt. Prompts whose success rate is close to 0 or 1 receive a larger weight "
-    "than prompts in between. The dotted line is the weight without the division. The dashed line "
-    "is the share of groups whose rewards are all equal. Such groups contain no signal: they do "
-    "not change the policy."
+    "Try: compare $K = 3$ with $K = 64$ at a success rate of 0.01. Look at the weight of the "
+    "prompt and at the share of its groups without signal. The expected update of a prompt is "
+    "$w(p, K) \\nabla p$: the weight $w$ times the gradient of its success rate $p$. GRPO divides "
+    "the advantages by the group's standard deviation. From $K = 4$ on, this gives a larger weight "
+    "to prompts whose success rate is close to 0 or 1. For $K = 2$ and $K = 3$, all prompts have "
+    "the same weight. A group without signal is one whose rewards are all equal: it does not "
+    "change the policy."
 )
 FUNCTIONS = ["minirl.exact.groups.normalized_weight", "minirl.exact.groups.silent_share"]
 SECTIONS = ("13.4",)
@@ -17,6 +19,7 @@ CASES = [
     {"p": 0.5, "group_size": 2},
     {"p": 0.9, "group_size": 64},
     {"p": 0.01, "group_size": 3},
+    {"p": 0.01, "group_size": 64},
 ]
 
 
