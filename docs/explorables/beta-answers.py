@@ -18,14 +18,15 @@ from minirl.rlhf.reward_model import RewardModel
 
 TITLE = "What beta does to the answers"
 CAPTION = (
-    "The policy $\\pi^* \\propto \\pi_{\\text{ref}}\\,e^{r/\\beta}$ maximises the reward minus "
-    "$\\beta$ times the KL to the reference. The bars show its most likely answers to the prompt, "
-    "with their probabilities under this policy and under the reference. The curves show the "
-    "reward of this policy against its KL, for each $\\beta$. Near the dot, the maximised reward "
-    "rises by $\\beta$ per additional nat of KL. A smaller $\\beta$ allows a larger KL. If the "
-    "learned reward is maximised, the gold reward of the same policy first rises with the KL and "
-    "then falls: this is over-optimisation. The data are those of corpus 10 of notebook 9, and "
-    "every number is a sum over all 37,449 answers."
+    "Try: move $\\beta$ to the left until the gold reward falls, and see which answer is then the "
+    "most likely. The policy $\\pi^* \\propto \\pi_{\\text{ref}}\\,e^{r/\\beta}$ maximises the "
+    "reward minus $\\beta$ times the KL to the reference. The bars show its most likely answers "
+    "to the prompt, with their probabilities under this policy and under the reference. The "
+    "curves show the reward of this policy against its KL, for each $\\beta$. At the dot of the "
+    "maximised reward, this reward rises by $\\beta$ per additional nat of KL. A smaller $\\beta$ "
+    "allows a larger KL. If the learned reward is maximised, the gold reward of the same policy "
+    "first rises with the KL and then falls: this is over-optimisation. The data are those of "
+    "corpus 10 of notebook 9, and every number is a sum over all 37,449 answers."
 )
 FUNCTIONS = [
     "minirl.exact.sequences.soft_optimal_policy",
@@ -122,4 +123,6 @@ def numbers(values: dict[str, Any]) -> dict[str, Any]:
         **curves(reward, prompt),
         "bestKls": curves("gold", prompt)["kls"],
         "bestGolds": curves("gold", prompt)["golds"],
+        "largestKl": max(max(curves(kind, prompt)["kls"]) for kind in rewards),
+        "largestReward": max(max(curves(kind, prompt)["rewards"]) for kind in rewards),
     }

@@ -17,11 +17,11 @@ TITLE = "Bug detective"
 CAPTION = (
     "Try: look at the four curves of a run, compare each with its dotted line, and choose what is "
     "wrong with the run. The dotted lines show the bound `max_kl`, a critic that predicts a "
-    "constant, and one row per environment step. The figure contains six runs of TRPO on the chain "
-    "of notebook 1. Five of them have a bug, and one has none. If every step of a line search is "
-    "rejected, the policy does not change, and the KL of this update is 0. A KL below 1e-5, such "
-    "as 0, is drawn at the lower edge of the second panel. The linked functions are those in which "
-    "the five bugs are."
+    "constant, and one row per environment step. The figure contains six runs of TRPO on the "
+    "chain of notebook 1. Five of them have a bug, and one has none. If every step of a line "
+    "search is rejected, the policy does not change, and the KL of this update is 0. A KL below "
+    "1e-5, such as 0, is drawn at the lower edge of the second panel. The linked functions are "
+    "those in which the five bugs are."
 )
 FUNCTIONS = [
     "minirl.algorithms.trpo.trust_region_search",

@@ -46,14 +46,23 @@
     };
   };
 
-  const thousandths = (number) => String(number < 1e-9 ? 0 : Number((1000 * number).toPrecision(2)));
+  // a squared error in words, such as "2.4 thousandths"
+  const amount = (number) => {
+    if (number < 1e-9) return "0";
+    const [unit, words] = number < 1e-5 ? [1e-6, "millionths"] : [1e-3, "thousandths"];
+    return `${Number((number / unit).toPrecision(2))} ${words}`;
+  };
+  const isWide = (width) => width > 620;
 
   explorable({
     name: "gae-lambda",
     controls: [
       { name: "wrong", label: "largest error of the critic", min: 0, max: 0.4, step: 0.01, value: 0.13 },
-      { name: "episodes", label: "number of episodes n", min: 0, max: 3, step: 0.05, value: 1.2, logarithmic: true, whole: true },
-      { name: "lam", label: "lambda", min: 0, max: 1, step: 0.01, value: 0.95 },
+      {
+        name: "episodes", label: "number of episodes n",
+        min: 0, max: 3, step: 0.05, value: 1.2, logarithmic: true, whole: true,
+      },
+      { name: "lam", label: "λ", min: 0, max: 1, step: 0.01, value: 0.95 },
     ],
     compute({ wrong, episodes, lam }, data) {
       const critic = data.values.map((value, s) => value + wrong * data.error[s]);
@@ -64,30 +73,33 @@
       const smallest = Math.min(...errors);
       const { bias, variance } = parts(lam, critic, data);
       const best = lams[errors.indexOf(smallest)];
-      return { bias, variance: variance / episodes, biases, variances, errors, best, smallest, critic, values: data.values };
+      return {
+        bias, variance: variance / episodes, biases, variances, errors, best, smallest,
+        critic, values: data.values,
+      };
     },
     describe: ({ bias, variance, best, smallest }, { wrong, episodes, lam }) =>
       `${wrong > 0 ? `The values of the critic are wrong by up to ${wrong}` : "The critic is right"}. ` +
-      `With lambda = ${lam} and n = ${episodes}, the squared bias is ${thousandths(bias)} thousandths and the variance ` +
-      `divided by n is ${thousandths(variance)} thousandths. The green dot shows their sum, ${thousandths(bias + variance)}. ` +
-      `The purple diamond shows the smallest sum, ${thousandths(smallest)}, at lambda = ${best}.`,
-    height: (width) => Math.min(width * 0.8, 380),
+      `With λ = ${lam} and n = ${episodes}, the squared bias is ${amount(bias)}, and the variance divided by n is ` +
+      `${amount(variance)}. The green dot shows their sum, ${amount(bias + variance)}. The purple diamond shows the ` +
+      `smallest sum, ${amount(smallest)}, at λ = ${best}.`,
+    height: (width) => (isWide(width) ? 380 : 580),
     draw(pen, numbers, { lam }) {
       const { colour, width, height, context } = pen;
-      const wide = width > 620;
+      const wide = isWide(width);
       const below = pen.legend([
         ["squared bias", colour.vermillion, [7, 4]],
         ["variance / n", colour.blue, [2, 3]],
         ["their sum", colour.ink],
       ]);
-      const largest = Math.max(...numbers.errors);
-      const power = 10 ** Math.floor(Math.log10(largest / 4));
-      const step = power * [1, 2, 2.5, 5, 10].find((factor) => 4 * factor * power >= largest);
-      const ticks = [0, 1, 2, 3, 4].map((i) => [i * step, thousandths(i * step)]);
+      const top = 1.05 * Math.max(...numbers.errors);
       const to = pen.axes(
-        [44, below + 24, wide ? 0.66 * width : width - 8, height - 44],
-        { min: 0, max: 1, ticks: [0, 0.25, 0.5, 0.75, 1].map((v) => [v, String(v)]), label: "lambda" },
-        { min: 0, max: 4 * step, ticks, label: "squared error of the advantage (thousandths)" },
+        [44, below + 30, wide ? 0.66 * width : width - 8, wide ? height - 44 : 300],
+        { min: 0, max: 1, ticks: pen.ticks(0, 1, 5), label: "λ" },
+        {
+          min: 0, max: top, label: "squared error in thousandths",
+          ticks: pen.ticks(0, 1000 * top, 5).map(([value, words]) => [value / 1000, words]),
+        },
       );
       const curve = (entries, stroke, style) =>
         pen.line(lams.map((each, i) => [to.x(each), to.y(entries[i])]), stroke, style);
@@ -98,16 +110,18 @@
       context.fillStyle = colour.purple;
       context.fill(new Path2D(`M ${x} ${y - 8} l 8 8 l -8 8 l -8 -8 z`));
       pen.dot(to.x(lam), to.y(numbers.bias + numbers.variance), colour.green);
-      const right = numbers.best < 0.7;
-      pen.text("smallest", x + (right ? 10 : -10), y - 12, { fill: colour.purple, align: right ? "left" : "right" });
-      if (!wide) return;
+      // the second panel: the critic against the true values
+      const [left, start] = wide ? [0.66 * width + 70, 10] : [44, 352];
+      const end = pen.legend([["true value", colour.sky], ["critic", colour.orange, [2, 4]]], start, left);
       const states = pen.axes(
-        [0.66 * width + 70, below + 24, width - 8, height - 44],
-        { min: 0, max: 4, ticks: [0, 1, 2, 3, 4].map((s) => [s, String(s)]), label: "state" },
-        { min: -0.5, max: 1.25, ticks: [-0.5, 0, 0.5, 1].map((v) => [v, String(v)]), label: "line: true value, dots: critic" },
+        [left, wide ? below + 30 : end + 20, width - 8, height - 44],
+        { min: 0, max: 4, ticks: pen.ticks(0, 4, 4), label: "state" },
+        { min: -0.5, max: 1.25, ticks: pen.ticks(-0.5, 1.25, 4), label: "value of the state" },
       );
-      pen.line(numbers.values.map((value, s) => [states.x(s), states.y(value)]), colour.sky);
-      numbers.critic.forEach((value, s) => pen.dot(states.x(s), states.y(value), colour.orange));
+      const points = (entries) => entries.map((value, s) => [states.x(s), states.y(value)]);
+      pen.line(points(numbers.values), colour.sky);
+      pen.line(points(numbers.critic), colour.orange, { dash: [2, 4] });
+      for (const [x, y] of points(numbers.critic)) pen.dot(x, y, colour.orange, 5);
     },
   });
 }

@@ -7,12 +7,14 @@ from minirl.exact import FiniteMDP, tabular
 
 TITLE = "GAE's lambda"
 CAPTION = (
-    "The figure shows the squared error of GAE's advantages on the chain of notebook 1, with the "
-    "discount 0.9 and the policy that takes each action with probability 1/2. If $n$ episodes "
-    "visit a pair of state and action, its squared error is the squared bias plus the variance "
-    "divided by $n$. The curves are means over all pairs, weighted by how often they occur. The "
-    "part of the bias that is the same for all actions of a state does not change the gradient. "
-    "This part is left out. All numbers are exact; nothing is sampled."
+    "Try: set the error of the critic to 0, and then to 0.4. The purple diamond marks the "
+    "$\\lambda$ with the smallest squared error. See which way it moves. The figure shows the "
+    "squared error of GAE's advantages on the chain of notebook 1, with the discount 0.9 and the "
+    "policy that takes each action with probability 1/2. If $n$ episodes visit a pair of state "
+    "and action, its squared error is the squared bias plus the variance divided by $n$. The "
+    "curves are means over all pairs, weighted by how often they occur. The part of the bias that "
+    "is the same for all actions of a state does not change the gradient. This part is left out. "
+    "All numbers are exact; nothing is sampled."
 )
 FUNCTIONS = [
     "minirl.advantages.gae",
