@@ -100,7 +100,8 @@ class Explorable(SphinxDirective):
             f"<p><strong>{html.escape(module.TITLE)}</strong></p>"
             '<div class="explorable-controls"></div>'
             '<div><canvas aria-hidden="true"></canvas></div>'
-            '<p class="explorable-text" aria-live="polite"></p>'
+            '<p class="explorable-text"></p>'
+            '<p class="explorable-spoken" aria-live="polite"></p>'
             "<noscript>This figure needs JavaScript.</noscript><figcaption>"
         )
         return [

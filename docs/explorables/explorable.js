@@ -1,4 +1,4 @@
-// The frame of every explorable figure: controls, a canvas, and a sentence that says what is drawn.
+// The frame of every explorable figure: controls, a canvas, and a text that says what is drawn.
 "use strict";
 
 const explorables = { definitions: {}, data: {} };
@@ -6,7 +6,7 @@ const explorables = { definitions: {}, data: {} };
 /* Registers a definition and mounts it in <figure id="explorable-NAME">:
  *   name      the file's name
  *   controls  [{name, label, min, max, step, value}] a slider; with `logarithmic: true` the slider is
- *             the exponent of ten, and `whole: true` rounds its power;
+ *             the exponent of ten, the value is rounded to two digits, and with `whole: true` to an integer;
  *             {name, label, options: [[value, label], ...], value} is a list to choose from;
  *             `options` may be a function of the data, and with `resets: NAME` the list of this name
  *             returns to its first entry;
@@ -15,7 +15,8 @@ const explorables = { definitions: {}, data: {} };
  *   draw      (pen, numbers, values, state)
  *   describe  (numbers, values) -> the text alternative
  *   height    (width) -> height of the canvas in pixels, if it is not min(0.62 width, 380)
- *   advance   (state, seconds, numbers, values), if the figure moves; `state` begins as {} */
+ *   advance   (state, seconds, numbers, values), if the figure moves; `state` begins as {}. After a
+ *             change of the values, it is called with 0 seconds */
 function explorable(definition) {
   explorables.definitions[definition.name] = definition;
   if (typeof document !== "undefined") mountExplorable(definition);
@@ -23,8 +24,9 @@ function explorable(definition) {
 
 function mountExplorable({ name, controls, compute, draw, describe, advance, height }) {
   const figure = document.getElementById(`explorable-${name}`);
+  const place = figure.querySelector(".explorable-controls");
   const canvas = figure.querySelector("canvas");
-  const text = figure.querySelector(".explorable-text");
+  const show = makeText(figure);
   const values = {};
   const state = {};
   let numbers = {};
@@ -32,48 +34,69 @@ function mountExplorable({ name, controls, compute, draw, describe, advance, hei
   const redraw = () => draw(makePen(canvas, figure, height), numbers, values, state);
   const update = () => {
     numbers = compute(values, explorables.data[name]);
-    figure.numbers = numbers; // the tests in a browser read these two
+    figure.numbers = numbers; // the tests in a browser read these three
     figure.values = values;
-    text.textContent = describe(numbers, values);
+    figure.state = state;
+    show(describe(numbers, values));
+    if (advance) advance(state, 0, numbers, values);
     redraw();
   };
-  for (const control of controls) {
-    if (typeof control.options === "function") control.options = control.options(explorables.data[name]);
-    figure.querySelector(".explorable-controls").append(makeControl(control, values, update, state));
-  }
-  listenToKeys(figure, canvas.parentElement, controls.filter(({ key }) => key), state);
+  const buttons = controls.filter(({ press }) => press);
+  for (const control of controls) if (!control.press) place.append(makeControl(control, name, values, update));
   update();
-  new ResizeObserver(redraw).observe(canvas.parentElement);
+  if (advance) {
+    const [button, play] = animate(figure, (seconds) => { advance(state, seconds, numbers, values); redraw(); });
+    const press = (control) => { control.press(state); redraw(); play(); };
+    for (const control of buttons) place.append(makeButton(control.label, () => press(control)));
+    place.append(button);
+    listenToKeys(figure, canvas.parentElement, buttons, press);
+  }
+  new ResizeObserver(() => { redraw(); show(); }).observe(canvas.parentElement);
   new MutationObserver(redraw).observe(document.body, { attributeFilter: ["data-theme"] });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  if (advance) animate(figure, (seconds) => { advance(state, seconds, numbers, values); redraw(); });
 }
 
-function makeControl(control, values, update, state) {
-  if (control.press) {
-    const button = Object.assign(document.createElement("button"), { type: "button" });
-    button.textContent = control.label;
-    button.addEventListener("click", () => { control.press(state); update(); });
-    return button;
-  }
+// The text is shown immediately and is never lower than before, so that the page below does not move.
+// After half a second without a change, its copy in the live region is announced, but not the first text.
+function makeText(figure) {
+  const [text, spoken] = figure.querySelectorAll(".explorable-text, .explorable-spoken");
+  let timer;
+  return (words) => {
+    if (words === undefined) text.style.minHeight = ""; // the width has changed
+    else {
+      if (text.textContent) {
+        clearTimeout(timer);
+        timer = setTimeout(() => { spoken.textContent = words; }, 500);
+      }
+      text.textContent = words;
+    }
+    text.style.minHeight = `${text.offsetHeight}px`;
+  };
+}
+
+function makeButton(label, press) {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: label });
+  button.addEventListener("click", press);
+  return button;
+}
+
+function makeControl(control, name, values, update) {
+  const options = typeof control.options === "function" ? control.options(explorables.data[name]) : control.options;
   const label = document.createElement("label");
-  const input = document.createElement(control.options ? "select" : "input");
-  const shown = document.createElement("output");
-  input.name = control.name;
+  const input = document.createElement(options ? "select" : "input");
+  const shown = Object.assign(document.createElement("span"), { className: "explorable-value", ariaHidden: "true" });
+  Object.assign(input, { name: control.name, autocomplete: "off" }); // "off": going back restores no old position
   const read = () => {
     const value = Number(input.value);
-    values[control.name] = control.options ? input.value : control.logarithmic ? 10 ** value : value;
+    values[control.name] = options ? input.value : control.logarithmic ? Number((10 ** value).toPrecision(2)) : value;
     if (control.whole) values[control.name] = Math.round(values[control.name]);
-    if (!control.options) {
-      shown.textContent = String(Number(values[control.name].toPrecision(3)));
+    if (!options) {
+      shown.textContent = String(values[control.name]);
       input.setAttribute("aria-valuetext", shown.textContent);
     }
   };
-  if (control.options) {
-    input.append(...control.options.map(([value, words]) => new Option(words, value)));
-  } else {
-    Object.assign(input, { type: "range", min: control.min, max: control.max, step: control.step });
-  }
+  if (options) input.append(...options.map(([value, words]) => new Option(words, value)));
+  else Object.assign(input, { type: "range", min: control.min, max: control.max, step: control.step });
   if (control.value !== undefined) input.value = control.value;
   input.addEventListener("input", () => {
     read();
@@ -82,40 +105,45 @@ function makeControl(control, values, update, state) {
     update();
   });
   read();
-  label.append(control.label, " ", shown, input);
+  label.append(control.label, ...(options ? [input] : [" ", shown, input]));
   return label;
 }
 
 // The keys work on the buttons and on the picture, which takes the focus for them.
-function listenToKeys(figure, picture, buttons, state) {
+function listenToKeys(figure, picture, buttons, press) {
   if (!buttons.length) return;
   const ariaLabel = buttons.map(({ key, label }) => `${label}: ${key}`).join(", ");
   Object.assign(picture, { tabIndex: 0, role: "application", ariaLabel });
   figure.addEventListener("keydown", (event) => {
     const button = buttons.find(({ key }) => key === event.key);
-    if (!button || /INPUT|SELECT/.test(event.target.tagName)) return;
+    if (!button || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (event.target.closest("input, select, a")) return;
     event.preventDefault(); // the page would scroll
-    button.press(state);
+    press(button);
   });
 }
 
 // Moves only while the figure can be seen, and waits for the reader who prefers less motion.
+// Returns the button that starts and stops the motion, and a function that starts it.
 function animate(figure, advance) {
-  const button = document.createElement("button");
-  button.type = "button";
   let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   let visible = false;
   let last = 0;
+  let frame = 0;
   const tick = (now) => {
     if (!playing || !visible) return;
-    advance(Math.min((now - last) / 1000, 0.1));
+    advance(Math.min(Math.max(now - last, 0) / 1000, 0.1));
     last = now;
-    requestAnimationFrame(tick);
+    frame = requestAnimationFrame(tick);
   };
-  const go = () => { last = performance.now(); requestAnimationFrame(tick); };
-  const name = () => { button.textContent = playing ? "Pause" : "Play"; };
-  button.addEventListener("click", () => { playing = !playing; name(); go(); });
-  name();
-  figure.querySelector(".explorable-controls").append(button);
-  new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; go(); }).observe(figure);
+  const go = (play) => {
+    cancelAnimationFrame(frame); // of two loops, each would advance
+    playing = play;
+    button.textContent = playing ? "Pause" : "Play";
+    last = performance.now();
+    frame = requestAnimationFrame(tick);
+  };
+  const button = makeButton("", () => go(!playing));
+  new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; go(playing); }).observe(figure);
+  return [button, () => go(true)];
 }

@@ -126,7 +126,7 @@ def browser():
 
 @pytest.fixture
 def visit(root, browser):
-    """`visit(address, width, height, dark)` opens a page of the site."""
+    """`visit(address, width, height, dark, **options of the context)` opens a page of the site."""
     contexts, foreign, errors = [], [], []
 
     def route(request):
@@ -136,11 +136,11 @@ def visit(root, browser):
             foreign.append(request.request.url)
             request.abort()
 
-    def visit(address="", width=1280, height=800, dark=False):
+    def visit(address="", width=1280, height=800, dark=False, **options):
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
+            **{"reduced_motion": "reduce", **options},
         )
         contexts.append(context)
         context.route("**/*", route)

@@ -1,9 +1,11 @@
 """What the tests of the explorable figures share."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from py_mini_racer import MiniRacer
 
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.append(str(DOCS))
@@ -11,6 +13,20 @@ sys.path.append(str(DOCS))
 from building import explorables  # noqa: E402
 
 NAMES = explorables.names()
+
+
+def with_scripts(name: str) -> MiniRacer:
+    """V8 with the frame, the definition and the data of an explorable."""
+    engine = MiniRacer()
+    for script in ("pen", "explorable", name):
+        engine.eval((DOCS / "explorables" / f"{script}.js").read_text())
+    engine.eval(explorables.data_script(name))
+    return engine
+
+
+def result(engine: MiniRacer, expression: str):
+    """The value of an expression in JavaScript."""
+    return json.loads(engine.eval(f"JSON.stringify({expression})"))
 
 
 def assert_same_numbers(numbers, expected):

@@ -8,25 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from explorable_figures import DOCS, NAMES, assert_same_numbers, explorables
-from py_mini_racer import MiniRacer
-
-
-def with_scripts(name):
-    """V8 with the frame, the definition and the data of an explorable."""
-    engine = MiniRacer()
-    for script in ("pen", "explorable", name):
-        engine.eval((DOCS / "explorables" / f"{script}.js").read_text())
-    engine.eval(explorables.data_script(name))
-    return engine
+from explorable_figures import DOCS, NAMES, assert_same_numbers, explorables, result, with_scripts
 
 
 def computed(name, values):
     """What `compute` of NAME.js returns."""
-    engine = with_scripts(name)
     arguments = f"{json.dumps(values)}, explorables.data['{name}']"
-    call = f"explorables.definitions['{name}'].compute({arguments})"
-    return json.loads(engine.eval(f"JSON.stringify({call})"))
+    return result(with_scripts(name), f"explorables.definitions['{name}'].compute({arguments})")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -38,9 +26,12 @@ def test_computes_the_numbers_of_minirl(name):
         assert_same_numbers(numbers, module.numbers(values))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_is_short_and_needs_nothing_from_elsewhere(name):
-    text = (DOCS / "explorables" / f"{name}.js").read_text()
+SCRIPTS = sorted(path.name for path in explorables.SOURCE.glob("*.js"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_is_short_and_needs_nothing_from_elsewhere(script):
+    text = (explorables.SOURCE / script).read_text()
     assert len(text.splitlines()) < 150
     assert "http" not in text
     assert "import " not in text
@@ -59,9 +50,34 @@ def test_is_short_and_needs_nothing_from_elsewhere(name):
     ],
 )
 def test_ticks_are_round_numbers(arguments, ticks):
-    engine = with_scripts(NAMES[0])
-    drawn = json.loads(engine.eval(f"JSON.stringify(roundTicks({arguments}))"))
+    drawn = result(with_scripts("group-size"), f"roundTicks({arguments})")
     assert drawn == [[tick, f"{tick:g}"] for tick in ticks]
+
+
+# A control without a page: `input` has what `makeControl` sets.
+SLIDER = """
+const element = () => ({ append() {}, addEventListener() {}, setAttribute() {} });
+globalThis.document = { createElement: element };
+globalThis.valueOf = (control, position) => {
+  const values = {};
+  makeControl({ name: "x", label: "x", ...control, value: position }, "", values);
+  return values.x;
+};
+"""
+
+
+def test_the_values_of_logarithmic_sliders_are_round():
+    engine = with_scripts("trust-region")
+    engine.eval(SLIDER)
+    (control,) = (
+        control
+        for control in result(engine, "explorables.definitions['trust-region'].controls")
+        if control["name"] == "max_kl"
+    )
+    assert engine.eval(f"valueOf({{ logarithmic: true }}, {control['value']})") == 0.05
+    assert engine.eval("valueOf({ logarithmic: true }, -2.95)") == 0.0011
+    assert engine.eval("valueOf({ logarithmic: true, whole: true }, 0.55)") == 4
+    assert engine.eval("valueOf({}, 0.123)") == 0.123
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +113,8 @@ def test_has_a_title_a_link_to_its_equation_and_a_text_for_every_reader(build, n
     figure = build[0].split(f'id="explorable-{name}"')[1].split("</figure>")[0]
     assert html.escape(explorables.load(name).TITLE) in figure
     assert "Show me the equation" in figure
-    assert 'class="explorable-text" aria-live="polite"' in figure
+    assert 'class="explorable-text"' in figure
+    assert 'class="explorable-spoken" aria-live="polite"' in figure
 
 
 def test_the_links_to_several_equations_are_separated_by_commas(build):
