@@ -15,6 +15,8 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
+from building.glossary import entries, forms
+
 BLOCKS = (
     nodes.paragraph,
     nodes.literal_block,
@@ -59,7 +61,7 @@ def formula(latex: str) -> str:
 
 
 def words(node: nodes.Node) -> Iterator[str]:
-    """The text of a node, without that of the sections and functions in it."""
+    """The text of a node, without that of the sections, functions and glossary terms in it."""
     if isinstance(node, nodes.Text):
         yield node.astext()
     elif isinstance(node, nodes.math):
@@ -71,18 +73,30 @@ def words(node: nodes.Node) -> Iterator[str]:
     elif isinstance(node, nodes.Element) and "cell_output" in node.get("classes", []):
         for caption in node.findall(nodes.caption):  # of a figure; print-outs are left out
             yield caption.astext() + " "
-    elif not isinstance(node, (*UNREAD, nodes.section, addnodes.desc)):
+    elif not isinstance(node, (*UNREAD, nodes.section, addnodes.desc, addnodes.glossary)):
         for child in node.children:
             yield from words(child)
         if isinstance(node, BLOCKS):
             yield " "
 
 
+def title_of(node: nodes.Node) -> str:
+    """The text of a title, with its formulas as one would type them."""
+    return "".join(word for child in node.children for word in words(child))
+
+
 def sections(doctree: nodes.document) -> Iterator[tuple[str, str, str]]:
-    """Title, anchor and text of each section, and of each function or class of the reference."""
+    """Title, anchor and text of each section, function, class and term of the glossary."""
+    also = {entry["term"]: ", ".join(forms(entry)[1:]) for entry in entries()}
+    for glossary in doctree.findall(addnodes.glossary):
+        for item in glossary.findall(nodes.definition_list_item):
+            term, definition = item.children
+            text = " ".join("".join(words(definition)).split())
+            others = also[term.astext()]
+            yield term.astext(), term["ids"][0], f"Also: {others}. {text}" if others else text
     for node in doctree.findall(lambda n: isinstance(n, nodes.section | addnodes.desc)):
         if isinstance(node, nodes.section):
-            title, anchor, content = node[0].astext(), node["ids"][0], node.children
+            title, anchor, content = title_of(node[0]), node["ids"][0], node.children
         else:
             signature = node[0]
             if not signature["ids"]:
@@ -98,7 +112,7 @@ def write_sections(app: Sphinx, exception: Exception | None) -> None:
         return
     pages, rows = [], []
     for docname in sorted(app.env.found_docs):
-        title = app.env.titles[docname].astext()
+        title = title_of(app.env.titles[docname])
         pages.append([app.builder.get_target_uri(docname), title])
         for section, anchor, text in sections(app.env.get_doctree(docname)):
             rows.append([len(pages) - 1, section, anchor, text])

@@ -21,6 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from building.chinese import is_chinese
+from building.search import words
 
 SITE = os.environ.get("MINIRL_SITE_URL", "").rstrip("/")
 REPOSITORY = os.environ.get("MINIRL_REPOSITORY_URL", "").rstrip("/").removesuffix(".git")
@@ -57,14 +58,17 @@ def edit_link(page: str) -> str:
     return f"{REPOSITORY}/{verb}/main/{source(page)}"
 
 
-def describe(tree: nodes.document) -> str:
-    """The first paragraph of a page, cut at a word."""
-    paragraphs = [
-        node.astext() for node in tree.findall(nodes.paragraph) if len(node.astext()) > 60
-    ]
-    text = " ".join(paragraphs[0].split()) if paragraphs else ""
-    short = text if len(text) < 160 else text[:160].rpartition(" ")[0] + " …"
-    return f'<meta name="description" content="{html.escape(short)}" />' if short else ""
+def description(tree: nodes.document) -> str:
+    """The first paragraph of a page, cut at a word or behind a Chinese mark.
+
+    Paragraphs of 60 characters or fewer are skipped, such as the link to the other language.
+    """
+    found = tree.findall(nodes.paragraph)
+    paragraphs = (" ".join("".join(words(node)).split()) for node in found)
+    text = next((text for text in paragraphs if len(text) > 60), "")
+    if len(text) < 160:
+        return text
+    return re.match(r".{1,158}(?:(?= )|(?<=[，。；：]))", text)[0] + " …"
 
 
 def colab(page: str) -> str:
@@ -111,15 +115,22 @@ def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree
     sources = {name: Path(app.srcdir, file) for file, name in app.builder.images.items()}
     body = load_later(context.get("body", ""), sources)
     context["body"] = body.replace("</h1>", "</h1>" + colab(page), 1)
-    if tree is not None:
-        context["metatags"] = context.get("metatags", "") + describe(tree)
+    if tree is not None and (text := description(tree)):
+        tag = f'<meta name="description" content="{html.escape(text)}" />'
+        context["metatags"] = context.get("metatags", "") + tag
     if REPOSITORY and not page.startswith("reference/api/"):  # written by building/api.py
         context["theme_source_edit_link"] = edit_link(page)
 
 
-def allow_card(app: Sphinx, page: str, *rest: Any) -> None:
-    """Cards for social networks show English pages only: their font has no Chinese characters."""
+def prepare_card(app: Sphinx, page: str, template: str, context: Any, tree: Any) -> None:
+    """What social networks show: the description, and for English pages a picture of it.
+
+    The font of the pictures has no Chinese characters. The page itself is written already, so its
+    tree may be reduced to what the description is made from.
+    """
     app.config.ogp_social_cards = {"enable": not is_chinese(page), "image_mini": "cartpole.gif"}
+    if tree is not None:
+        tree.children = [nodes.paragraph("", description(tree))]
 
 
 def remove_sources(app: Sphinx, error: Exception | None) -> None:
@@ -139,7 +150,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if SITE:
         app.setup_extension("sphinx_sitemap")
         app.setup_extension("sphinxext.opengraph")
-        app.connect("html-page-context", allow_card, priority=100)  # before the cards are drawn
+        app.connect("html-page-context", prepare_card, priority=100)  # before the cards are drawn
     app.connect("config-inited", configure, priority=100)
     app.connect("builder-inited", prepare_book)
     app.connect("html-page-context", correct, priority=900)  # after the theme

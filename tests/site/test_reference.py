@@ -3,6 +3,7 @@
 import csv
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -84,9 +85,13 @@ def test_every_name_of_code_that_is_a_reference_leads_somewhere(address):
     ("words", "expected"),
     [
         ("max_kl", "notebooks/03_trust_regions.html#in-the-loop-exactly"),
-        ("conjugate gradient", "notebooks/03_trust_regions.html#the-natural-gradient-by-dense"),
+        ("conjugate gradient", "reference/glossary.html#term-conjugate-gradient"),
         ("group_normalized", "minirl.exercises.rlhf.group_normalized"),
         ("GroupNormalized", "reference/api/minirl.advantages.html#minirl.advantages.Group"),
+        ("actor-critic", "reference/glossary.html#term-actor-critic"),
+        ("overoptimization", "reference/glossary.html#term-over-optimisation"),
+        ("value function", "reference/glossary.html#term-value"),
+        ("how to install", "index.html#how-to-install-and-run-it"),
         ("策略梯度", "notebooks/zh/01_policy_gradient.html#"),
         ("裁剪", "notebooks/zh/04_ppo.html#"),
     ],
@@ -105,6 +110,28 @@ def test_the_search_finds_every_section_with_a_chinese_word(visit):
         `${title} ${text} ${SITE.pages[page][1]}`.includes("优势")).length"""
     found = int(re.search(r"(\d+) 个小节", search.locator("#search-status").inner_text())[1])
     assert found == search.evaluate(holds) > 20
+
+
+def test_the_search_has_no_latex_in_its_titles():
+    data = (SITE / "sections.js").read_text().removeprefix("const SITE = ").rstrip(";\n")
+    assert [title for _, title, _, _ in json.loads(data)["sections"] if "\\" in title] == []
+
+
+def test_the_description_of_a_page_is_text_in_its_language(address):
+    here = page(address)
+    tag = here.select_one('meta[name="description"]')
+    if tag is None:
+        return  # a page without a paragraph
+    assert re.search(r"\\", tag["content"]) is None
+    if here.html["lang"] != "zh":
+        assert re.search("[\u4e00-\u9fff]", tag["content"]) is None
+    assert len(tag["content"]) > 60
+
+
+def test_the_search_offers_sections_with_some_of_the_words(visit):
+    search = visit("search.html?q=advantage notwritten")
+    assert search.locator("#search-status").inner_text().startswith("No section has all words")
+    assert "advantage" in search.locator("#search-results p mark").first.inner_text().lower()
 
 
 def test_the_search_answers_while_one_types(visit):

@@ -33,8 +33,8 @@ const singular = term => {
   return /[^s]s$/.test(lower) && lower.length > 3 ? lower.slice(0, -1) : lower;
 };
 
-// Every word of the query must occur; of an identifier, all its words or the whole.
-function queryTree(text) {
+// All words of the query, or any of them; of an identifier, all its words or the whole.
+function queryTree(text, combineWith) {
   const queries = [];
   for (const [word] of text.matchAll(WORD)) {
     if (HAN.test(word)) queries.push(...pairs(word));
@@ -44,7 +44,7 @@ function queryTree(text) {
       else queries.push({ combineWith: "OR", queries: [word, { combineWith: "AND", queries: inside }] });
     }
   }
-  return { combineWith: "AND", queries };
+  return { combineWith, queries };
 }
 
 const index = new MiniSearch({
@@ -89,7 +89,7 @@ function show(query) {
   const list = document.getElementById("search-results");
   const phrase = query.trim().toLowerCase();
   const chinese = HAN.test(query);
-  const found = phrase ? index.search(queryTree(query), {
+  const options = {
     boostDocument: id => {
       const [page, title, , text] = SITE.sections[id];
       const address = SITE.pages[page][0], name = title.toLowerCase();
@@ -101,9 +101,14 @@ function show(query) {
       if (name === phrase || name.endsWith(`.${phrase}`)) weight *= 4;
       return weight;
     },
-  }) : [];
+  };
+  const all = phrase ? index.search(queryTree(query, "AND"), options) : [];
+  const found = phrase && !all.length ? index.search(queryTree(query, "OR"), options) : all;
   if (!phrase) status.textContent = "Type what you are looking for. Chinese words work, too: 策略梯度.";
-  else if (chinese) status.textContent = `“${query}”：${found.length} 个小节`;
+  else if (found.length > all.length) {
+    status.textContent = chinese ? `没有小节包含“${query}”的所有词；${found.length} 个小节包含其中一部分。`
+      : `No section has all words of “${query}”. These sections have some of them:`;
+  } else if (chinese) status.textContent = `“${query}”：${found.length} 个小节`;
   else status.textContent = `${found.length} section${found.length === 1 ? "" : "s"} with “${query}”`;
   status.lang = phrase && chinese ? "zh" : "en";
   list.replaceChildren(...found.slice(0, LONGEST).map(({ id }) => {
