@@ -68,8 +68,6 @@ def words(node: nodes.Node) -> Iterator[str]:
         yield formula(node.astext())
     elif isinstance(node, nodes.math_block):
         yield f" {formula(node.astext())} "
-    elif isinstance(node, nodes.Element) and "gallery" in node.get("classes", []):
-        return  # its captions are those of other pages
     elif isinstance(node, nodes.Element) and "cell_output" in node.get("classes", []):
         for caption in node.findall(nodes.caption):  # of a figure; print-outs are left out
             yield caption.astext() + " "
@@ -111,7 +109,7 @@ def write_sections(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.name != "html":
         return
     pages, rows = [], []
-    for docname in sorted(app.env.found_docs):
+    for docname in sorted(app.env.found_docs - {"gallery"}):  # its captions are those of others
         title = title_of(app.env.titles[docname])
         pages.append([app.builder.get_target_uri(docname), title])
         for section, anchor, text in sections(app.env.get_doctree(docname)):
