@@ -44,9 +44,9 @@ def forms(entry: dict[str, str]) -> list[str]:
 
 
 def pattern(form: str) -> str:
-    """An expression for a form: its first letter may be a capital, unless it is an abbreviation."""
+    """An expression for a form, which may begin a sentence but not belong to a name in capitals."""
     if form == form.lower():
-        form = f"[{form[0].upper()}{form[0]}]{form[1:]}"
+        form = rf"(?:(?<![a-zA-Z,]\s){form[0].upper()}|{form[0]}){form[1:]}"
     return form.replace(" ", r"\s+") + "s?"
 
 

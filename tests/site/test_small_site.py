@@ -23,7 +23,7 @@ numfig_format = {"figure": "%s"}
 """
 TEXT = """# Page
 
-A baseline helps.
+OpenAI Baselines is a library. A baseline helps.
 
 ::::{grid} 1
 :class-container: notebook-cards
@@ -78,7 +78,7 @@ def site(tmp_path_factory):
     return BeautifulSoup((folder / "html" / "index.html").read_text(), "html.parser"), rows
 
 
-def test_words_below_the_link_of_a_card_have_no_tooltip(site):
+def test_words_below_the_link_of_a_card_and_names_have_no_tooltip(site):
     page, _ = site
     assert [link.text for link in page.select("article a.term")] == ["baseline"]
     assert "A rollout and an advantage." in page.select_one(".notebook-cards").text
@@ -104,6 +104,11 @@ def test_the_search_shows_formulas_as_one_would_type_them(site):
     _, rows = site
     [text] = [text for _, title, _, text in rows if title == "Equations"]
     assert "It follows that (log pi_old) 1/2 is small." in text
+
+
+def test_each_term_of_the_glossary_is_a_result_of_the_search(site):
+    _, rows = site
+    assert [0, "rollout", "term-rollout", "Steps."] in rows
 
 
 @pytest.mark.parametrize(
