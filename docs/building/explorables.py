@@ -6,6 +6,10 @@
 - `SECTIONS`, the sections of notebooks that contain the figure, such as `("3.5",)`,
 - `data()`, the second argument of `compute`, or None,
 - `CASES` and `numbers(values)`: minirl's numbers, with which the tests compare those of `compute`.
+
+If there is a table `docs/explorables/NAME.zh.json`, the figure is in Chinese on Chinese pages. The
+keys of the table are the English sentences, with `{0}`, `{1}`, ... for what changes, and its values
+are the Chinese ones. `explorable.zh.json` is the table of the frame.
 """
 
 import html
@@ -44,13 +48,30 @@ def data_script(name: str) -> str:
     return f"explorables.data[{json.dumps(name)}] = {json.dumps(load(name).data())};\n"
 
 
+def chinese(name: str) -> dict[str, str]:
+    """English sentences of an explorable and their Chinese translation; empty without a table."""
+    if not (SOURCE / f"{name}.zh.json").exists():
+        return {}
+    frame, figure = (
+        json.loads((SOURCE / f"{file}.zh.json").read_text()) for file in ("explorable", name)
+    )
+    return {**frame, **figure}
+
+
+def words_script(name: str) -> str:
+    """JavaScript that stores the Chinese sentences of an explorable."""
+    return f"Object.assign(explorables.words, {json.dumps(chinese(name), ensure_ascii=False)});\n"
+
+
 def write_scripts() -> None:
     shutil.rmtree(TARGET, ignore_errors=True)
     TARGET.mkdir(parents=True)
-    for path in SOURCE.glob("*.[jc]s*"):
+    for path in [*SOURCE.glob("*.js"), SOURCE / "explorable.css"]:
         shutil.copy(path, TARGET)
     for name in names():
         (TARGET / f"{name}-data.js").write_text(data_script(name))
+        if chinese(name):
+            (TARGET / f"{name}-zh.js").write_text(words_script(name))
 
 
 def insert(notebook: nbformat.NotebookNode) -> None:
@@ -74,35 +95,42 @@ class Explorable(SphinxDirective):
             raise self.error(f"no explorable is called {name!r}; there are {', '.join(names())}")
         if self.env.app.builder.name != "html":
             return []  # an e-book has no figures that can be operated
+        page = self.env.temp_data.setdefault("explorables", [])
+        if name in page:
+            raise self.error(f"the explorable {name!r} is twice on this page")
         module = load(name)
-        caption, _ = self.state.inline_text(module.CAPTION, self.lineno)
+        words = chinese(name) if is_chinese(self.env.docname) else {}
+
+        def say(sentence: str) -> str:
+            return words.get(sentence, sentence)
+
+        caption, _ = self.state.inline_text(say(module.CAPTION), self.lineno)
         links: list[nodes.Node] = []
         for number, function in enumerate(module.FUNCTIONS):
-            words = "Show me the equation" if number == 0 else function.rsplit(".")[-1]
+            label = say("Show me the equation") if number == 0 else function.rsplit(".")[-1]
             link = addnodes.pending_xref(
-                "", nodes.Text(words), refdomain="py", reftype="obj", reftarget=function
+                "", nodes.Text(label), refdomain="py", reftype="obj", reftarget=function
             )
             link["refwarn"] = True
             links += [nodes.Text(", " if number else " "), link]
         text = nodes.paragraph("", "", *caption, *links)
         top = "../" * self.env.docname.count("/") + "_static/explorables"
-        page = self.env.temp_data.setdefault("explorables", [])
-        own = [f"{name}-data", name]
-        frame = [] if page else ["pen", "explorable"]
+        own = [f"{name}-zh"] * bool(words) + [f"{name}-data", name]
+        frame = [] if page else ["pen", "text", "explorable"]
         scripts = [f'<script defer src="{top}/{each}.js"></script>' for each in frame + own]
         if not page:
             scripts.insert(0, f'<link rel="stylesheet" href="{top}/explorable.css">')
         page.append(name)
-        language = ' lang="en"' if is_chinese(self.env.docname) else ""
+        language = f' lang="{"zh" if words else "en"}"' if is_chinese(self.env.docname) else ""
         begin = (
             f'<figure class="explorable" id="explorable-{name}" role="group"{language}'
-            f' aria-label="{html.escape(module.TITLE)}">'
-            f"<p><strong>{html.escape(module.TITLE)}</strong></p>"
+            f' aria-label="{html.escape(say(module.TITLE))}">'
+            f"<p><strong>{html.escape(say(module.TITLE))}</strong></p>"
             '<div class="explorable-controls"></div>'
             '<div><canvas aria-hidden="true"></canvas></div>'
             '<p class="explorable-text"></p>'
             '<p class="explorable-spoken" aria-live="polite"></p>'
-            "<noscript>This figure needs JavaScript.</noscript><figcaption>"
+            f"<noscript>{say('This figure needs JavaScript.')}</noscript><figcaption>"
         )
         return [
             nodes.raw("", begin, format="html"),

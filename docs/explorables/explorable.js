@@ -1,7 +1,7 @@
 // The frame of every explorable figure: controls, a canvas, and a text that says what is drawn.
 "use strict";
 
-const explorables = { definitions: {}, data: {} };
+const explorables = { definitions: {}, data: {}, words: {} };
 
 /* Registers a definition and mounts it in <figure id="explorable-NAME">:
  *   name      the file's name
@@ -54,24 +54,6 @@ function mountExplorable({ name, controls, compute, draw, describe, advance, hei
   new ResizeObserver(() => { redraw(); show(); }).observe(canvas.parentElement);
   new MutationObserver(redraw).observe(document.body, { attributeFilter: ["data-theme"] });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-}
-
-// The text is shown immediately and is never lower than before, so that the page below does not move.
-// After half a second without a change, its copy in the live region is announced, but not the first text.
-function makeText(figure) {
-  const [text, spoken] = figure.querySelectorAll(".explorable-text, .explorable-spoken");
-  let timer;
-  return (words) => {
-    if (words === undefined) text.style.minHeight = ""; // the width has changed
-    else {
-      if (text.textContent) {
-        clearTimeout(timer);
-        timer = setTimeout(() => { spoken.textContent = words; }, 500);
-      }
-      text.textContent = words;
-    }
-    text.style.minHeight = `${text.offsetHeight}px`;
-  };
 }
 
 function makeButton(label, press) {
@@ -139,7 +121,7 @@ function animate(figure, advance) {
   const go = (play) => {
     cancelAnimationFrame(frame); // of two loops, each would advance
     playing = play;
-    button.textContent = playing ? "Pause" : "Play";
+    button.textContent = playing ? say`Pause` : say`Play`;
     last = performance.now();
     frame = requestAnimationFrame(tick);
   };

@@ -15,12 +15,15 @@ from building import explorables  # noqa: E402
 NAMES = explorables.names()
 
 
-def with_scripts(name: str) -> MiniRacer:
-    """V8 with the frame, the definition and the data of an explorable."""
+def with_scripts(name: str, chinese: bool = False) -> MiniRacer:
+    """V8 with the frame, the data and the definition of an explorable."""
     engine = MiniRacer()
-    for script in ("pen", "explorable", name):
-        engine.eval((DOCS / "explorables" / f"{script}.js").read_text())
+    for script in ("pen", "text", "explorable"):
+        engine.eval((explorables.SOURCE / f"{script}.js").read_text())
+    if chinese:
+        engine.eval(explorables.words_script(name))
     engine.eval(explorables.data_script(name))
+    engine.eval((explorables.SOURCE / f"{name}.js").read_text())
     return engine
 
 

@@ -250,20 +250,28 @@ def test_the_picture_of_a_run(values):
             close(points, np.transpose([run["environment_steps"], inside]))
 
 
-NUMBER = r"(-?[\d,]*\.?\d+(?:e-?\d+)?)"
-# For each figure, sentences of the text; `#` is the number with the name at the right.
+UNITS = {" %": 1e-2, " thousandths": 1e-3, " millionths": 1e-6}
+NUMBER = rf"(-?[\d,]*\.?\d+(?:e-?\d+)?)({'|'.join(UNITS)})?"
+# For each figure, sentences of the text; `#` is the number with the name at the right, or the first
+# one of a list of numbers.
 SENTENCES = {
     "trust-region": {
+        "The advantages are #": "advantages",
         "With max_kl = #": "max_kl",
+        "The line search accepts #": "fraction",
         "The accepted step has a KL of #": "kl",
         "The accepted step has a KL of .*? and improves the surrogate by #": "gain",
         "PPO reaches a KL of #": "ppo_kl",
         "PPO reaches a KL of .*? and improves the surrogate by #": "ppo_gain",
+        "Its ratios are #": "ratios",
     },
     "beta-answers": {
         "With β = #": "beta",
         "Its learned reward is #": "reward",
         "Its gold reward is #": "gold",
+        "has a KL of #": "kl",
+        "has probability #": "probabilities",
+        "probability .*, and # under": "references",
     },
     "cartpole": {
         "At an angle of #": "angle",
@@ -273,12 +281,16 @@ SENTENCES = {
     "gae-lambda": {
         r"With \S+ = #": "lam",
         "and n = #": "episodes",
+        "squared bias is #": "bias",
+        "variance divided by n is #": "variance",
+        "smallest sum, #": "smallest",
         r"at \S+ = #": "best",
     },
     "group-size": {
         "With K = #": "group_size",
         "success rate #": "p",
         "has the weight #": "weight",
+        "# of its groups": "silent",
     },
     "bug-detective": {
         "the mean return is #": "final_return",
@@ -300,7 +312,8 @@ def test_the_text_says_the_numbers_of_minirl(name):
             match = re.search(sentence.replace("#", NUMBER), text)
             if match:
                 found[sentence] += 1
-                assert same(match[1], float(expected[key])), (key, text)
+                number, unit = np.ravel(expected[key]).astype(float)[0], UNITS.get(match[2], 1)
+                assert same(match[1], number / unit), (key, number, text)
     assert all(found.values()), found
 
 

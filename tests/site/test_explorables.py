@@ -82,9 +82,9 @@ def test_the_values_of_logarithmic_sliders_are_round():
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """A page with all explorables and with one that does not exist; what Sphinx printed."""
+    """A page with all explorables, a missing one and a repeated one; what Sphinx printed."""
     folder = tmp_path_factory.mktemp("site")
-    directives = [f"```{{explorable}} {name}\n```" for name in (*NAMES, "unknown")]
+    directives = [f"```{{explorable}} {name}\n```" for name in (*NAMES, "unknown", NAMES[0])]
     (folder / "index.md").write_text("# Page\n\n" + "\n\n".join(directives))
     # The functions of the equations are not on this page.
     options = ["extensions=myst_nb,building.explorables", "suppress_warnings=ref.obj"]
@@ -95,16 +95,17 @@ def build(tmp_path_factory):
     return (folder / "html" / "index.html").read_text(), process.stderr
 
 
-def test_an_unknown_name_is_one_clear_error(build):
-    (line,) = build[1].strip().splitlines()
-    assert "index.md" in line
-    assert f"no explorable is called 'unknown'; there are {', '.join(NAMES)}" in line
+def test_an_unknown_or_repeated_name_is_one_clear_error(build):
+    unknown, repeated = build[1].strip().splitlines()
+    assert "index.md" in unknown
+    assert f"no explorable is called 'unknown'; there are {', '.join(NAMES)}" in unknown
+    assert f"the explorable {NAMES[0]!r} is twice on this page" in repeated
 
 
 def test_a_page_loads_the_frame_once_and_before_the_figures(build):
     scripts = re.findall(r'<script defer src="_static/explorables/([^"]+)"', build[0])
     own = [f"{name}{end}.js" for name in NAMES for end in ("-data", "")]
-    assert scripts == ["pen.js", "explorable.js", *own]
+    assert scripts == ["pen.js", "text.js", "explorable.js", *own]
     assert build[0].count("explorable.css") == 1
 
 
