@@ -52,16 +52,17 @@ fuzz: $(VENV)/.test  ## an hour of attempts to break it; docs/results/tests.md
 	$(PYTHON) -m benchmarks.fuzz --minutes 60
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html/index.html
-	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(PYTHON) -m sphinx -W --keep-going -q -d docs/_build/doctrees/html -b html docs docs/_build/html
 
 epub: $(VENV)/.docs  ## the same pages as an e-book, docs/_build/epub/minirl.epub
-	$(PYTHON) -m sphinx -W --keep-going -q -b epub docs docs/_build/epub
+	$(PYTHON) -m sphinx -W --keep-going -q -d docs/_build/doctrees/epub -b epub docs docs/_build/epub
 
 site-check: $(VENV)/.browser  ## tests of the site that make docs built; those in Chromium skip where there is none
 	$(PYTHON) -m pytest -n 2 --dist worksteal tests/site
 
 lite-check: $(VENV)/.browser  ## the built site's notebooks in Chromium, with Pyodide from DIST=FOLDER
-	$(PYTHON) tests/site/lite_check.py $(DIST)
+	$(PYTHON) tests/site/lite_check.py \
+		"$(or $(DIST),$(error DIST is empty; pass the folder of a Pyodide distribution: make lite-check DIST=FOLDER))"
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(FLOORS) results docs/_build build dist *.egg-info

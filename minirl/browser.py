@@ -32,6 +32,7 @@ class SemLock:
 def supply_missing() -> None:
     """Supply a module `_multiprocessing` and `time.thread_time`; stop tqdm's monitor thread."""
     module = types.ModuleType("_multiprocessing")
+    # `multiprocessing.synchronize` also imports the name `sem_unlink`.
     vars(module).update(SemLock=SemLock, sem_unlink=None)
     sys.modules["_multiprocessing"] = module
     if not hasattr(time, "thread_time"):

@@ -1,4 +1,4 @@
-"""minirl with what Python lacks in a browser: no processes, no threads, no CPU time of a thread."""
+"""minirl in a Python without processes, threads and a clock of one thread, as in a browser."""
 
 import json
 import os
@@ -23,6 +23,7 @@ sys.modules["_multiprocessing"] = None
 del time.thread_time
 threading.Thread.start = cannot_start
 import minirl
+assert "threadpoolctl" not in sys.modules  # it would warn
 """
 
 TRAINS = """
@@ -40,6 +41,15 @@ comparison = minirl.compare(
 assert len(comparison.runs["trpo"]) == 2
 """
 
+REFUSES_WORKERS = """
+try:
+    minirl.compare("CartPole-v1", ["ppo"], total_steps=2048, seeds=2, workers=2)
+except ValueError as error:
+    assert str(error) == "workers must be 1 in a browser, which has no processes, got 2"
+else:
+    raise AssertionError("two workers were accepted")
+"""
+
 
 def run_like_a_browser(code: str, folder: Path = ROOT) -> None:
     done = subprocess.run(
@@ -53,7 +63,9 @@ def run_like_a_browser(code: str, folder: Path = ROOT) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("code", [TRAINS, COMPARES], ids=["train", "compare"])
+@pytest.mark.parametrize(
+    "code", [TRAINS, COMPARES, REFUSES_WORKERS], ids=["train", "compare", "two workers"]
+)
 def test_training_and_comparisons_need_neither_processes_nor_threads(code):
     run_like_a_browser(code)
 

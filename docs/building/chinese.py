@@ -58,16 +58,21 @@ def without_breaks(text: str) -> str:
     return re.sub(rf"(?<={wide})\n *(?={wide})|(?<={mark})\n *(?=\S)(?!{block})", "", text)
 
 
-def page_text(text: str) -> str:
-    """Chinese text with links that are right one folder deeper, and without spaces at line ends."""
-    from building.notebooks import as_page  # needs nbformat, the commands above do not
+def deeper(text: str) -> str:
+    """Text of `notebooks/` with links that are right one folder deeper, in `notebooks/zh/`."""
 
-    def deeper(match: re.Match[str]) -> str:
+    def link(match: re.Match[str]) -> str:
         translated = (SOURCE / "zh" / match[1]).with_suffix(".md").exists()
         return match[0] if translated else f"](../{match[1]}"
 
-    text = re.sub(r"\]\(((?:\.\./|solutions/)[^)]*|\d\d_\w+\.ipynb)", deeper, as_page(text))
-    return without_breaks(text)
+    return re.sub(r"\]\(((?:\.\./|solutions/)[^)]*|\d\d_\w+\.ipynb)", link, text)
+
+
+def page_text(text: str) -> str:
+    """Chinese text for a page: links one folder deeper, and no spaces at line ends."""
+    from building.notebooks import as_page  # needs nbformat, the commands above do not
+
+    return without_breaks(deeper(as_page(text)))
 
 
 def linked(text: str, label: str, target: str) -> str:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib.metadata import distribution, distributions
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ PACKAGES = ("minirl-numpy", "gymnasium", "cloudpickle", "farama-notifications", 
 # JupyterLite opens links between notebooks and the list of files with `tree`, text files with
 # `edit` and new consoles with `consoles`.
 APPS = ("notebooks", "tree", "edit", "consoles")
-# What the notebooks read, as seen from the folder above `notebooks`.
+# What the notebooks read, and the other stored results, so that a reader can plot them too.
 FILES = (
     "notebooks/minirl.mplstyle",
     "benchmarks/results/*.csv",
@@ -47,25 +48,41 @@ SITE = "/site/"  # in a notebook: the address of this site, which _static/lite.j
 BUTTONS = """\
 <div class="notebook-links">
 <a class="run" href="{root}lite/notebooks/index.html?path=notebooks/{name}.ipynb">{run}</a>
-<a href="{file}.ipynb" download="">{download} .ipynb</a>
-<a href="{file}.py" download="">{download} .py</a>
-<span>{note}</span>
+<a href="{file}.ipynb" download="{file}{suffix}.ipynb">{download} .ipynb</a>
+<a href="{file}.py" download="{file}{suffix}.py">{download} .py</a>
+<span>{note} <a href="{root}reference/browser.html">{how}</a></span>
 </div>"""
 ENGLISH = {
     "run": "Run in browser",
     "download": "Download",
-    "note": "The first run loads about 39 MB and takes 30 to 60 seconds. Nothing is installed.",
+    "note": (
+        "The first run loads about 39 MB and takes 30 to 60 seconds. Nothing is installed. "
+        "The downloads need a clone of minirl."
+    ),
+    "page": "This notebook as a page",
+    "how": "How it works",
 }
 CHINESE = {
     "run": "在浏览器中运行",
     "download": "下载",
-    "note": "首次运行约需加载 39 MB，等待 30 至 60 秒，无需安装任何软件。",
+    "note": (
+        "首次运行约需加载 39 MB，等待 30 至 60 秒，无需安装任何软件。"
+        "下载的文件要放进 minirl 的本地仓库才能运行。"
+    ),
+    "page": "本 notebook 的网页版",
+    "how": "使用说明（英文）",
 }
 
 SETUP = """\
-# Installs minirl in this browser. The first time, this takes up to a minute.
+# Press Shift+Enter to run a cell, or choose Run > Run All Cells. Python is loaded first: the ring
+# at the top right turns until it is ready. This cell then installs minirl, which takes up to a
+# minute the first time.
+import logging
+
 import piplite
 
+# Matplotlib would report, in a red box, that it makes a list of the fonts.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 await piplite.install("minirl-numpy")
 import minirl  # before Gymnasium, because minirl supplies what Python lacks in a browser"""
 
@@ -76,55 +93,50 @@ CONFIG = {
         "appUrl": "./tree",  # where the address of the folder leads
         "faviconUrl": "./tree/favicon.ico",
         "contentsAllJsonFile": "all.json",  # the files that `index` writes
+        "settingsOverrides": {"@jupyterlab/apputils-extension:themes": {"adaptive-theme": True}},
         "litePluginSettings": {f"{KERNEL}:kernel": {"disablePyPIFallback": True}},
     },
 }
 
-# Shorter runs for the browser, per notebook: the text of a code cell, and what replaces it. A
-# constant in the first line of the cell announces the change, and the reader may undo it there.
+# Shorter runs for the browser, per notebook: constants for the first cell, and texts of code cells
+# with what replaces them.
 BUDGETS = {
-    "05_trpo_vs_ppo.ipynb": {
-        "fresh = collect_batch(seed=1000": (
-            "BATCHES = 4  # a shorter run for the browser; the text below is about 12 batches\n"
-            "fresh = collect_batch(seed=1000"
-        ),
-        "for seed in range(12):": "for seed in range(BATCHES):",
-        ' of 12"': ' of {BATCHES}"',
-        "choices = {\n": (
-            "BATCHES = 2  # a shorter run for the browser; the text below is about six batches\n"
-            "choices = {\n"
-        ),
-        "for seed in range(6):": "for seed in range(BATCHES):",
-        "each of six batches": "each of {BATCHES} batches",
-    },
-    "07_preferences.ipynb": {
-        "three_words = TokenTask(": (
-            "# A shorter run for the browser; the text below is about sizes up to 10_000.\n"
-            "DUEL_SIZES = [300, 1000]\n"
-            "three_words = TokenTask("
-        ),
-        "duel_sizes, duel = [300, 1000, 3000, 10_000], {}": "duel_sizes, duel = DUEL_SIZES, {}",
-    },
-    "11_silent_bugs.ipynb": {
-        "def both(run, bug, seeds=range(3)):": (
-            "SEEDS = range(2)  # a shorter run for the browser; the text is about range(3)\n\n\n"
-            "def both(run, bug, seeds=SEEDS):"
-        ),
-        "[chain(seed) for seed in range(3)]": "[chain(seed) for seed in SEEDS]",
-        "[align(seed) for seed in range(3)]": "[align(seed) for seed in SEEDS]",
-    },
-    "12_neural_language_model.ipynb": {
-        "curves = {}\nfor seed in (0, 1, 2):": (
-            "SEEDS = (0,)  # a shorter run for the browser; the text is about the seeds 0, 1, 2\n"
-            "curves = {}\nfor seed in SEEDS:"
-        ),
-        "for s in (0, 1, 2)": "for s in SEEDS",
-        "success, models = {}, {}\nfor seed in (0, 1, 2):": (
-            "success, models = {}, {}\nfor seed in SEEDS:"
-        ),
-        "cosines = []\n    for seed in (0, 1, 2):": "cosines = []\n    for seed in SEEDS:",
-        "rates = []\n        for seed in (0, 1, 2):": "rates = []\n        for seed in SEEDS:",
-    },
+    "05_trpo_vs_ppo.ipynb": (
+        "STEP_BATCHES = 4  # 12\nSIZE_BATCHES = 2  # 6",
+        {
+            "for seed in range(12):": "for seed in range(STEP_BATCHES):",
+            ' of 12"': ' of {STEP_BATCHES}"',
+            "for seed in range(6):": "for seed in range(SIZE_BATCHES):",
+            "each of six batches": "each of {SIZE_BATCHES} batches",
+        },
+    ),
+    "07_preferences.ipynb": (
+        "DUEL_SIZES = [300, 1000]  # [300, 1000, 3000, 10_000]",
+        {"duel_sizes, duel = [300, 1000, 3000, 10_000], {}": "duel_sizes, duel = DUEL_SIZES, {}"},
+    ),
+    "11_silent_bugs.ipynb": (
+        "SEEDS = range(2)  # range(3)",
+        {
+            "def both(run, bug, seeds=range(3)):": "def both(run, bug, seeds=SEEDS):",
+            "[chain(seed) for seed in range(3)]": "[chain(seed) for seed in SEEDS]",
+            "[align(seed) for seed in range(3)]": "[align(seed) for seed in SEEDS]",
+        },
+    ),
+    "12_neural_language_model.ipynb": (
+        "SEEDS = (0,)  # (0, 1, 2)\nSENTENCES = 25_600  # 51_200",
+        {
+            "sentences=51_200": "sentences=SENTENCES",
+            '"sentences": 51_200': '"sentences": SENTENCES',
+            "curves = {}\nfor seed in (0, 1, 2):": "curves = {}\nfor seed in SEEDS:",
+            'optimum, seeds 0, 1, 2")': 'optimum, seeds", *SEEDS)',
+            "for s in (0, 1, 2)": "for s in SEEDS",
+            "models = {}, {}\nfor seed in (0, 1, 2):": "models = {}, {}\nfor seed in SEEDS:",
+            'success, seeds 0, 1, 2")': 'success, seeds", *SEEDS)',
+            "cosines = []\n    for seed in (0, 1, 2):": "cosines = []\n    for seed in SEEDS:",
+            'prompts, seeds 0, 1, 2")': 'prompts, seeds", *SEEDS)',
+            "rates = []\n        for seed in (0, 1, 2):": "rates = []\n        for seed in SEEDS:",
+        },
+    ),
 }
 
 
@@ -132,10 +144,17 @@ def wheel(name: str, folder: Path) -> None:
     """Pack an installed distribution of Python files into `folder`; minirl from its source."""
     # An editable installation also has an egg-info folder beside the source, without METADATA.
     installed = next(
-        found
-        for found in distributions(name=name)
-        if any(str(path).endswith("/METADATA") for path in found.files or ())
+        (
+            found
+            for found in distributions(name=name)
+            if any(str(path).endswith("/METADATA") for path in found.files or ())
+        ),
+        None,
     )
+    if installed is None:
+        raise ExtensionError(
+            f"{name} is not installed, so it cannot be packed for the browser; pip install {name}"
+        )
     paths = {str(path): Path(str(path.locate())) for path in installed.files or ()}
     if name == "minirl-numpy":
         source = (path for path in (ROOT / "minirl").rglob("*") if path.suffix in (".py", ".typed"))
@@ -176,13 +195,9 @@ def notebooks() -> Iterator[tuple[str, nbformat.NotebookNode]]:
     for path in sorted((SOURCE / "zh").glob("[0-9]*.md")):
         notebook = without_outputs(SOURCE / f"{path.stem}.ipynb")
         texts = chinese.blocks(path.stem)
-        english = [
-            p.stem for p in SOURCE.glob("[0-9]*.ipynb") if not path.with_stem(p.stem).exists()
-        ]
-        untranslated = rf"\]\((?=({'|'.join(english)})\.ipynb)"
         for cell in notebook.cells:
             if cell.id in texts:
-                cell.source = re.sub(untranslated, "](../", texts[cell.id][1])
+                cell.source = texts[cell.id][1]
         yield f"zh/{path.stem}.ipynb", notebook
 
 
@@ -212,18 +227,28 @@ def with_links(text: str, module_page: Callable[[str], str]) -> str:
 def for_browser(
     name: str, notebook: nbformat.NotebookNode, module_page: Callable[[str], str]
 ) -> nbformat.NotebookNode:
-    """The notebook with a cell that installs minirl, and with shorter runs."""
-    budgets = dict(BUDGETS.get(posixpath.basename(name), {}) if "solutions" not in name else {})
+    """The notebook with a first cell that installs minirl, and with shorter runs."""
+    words = CHINESE if name.startswith("zh/") else ENGLISH
+    constants, texts = BUDGETS.get(name.removeprefix("zh/"), ("", {}))
+    for text, shorter in texts.items():
+        changed = [cell for cell in notebook.cells if text in cell.source]
+        if len(changed) != 1 or changed[0].source.count(text) != 1:
+            raise ExtensionError(f"{name} must have the text {text!r} in one place, to shorten it")
+        changed[0].source = changed[0].source.replace(text, shorter)
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            for text in [text for text in budgets if text in cell.source]:
-                cell.source = cell.source.replace(text, budgets.pop(text))
-        else:
-            cell.source = with_links(cell.source, module_page)
-    if budgets:
-        raise ExtensionError(f"{name} has no cell with the text {next(iter(budgets))!r}")
-    # The notebooks in Chinese are one folder deeper, and their cells are those of the English ones.
-    setup = SETUP + "\n\n%cd -q .." * name.startswith("zh/")
+        if cell.cell_type == "markdown":
+            text = chinese.deeper(cell.source) if words is CHINESE else cell.source
+            cell.source = with_links(text, module_page)
+    page = f"{SITE}notebooks/{posixpath.splitext(name)[0]}.html"
+    links = f"[{words['page']}]({page}) · [{words['how']}]({SITE}reference/browser.html)"
+    notebook.cells[0].source += f"\n\n{links}"
+    setup = SETUP
+    if constants:
+        note = "# Shorter runs for the browser. The text is about the values in the comments."
+        setup += f"\n\n{note}\n{constants}"
+    if words is CHINESE:
+        # One folder deeper than the English edition, whose cells read files. `%cd` would warn.
+        setup += '\n\nimport os\n\nos.chdir("..")'
     notebook.cells.insert(1, nbformat.v4.new_code_cell(setup, id="install"))
     notebook.metadata.kernelspec = {
         "display_name": "Python (Pyodide)",
@@ -234,12 +259,16 @@ def for_browser(
 
 
 def index(folder: Path, root: Path, api: Path) -> dict[str, Any]:
-    """Describe a folder of files to JupyterLite, and write the descriptions of it and below it."""
+    """Return JupyterLite's description of a file or folder.
+
+    For a folder, also write `all.json` for it and for every folder below it.
+    """
+    changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat()
     entry: dict[str, Any] = {
         "name": folder.name if folder != root else "",
         "path": folder.relative_to(root).as_posix() if folder != root else "",
-        "created": "2026-01-01T00:00:00Z",
-        "last_modified": "2026-01-01T00:00:00Z",
+        "created": changed,
+        "last_modified": changed,
         "mimetype": None,
         "content": None,
         "format": None,
@@ -311,6 +340,7 @@ def add_buttons() -> None:
             root="../" * (name.count("/") + 1),
             name=name,
             file=path.stem,
+            suffix="" if path.parent == TARGET else f"-{path.parent.name}",
             **(CHINESE if name.startswith("zh/") else ENGLISH),
         )
         notebook = nbformat.read(path, as_version=4)

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
+from minirl.browser import IN_BROWSER
 from minirl.support.interrupts import hold_interrupts
 
 Item = TypeVar("Item")
@@ -109,7 +110,7 @@ def compute(
     Raises
     ------
     ValueError
-        If a function or an item cannot be sent to a worker process.
+        If a function or an item cannot be sent to a worker process, or if there are no processes.
     RuntimeError
         If a worker process died or the executor lost a result.
     """
@@ -142,6 +143,8 @@ def _computed_in_pool(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
     """The results of a process pool that ends with this generator."""
+    if IN_BROWSER:
+        raise ValueError(f"workers must be 1 in a browser, which has no processes, got {workers}")
     # Imported here: Python in a browser has no processes, but can use the rest of this file.
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor

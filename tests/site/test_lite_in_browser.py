@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
+PYODIDE = "https://cdn.jsdelivr.net/pyodide/"
 TITLE = ".jp-RenderedMarkdown h1"
 
 
@@ -26,16 +27,18 @@ def test_the_button_opens_the_notebook_and_its_links_open(
         foreign.append(route.request.url)
         route.abort()
 
-    context = browser.new_context()
+    context = browser.new_context(color_scheme="dark")
     context.route(lambda url: not url.startswith((root, "data:", "blob:")), refuse)
     opened = context.new_page()
     opened.goto(f"{root}notebooks/{folder}{name}.html")
     title = opened.locator("h1").first.inner_text().partition("#")[0].strip()
     assert foreign == []
-    opened.locator(".notebook-links a").first.click()
-    opened.wait_for_selector(TITLE)
+    with opened.expect_request(lambda request: request.url.startswith(PYODIDE)):  # the kernel
+        opened.locator(".notebook-links a.run").click()
+        opened.wait_for_selector(TITLE)
+    opened.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
     assert opened.locator(TITLE).first.inner_text().strip() == title
-    assert all("/pyodide/" in address for address in foreign), foreign
+    assert all(address.startswith(PYODIDE) for address in foreign), foreign
     for target, selector, heading in (
         (f"{folder}05_trpo_vs_ppo.ipynb", TITLE, "5 ·"),
         (f"{documentation}.html", "h1", documentation),

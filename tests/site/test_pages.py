@@ -1,6 +1,7 @@
 """What holds for every page that is visited: one visit per page, since opening it is slow."""
 
 import pytest
+from conftest import SITE
 
 # KaTeX hides its own typesetting from screen readers and gives them MathML.
 AXE = "axe.run({exclude: [['.katex-html']]}, {resultTypes: ['violations']})"
@@ -42,6 +43,11 @@ def violations(page):
 def axe():
     package = pytest.importorskip("axe_core_python.base", reason="needs the extra `browser`")
     return package.AXE_SCRIPT
+
+
+def test_the_folder_of_the_site_holds_the_site_only(root):
+    """An older build may have left Sphinx's own files there: delete the folder once."""
+    assert not (SITE / ".doctrees").exists()
 
 
 def test_a_page_is_complete_and_accessible(visit, axe, sampled_address):
