@@ -77,6 +77,12 @@ class MLPCache:
 class MLP:
     """Fully connected network with tanh hidden layers and a linear output.
 
+    For inputs x and L layers of weights W_l and biases b_l::
+
+        h_0 = x
+        h_l = tanh(h_{l-1} W_l + b_l)    for l = 1, ..., L - 1
+        y   = h_{L-1} W_L + b_L
+
     Parameters
     ----------
     sizes : tuple of int

@@ -11,16 +11,20 @@ import minirl
 
 TITLE = "A CartPole that learns"
 CAPTION = (
-    "TRPO trains a network with two hidden layers to balance the pole. The list contains this "
-    "network at six points of one training run. The figure begins with the untrained policy; "
-    "choose a later point to see what the policy has learned. Your browser computes the network "
-    "and the equations of motion of Gymnasium's CartPole-v1, and it samples each action from the "
-    "policy. The episode is over when the pole leans by more than 12 degrees, when the cart leaves "
-    "the track, or after 500 steps, which are ten seconds. Push the cart with the buttons or with "
-    "the left and right arrow keys. A push is as strong as the policy's own force and lasts eight "
-    "steps."
+    "Try: choose a later point of the training run, and push the cart with the buttons or with "
+    "the left and right arrow keys. See how long the pole stays up. TRPO trains a network with "
+    "two hidden layers to balance the pole. The list contains this network at six points of one "
+    "training run, and the figure begins with the untrained policy. Your browser computes the "
+    "network and the equations of motion of Gymnasium's CartPole-v1, and it samples each action "
+    "from the policy. The episode is over when the pole leans by more than 12 degrees, when the "
+    "cart leaves the track, or after 500 steps, which are ten seconds. A push is as strong as the "
+    "policy's own force and lasts eight steps."
 )
-FUNCTIONS = ["minirl.networks.MLP", "minirl.algorithms.trpo.TRPO"]
+FUNCTIONS = [
+    "minirl.algorithms.trpo.full_step",
+    "minirl.networks.MLP",
+    "minirl.algorithms.trpo.TRPO",
+]
 SECTIONS: tuple[str, ...] = ()
 CASES = [
     {"checkpoint": "0", "angle": 1},
