@@ -48,14 +48,14 @@ def data_script(name: str) -> str:
     return f"explorables.data[{json.dumps(name)}] = {json.dumps(load(name).data())};\n"
 
 
+def table(file: str) -> dict[str, str]:
+    path = SOURCE / f"{file}.zh.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def chinese(name: str) -> dict[str, str]:
     """English sentences of an explorable and their Chinese translation; empty without a table."""
-    if not (SOURCE / f"{name}.zh.json").exists():
-        return {}
-    frame, figure = (
-        json.loads((SOURCE / f"{file}.zh.json").read_text()) for file in ("explorable", name)
-    )
-    return {**frame, **figure}
+    return {**table("explorable"), **table(name)} if table(name) else {}
 
 
 def words_script(name: str) -> str:

@@ -30,9 +30,11 @@
     let start = 0;
     sizes.slice(1).forEach((width, layer) => {
       const biases = start + inputs.length * width;
-      const outputs = Array.from({ length: width }, (_, j) =>
-        inputs.reduce((sum, input, i) => sum + input * (weights[start + i * width + j] / unit), 0) +
-        weights[biases + j] / unit);
+      const outputs = new Array(width).fill(0);
+      for (let i = 0; i < inputs.length; i++) {
+        for (let j = 0; j < width; j++) outputs[j] += inputs[i] * (weights[start + i * width + j] / unit);
+      }
+      for (let j = 0; j < width; j++) outputs[j] += weights[biases + j] / unit;
       inputs = layer < sizes.length - 2 ? outputs.map(Math.tanh) : outputs;
       start = biases + width;
     });
@@ -65,7 +67,9 @@
       if (state.pause <= 0) state.cart = null;
       return;
     }
-    if (!state.cart) Object.assign(state, { cart: begin(values), right: numbers.right, steps: 0, pause: 0, push: null });
+    if (!state.cart) {
+      Object.assign(state, { cart: begin(values), right: numbers.right, steps: 0, pause: 0, push: null });
+    }
     state.clock += seconds;
     while (state.clock >= SECONDS_PER_STEP && !state.pause) {
       state.clock -= SECONDS_PER_STEP;
@@ -95,22 +99,17 @@
     }
     context.fillStyle = colour.blue;
     context.fillRect(middle - size.width / 2, top, size.width, size.height);
-    for (const wheel of [-0.3, 0.3]) {
-      context.beginPath();
-      context.arc(middle + wheel * size.width, track - 0.06 * scale, 0.06 * scale, 0, 7);
-      context.fill();
-    }
+    const radius = 0.06 * scale;
+    for (const wheel of [-0.3, 0.3]) pen.dot(middle + wheel * size.width, track - radius, colour.blue, radius);
     const tip = [middle + Math.sin(cart[2]) * scale, top - Math.cos(cart[2]) * scale];
     context.lineCap = "round";
     pen.line([[middle, top], tip], colour.vermillion, { thickness: Math.max(5, 0.09 * scale) });
-    if (state.push) {
-      const arrow = state.push.force > 0 ? "push →" : "← push";
-      pen.text(arrow, middle, top + size.height / 2, { align: "center", fill: colour.paper });
-    }
-    pen.text(`balanced for ${state.steps || 0} steps`, 8, 14);
-    pen.text(`best: ${state.best || 0}`, width - 8, 14, { align: "right" });
+    const arrow = state.push && (state.push.force > 0 ? say`push →` : say`← push`);
+    if (arrow) pen.text(arrow, middle, top + size.height / 2, { align: "center", fill: colour.paper });
+    pen.text(say`balanced for ${state.steps || 0} steps`, 8, 14);
+    pen.text(say`best: ${state.best || 0}`, width - 8, 14, { align: "right" });
     if (state.pause > 0) {
-      const words = state.steps === LIMIT ? "500 steps: the episode is complete" : "the episode is over";
+      const words = state.steps === LIMIT ? say`500 steps: the episode is complete` : say`the episode is over`;
       pen.text(words, width / 2, 34, { align: "center" });
     }
     const bar = { left: width * 0.28, right: width * 0.72, y: height - 36 };
@@ -118,30 +117,33 @@
     context.lineCap = "butt";
     pen.line([[bar.left, bar.y], [split, bar.y]], colour.orange, { thickness: 12 });
     pen.line([[split, bar.y], [bar.right, bar.y]], colour.green, { thickness: 12 });
-    pen.text(`${(1 - right).toFixed(2)} left`, bar.left - 8, bar.y, { align: "right" });
-    pen.text(`right ${right.toFixed(2)}`, bar.right + 8, bar.y);
-    pen.text("probability of the next action", width / 2, height - 14, { align: "center" });
+    pen.text(say`${(1 - right).toFixed(2)} left`, bar.left - 8, bar.y, { align: "right" });
+    pen.text(say`right ${right.toFixed(2)}`, bar.right + 8, bar.y);
+    pen.text(say`probability of the next action`, width / 2, height - 14, { align: "center" });
   };
 
   explorable({
     name: "cartpole",
     controls: [
       {
-        name: "checkpoint",
-        label: "trained for",
-        options: ({ checkpoints }) => checkpoints.map(({ steps }, i) => [i, `${steps.toLocaleString("en")} steps`]),
+        name: "checkpoint", label: say`trained for`,
+        options: ({ checkpoints }) => checkpoints.map(({ steps }, i) => [i, say`${steps.toLocaleString("en")} steps`]),
       },
-      { name: "angle", label: "initial angle in degrees", min: -11, max: 11, step: 0.5, value: 1 },
-      { name: "left", label: "← Push left", key: "ArrowLeft", press: push(-1) },
-      { name: "right", label: "Push right →", key: "ArrowRight", press: push(1) },
+      { name: "angle", label: say`initial angle in degrees`, min: -11, max: 11, step: 0.5, value: 1 },
+      { name: "left", label: say`← Push left`, key: "ArrowLeft", press: push(-1) },
+      { name: "right", label: say`Push right →`, key: "ArrowRight", press: push(1) },
     ],
-    compute,
-    advance,
-    draw,
-    describe: ({ right, steps, after_a_second: [x], trained, mean_return }, { angle }) =>
-      `After ${trained.toLocaleString("en")} steps of training, the mean return of 100 episodes is ` +
-      `${mean_return.toFixed(0)}; the largest possible return is ${LIMIT}. At an angle of ${angle}°, this policy pushes right ` +
-      `with probability ${right.toFixed(2)}. With the most likely action at each step, it balances the pole for ${steps} steps.` +
-      (steps < 50 ? "" : ` After one second, the cart is ${Math.abs(x).toFixed(2)} m from the middle.`),
+    height: (width) => Math.max(270, Math.min(0.62 * width, 380)), // room for words above the pole
+    compute, advance, draw,
+    describe({ right, steps, after_a_second: [x], trained, mean_return }, { angle }) {
+      const [done, mean, share] = [trained.toLocaleString("en"), mean_return.toFixed(0), right.toFixed(2)];
+      return joined(
+        say`After ${done} steps of training, the mean return of 100 episodes is ${mean}.`,
+        say`The largest possible return is ${LIMIT}.`,
+        say`At an angle of ${angle}°, this policy pushes right with probability ${share}.`,
+        say`With the most likely action at each step, it balances the pole for ${steps} steps.`,
+        steps >= 50 && say`After one second, the cart is ${Math.abs(x).toFixed(2)} m from the middle.`,
+      );
+    },
   });
 }

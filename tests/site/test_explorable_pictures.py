@@ -324,3 +324,48 @@ def same(words, number):
     if "," in words:
         decimals = len(mantissa.rstrip("0")) - len(mantissa)  # the zeros at the end are not exact
     return abs(float(words.replace(",", "")) - number) <= 0.5001 * 10.0**-decimals
+
+
+# What Chinese text also writes in Latin letters: names, symbols, and units.
+NAMES_IN_CHINESE = {
+    *("CartPole", "Gymnasium", "TRPO", "PPO", "KL", "SGD", "nat", "max", "kl", "epoch", "logit"),
+    *("softmax", "epsilon"),
+}
+TRANSLATED = [name for name in NAMES if explorables.chinese(name)]
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_the_chinese_figure_has_no_english_sentence(name):
+    engine, module = with_scripts(name, chinese=True), MODULES[name]
+    engine.eval(RECORDER)
+    table = explorables.chinese(name)
+    texts = [table[module.TITLE], re.sub(r"\$[^$]*\$|`[^`]*`", "", table[module.CAPTION])]
+    texts += result(
+        engine,
+        f"""explorables.definitions["{name}"].controls.flatMap(({{ label, options = [] }}) => [
+            label, ...(options.call ? options(explorables.data["{name}"]) : options).flat()])""",
+    )
+    states = ["{}"]
+    if name == "cartpole":
+        episode = "cart: [0, 0, 0, 0], right: 0.5, pause: 1"
+        states += [f"{{ {episode}, steps: 500, push: {{ force: {force} }} }}" for force in (-1, 1)]
+        states += [f"{{ {episode}, steps: 9 }}"]
+    for values in module.CASES:
+        for state in states:
+            call = f"record({json.dumps(name)}, {json.dumps(values)}, {state})"
+            picture = Picture(**result(engine, call))
+            texts.append(picture.text)
+            for kind, *arguments in picture.calls:
+                if kind == "text":
+                    texts.append(arguments[0])
+                elif kind == "axes":
+                    texts += [axis["label"] for axis in arguments]
+                elif kind == "legend":
+                    texts += [words for words, *_ in arguments[0]]
+    words = {word for text in texts for word in re.findall(r"[A-Za-z]{2,}", str(text))}
+    assert words <= NAMES_IN_CHINESE, words - NAMES_IN_CHINESE
+    # each sentence of the table is used
+    used = json.dumps(texts, ensure_ascii=False)
+    for sentence in explorables.table(name).keys() - {module.CAPTION}:
+        longest = max(re.split(r"\{\d\}", table[sentence]), key=len)
+        assert longest in used, sentence
