@@ -12,10 +12,12 @@ from minirl.algorithms.trpo import full_step, trust_region_search
 
 TITLE = "Trust region by hand"
 CAPTION = (
-    "The policy is the softmax of the logits $(\\theta_1, \\theta_2, 0)$, and the black dot is the "
-    "old policy. The thin lines are contours of the surrogate, and a more intense line means a "
-    "larger surrogate. The advantage of an action is its reward minus the mean reward of the old "
-    "policy. The line of the gradient is as long as the full step, because only its direction "
+    "Try: raise the epochs of PPO to 100 and epsilon to 0.5. See whether PPO stays inside the "
+    "blue curve, where the KL is at most `max_kl`. The policy is the softmax of the logits "
+    "$(\\theta_1, \\theta_2, 0)$, and the old policy is the dot at which all paths begin. The "
+    "advantage of an action is its reward minus the mean reward of the old policy. On a thin "
+    "line, the surrogate has the same value everywhere, and a more intense line means a larger "
+    "surrogate. The line of the gradient is as long as the full step, because only its direction "
     "matters. On the line of the natural direction, a cross is a step that the line search "
     "rejects, and the disc is the step that it accepts. Each green dot is one epoch of PPO on the "
     "whole batch. The optimizer is SGD with learning rate 0.5, so the first epoch follows the "
@@ -43,8 +45,6 @@ CASES = [
 
 START = np.array([-1.4, 0.9])
 RATE = 0.5
-ANGLES = 2 * np.pi * np.arange(150) / 150
-DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 
 
 class TwoLogits:
@@ -68,12 +68,28 @@ class TwoLogits:
 POLICY = Policy(TwoLogits(), Categorical, START)
 
 
+def directions(number: int = 240) -> np.ndarray:
+    """Unit vectors whose ends divide the ellipse of the quadratic model into equal parts.
+
+    The parts are equal in the plane in which the ellipse is a circle. With equal angles, the
+    narrow ends of the curves would have corners.
+    """
+    angles = 2 * np.pi * np.arange(number) / number
+    circle = np.stack([np.cos(angles), np.sin(angles)])
+    probabilities = POLICY(np.zeros(1, dtype=int)).probs[0, :2]
+    fisher = np.diag(probabilities) - np.outer(probabilities, probabilities)
+    ellipse = np.linalg.solve(np.linalg.cholesky(fisher).T, circle)
+    return (ellipse / np.linalg.norm(ellipse, axis=0)).T
+
+
+DIRECTIONS = directions()
+
+
 def data() -> dict[str, Any]:
     usual = TRPO()
     return {
         "start": START.tolist(),
-        "angles": ANGLES.tolist(),
-        "iterations": usual.cg_iterations,
+        "units": DIRECTIONS.tolist(),
         "shrink": usual.line_search_shrink,
         "most": usual.line_search_tries,
         "rate": RATE,
