@@ -29,6 +29,7 @@ author = "The minirl founders"
 copyright = "2026, the minirl founders"
 extensions = [
     "building.api",
+    "building.book",
     "building.explorables",
     "building.glossary",
     "building.maths",  # formulas are typeset by KaTeX at build time
@@ -64,6 +65,7 @@ html_math_renderer = "katex"
 suppress_warnings = ["epub.unknown_project_files"]  # fonts and licences, which the e-book omits
 epub_css_files = ["book.css"]
 epub_description = "A textbook of reinforcement learning and RLHF in pure NumPy"
+epub_tocscope, epub_tocdepth = "includehidden", 2
 epub_identifier = epub_uid = f"minirl-{version}"
 epub_scheme = "ID"
 exclude_patterns = [
@@ -83,6 +85,7 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+default_role = "py:obj"  # of names in single backticks in docstrings
 napoleon_use_rtype = False
 napoleon_use_param = False
 napoleon_use_ivar = True

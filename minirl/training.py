@@ -297,7 +297,7 @@ def train(
         action, which stays excluded.
     measure : callable, optional
         measure(policy) -> numbers to record beside each update, of the policy that acted; an exact
-        return, for example. Each must be defined in `minirl.support.metrics.GLOSSARY`.
+        return, for example. Each must be defined in the GLOSSARY of `minirl.support.metrics`.
     stop : callable, optional
         stop(history) -> bool, called after each update; True ends training before its budget is
         spent. For example `ReturnReached(475)`.

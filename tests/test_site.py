@@ -1,5 +1,6 @@
 """Pages know their source, and the start page what a notebook requires."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,13 @@ def building(monkeypatch):
     return cards, site
 
 
+@pytest.fixture
+def buttons(building):
+    from building import lite
+
+    return lite.BUTTONS
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -25,6 +33,9 @@ def building(monkeypatch):
         "notebooks/01_policy_gradient",
         "notebooks/solutions/02_advantages",
         "notebooks/zh/03_trust_regions",
+        "reference/api",
+        "reference/api/minirl.rlhf",
+        "reference/api/minirl.rlhf.dpo",
     ],
 )
 def test_a_page_is_edited_where_its_source_is(building, page):
@@ -32,25 +43,41 @@ def test_a_page_is_edited_where_its_source_is(building, page):
     assert (ROOT / site.source(page)).exists()
 
 
-def test_only_notebooks_of_github_open_in_colab(building, monkeypatch):
+def test_only_notebooks_of_github_open_in_colab(building, buttons, monkeypatch):
     _, site = building
     monkeypatch.setattr(site, "REPOSITORY", "https://github.com/someone/minirl")
     address = (
         "https://colab.research.google.com/github/someone/minirl/blob/main/notebooks/04_ppo.ipynb"
     )
-    assert address in site.colab("notebooks/04_ppo")
-    assert site.colab("rlhf/dpo") == ""
-    assert f'{address}">在 Colab 中打开英文版' in site.colab("notebooks/zh/04_ppo")
+    assert f'{address}">Open in Colab</a>\n<span>' in site.add_colab("notebooks/04_ppo", buttons)
+    assert site.add_colab("rlhf/dpo", buttons) == buttons
+    chinese = site.add_colab("notebooks/zh/04_ppo", buttons)
+    assert f'{address}">在 Colab 中打开英文版</a>\n<span>' in chinese
     monkeypatch.setattr(site, "REPOSITORY", "https://example.org/minirl")
-    assert site.colab("notebooks/04_ppo") == ""
+    assert site.add_colab("notebooks/04_ppo", buttons) == buttons
 
 
 @pytest.mark.parametrize("page", ["notebooks/04_ppo", "notebooks/zh/04_ppo"])
-def test_the_kernel_in_colab_finds_the_installed_package(building, monkeypatch, page):
+def test_the_kernel_in_colab_finds_the_installed_package(building, buttons, monkeypatch, page):
     _, site = building
     monkeypatch.setattr(site, "REPOSITORY", "https://github.com/someone/textbook")
-    assert "pip install ./minirl<" in site.colab(page)  # with -e, only the next kernel finds it
-    assert "git clone https://github.com/someone/textbook minirl " in site.colab(page)
+    hint = site.add_colab(page, buttons).partition("<span>")[2]
+    assert "pip install ./minirl<" in hint  # with -e, only the next kernel finds it
+    assert "git clone https://github.com/someone/textbook minirl " in hint
+
+
+def test_listings_of_source_code_are_not_in_the_sitemap(building, monkeypatch):
+    _, site = building
+    monkeypatch.setattr(site, "SITE", "https://example.org/minirl")
+    config = SimpleNamespace()
+    site.configure(None, config)
+
+    def excluded(page):
+        return any(fnmatch(page, pattern) for pattern in config.sitemap_excludes)
+
+    assert excluded("_modules/minirl/rlhf/dpo.html")
+    assert excluded("py-modindex.html")
+    assert not excluded("rlhf/dpo.html")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +99,7 @@ def test_only_english_pages_have_a_social_card(building):
     _, site = building
     app = SimpleNamespace(config=SimpleNamespace())
     for page, has_card in [("index", True), ("zh", False), ("notebooks/zh/04_ppo", False)]:
-        site.allow_card(app, page, "page.html", {}, None)
+        site.prepare_card(app, page, "page.html", {}, None)
         assert app.config.ogp_social_cards["enable"] is has_card
     assert (ROOT / "docs" / app.config.ogp_social_cards["image_mini"]).exists()
 

@@ -12,7 +12,7 @@
     const scrolls = block.scrollWidth > block.clientWidth + 1 && getComputedStyle(block).overflowX !== "visible";
     if (scrolls !== block.classList.contains("scrolls")) {
       block.classList.toggle("scrolls", scrolls);
-      const values = { tabindex: "0", role: "region", "aria-label": chinese ? `${word}（可横向滚动）` : `${english}, scrolls sideways` };
+      const values = { tabindex: "0", role: "group", "aria-label": chinese ? `${word}（可横向滚动）` : `${english}, scrolls sideways` };
       for (const [name, value] of Object.entries(values)) {
         if (scrolls) block.setAttribute(name, value); else block.removeAttribute(name);
       }
@@ -28,6 +28,11 @@
         new ResizeObserver(update).observe(block);
         block.addEventListener("scroll", update, { passive: true });
       }
+    }
+    // The sidebar shows the current page.
+    const top = document.querySelector(".sidebar-tree .current-page > a")?.getBoundingClientRect().top;
+    if (top > innerHeight) {
+      document.querySelector(".sidebar-scroll").scrollTo({ top: top - innerHeight / 2, behavior: "instant" });
     }
   });
 })();

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import shutil
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -79,18 +80,23 @@ def write_api() -> None:
             lines.append(f"| {{mod}}`{name}` | {first_line(docstring)} |")
             text = page(name, is_package=path.name == "__init__.py")
             (TARGET / f"{name}.md").write_text(text)
-        entries = "\n".join(f"api/{name}" for name in names)
+        entries = "\n".join(f"{name.removeprefix('minirl.')} <api/{name}>" for name in names)
         lines.append(f"\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n")
     (DOCS / "reference" / "api-list.md").write_text("\n".join(lines))
 
 
 def resolve_short_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
-) -> nodes.reference | None:
+) -> nodes.Element | None:
     """Lead `minirl.GAE` to `minirl.advantages.GAE`, where the class is defined."""
     target = node["reftarget"]
-    if node.get("refdomain") != "py" or not target.startswith("minirl."):
+    if node.get("refdomain") != "py":
         return None
+    if not target.startswith("minirl."):
+        if node["reftype"] != "obj" or not isinstance(contnode, nodes.literal):
+            return None
+        contnode["classes"] = []  # in a docstring, the name of an argument or a file
+        return contnode
     try:
         value = pkgutil.resolve_name(target)
         full = f"{value.__module__}.{value.__qualname__}"
@@ -103,6 +109,15 @@ def resolve_short_name(
     return domain.resolve_xref(env, node["refdoc"], app.builder, kind, full, node, contnode)
 
 
+def without_constructor(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str | None] | None:
+    """A protocol is not called, so its page shows no arguments."""
+    return ("", None) if getattr(value, "_is_protocol", False) else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-signature", without_constructor)
     app.connect("missing-reference", resolve_short_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -170,13 +170,10 @@ def set_language(
 ) -> None:
     if is_chinese(pagename):
         context["language"] = "zh"
-        body = context.get("body", "").replace(">English</", ' lang="en">English</', 1)
-        # a browser may begin a line with the mark that follows a formula
-        context["body"] = re.sub(
-            r'(<span class="math[^"]*">[^<]*</span>)([，。；：、？！）”]+)',
-            r'<span class="unbroken">\1\2</span>',
-            body,
-        )
+        body = context.get("body", "")
+        context["body"] = body.replace(">English</", ' lang="en">English</', 1)
+        tree = mark_chinese(context.get("furo_navigation_tree", ""))
+        context["furo_navigation_tree"] = f'<div lang="en">{tree}</div>'
     else:
         for part in {"body", "furo_navigation_tree"} & set(context):
             context[part] = mark_chinese(context[part])

@@ -1,5 +1,7 @@
 """The glossary, and a tooltip with the definition where a section first uses one of its terms.
 
+The names of metrics have tooltips, too.
+
 `docs/glossary.csv` has one row per term: other forms of the word, whether pages explain it in a
 tooltip, the definition, the symbol, the section that introduces it, and its function. Words with
 several meanings, such as "value" and "return", have no tooltip.
@@ -28,10 +30,16 @@ UNTOUCHED = (  # words here are no running text
 WITHOUT_TOOLTIPS = (
     "gallery",
     "reference/glossary",
+    "reference/metrics",
     "reference/api",
     "reference/equations",
     "search",
 )
+
+
+METRICS = {  # the two names that are left out also mean arguments
+    name: metric.meaning for name, metric in GLOSSARY.items() if name not in ("epochs", "episodes")
+}
 
 
 def entries() -> list[dict[str, str]]:
@@ -66,6 +74,12 @@ def write_glossary() -> None:
     (DOCS / "reference" / "glossary-list.md").write_text("\n".join(lines))
 
 
+def term_link(content: nodes.Node, address: str, definition: str) -> nodes.reference:
+    link = nodes.reference("", "", content, internal=True, classes=["term"], refuri=address)
+    link["reftitle"] = definition
+    return link
+
+
 class Terms:
     """Finds terms in text, and makes links to their definitions."""
 
@@ -89,9 +103,8 @@ class Terms:
             if entry["term"] in seen or entry["hover"] != "yes":
                 continue
             seen.add(entry["term"])
-            link = nodes.reference("", match[0], internal=True, classes=["term"])
-            link["refuri"] = addresses[entry["term"]]
-            link["reftitle"] = entry["definition"]
+            word = nodes.Text(match[0])
+            link = term_link(word, addresses[entry["term"]], entry["definition"])
             pieces += [nodes.Text(text[end : match.start()]), link]
             end = match.end()
         return [*pieces, nodes.Text(text[end:])]
@@ -100,6 +113,13 @@ class Terms:
 def is_untouched(node: nodes.Node) -> bool:
     """Whether words below this node are no running text, or are covered by the link of a card."""
     return isinstance(node, UNTOUCHED) or "notebook-cards" in node.get("classes", [])
+
+
+def name_metrics(app: Sphinx, doctree: nodes.document) -> None:
+    """Give every metric on the page of metrics an anchor."""
+    if app.env.docname == "reference/metrics":
+        for term in doctree.findall(nodes.term):
+            term["ids"].append(f"metric-{term[0].astext()}")
 
 
 def add_tooltips(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -112,9 +132,12 @@ def add_tooltips(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         for (kind, name), (page, anchor) in app.env.domains.standard_domain.objects.items()
         if kind == "term"
     }
+    metrics = app.builder.get_relative_uri(docname, "reference/metrics")
     seen: dict[str, set[str]] = {}
     for text in list(doctree.findall(nodes.Text)):
-        above, node = [], text.parent
+        name = str(text) if isinstance(text.parent, nodes.literal) else ""
+        old = text.parent if name in METRICS else text
+        above, node = [], old.parent
         while node is not None:
             above.append(node)
             node = node.parent
@@ -122,13 +145,21 @@ def add_tooltips(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         paragraph = any(isinstance(node, nodes.paragraph) for node in above)
         if paragraph and sections and not any(map(is_untouched, above)):
             section = sections[-2] if len(sections) > 1 else sections[-1]  # below the title
-            pieces = terms.with_links(text, seen.setdefault(section["ids"][0], set()), addresses)
-            if len(pieces) > 1:
-                text.parent.replace(text, pieces)
+            known = seen.setdefault(section["ids"][0], set())
+            if old is text:
+                pieces = terms.with_links(text, known, addresses)
+                if len(pieces) > 1:
+                    text.parent.replace(text, pieces)
+            elif f"`{name}`" not in known:  # "entropy" is a term as well
+                known.add(f"`{name}`")
+                link = term_link(old.deepcopy(), f"{metrics}#metric-{name}", METRICS[name])
+                old.parent.replace(old, link)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_config_value("glossary_terms", entries(), "html")  # a change writes all pages again
+    texts = (entries(), METRICS)
+    app.add_config_value("glossary_terms", texts, "html")  # a change writes all pages again
+    app.connect("doctree-read", name_metrics)
     app.connect("doctree-resolved", add_tooltips, priority=900)
     app.add_js_file("terms.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

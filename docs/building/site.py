@@ -23,8 +23,10 @@ from sphinx.config import Config
 from building.chinese import is_chinese
 from building.search import words
 
+DOCS = Path(__file__).parents[1]
 SITE = os.environ.get("MINIRL_SITE_URL", "").rstrip("/")
 REPOSITORY = os.environ.get("MINIRL_REPOSITORY_URL", "").rstrip("/").removesuffix(".git")
+ENDS = {"reference/publishing": "next", "zh": "prev"}  # the last English page, the Chinese one
 EDIT = {"github": "edit", "gitlab": "-/edit"}  # elsewhere as Gitea and Forgejo write it
 
 
@@ -40,11 +42,15 @@ def configure(app: Sphinx, config: Config) -> None:
         config.html_baseurl = config.ogp_site_url = SITE + "/"
         config.ogp_enable_meta_description = False  # `describe` writes it, with and without SITE
         config.sitemap_url_scheme = "{link}"
-        config.sitemap_excludes = ["404.html", "search.html", "genindex.html"]
+        config.sitemap_excludes = [
+            *("404.html", "search.html", "genindex.html", "py-modindex.html", "_modules/*")
+        ]
 
 
 def source(page: str) -> str:
     """The file of the repository from which a page is made."""
+    if module := page.partition("reference/api/")[2].replace(".", "/"):
+        return f"{module}/__init__.py" if (DOCS.parent / module).is_dir() else f"{module}.py"
     match = re.fullmatch(r"notebooks/(zh/)?(\w+|solutions/\w+)", page)
     if not match:
         return f"docs/{page}.md"
@@ -71,22 +77,25 @@ def description(tree: nodes.document) -> str:
     return re.match(r".{1,158}(?:(?= )|(?<=[，。；：]))", text)[0] + " …"
 
 
-def colab(page: str) -> str:
-    """A link to Google Colab, which opens notebooks of GitHub only.
+def add_colab(page: str, body: str) -> str:
+    """The page of a notebook with a button for Google Colab, which opens notebooks of GitHub only.
 
     The package is copied and not installed with `-e`: a running kernel does not find an editable
     installation until it is restarted.
     """
     notebook = re.fullmatch(r"notebooks/(zh/)?(\d\d_\w+)", page)
     if not notebook or urlsplit(REPOSITORY).netloc != "github.com":
-        return ""
+        return body
     address = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
     link = f'<a href="{address}/blob/main/notebooks/{notebook[2]}.ipynb">'
     install = f"<code>!git clone {REPOSITORY} minirl &amp;&amp; pip install ./minirl</code>"
     enter = "<code>%cd minirl/notebooks</code>"
     if notebook[1]:
-        return f"<p>{link}在 Colab 中打开英文版</a>（先运行 {install}，再运行 {enter}）</p>"
-    return f"<p>{link}Open in Colab</a> (there, first run {install}, then {enter})</p>"
+        button, hint = "在 Colab 中打开英文版", f"在 Colab 中，先运行 {install}，再运行 {enter}。"
+    else:
+        button, hint = "Open in Colab", f" In Colab, first run {install}, then {enter}."
+    links = r'(<div class="notebook-links">.*?)(<span>.*?)(</span>)'
+    return re.sub(links, rf"\1{link}{button}</a>\n\2{hint}\3", body, count=1, flags=re.S)
 
 
 def load_later(body: str, sources: dict[str, Path]) -> str:
@@ -109,16 +118,20 @@ def load_later(body: str, sources: dict[str, Path]) -> str:
 
 def correct(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
     heading = 'role="heading"'  # the theme does not set the level of these headings
-    context["furo_navigation_tree"] = context.get("furo_navigation_tree", "").replace(
-        heading, f'{heading} aria-level="2"'
-    )
+    tree_of_pages = context.get("furo_navigation_tree", "")
+    tree_of_pages = tree_of_pages.replace(heading, f'{heading} aria-level="2"')
+    # long names of modules are broken behind a dot
+    context["furo_navigation_tree"] = re.sub(r"(?<=\w)\.(?=[\w.]+</a>)", ".<wbr>", tree_of_pages)
+    if page in ENDS:
+        context[ENDS[page]] = None
     sources = {name: Path(app.srcdir, file) for file, name in app.builder.images.items()}
     body = load_later(context.get("body", ""), sources)
-    context["body"] = body.replace("</h1>", "</h1>" + colab(page), 1)
+    body = re.sub(r"(?<=\w)\.(?=[\w.]+<a class=\"headerlink)", ".<wbr>", body)
+    context["body"] = add_colab(page, body)
     if tree is not None and (text := description(tree)):
         tag = f'<meta name="description" content="{html.escape(text)}" />'
         context["metatags"] = context.get("metatags", "") + tag
-    if REPOSITORY and not page.startswith("reference/api/"):  # written by building/api.py
+    if REPOSITORY:
         context["theme_source_edit_link"] = edit_link(page)
 
 
@@ -139,12 +152,6 @@ def remove_sources(app: Sphinx, error: Exception | None) -> None:
         shutil.rmtree(Path(app.outdir, "_sources"), ignore_errors=True)
 
 
-def prepare_book(app: Sphinx) -> None:
-    """The e-book has no search page, since the reader's program searches."""
-    if app.builder.name == "epub":
-        app.config.html_additional_pages = {}
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("notfound.extension")
     if SITE:
@@ -152,7 +159,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         app.setup_extension("sphinxext.opengraph")
         app.connect("html-page-context", prepare_card, priority=100)  # before the cards are drawn
     app.connect("config-inited", configure, priority=100)
-    app.connect("builder-inited", prepare_book)
     app.connect("html-page-context", correct, priority=900)  # after the theme
     app.connect("build-finished", remove_sources)
     return {"parallel_read_safe": True}

@@ -59,7 +59,7 @@ def surrogate(ratio: np.ndarray, batch: Batch) -> float:
 def entropy_bonus(
     distribution: Distribution, batch: Batch, coefficient: float
 ) -> tuple[float, np.ndarray]:
-    """- coefficient * sum_i w_i H(pi(.|s_i)) and its derivative with respect to eta (N, d)."""
+    """-coefficient * sum_i w_i H(pi(.|s_i)) and its derivative with respect to eta (N, d)."""
     weighted = coefficient * batch.weight
     loss = -float(weighted @ distribution.entropy())
     return loss, -weighted[:, None] * distribution.grad_entropy()

@@ -129,7 +129,7 @@ class PPOState:
 def clipped_surrogate_loss(
     ratio: np.ndarray, batch: Batch, epsilon: float, epsilon_high: float | None = None
 ) -> tuple[float, np.ndarray]:
-    """- sum_i w_i min(ratio_i A_i, clip(ratio_i, 1 - epsilon, 1 + epsilon) A_i), objective (1).
+    """-sum_i w_i min(ratio_i A_i, clip(ratio_i, 1 - epsilon, 1 + epsilon) A_i), objective (1).
 
     Returned with its derivative with respect to log pi(a_i|s_i), (N,). epsilon = inf gives
     objective (2), - sum_i w_i ratio_i A_i. With `epsilon_high`, the upper bound is

@@ -76,7 +76,7 @@ class SequenceRatio:
         check_fields(self)
 
     def loss(self, ratio: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
-        """- sum_i w_i A_i R, and the derivative of (1) with respect to log pi(a_i|s_i), (N,)."""
+        """-sum_i w_i A_i R, and the derivative of (1) with respect to log pi(a_i|s_i), (N,)."""
         episodes = _episodes(batch, "SequenceRatio")
         with np.errstate(over="ignore"):
             whole = np.exp(sequence_log_ratios(ratio, episodes)[0])
@@ -137,7 +137,7 @@ class ClippedWeight:
         check_fields(self)
 
     def loss(self, ratio: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
-        """- sum_i w_i A_i min(ratio_i, 1 + high), and the derivative of (3), (N,)."""
+        """-sum_i w_i A_i min(ratio_i, 1 + high), and the derivative of (3), (N,)."""
         weight = np.minimum(ratio, 1 + self.high)
         gain = batch.weight * batch.advantages * weight
         return -float(gain.sum()), -gain
@@ -178,7 +178,7 @@ class Uncorrected:
     """Objective (5): the policy gradient's loss, as if the samples were the current policy's."""
 
     def loss(self, ratio: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
-        """- sum_i w_i A_i log ratio_i, whose derivative is that of (5), (N,)."""
+        """-sum_i w_i A_i log ratio_i, whose derivative is that of (5), (N,)."""
         weighted = batch.weight * batch.advantages
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = np.where(weighted != 0, weighted * np.log(ratio), 0.0)

@@ -69,7 +69,7 @@ class History:
     Attributes
     ----------
     rows : Rows
-        One per update: metric name -> number, see `minirl.support.metrics.GLOSSARY`.
+        One per update: metric name -> number, see the GLOSSARY of `minirl.support.metrics`.
     """
 
     def __init__(self) -> None:

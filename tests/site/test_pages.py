@@ -5,7 +5,7 @@ from conftest import SITE
 
 # KaTeX hides its own typesetting from screen readers and gives them MathML.
 AXE = "axe.run({exclude: [['.katex-html']]}, {resultTypes: ['violations']})"
-BROKEN_WORDS = """() => [...document.querySelectorAll("article code.literal")].flatMap(code => {
+BROKEN_WORDS = """selector => [...document.querySelectorAll(selector)].flatMap(code => {
     if (!code.offsetParent) return [];
     const walker = document.createTreeWalker(code, NodeFilter.SHOW_TEXT), broken = [];
     for (let node; (node = walker.nextNode()); ) {
@@ -24,6 +24,18 @@ UNREACHABLE = """() => [...document.querySelectorAll("article *")].filter(block 
     && ["auto", "scroll"].includes(getComputedStyle(block).overflowX)
     && !(block.tabIndex === 0 && block.getAttribute("role") && block.getAttribute("aria-label"))
 ).map(block => block.outerHTML.slice(0, 200))"""
+OUT_OF_VIEW = """() => [...document.querySelectorAll(".sidebar-tree .current-page > a")].filter(
+    link => {
+        const box = link.getBoundingClientRect();
+        return box.width && (box.top < 0 || box.bottom > innerHeight);
+    }).map(link => link.innerText)"""
+UNDERLINED = """() => [...document.querySelectorAll("article .highlight .nn")].filter(name =>
+    getComputedStyle(name).textDecorationLine !== "none").map(name => name.innerText)"""
+# A wide formula in the first column would cover the others.
+LOSES_FIRST_COLUMN = """() => [...document.querySelectorAll(".table-wrapper.scrolls")].filter(
+    table => !table.matches(".narrow-first, :has(:is(td, th):first-child .katex)")
+).map(table => table.innerText.slice(0, 200))"""
+LANDMARKS = "axe.run({include: [['article']]}, {runOnly: ['landmark-unique']})"
 OPEN_FOLDED = "() => document.querySelectorAll('details').forEach(block => (block.open = true))"
 WIDER_THAN_THE_SCREEN = "() => document.documentElement.scrollWidth - innerWidth"
 # Furo's permalinks are invisible until the pointer is near, but they take up space.
@@ -54,18 +66,24 @@ def test_a_page_is_complete_and_accessible(visit, axe, sampled_address):
     page = visit(sampled_address)
     assert page.title() != ""
     assert page.locator(".katex-error, merror").count() == 0
-    assert page.evaluate(BROKEN_WORDS) == []
+    assert page.evaluate(BROKEN_WORDS, "article code.literal") == []
+    assert page.evaluate(BROKEN_WORDS, ".sidebar-tree a, h1") == []
+    assert page.evaluate(OUT_OF_VIEW) == []
     assert page.evaluate(UNREACHABLE) == []
     page.evaluate(OPEN_FOLDED)
     page.evaluate(axe)
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")
+    assert page.evaluate(UNDERLINED) == [], "names of modules in code are no links"
     assert violations(page) == []
 
 
-def test_a_page_fits_a_phone(visit, sampled_address):
+def test_a_page_fits_a_phone(visit, axe, sampled_address):
     page = visit(sampled_address, width=390)
     assert page.evaluate(WIDER_THAN_THE_SCREEN) <= 0
     assert page.evaluate(UNREACHABLE) == []
     assert page.locator(".scrolls figcaption").count() == 0, "the caption would fade"
     assert page.evaluate(PERMALINK_OF_THE_PAGE) == 0, "it would need a line of its own"
+    assert page.evaluate(LOSES_FIRST_COLUMN) == []
+    page.evaluate(axe)
+    assert page.evaluate(LANDMARKS)["violations"] == []
