@@ -73,40 +73,42 @@
   explorable({
     name: "trust-region",
     controls: [
-      { name: "max_kl", label: "max_kl in nats", min: -3, max: 0, step: 0.05, value: -1.3, logarithmic: true },
-      { name: "damping", label: "damping", min: -4, max: 1, step: 0.1, value: -2, logarithmic: true },
-      { name: "epsilon", label: "epsilon of PPO", min: 0.01, max: 0.5, step: 0.01, value: 0.2 },
-      { name: "epochs", label: "epochs of PPO", min: 1, max: 100, step: 1, value: 10 },
+      { name: "max_kl", label: say`max_kl in nats`, min: -3, max: 0, step: 0.05, value: -1.3, logarithmic: true },
+      { name: "damping", label: say`damping`, min: -4, max: 1, step: 0.1, value: -2, logarithmic: true },
+      { name: "epsilon", label: say`epsilon of PPO`, min: 0.01, max: 0.5, step: 0.01, value: 0.2 },
+      { name: "epochs", label: say`epochs of PPO`, min: 1, max: 100, step: 1, value: 10 },
       ...[1, 0, 0.6].map((value, a) => (
-        { name: `reward${a + 1}`, label: `reward of action ${a + 1}`, min: -1, max: 1, step: 0.1, value })),
+        { name: `reward${a + 1}`, label: say`reward of action ${a + 1}`, min: -1, max: 1, step: 0.1, value })),
     ],
     compute,
-    describe({ advantages, gradient, step, tries, fraction, ratios, ...numbers }, { max_kl: maxKL }) {
-      if (Math.hypot(...step) === 0) return "All rewards are equal, so neither method changes the policy.";
+    describe({ advantages, gradient, step, tries, fraction, ratios, ...rest }, { max_kl: maxKL }) {
+      if (Math.hypot(...step) === 0) return say`All rewards are equal, so neither method changes the policy.`;
       const angle = Math.acos(Math.min(1, dot(gradient, step) / Math.hypot(...gradient) / Math.hypot(...step)));
-      const rejected = `rejected, because its KL is ${short(tries[0][1])} nats. ` +
-        `The line search accepts ${short(fraction)} times this step.`;
-      return `The advantages are ${list(advantages)}. The angle between the natural direction and the gradient is ` +
-        `${((180 / Math.PI) * angle).toFixed(0)}°. With max_kl = ${short(maxKL)}, the full step of TRPO is ` +
-        `${tries.length > 1 ? rejected : "accepted."} The accepted step has a KL of ${short(numbers.kl)} nats and ` +
-        `improves the surrogate by ${short(numbers.gain)}. PPO reaches a KL of ${short(numbers.ppo_kl)} nats, which ` +
-        `is ${numbers.ppo_kl > maxKL ? "above" : "not above"} max_kl, and improves the surrogate by ` +
-        `${short(numbers.ppo_gain)}. Its ratios are ${list(ratios)}.`;
+      const first = tries.length === 1 ? say`accepted` : say`rejected, because its KL is ${short(tries[0][1])} nats`;
+      return joined(
+        say`The advantages are ${list(advantages)}.`,
+        say`The angle between the natural direction and the gradient is ${((180 / Math.PI) * angle).toFixed(0)}°.`,
+        say`With max_kl = ${short(maxKL)}, the full step of TRPO is ${first}.`,
+        tries.length > 1 && say`The line search accepts ${short(fraction)} times this step.`,
+        say`The accepted step has a KL of ${short(rest.kl)} nats and improves the surrogate by ${short(rest.gain)}.`,
+        say`PPO reaches a KL of ${short(rest.ppo_kl)} nats and improves the surrogate by ${short(rest.ppo_gain)}.`,
+        rest.ppo_kl > maxKL ? say`This KL is above max_kl.` : say`This KL is not above max_kl.`,
+        say`The ratios of PPO are ${list(ratios)}.`,
+      );
     },
     height: (width) => Math.max(420, Math.min(width * 1.2, 480)),
     draw(pen, { start, units, ball, model, advantages, gradient, step, tries, fraction, path }) {
       const { colour, context } = pen;
       const top = 24 + pen.legend([
-        ["exact KL = max_kl", colour.blue], ["quadratic model of the KL", colour.ink, [6, 4]],
-        ["gradient", colour.orange], ["natural direction: the full step", colour.vermillion],
-        ["PPO's epochs", colour.green], ["equal surrogate", colour.sky]]);
+        [say`exact KL = max_kl`, colour.blue], [say`quadratic model of the KL`, colour.ink, [6, 4]],
+        [say`gradient`, colour.orange], [say`natural direction: the full step`, colour.vermillion],
+        [say`PPO's epochs`, colour.green], [say`equal surrogate`, colour.sky]]);
       const [left, wide, high] = [44, pen.width - 52, pen.height - 44 - top];
       const circle = (radii) => [...units, units[0]].map((unit, i) => along(start, radii[i % units.length], unit));
       const uphill = along(start, Math.hypot(...step) / (Math.hypot(...gradient) || 1), gradient);
       const points = [...circle(ball), ...circle(model), ...path, along(start, 1, step), uphill];
       const ranges = [0, 1].map((k) => [Math.min, Math.max].map((end) => end(...points.map((point) => point[k]))));
-      const spans = ranges.map(([low, high]) => high - low);
-      const scale = 1.1 * Math.max(spans[0] / wide, spans[1] / high); // theta per pixel
+      const scale = 1.1 * Math.max(...ranges.map(([from, to], k) => (to - from) / [wide, high][k])); // theta per pixel
       const axis = ([low, high], pixels, label) => {
         const [min, max] = [-1, 1].map((side) => (low + high + side * pixels * scale) / 2);
         return { min, max, label, ticks: pen.ticks(min, max, Math.floor(pixels / 50)) };

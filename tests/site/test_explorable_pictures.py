@@ -263,7 +263,7 @@ SENTENCES = {
         "The accepted step has a KL of .*? and improves the surrogate by #": "gain",
         "PPO reaches a KL of #": "ppo_kl",
         "PPO reaches a KL of .*? and improves the surrogate by #": "ppo_gain",
-        "Its ratios are #": "ratios",
+        "ratios of PPO are #": "ratios",
     },
     "beta-answers": {
         "With β = #": "beta",
@@ -328,7 +328,7 @@ def same(words, number):
 
 # What Chinese text also writes in Latin letters: names, symbols, and units.
 NAMES_IN_CHINESE = {
-    *("CartPole", "Gymnasium", "TRPO", "PPO", "KL", "SGD", "nat", "max", "kl", "epoch", "logit"),
+    *("CartPole", "Gymnasium", "TRPO", "PPO", "KL", "SGD", "nat", "max", "kl", "epoch", "logits"),
     *("softmax", "epsilon"),
 }
 TRANSLATED = [name for name in NAMES if explorables.chinese(name)]

@@ -33,6 +33,7 @@ SCRIPTS = sorted(path.name for path in explorables.SOURCE.glob("*.js"))
 def test_is_short_and_needs_nothing_from_elsewhere(script):
     text = (explorables.SOURCE / script).read_text()
     assert len(text.splitlines()) < 150
+    assert max(map(len, text.splitlines())) <= 120
     assert "http" not in text
     assert "import " not in text
 
@@ -82,17 +83,22 @@ def test_the_values_of_logarithmic_sliders_are_round():
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """A page with all explorables, a missing one and a repeated one; what Sphinx printed."""
+    """A page with all explorables, a missing one and a repeated one; what Sphinx printed; a
+    Chinese page with two explorables."""
     folder = tmp_path_factory.mktemp("site")
     directives = [f"```{{explorable}} {name}\n```" for name in (*NAMES, "unknown", NAMES[0])]
     (folder / "index.md").write_text("# Page\n\n" + "\n\n".join(directives))
+    translated, english = "```{explorable} cartpole\n```", "```{explorable} group-size\n```"
+    (folder / "zh.md").write_text(f"# 页\n\n{translated}\n\n{english}")
     # The functions of the equations are not on this page.
-    options = ["extensions=myst_nb,building.explorables", "suppress_warnings=ref.obj"]
+    ignored = "suppress_warnings=ref.obj,toc.not_included"
+    options = ["extensions=myst_nb,building.explorables", ignored]
     command = [sys.executable, "-m", "sphinx", "-C", "-q", "--no-color", "-b", "html"]
     command += [f"-D{option}" for option in options] + [str(folder), str(folder / "html")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS.parent), str(DOCS)])}
     process = subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
-    return (folder / "html" / "index.html").read_text(), process.stderr
+    page, chinese = ((folder / "html" / f"{each}.html").read_text() for each in ("index", "zh"))
+    return page, process.stderr, chinese
 
 
 def test_an_unknown_or_repeated_name_is_one_clear_error(build):
@@ -107,6 +113,19 @@ def test_a_page_loads_the_frame_once_and_before_the_figures(build):
     own = [f"{name}{end}.js" for name in NAMES for end in ("-data", "")]
     assert scripts == ["pen.js", "text.js", "explorable.js", *own]
     assert build[0].count("explorable.css") == 1
+
+
+def test_a_figure_with_a_table_is_in_chinese_on_a_chinese_page(build):
+    scripts = re.findall(r'<script defer src="_static/explorables/([^"]+)"', build[2])
+    assert scripts[3:6] == ["cartpole-zh.js", "cartpole-data.js", "cartpole.js"]
+    cartpole, group_size = build[2].split('<figure class="explorable"')[1:]
+    words = explorables.chinese("cartpole")
+    assert 'lang="zh"' in cartpole
+    for english in (explorables.load("cartpole").TITLE, "Show me the equation"):
+        assert english not in cartpole
+        assert words[english] in cartpole
+    assert 'lang="en"' in group_size
+    assert "Show me the equation" in group_size
 
 
 @pytest.mark.parametrize("name", NAMES)
