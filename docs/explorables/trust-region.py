@@ -40,6 +40,7 @@ CASES = [
     {**USUAL, "max_kl": 1.0, "damping": 1e-4, "reward1": 1.0, "reward2": -1.0, "reward3": -1.0},
     {**USUAL, "epochs": 100, "reward1": -1.0, "reward2": 1.0, "reward3": -1.0},
     {**USUAL, "epsilon": 0.5, "epochs": 100, "reward1": 1.0, "reward2": -1.0, "reward3": 1.0},
+    {**USUAL, "max_kl": 1.0, "reward1": 0.0, "reward2": 0.0, "reward3": 1.0},
     {**USUAL, "reward1": 0.3, "reward2": 0.3, "reward3": 0.3},
 ]
 
@@ -68,18 +69,23 @@ class TwoLogits:
 POLICY = Policy(TwoLogits(), Categorical, START)
 
 
-def directions(number: int = 240) -> np.ndarray:
-    """Unit vectors whose ends divide the ellipse of the quadratic model into equal parts.
+def directions() -> np.ndarray:
+    """Unit vectors, sorted by angle, in which the curves of equal KL look smooth.
 
-    The parts are equal in the plane in which the ellipse is a circle. With equal angles, the
-    narrow ends of the curves would have corners.
+    Half of them divide the ellipse of the quadratic model into equal parts. The others are close
+    to the three directions in which the exact curve turns fastest: two logits remain equal to the
+    largest one, and the third falls.
     """
-    angles = 2 * np.pi * np.arange(number) / number
-    circle = np.stack([np.cos(angles), np.sin(angles)])
+    circle = 2 * np.pi * (np.arange(120) + 0.5) / 120
     probabilities = POLICY(np.zeros(1, dtype=int)).probs[0, :2]
     fisher = np.diag(probabilities) - np.outer(probabilities, probabilities)
-    ellipse = np.linalg.solve(np.linalg.cholesky(fisher).T, circle)
-    return (ellipse / np.linalg.norm(ellipse, axis=0)).T
+    factor = np.linalg.cholesky(fisher).T
+    first, second = np.linalg.solve(factor, [np.cos(circle), np.sin(circle)])
+    corners = np.arctan2([0, -1, 1], [-1, 0, 1])
+    offsets = np.linspace(0, 1, 21) ** 1.5 / 5
+    near = corners[:, None] + np.concatenate([-offsets[:0:-1], offsets])
+    angles = np.sort(np.concatenate([np.arctan2(second, first), near.ravel()]) % (2 * np.pi))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 DIRECTIONS = directions()

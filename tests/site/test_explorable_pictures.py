@@ -70,8 +70,8 @@ def engine_of(name):
     return engine
 
 
-def picture_of(name, values, state="{}"):
-    call = f"record({json.dumps(name)}, {json.dumps(values)}, {state})"
+def picture_of(name, values, state="{}", width=800):
+    call = f"record({json.dumps(name)}, {json.dumps(values)}, {state}, {width})"
     return Picture(**result(engine_of(name), call))
 
 
@@ -134,6 +134,76 @@ def test_the_picture_of_the_trust_region(values):
             levels.append(surrogates[0])
     assert levels == sorted(levels)
     assert len(levels) > 8 or not np.any(step)
+
+
+@pytest.mark.parametrize("width", [250, 800])
+@cases("trust-region")
+def test_nothing_leaves_the_map_of_the_trust_region_and_its_axes_have_ticks(values, width):
+    [(x, y, picture)] = picture_of("trust-region", values, width=width).panels()
+    for axis in (x, y):
+        assert sum(axis["min"] <= tick <= axis["max"] for tick, _ in axis["ticks"]) >= 2
+    curves = [call[1] for call in picture.calls if call[0] == "line" and call[2] != "sky"]
+    dots = [call[1:3] for call in picture.calls if call[0] == "dot"]
+    points = np.array([*dots, *(point for curve in curves for point in curve)], dtype=float)
+    assert (points.min(axis=0) >= [x["min"], y["min"]]).all()
+    assert (points.max(axis=0) <= [x["max"], y["max"]]).all()
+
+
+def test_the_exact_curve_of_the_trust_region_has_no_corners():
+    values = {**MODULES["trust-region"].CASES[0], "max_kl": 1}
+    (ball,) = picture_of("trust-region", values).lines("blue")
+    edges = np.diff(ball, axis=0)
+    angles = np.unwrap(np.arctan2(edges[:, 1], edges[:, 0]))
+    assert np.abs(np.diff(angles)).max() < np.radians(20)
+
+
+def test_equal_rewards_lead_to_no_step_in_the_picture():
+    (values,) = (
+        case
+        for case in MODULES["trust-region"].CASES
+        if case["reward1"] == case["reward2"] == case["reward3"]
+    )
+    picture = picture_of("trust-region", values)
+    assert len(picture.lines("vermillion")) == 1, "no cross"
+    assert len(picture.dots("vermillion")) == 0
+
+
+@cases("trust-region")
+def test_the_text_says_whether_ppo_leaves_the_trust_region(values):
+    numbers = MODULES["trust-region"].numbers(values)
+    text = picture_of("trust-region", values).text
+    if np.any(numbers["step"]):
+        assert ("is above max_kl" in text) == (numbers["ppo_kl"] > values["max_kl"])
+        assert ("is not above max_kl" in text) == (numbers["ppo_kl"] <= values["max_kl"])
+
+
+@cases("beta-answers")
+def test_each_bar_has_its_own_percentage(values):
+    picture = picture_of("beta-answers", values)
+    bars = {
+        (round(call[1][0][1]), call[2]) for call in picture.calls if call[0] == "line" and call[3:]
+    }
+    numbers = MODULES["beta-answers"].numbers(values)
+    for colour, key in (("blue", "probabilities"), ("orange", "references")):
+        shares = [c[1:] for c in picture.calls if c[0] == "text" and c[4:] == [{"fill": colour}]]
+        assert len(shares) == len(numbers[key])
+        for (words, _, y, _), share in zip(shares, numbers[key], strict=True):
+            assert (round(y), colour) in bars
+            if words[0] in "<>":
+                assert share < 1e-4 if words[0] == "<" else share > 0.9995
+            else:
+                assert same(words.removesuffix(" %"), 100 * share)
+                assert words != "100 %"
+
+
+@pytest.mark.parametrize("prompt", "0123")
+def test_the_axes_of_beta_are_the_same_for_both_rewards(prompt):
+    values = {"beta": 0.3, "prompt": prompt}
+    (gold,), (learned,) = (
+        picture_of("beta-answers", {**values, "reward": reward}).panels()
+        for reward in ("gold", "learned")
+    )
+    assert gold[:2] == learned[:2]
 
 
 @cases("beta-answers")
@@ -248,6 +318,32 @@ def test_the_picture_of_a_run(values):
         for (_, points, *_), run in zip(curves, drawn, strict=True):
             inside = np.clip(run[name], y["min"], y["max"])
             close(points, np.transpose([run["environment_steps"], inside]))
+
+
+@cases("bug-detective")
+def test_only_the_smallest_kls_of_a_run_are_outside_its_panel(values):
+    _, columns = [*MODULES["bug-detective"].curves().items()][int(values["run"])]
+    names = ("mean_return", "kl", "explained_variance", "rows_per_step")
+    for name, (_, y, _) in zip(names, picture_of("bug-detective", values).panels(), strict=True):
+        assert columns[name].max() <= y["max"]
+        if name == "kl":
+            assert y["min"] == 1e-5, "the caption names this number"
+        else:
+            assert columns[name].min() >= y["min"]
+
+
+@cases("bug-detective")
+def test_the_text_mentions_grey_curves_if_there_are_any(values):
+    picture = picture_of("bug-detective", values)
+    colours = {call[2] for call in picture.calls if call[0] == "line"}
+    assert ("grey" in picture.text) == (len(colours - {"blue", "ink"}) == 1)
+
+
+@pytest.mark.parametrize("width", [250, 800])
+def test_the_values_of_the_critic_are_drawn_at_every_width(width):
+    values = MODULES["gae-lambda"].CASES[0]
+    labels = [y["label"] for _, y, _ in picture_of("gae-lambda", values, width=width).panels()]
+    assert labels == ["squared error in thousandths", "value of the state"]
 
 
 UNITS = {" %": 1e-2, " thousandths": 1e-3, " millionths": 1e-6}
