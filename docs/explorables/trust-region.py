@@ -40,7 +40,7 @@ CASES = [
     {**USUAL, "max_kl": 1.0, "damping": 1e-4, "reward1": 1.0, "reward2": -1.0, "reward3": -1.0},
     {**USUAL, "epochs": 100, "reward1": -1.0, "reward2": 1.0, "reward3": -1.0},
     {**USUAL, "epsilon": 0.5, "epochs": 100, "reward1": 1.0, "reward2": -1.0, "reward3": 1.0},
-    {**USUAL, "max_kl": 1.0, "reward1": 0.0, "reward2": 0.0, "reward3": 1.0},
+    {**USUAL, "damping": 1e-4, "reward1": 0.0, "reward2": 0.0, "reward3": 1.0},
     {**USUAL, "reward1": 0.3, "reward2": 0.3, "reward3": 0.3},
 ]
 
