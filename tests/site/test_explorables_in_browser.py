@@ -4,8 +4,8 @@ Sliders are moved with the keyboard only. `figure.values` and `figure.numbers` a
 exposes: the values of the controls and the result of `compute` for them.
 """
 
-import functools
 import math
+import re
 
 import pytest
 from explorable_figures import DOCS, NAMES, assert_same_numbers, explorables
@@ -35,12 +35,16 @@ AXE = """async (figure) => (await axe.run(figure)).violations
     .map((rule) => `${rule.id}: ${rule.nodes.map((node) => node.html.slice(0, 80))}`)"""
 
 
-@functools.cache
+# The built pages that contain an explorable, with its name.
+PLACES = [
+    (path.relative_to(SITE).as_posix(), name)
+    for path in sorted(SITE.rglob("*.html"))
+    for name in re.findall(r'id="explorable-([\w-]+)"', path.read_text())
+]
+
+
 def pages_of(name):
-    """The built pages that contain an explorable."""
-    mark = f'id="explorable-{name}"'
-    pages = (path for path in sorted(SITE.rglob("*.html")) if mark in path.read_text())
-    return [path.relative_to(SITE).as_posix() for path in pages]
+    return [page for page, each in PLACES if each == name]
 
 
 @pytest.fixture
@@ -131,9 +135,6 @@ def test_can_be_seen_by_everyone(figure_of, name):
     assert len(pictures) == len(screens), (
         "the picture follows the width of the page and its colours"
     )
-
-
-PLACES = [(page, name) for name in NAMES for page in pages_of(name)]
 
 
 @pytest.mark.parametrize(("place", "name"), PLACES)
