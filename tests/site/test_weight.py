@@ -19,8 +19,9 @@ def weigh(visit):
     return weigh
 
 
-def test_the_start_page_weighs_less_than_a_megabyte(weigh):
-    assert 20_000 < weigh("index.html") < 1e6
+@pytest.mark.parametrize("start", ["index.html", "zh.html"])
+def test_a_start_page_weighs_less_than_a_megabyte(weigh, start):
+    assert 20_000 < weigh(start) < 1e6
 
 
 def test_a_notebook_weighs_less_than_a_megabyte(weigh, notebook):
