@@ -27,12 +27,13 @@
         const update = () => mark(block, english, word);
         new ResizeObserver(update).observe(block);
         block.addEventListener("scroll", update, { passive: true });
+        document.fonts.addEventListener("loadingdone", update); // formulas change their width
       }
     }
     // The sidebar shows the current page.
-    const top = document.querySelector(".sidebar-tree .current-page > a")?.getBoundingClientRect().top;
-    if (top > innerHeight) {
-      document.querySelector(".sidebar-scroll").scrollTo({ top: top - innerHeight / 2, behavior: "instant" });
+    const place = document.querySelector(".sidebar-tree .current-page > a")?.getBoundingClientRect();
+    if (place?.bottom > innerHeight) {
+      document.querySelector(".sidebar-scroll").scrollTo({ top: place.top - innerHeight / 2, behavior: "instant" });
     }
   });
 })();

@@ -151,6 +151,7 @@ def visit(root, browser):
             lambda message: message.type == "error" and errors.append(f"{address}: {message.text}"),
         )
         page.goto(root + address, wait_until="load")
+        page.evaluate("() => document.fonts.ready.then(() => {})")  # formulas change their width
         # While a folded cell fades in, its colours have too little contrast.
         page.add_style_tag(content="* { animation: none !important; transition: none !important }")
         return page
