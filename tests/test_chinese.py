@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -152,19 +151,12 @@ def test_words_within_a_formula_are_translated():
     assert differences(r"One $\pi_{\text{ref}}$.", r"一 $\pi_{\text{old}}$。")
 
 
-def test_texts_survive_writing_and_links_lead_one_folder_up(tmp_path, monkeypatch):
+def test_texts_survive_writing(tmp_path, monkeypatch):
     (tmp_path / "zh").mkdir()
     monkeypatch.setattr(chinese, "SOURCE", tmp_path)
     texts = {"a1": ("01234567", "# 一\n\n二"), "b2": ("89abcdef", "三")}
     chinese.write("01_a", texts)
     assert chinese.blocks("01_a") == texts
-    pytest.importorskip("nbformat", reason="the site is built with the extra docs")
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    links = "[a](01_a.ipynb) [b](02_b.ipynb#2-1) [c](solutions/01_a.ipynb) [d](../docs/x/y.md)"
-    assert chinese.page_text(links + " [`e`](../minirl/exact/tabular.py)，\n你") == (
-        "[a](01_a.ipynb) [b](../02_b.ipynb#2-1) [c](../solutions/01_a.ipynb) "
-        "[d](../../x/y.md) {mod}`e <minirl.exact.tabular>`，你"
-    )
 
 
 def test_the_start_page_lists_every_notebook_with_its_minutes():
@@ -176,25 +168,6 @@ def test_the_start_page_lists_every_notebook_with_its_minutes():
     for name, line in zip(english, lines, strict=True):
         assert (f"(notebooks/zh/{name}.ipynb)" in line) == (name in NAMES)
         assert re.search(r"\d+ 分钟）：.", line)
-
-
-def test_a_chinese_page_has_the_english_code_and_both_pages_have_a_link(tmp_path, monkeypatch):
-    pytest.importorskip("nbformat", reason="the site is built with the extra docs")
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    monkeypatch.setattr(chinese, "TARGET", tmp_path)
-    for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
-        shutil.copy(path, tmp_path)
-    chinese.copy_chinese()
-    assert sorted(path.stem for path in (tmp_path / "zh").iterdir()) == NAMES
-    for name in NAMES:
-        english = json.loads((tmp_path / f"{name}.ipynb").read_text())["cells"]
-        translated = json.loads((tmp_path / "zh" / f"{name}.ipynb").read_text())["cells"]
-        assert [c["id"] for c in translated] == [c["id"] for c in english]
-        for cell, other in zip(english, translated, strict=True):
-            if cell["cell_type"] == "code":
-                assert (cell["source"], cell["outputs"]) == (other["source"], other["outputs"])
-        assert f"\n\n[中文版](zh/{name}.ipynb)\n" in english[0]["source"]
-        assert f"\n\n[English](../{name}.ipynb)\n" in translated[0]["source"]
 
 
 def test_chinese_pages_say_their_language():

@@ -85,8 +85,8 @@ def title_of(node: nodes.Node) -> str:
 
 def sections(doctree: nodes.document) -> Iterator[tuple[str, str, str]]:
     """Title, anchor and text of each section, function, class and term of the glossary."""
-    also = {entry["term"]: ", ".join(forms(entry)[1:]) for entry in entries()}
     for glossary in doctree.findall(addnodes.glossary):
+        also = {entry["term"]: ", ".join(forms(entry)[1:]) for entry in entries()}
         for item in glossary.findall(nodes.definition_list_item):
             term, definition = item.children
             text = " ".join("".join(words(definition)).split())

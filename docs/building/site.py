@@ -74,7 +74,7 @@ def description(tree: nodes.document) -> str:
     text = next((text for text in paragraphs if len(text) > 60), "")
     if len(text) < 160:
         return text
-    return re.match(r".{1,158}(?:(?= )|(?<=[，。；：]))", text)[0] + " …"
+    return re.match(r".{1,158}(?:(?= )|(?<=[，。；：]))|.{158}", text)[0] + " …"
 
 
 def add_colab(page: str, body: str) -> str:

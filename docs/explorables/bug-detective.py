@@ -20,8 +20,8 @@ CAPTION = (
     "constant, and one row per environment step. The figure contains six runs of TRPO on the "
     "chain of notebook 1. Five of them have a bug, and one has none. If every step of a line "
     "search is rejected, the policy does not change, and the KL of this update is 0. A KL below "
-    "1e-5, such as 0, is drawn at the lower edge of the second panel. The linked functions are "
-    "those in which the five bugs are."
+    "1e-5, such as 0, is drawn at the lower edge of the second panel. The links lead to the "
+    "five functions that contain the bugs."
 )
 FUNCTIONS = [
     "minirl.algorithms.trpo.trust_region_search",

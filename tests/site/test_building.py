@@ -5,13 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from docutils import nodes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def building(monkeypatch):
-    pytest.importorskip("sphinx", reason="needs the extra `docs`")
     monkeypatch.syspath_prepend(ROOT / "docs")
     from building import cards, site
 
@@ -102,6 +102,21 @@ def test_only_english_pages_have_a_social_card(building):
         site.prepare_card(app, page, "page.html", {}, None)
         assert app.config.ogp_social_cards["enable"] is has_card
     assert (ROOT / "docs" / app.config.ogp_social_cards["image_mini"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("paragraphs", "expected"),
+    [
+        (["中文版", "A word " * 20], ("A word " * 20).strip()),
+        (["A word " * 40], ("A word " * 40)[:157].rpartition(" ")[0] + " …"),
+        (["一段。" * 80], "一段。" * 52 + " …"),
+        (["x" * 300], "x" * 158 + " …"),
+        (["Too short."], ""),
+    ],
+)
+def test_a_description_is_the_first_long_paragraph(building, paragraphs, expected):
+    tree = nodes.container("", *(nodes.paragraph("", text) for text in paragraphs))
+    assert building[1].description(tree) == expected
 
 
 def test_the_sources_of_the_pages_are_not_published(building, tmp_path):
